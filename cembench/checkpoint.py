@@ -1,0 +1,134 @@
+"""One self-describing safetensors file: the weights, and all that is needed to use them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, SerializeAsAny
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+
+from cembench import __version__
+from cembench.data import DataSettings, datasets
+from cembench.data.split import Split
+from cembench.errors import CembenchError, ConfigError
+from cembench.files import read_bytes, write_bytes
+from cembench.models import ModelSettings, models
+from cembench.models.classifier import Classifier, build_classifier
+from cembench.settings import Count, Settings
+from cembench.threat import Threat
+
+FORMAT = 1
+
+
+class Passport(Settings):
+    """What a checkpoint says of itself.
+
+    Attributes:
+        shape: channels, height, width of its images.
+        classes: class names in logit order.
+        mean: pixel means that the model subtracts, a channel each.
+        std: pixel standard deviations that it divides by.
+        epoch: the epoch whose weights these are.
+        finished: whether the run came to its end; before that these are the best so far.
+        gradients: gradient evaluations an image spent on training, summed over its epochs.
+        config: the resolved experiment; empty for weights trained elsewhere.
+        version: the cembench that wrote it.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    model: Annotated[SerializeAsAny[ModelSettings], models.field]
+    shape: list[Count] = Field(min_length=3, max_length=3)
+    classes: list[str] = Field(min_length=2)
+    mean: list[float]
+    std: list[float]
+    data: Annotated[SerializeAsAny[DataSettings], datasets.field]
+    threat: Threat
+    method: str
+    seed: int = 0
+    epoch: int = 0
+    finished: bool = False
+    gradients: int = 0
+    config: dict[str, Any] = {}
+    version: str = __version__
+
+    def build(self) -> Classifier:
+        """Return the network with fresh weights."""
+        channels, height, width = self.shape
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        shape = (channels, height, width)
+        return build_classifier(self.model, shape, len(self.classes), mean, std)
+
+    def check(self, split: Split) -> None:
+        """Refuse data that the network was not made for.
+
+        Raises:
+            CembenchError: naming what differs.
+        """
+        if list(split.shape) != self.shape:
+            raise CembenchError(f"images are {split.shape}, the model wants {self.shape}")
+        if list(split.classes) != self.classes:
+            raise CembenchError(f"classes are {split.classes}, the model knows {self.classes}")
+
+
+def save_checkpoint(path: Path, weights: dict[str, torch.Tensor], passport: Passport) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        CembenchError: when it cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    metadata = {"cembench_format": str(FORMAT), "passport": json.dumps(passport.dump())}
+    write_bytes(path, save(tensors, metadata))
+
+
+def checkpoint_file(path: Path) -> Path:
+    """Return the checkpoint that a path means: the file itself, or that of a run folder."""
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def read_passport(path: Path) -> Passport:
+    """Read what a checkpoint says of itself, without its weights.
+
+    Raises:
+        CembenchError: for a missing, damaged, foreign or pickled file, or another format version.
+    """
+    with path.open("rb") as file:
+        opening = file.read(4)
+    if opening[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise CembenchError(f"{path}: a pickle, which could run code; only safetensors are read")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise CembenchError(f"{path}: truncated or damaged ({error}); copy it again") from error
+    version = metadata.get("cembench_format")
+    if version is None or "passport" not in metadata:
+        raise CembenchError(f"{path}: safetensors, but not written by cembench")
+    if version != str(FORMAT):
+        raise CembenchError(f"{path}: format version {version}, this cembench reads {FORMAT}")
+    try:
+        return Passport.parse(json.loads(metadata["passport"]))
+    except (ConfigError, ValueError) as error:
+        hint = "is a plugin missing? Give it with --plugin"
+        raise CembenchError(f"{path}: cannot be understood: {error} ({hint})") from error
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Classifier, Passport]:
+    """Rebuild a network from its checkpoint, in evaluation mode.
+
+    Raises:
+        CembenchError: as `read_passport`, and for weights that do not fit the architecture.
+    """
+    content = read_bytes(path)
+    passport = read_passport(path)
+    model = passport.build()
+    try:
+        model.load_state_dict(load(content))
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CembenchError(f"{path}: does not fit its architecture: {reason}") from error
+    return model.to(device).eval(), passport

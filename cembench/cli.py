@@ -1,0 +1,191 @@
+"""The command line: parses, calls, prints. No science, and no torch until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cembench import __version__
+from cembench.errors import CembenchError
+
+
+class Command(click.Command):
+    """A command whose errors are one line on stderr and exit code 2; `--debug` shows where."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        help_text = "Show the traceback of an error."
+        self.params.append(click.Option(["--debug"], is_flag=True, help=help_text))
+        help_text = "Import a module that registers methods, models or data sets. Repeatable."
+        self.params.append(
+            click.Option(["--plugin"], multiple=True, metavar="MODULE", help=help_text)
+        )
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        debug = context.params.pop("debug")
+        try:
+            for module in context.params.pop("plugin"):
+                from cembench.registry import add_plugin
+
+                add_plugin(module)
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except KeyboardInterrupt:
+            fail("interrupted; what was finished is kept", 130)
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            known = isinstance(error, CembenchError | OSError | MemoryError)
+            fail(str(error) if known else f"unexpected {error!r}; --debug shows where")
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Say what went wrong in one line and leave."""
+    click.echo(f"cembench: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+FILE = click.Path(path_type=Path)
+DEVICE = click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), show_default=True
+)
+
+
+def pick_device(name: str) -> str:
+    """Return `cuda` or `cpu`."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CembenchError("--device cuda: torch sees no GPU; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Train robust classifiers, attack them and rank them: one network, all figures."""
+
+
+@main.command(cls=Command)
+@click.argument("config", type=FILE)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@click.option("--name", help="Name of the run; the config's file name unless given.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@DEVICE
+def train(
+    config: Path, overrides: tuple[str, ...], out: Path, name: str | None, resume: bool, device: str
+) -> None:
+    """Train the experiment of a YAML file; print the path of its checkpoint."""
+    from cembench.config import load_experiment
+    from cembench.training import train as run
+
+    experiment = load_experiment(config, overrides)
+    folder = out / (name or config.stem)
+    click.echo(run(experiment, folder, resume=resume, device=pick_device(device)))
+
+
+@main.command("eval", cls=Command)
+@click.argument("checkpoints", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT...")
+@click.option("--protocol", default="quick", show_default=True, help="Name, or a YAML file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the protocol.")
+@click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
+@click.option("--data-root", help="Where the data lies now.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
+@DEVICE
+def evaluate(
+    checkpoints: tuple[Path, ...],
+    protocol: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    data_root: str | None,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Attack checkpoints (files or run folders), print a table and leave a record beside each."""
+    from cembench.evaluation.evaluate import evaluate as run
+    from cembench.evaluation.protocol import load_protocol
+    from cembench.leaderboard import rank
+
+    settings = load_protocol(protocol, overrides, limit)
+    found = [
+        run(path, settings, device=pick_device(device), data_root=data_root) for path in checkpoints
+    ]
+    records = [record for record, _ in found]
+    if as_json:
+        click.echo(json.dumps([record.dump() for record in records], indent=2))
+    else:
+        show(rank(records))
+    failed = [f"{place}: {record.error}" for record, place in found if record.error]
+    if failed:
+        fail("; ".join(failed))
+
+
+@main.command(cls=Command)
+@click.argument("runs", nargs=-1, type=FILE)
+@click.option("--out", type=FILE, default="leaderboards", show_default=True)
+def leaderboard(runs: tuple[Path, ...], out: Path) -> None:
+    """Rank the records below RUNS (default: runs) and write CSV and markdown."""
+    from cembench.leaderboard import find_records, rank, write_boards
+
+    boards = rank(find_records(runs or [Path("runs")]))
+    for path in write_boards(boards, out):
+        click.echo(f"wrote {path}", err=True)
+    show(boards)
+
+
+@main.command(cls=Command)
+@click.argument("suite", type=FILE)
+@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@DEVICE
+def run(suite: Path, out: Path, device: str) -> None:
+    """Train and evaluate every experiment of a suite file, and rank them.
+
+    What is already done and unchanged is not done twice.
+    """
+    from cembench.suite import run_suite
+
+    boards, failures = run_suite(suite, out, pick_device(device))
+    show(boards)
+    click.echo(f"tables and records are in {out}", err=True)
+    if failures:
+        fail("; ".join(failures))
+
+
+@main.command("list", cls=Command)
+@click.argument(
+    "kind", required=False, type=click.Choice(["methods", "models", "datasets", "protocols"])
+)
+def names(kind: str | None) -> None:
+    """List what a config can name."""
+    from cembench.data import datasets
+    from cembench.evaluation.protocol import shipped
+    from cembench.methods import methods
+    from cembench.models import models
+
+    known = {
+        "methods": methods.names,
+        "models": models.names,
+        "datasets": datasets.names,
+        "protocols": shipped,
+    }
+    for key in [kind] if kind else known:
+        prefix = "" if kind else f"{key}: "
+        click.echo(prefix + ("\n" if kind else ", ").join(known[key]()))
+
+
+def show(boards: list[Any]) -> None:
+    """Print boards on stdout."""
+    for board in boards:
+        click.echo(f"{board.title()}\n\n{board.markdown()}")

@@ -1,0 +1,135 @@
+"""One experiment: what to train, on what, and how. One YAML file holds one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from cembench.data import DataSettings, datasets
+from cembench.errors import ConfigError
+from cembench.files import parse_yaml, read_yaml
+from cembench.methods import Method, methods
+from cembench.models import ModelSettings, models
+from cembench.settings import Count, NonNegative, Positive, Settings, Share
+from cembench.threat import Threat
+
+
+class Optimizer(Settings):
+    """SGD with (Nesterov) momentum, or AdamW; `momentum` and `nesterov` belong to SGD."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    weight_decay: NonNegative = 5e-4
+    momentum: Share = 0.9
+    nesterov: bool = False
+    clip: Positive | None = Field(None, description="largest gradient norm before a step")
+
+
+class Schedule(Settings):
+    """The learning rate over the run, as a factor of `optimizer.lr`.
+
+    `cosine` falls to zero, `one-cycle` rises linearly until `peak` (a share of the run) and falls
+    linearly to zero, `multistep` multiplies by `gamma` at each of `milestones` (epochs).
+    """
+
+    name: Literal["constant", "cosine", "one-cycle", "multistep"] = "cosine"
+    peak: Share = 0.3
+    milestones: list[Count] = [100, 150]
+    gamma: Positive = 0.1
+
+
+class Validation(Settings):
+    """Model selection: a share cut from the training split, attacked with PGD each `every` epochs.
+
+    At most `images` of it are attacked; `steps` is the length of that attack.
+    """
+
+    fraction: Annotated[Share, Field(gt=0)] = 0.1
+    images: Count = 1000
+    steps: Count = 10
+    every: Count = 1
+
+
+class Experiment(Settings):
+    """Everything that decides the weights of a run."""
+
+    data: Annotated[SerializeAsAny[DataSettings], datasets.field]
+    model: Annotated[SerializeAsAny[ModelSettings], models.field]
+    method: Annotated[SerializeAsAny[Method], methods.field]
+    threat: Threat = Field(None, validate_default=False)  # type: ignore[assignment]
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    epochs: Count = 30
+    batch_size: Count = 128
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ema: Share = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]
+    validation: Validation = Validation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _customary(cls, values: Any) -> Any:
+        """Fill in what depends on other choices: the data set's ε and the method's selection."""
+        if not isinstance(values, dict) or not {"data", "method"} <= values.keys():
+            return values
+        values = dict(values)
+        values["data"] = _at(datasets.parse, values["data"], "data")
+        values["method"] = _at(methods.parse, values["method"], "method")
+        if values.get("threat") is None:
+            values["threat"] = values["data"].threat
+        if values.get("select") is None:
+            values["select"] = values["method"].select
+        return values
+
+
+def _at(parse: Any, value: Any, place: str) -> Any:
+    try:
+        return parse(value)
+    except ConfigError as error:
+        raise error.within(place) from None
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from YAML, with `key.inner=value` overrides applied.
+
+    Raises:
+        ConfigError: naming the file, each wrong key, its place and the nearest valid name.
+    """
+    return parse_experiment(override(read_yaml(path), overrides), str(path))
+
+
+def parse_experiment(values: dict[str, Any], source: str) -> Experiment:
+    """Validate an experiment; `source` is the file to blame."""
+    try:
+        return Experiment.parse(values)
+    except ConfigError as error:
+        error.source = source
+        raise
+
+
+def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply `key.inner=value` assignments, each value read as YAML, to a copy of the settings.
+
+    Raises:
+        ConfigError: for an assignment without a key or into something that holds no settings.
+    """
+    result = copy.deepcopy(values)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            raise ConfigError.single(f"--set {assignment}: write it as key=value")
+        inner = result
+        for part in path[:-1]:
+            if isinstance(inner.get(part), str):
+                inner[part] = {"name": inner[part]}
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigError.single(f"--set {assignment}: '{part}' holds no settings")
+        inner[path[-1]] = parse_yaml(text, f"--set {assignment}")
+    return result

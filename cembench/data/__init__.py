@@ -1,0 +1,61 @@
+"""Data sets by name. Each is a settings class with a `load`; images come as bytes, in memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from cembench.registry import Registry
+from cembench.settings import Choice
+from cembench.threat import Threat
+
+if TYPE_CHECKING:
+    from cembench.data.split import Split
+
+
+class DataSettings(Choice):
+    """A data set: where it is, and how its training images are augmented.
+
+    Attributes:
+        crop: pixels of zero padding before a random crop of the original size; 0 for none.
+        flip: whether to mirror images left to right at random.
+    """
+
+    crop: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name under which results are ranked."""
+        return self.name
+
+    @property
+    def threat(self) -> Threat:
+        """The customary threat model, used when a config gives none."""
+        return Threat(norm="linf", eps=8 / 255)
+
+    @abstractmethod
+    def load(self, split: Literal["train", "test"]) -> Split:
+        """Read one split whole.
+
+        Raises:
+            CembenchError: when files are missing, damaged or do not fit together.
+        """
+
+
+datasets: Registry[DataSettings] = Registry(
+    "data set",
+    DataSettings,
+    {
+        "digits": "cembench.data.digits:Digits",
+        "mnist": "cembench.data.torchvision:MNIST",
+        "fashion-mnist": "cembench.data.torchvision:FashionMNIST",
+        "cifar10": "cembench.data.torchvision:CIFAR10",
+        "cifar100": "cembench.data.torchvision:CIFAR100",
+        "svhn": "cembench.data.torchvision:SVHN",
+        "folder": "cembench.data.local:Folder",
+        "parquet": "cembench.data.local:Parquet",
+    },
+)

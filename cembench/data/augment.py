@@ -1,0 +1,35 @@
+"""Augmentation of whole batches on the device the images are on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Crop each image at random out of its zero-padded self, and mirror half of them.
+
+    Args:
+        images: N×C×H×W, any type.
+        crop: pixels of padding on each side; 0 leaves the position.
+        flip: whether to mirror left to right at random.
+        generator: the source of randomness, on the device of the images.
+    """
+    if crop:
+        images = _random_crop(images, crop, generator)
+    if flip:
+        coin = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+        images = torch.where(coin, images.flip(-1), images)
+    return images
+
+
+def _random_crop(images: Tensor, crop: int, generator: torch.Generator) -> Tensor:
+    count, _, height, width = images.shape
+    draw = (count, 2, 1)
+    shift = torch.randint(2 * crop + 1, draw, generator=generator, device=images.device)
+    rows = shift[:, 0] + torch.arange(height, device=images.device)
+    columns = shift[:, 1] + torch.arange(width, device=images.device)
+    batch = torch.arange(count, device=images.device)[:, None, None]
+    padded = pad(images, (crop,) * 4).permute(0, 2, 3, 1)
+    return padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

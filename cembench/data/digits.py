@@ -1,0 +1,35 @@
+"""The embedded default: scikit-learn's scans of handwritten digits (UCI optdigits, 8×8)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+
+from cembench.data import DataSettings
+from cembench.data.split import Split, shuffled
+from cembench.threat import Threat
+
+TEST_IMAGES = 597
+
+
+class Digits(DataSettings):
+    """1,797 real scans in sixteenths of grey; the last 597 of a fixed permutation are the test."""
+
+    name: ClassVar[str] = "digits"
+
+    @property
+    def threat(self) -> Threat:
+        """An eighth of the grey range: two of the sixteen levels."""
+        return Threat(norm="linf", eps=0.125)
+
+    def load(self, split: Literal["train", "test"]) -> Split:
+        """Read one split."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        rows = shuffled(len(digits.target))
+        rows = rows[-TEST_IMAGES:] if split == "test" else rows[:-TEST_IMAGES]
+        images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
+        labels = torch.from_numpy(digits.target).long()
+        return Split(images[rows], labels[rows], tuple("0123456789"), levels=16)

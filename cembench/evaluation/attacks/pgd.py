@@ -1,0 +1,26 @@
+"""PGD with restarts that keeps the best iterate of each."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from cembench.evaluation.attacks import Attack, Propose, Target
+from cembench.guard import generator_of
+from cembench.samplers import PGD, Scene
+
+
+class PGDAttack(Attack, PGD):
+    """The PGD sampler's `search` as an attack; its settings are the sampler's."""
+
+    name: ClassVar[str] = "pgd"
+
+    def stages(self, target: Target) -> list[tuple[str, Propose]]:
+        """Return one stage with all restarts."""
+
+        def propose(x: Tensor, y: Tensor) -> Tensor:
+            scene = Scene(target.threat, generator_of(target.seed, x.device))
+            return self.search(target.model, x, y, scene)
+
+        return [(self.title, propose)]

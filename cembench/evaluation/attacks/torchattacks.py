@@ -1,0 +1,56 @@
+"""Any attack of the torchattacks library, by class name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+from pydantic import field_validator
+
+from cembench.errors import CembenchError, ConfigError
+from cembench.evaluation.attacks import Attack, Propose, Target
+from cembench.settings import fraction, nearest
+
+
+class TorchattacksAttack(Attack):
+    """`attack` is a class of torchattacks, `args` its arguments.
+
+    `eps` is the threat model's where the attack takes it and `args` does not give it. Whatever
+    the attack's own norm and budget, its images count only inside the threat model's ball. Its
+    AutoAttack is a shortened variant and refused: use `autoattack`.
+    """
+
+    name: ClassVar[str] = "torchattacks"
+    attack: str
+    args: dict[str, Any] = {}
+
+    @field_validator("args")
+    @classmethod
+    def _fractions(cls, args: dict[str, Any]) -> dict[str, Any]:
+        return {key: fraction(value) for key, value in args.items()}
+
+    @property
+    def title(self) -> str:
+        """The label, or the class name in lower case."""
+        return self.label or self.attack.lower()
+
+    def stages(self, target: Target) -> list[tuple[str, Propose]]:
+        """Return the attack as one stage."""
+        import torchattacks
+
+        known = [name for name in torchattacks.__all__ if name not in _NOT_ATTACKS]
+        if self.attack not in known:
+            raise ConfigError.single(
+                f"no usable torchattacks.{self.attack}; {nearest(self.attack, known)}",
+                "attack",
+            )
+        kind = getattr(torchattacks, self.attack)
+        takes = inspect.signature(kind).parameters
+        args = {"eps": target.threat.eps, **self.args} if "eps" in takes else self.args
+        try:
+            return [(self.title, kind(target.model, **args))]
+        except (TypeError, ValueError, AssertionError) as error:
+            raise CembenchError(f"torchattacks.{self.attack}: {error}") from error
+
+
+_NOT_ATTACKS = {"AutoAttack", "VANILA", "MultiAttack", "LGV", "__version__", "__wrapper__"}

@@ -1,0 +1,129 @@
+"""Clean and robust accuracy, image by image."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cembench.ascent import ball_of, to_bytes
+from cembench.data.split import Split
+from cembench.errors import CembenchError
+from cembench.evaluation.attacks import Attack, Propose, Target
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.verify import Verdict, Watched, verify
+from cembench.guard import frozen, isolated_rng
+from cembench.progress import Bar
+from cembench.threat import Threat
+
+Columns = dict[str, Tensor | list[str]]
+
+
+@dataclass
+class Verdicts:
+    """A row an image, and what the attacks cost.
+
+    Attributes:
+        table: `index, label, clean_pred, clean_8bit_pred`, and for each attack
+            `X_broken, X_broken_8bit` (booleans), `X_by` (the stage that won, else empty) and
+            `X_norm` (of the winning perturbation, else NaN).
+        seconds: wall time of each attack.
+    """
+
+    table: pd.DataFrame
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def attack_split(
+    model: nn.Module, split: Split, rows: Tensor, protocol: Protocol, threat: Threat
+) -> Verdicts:
+    """Attack every image of a split with every attack of a protocol.
+
+    Chunks of `protocol.batch_size` images are independent: an image's verdict depends on its
+    chunk alone. The model's modes, buffers and gradients and the global generators are left as
+    they were.
+
+    Args:
+        model: images in [0, 1] to logits, on the device of the split.
+        split: the images.
+        rows: their numbers in the whole split, for the table.
+        protocol: the attacks, batch size and seed.
+        threat: the ball that perturbations must stay in.
+
+    Raises:
+        ModelError: when the model returns the wrong number of logits or any that are not finite.
+        CembenchError: when an attack cannot be run.
+    """
+    seconds = {attack.title: 0.0 for attack in protocol.attacks}
+    tables = []
+    work = len(split) * len(protocol.attacks)
+    with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model):
+        watched = Watched(model, len(split.classes))
+        for start in range(0, len(split), protocol.batch_size):
+            chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
+            x, y = split.pixels(chunk), split.labels[chunk]
+            columns = _clean(watched, x, y, rows[chunk], threat)
+            correct = torch.as_tensor(columns["clean_pred"]) == y
+            for attack in protocol.attacks:
+                begun = time.monotonic()
+                target = Target(watched, threat, len(split.classes), protocol.seed)
+                columns |= _attack(attack, target, x, y, correct, bar)
+                seconds[attack.title] += time.monotonic() - begun
+            tables.append(pd.DataFrame({key: _array(value) for key, value in columns.items()}))
+    return Verdicts(pd.concat(tables, ignore_index=True), seconds)
+
+
+@torch.no_grad()
+def _clean(model: Watched, x: Tensor, y: Tensor, rows: Tensor, threat: Threat) -> Columns:
+    predicted = model(x).argmax(1)
+    rounded = model(to_bytes(x, x, ball_of(threat))).argmax(1)
+    model.require_finite("on clean images")
+    return {"index": rows, "label": y, "clean_pred": predicted, "clean_8bit_pred": rounded}
+
+
+def _attack(
+    attack: Attack, target: Target, x: Tensor, y: Tensor, alive: Tensor, bar: Bar
+) -> Columns:
+    """Run the stages of an attack, each on the survivors of those before it."""
+    watched = target.model
+    assert isinstance(watched, Watched)
+    broken, broken_8bit = torch.zeros_like(alive), torch.zeros_like(alive)
+    norm = torch.full((len(x),), torch.nan, device=x.device)
+    by = [""] * len(x)
+    for stage, propose in attack.stages(target):
+        left = (alive & ~broken).nonzero().squeeze(1)
+        bar.advance(0, f"{attack.title} {stage}: {len(left)} of {len(x)} stand")
+        if len(left) == 0:
+            break
+        verdict = _stage(attack, stage, propose, target, x[left], y[left])
+        watched.require_finite(f"under {stage}")
+        won = left[verdict.broken]
+        broken[won], norm[won] = True, verdict.size[verdict.broken]
+        broken_8bit[left] = verdict.broken_8bit
+        for row in won.tolist():
+            by[row] = stage
+    bar.advance(len(x))
+    values: Columns = {"broken": broken, "broken_8bit": broken_8bit, "by": by, "norm": norm}
+    return {f"{attack.title}_{key}": value for key, value in values.items()}
+
+
+def _stage(
+    attack: Attack, stage: str, propose: Propose, target: Target, x: Tensor, y: Tensor
+) -> Verdict:
+    try:
+        with isolated_rng(target.seed):
+            proposed = propose(x.clone(), y.clone())
+    except CembenchError:
+        raise
+    except Exception as error:
+        raise CembenchError(f"attack {attack.title}, stage {stage}, failed: {error!r}") from error
+    if proposed.shape != x.shape:
+        raise CembenchError(f"attack {attack.title} returned {tuple(proposed.shape)} images")
+    return verify(target.model, x, proposed, y, ball_of(target.threat))
+
+
+def _array(value: Tensor | list[str]) -> object:
+    return value if isinstance(value, list) else value.cpu().numpy()

@@ -1,0 +1,112 @@
+"""Reading YAML and JSON strictly; writing files whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from cembench.errors import CembenchError, ConfigError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write through a temporary neighbour and a rename, so that a reader never sees half a file.
+
+    Raises:
+        CembenchError: when the folder is not writable or the disk is full; the old file stays.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise CembenchError(
+            f"cannot write {path}: {error.strerror}; free space, or write elsewhere with --out"
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        CembenchError: when it is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CembenchError(f"cannot read {path}: {error.strerror}") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Return twelve hexadecimal digits that identify plain values, whatever their key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Read YAML 1.2 without tags; duplicate keys and syntax errors are named with their line.
+
+    Raises:
+        ConfigError: for anything that is not plain YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f" in line {mark.line + 1}" if mark else ""
+        problem = (error.problem or error.context or "syntax error").splitlines()[0]
+        raise ConfigError.single(f"{source}: not valid YAML{line}: {problem}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError.single(f"{source}: not valid YAML: {reason}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        CembenchError: for a missing file, bad YAML or anything but a mapping.
+    """
+    try:
+        text = read_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise ConfigError.single(f"{path}: not a text file in UTF-8") from None
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError.single(f"{path}: expected a mapping of settings by name")
+    return values
+
+
+def to_yaml(values: Any) -> str:
+    """Write plain values as block-style YAML in the given order."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(values, stream)
+    return stream.getvalue()

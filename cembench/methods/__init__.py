@@ -1,0 +1,59 @@
+"""Training methods by name. Each is one file: its settings and its loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cembench.registry import Registry
+from cembench.settings import Choice, Share
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cembench.samplers import Scene
+    from cembench.threat import Threat
+
+
+class Method(Choice):
+    """A training objective.
+
+    Attributes:
+        label_smoothing: the share of the target spread over all classes in each cross-entropy.
+    """
+
+    select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
+    label_smoothing: Share = 0.0
+
+    @abstractmethod
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss to minimise, a scalar, and parts of it to log by name.
+
+        Args:
+            model: the network in training mode; its logits carry gradients.
+            x: images in [0, 1], N×C×H×W.
+            y: labels, N.
+            scene: the threat model at this point of the run, and a source of randomness.
+        """
+
+    def threat_at(self, threat: Threat, epoch: float) -> Threat:
+        """Return the threat model after `epoch` epochs, counted in fractions."""
+        return threat
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations an image and step: the currency of equal-compute comparisons."""
+        return 1
+
+
+methods: Registry[Method] = Registry(
+    "method",
+    Method,
+    {
+        "standard": "cembench.methods.standard:Standard",
+        "at": "cembench.methods.at:AT",
+        "trades": "cembench.methods.trades:Trades",
+    },
+)

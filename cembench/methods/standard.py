@@ -1,0 +1,23 @@
+"""Standard training: cross-entropy on the data."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cembench.methods import Method
+from cembench.samplers import Scene
+
+
+class Standard(Method):
+    """Minimise CE(x, y)."""
+
+    name: ClassVar[str] = "standard"
+
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cross-entropy."""
+        return cross_entropy(model(x), y, label_smoothing=self.label_smoothing), {}

@@ -1,0 +1,40 @@
+"""Networks by name. Each is a settings class that builds one for an image shape and classes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Literal
+
+from cembench.registry import Registry
+from cembench.settings import Choice
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape = tuple[int, int, int]
+Activation = Literal["relu", "silu", "softplus"]
+Norm = Literal["batch", "group", "none"]
+
+
+class ModelSettings(Choice):
+    """An architecture. Normalisation of pixels is not its business: `Classifier` adds it."""
+
+    @abstractmethod
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """Return a network from N×C×H×W images, already normalised, to N×classes logits.
+
+        It may also have `features(x)`, the N×D input of its last layer.
+        """
+
+
+models: Registry[ModelSettings] = Registry(
+    "model",
+    ModelSettings,
+    {
+        "small_cnn": "cembench.models.small_cnn:SmallCNN",
+        "resnet18": "cembench.models.resnet:ResNet18",
+        "preact_resnet18": "cembench.models.resnet:PreActResNet18",
+        "wide_resnet": "cembench.models.resnet:WideResNet",
+        "torchvision": "cembench.models.torchvision:TorchvisionModel",
+    },
+)

@@ -1,0 +1,86 @@
+"""The network that everything else sees: pixels in, logits out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cembench.errors import CembenchError, ModelError
+from cembench.models import ModelSettings, Shape
+
+
+class Classifier(nn.Module):
+    """A network with its pixel normalisation inside, so that every attack works in pixels.
+
+    `forward` maps float images in [0, 1], N×C×H×W, to N×K logits.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
+        self.register_buffer("std", std.reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.net((x - self.mean) / self.std)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the last layer sees, N×D.
+
+        Raises:
+            ModelError: when the architecture has no `features`.
+        """
+        features = getattr(self.net, "features", None)
+        if not callable(features):
+            raise ModelError(f"{type(self.net).__name__} has no features(x)")
+        return features((x - self.mean) / self.std)
+
+
+def build_classifier(
+    settings: ModelSettings,
+    shape: Shape,
+    classes: int,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+) -> Classifier:
+    """Build a network and try it on one blank image.
+
+    Args:
+        settings: the architecture.
+        shape: channels, height, width.
+        classes: the number of logits.
+        mean: pixel means a channel; 0 unless given.
+        std: pixel standard deviations a channel; 1 unless given.
+
+    Raises:
+        ModelError: when the network cannot take the shape or gives other than `classes` logits.
+    """
+    mean = torch.zeros(shape[0]) if mean is None else mean
+    std = torch.ones(shape[0]) if std is None else std
+    try:
+        model = Classifier(settings.build(shape, classes), mean, std)
+        model.eval()
+        with torch.no_grad():
+            out = model(torch.zeros(1, *shape))
+    except CembenchError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"model '{settings.name}' does not take {shape}: {reason}") from error
+    check_logits(out, 1, classes)
+    return model.train()
+
+
+def check_logits(out: object, rows: int, classes: int) -> None:
+    """Refuse outputs that are not a rows×classes tensor.
+
+    Raises:
+        ModelError: saying what came and what was expected.
+    """
+    got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    if got != (rows, classes):
+        raise ModelError(f"the model returned {got}, expected {rows}×{classes} logits")

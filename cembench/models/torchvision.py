@@ -1,0 +1,36 @@
+"""Any classification architecture of torchvision, with fresh weights."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from cembench.errors import ModelError
+from cembench.models import ModelSettings, Shape
+from cembench.settings import nearest
+
+
+class TorchvisionModel(ModelSettings):
+    """`arch` is a name of `torchvision.models.list_models()`, such as `resnet50` or `vit_b_16`."""
+
+    name: ClassVar[str] = "torchvision"
+    arch: str
+
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """Build the network; grey images are repeated to the three channels it wants."""
+        from torchvision import models
+
+        known = models.list_models(module=models)
+        if self.arch not in known:
+            raise ModelError(f"model.arch: unknown '{self.arch}'; {nearest(self.arch, known)}")
+        net = models.get_model(self.arch, weights=None, num_classes=classes)
+        return nn.Sequential(ThreeChannels(), net) if shape[0] == 1 else net
+
+
+class ThreeChannels(nn.Module):
+    """Repeat one channel to three."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a view with three equal channels."""
+        return x.expand(-1, 3, -1, -1)

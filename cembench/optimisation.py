@@ -1,0 +1,60 @@
+"""Optimiser, learning-rate schedule and weight average, built from settings with torch's own."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cembench.config import Optimizer, Schedule
+
+
+def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """Return SGD or AdamW over all parameters."""
+    decay = settings.weight_decay
+    if settings.name == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=decay,
+        nesterov=settings.nesterov,
+    )
+
+
+def build_scheduler(
+    settings: Schedule, optimizer: torch.optim.Optimizer, epochs: int, steps: int
+) -> LambdaLR:
+    """Return a schedule that moves once a step; `steps` is the number of steps an epoch."""
+    shape = learning_rate_factor(settings, epochs)
+    return LambdaLR(optimizer, lambda step: shape(step / steps))
+
+
+def learning_rate_factor(settings: Schedule, epochs: int) -> Callable[[float], float]:
+    """Return the factor of the learning rate as a function of epochs gone by."""
+
+    def factor(epoch: float) -> float:
+        share = min(epoch / epochs, 1.0)
+        if settings.name == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * share))
+        if settings.name == "one-cycle":
+            rising = share < settings.peak
+            return share / settings.peak if rising else (1 - share) / (1 - settings.peak)
+        if settings.name == "multistep":
+            return settings.gamma ** bisect.bisect_right(sorted(settings.milestones), epoch)
+        return 1.0
+
+    return factor
+
+
+def build_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Return an exponential moving average of weights and buffers; None for decay 0."""
+    if decay == 0:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,111 @@
+"""Names that a config may use, each with the settings class behind it, imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BeforeValidator, ValidationInfo
+
+from cembench.errors import CembenchError, ConfigError
+from cembench.settings import Choice, nearest
+
+T = TypeVar("T", bound=Choice)
+
+
+class Registry(Generic[T]):
+    """A table from names to settings classes.
+
+    Entries that ship with cembench are given as `name: "module:Class"`, so listing them imports
+    nothing heavy. A plugin adds its own with the `register` decorator.
+    """
+
+    def __init__(self, kind: str, base: type[T], builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self.base = base
+        self._targets: dict[str, str | type[T]] = dict(builtin)
+
+    def names(self) -> list[str]:
+        """Return every known name, sorted."""
+        load_plugins()
+        return sorted(self._targets)
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Add a class under its `name`; a name that is taken is an error."""
+        if cls.name in self._targets:
+            raise CembenchError(f"{self.kind} '{cls.name}' is registered already; rename yours")
+        self._targets[cls.name] = cls
+        return cls
+
+    def find(self, name: str) -> type[T]:
+        """Return the class of that name.
+
+        Raises:
+            ConfigError: for an unknown name, with the nearest known one.
+        """
+        load_plugins()
+        target = self._targets.get(name)
+        if target is None:
+            hint = nearest(name, self._targets)
+            raise ConfigError.single(f"unknown {self.kind} '{name}'; {hint}", "name")
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            target = getattr(importlib.import_module(module), attribute)
+        assert isinstance(target, type)
+        return target
+
+    def parse(self, value: Any) -> T:
+        """Build settings from `"name"`, from `{"name": …, settings…}`, or return them as they are.
+
+        Raises:
+            ConfigError: for an unknown name or wrong settings.
+        """
+        if isinstance(value, self.base):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise ConfigError.single(f"give the name of a {self.kind}: {', '.join(self.names())}")
+        rest = {key: inner for key, inner in value.items() if key != "name"}
+        return self.find(value["name"]).parse(rest)
+
+    @property
+    def field(self) -> BeforeValidator:
+        """The pydantic annotation of a field that holds one of these."""
+        return BeforeValidator(self._parse_field)
+
+    def _parse_field(self, value: Any, info: ValidationInfo) -> T:
+        try:
+            return self.parse(value)
+        except ConfigError as error:
+            raise error.within(info.field_name or "") from None
+
+
+_pending: list[Callable[[], Any]] = [
+    entry.load for entry in importlib.metadata.entry_points(group="cembench.plugins")
+]
+
+
+def add_plugin(module: str) -> None:
+    """Queue a module of the user's, by import path, that registers methods, models or data sets."""
+    _pending.append(lambda: importlib.import_module(module))
+
+
+def load_plugins() -> None:
+    """Import queued plugins, also from the working folder.
+
+    Raises:
+        CembenchError: naming the plugin that could not be imported.
+    """
+    while _pending:
+        load = _pending.pop()
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+        try:
+            load()
+        except ImportError as error:
+            raise CembenchError(f"plugin cannot be imported: {error}") from error

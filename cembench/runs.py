@@ -1,0 +1,116 @@
+"""The folder of a run: which files it holds, and how they stay consistent when a run is killed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cembench.checkpoint import Passport, read_passport, save_checkpoint
+from cembench.config import Experiment, parse_experiment
+from cembench.errors import CembenchError
+from cembench.files import read_bytes, read_yaml, to_yaml, write_bytes, write_text
+
+
+@dataclass
+class State:
+    """Everything that a run needs to go on, and everything that it has to show, after an epoch."""
+
+    epoch: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    average: dict[str, Tensor] | None
+    history: list[dict[str, float]]
+    kept: dict[str, Tensor]
+    kept_epoch: int
+
+
+class RunFolder:
+    """`config.yaml`, `last.ckpt` (resume state), `model.safetensors` and `history.csv` of a run.
+
+    `last.ckpt` comes first and holds all that the other two are made of, so a run killed between
+    two writes loses nothing: resuming writes them again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.state = path / "last.ckpt"
+        self.model = path / "model.safetensors"
+        self.history = path / "history.csv"
+
+    def exists(self) -> bool:
+        """Return whether a run was begun here."""
+        return self.config.exists()
+
+    def finished(self) -> bool:
+        """Return whether the run came to its end."""
+        return self.model.exists() and read_passport(self.model).finished
+
+    def check_config(self, config: Experiment) -> None:
+        """Refuse to go on with other settings than the run was begun with.
+
+        Raises:
+            CembenchError: naming each setting that differs.
+        """
+        old = _flat(parse_experiment(read_yaml(self.config), str(self.config)).dump())
+        new = _flat(config.dump())
+        changed = [
+            f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+        if changed:
+            raise CembenchError(
+                f"{self.config}: begun with another configuration: {'; '.join(changed)}; "
+                "use the old settings, or give the new run another --name"
+            )
+
+    def begin(self, config: Experiment) -> None:
+        """Make the folder and save the resolved configuration."""
+        write_text(self.config, to_yaml(config.dump()))
+
+    def save(self, state: State, passport: Passport) -> None:
+        """Save the resume state, the kept checkpoint and the history."""
+        stream = io.BytesIO()
+        torch.save(vars(state), stream)
+        write_bytes(self.state, stream.getvalue())
+        self.publish(state, passport)
+
+    def publish(self, state: State, passport: Passport) -> None:
+        """Write what others read, from the resume state."""
+        if state.kept:
+            save_checkpoint(self.model, state.kept, passport)
+        table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
+        write_text(self.history, table)
+
+    def load(self) -> State | None:
+        """Read the resume state, on the CPU; None before the first epoch ended.
+
+        Raises:
+            CembenchError: when it is damaged; it is never unpickled beyond tensors and numbers.
+        """
+        if not self.state.exists():
+            return None
+        try:
+            stream = io.BytesIO(read_bytes(self.state))
+            return State(**torch.load(stream, map_location="cpu", weights_only=True))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
+            raise CembenchError(
+                f"{self.state}: damaged resume state; delete it to train from the beginning"
+            ) from error
+
+
+def _flat(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: value}
+        result |= inner
+    return result

@@ -1,0 +1,185 @@
+"""Named combinations of potential, start, direction, noise and projection.
+
+A sampler serves twice: `draw` makes the negatives of a training step, and PGD's `search` is the
+attack of an evaluation. New ones register here, and `negatives:` in a config can name them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import SerializeAsAny
+from torch import Tensor, nn
+
+from cembench import potentials
+from cembench.ascent import Ball, Visit, ascend, ball_of, to_bytes
+from cembench.guard import frozen
+from cembench.registry import Registry
+from cembench.settings import Choice, Count, NonNegative, Positive
+from cembench.threat import Threat
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a sampler works: the threat model and a source of randomness on the images' device."""
+
+    threat: Threat
+    generator: torch.Generator
+
+    @property
+    def ball(self) -> Ball:
+        """The ball of the threat model."""
+        return ball_of(self.threat)
+
+
+class Sampler(Choice):
+    """Makes negatives from a model.
+
+    Attributes:
+        steps: gradients an image.
+        step_size: α in pixels; by default 2.5 ε / steps (Madry et al.), and 1.25 ε for one step
+            (Fast-AT, arXiv 2001.03994).
+        mode: the mode of the model while it is climbed. `train` uses batch statistics in batch
+            norm; the running statistics stay as they were either way.
+    """
+
+    steps: Count = 10
+    step_size: Positive | None = None
+    mode: Literal["eval", "train"] = "eval"
+
+    @abstractmethod
+    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+        """Return one negative for each image of x (N×C×H×W) with labels y (N), detached."""
+
+    def alpha(self, eps: float) -> float:
+        """Return the step size for a radius."""
+        if self.step_size is not None:
+            return self.step_size
+        return (1.25 if self.steps == 1 else 2.5 / self.steps) * eps
+
+
+samplers: Registry[Sampler] = Registry("sampler", Sampler, {})
+
+
+@samplers.register
+class PGD(Sampler):
+    """Projected gradient ascent on the cross-entropy (arXiv 1706.06083).
+
+    Attributes:
+        start: `uniform` in the ball, or the image itself (`data`).
+        restarts: independent starts of `search`; `draw` uses one.
+    """
+
+    name: ClassVar[str] = "pgd"
+    start: Literal["uniform", "data"] = "uniform"
+    restarts: Count = 1
+
+    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+        """Return the last iterate."""
+        return self._climb(model, x, y, scene, None)
+
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+        """Return for each image the best iterate: misclassified before large loss.
+
+        An image leaves the batch once an iterate is misclassified as it is and rounded to bytes
+        too; later restarts take those that never were.
+        """
+        best = _Best(model, x, y, scene.ball)
+        for _ in range(self.restarts):
+            rows = best.standing
+            if len(rows) == 0:
+                break
+            self._climb(model, x[rows], y[rows], scene, partial(best.visit, rows))
+        return best.x
+
+    def _climb(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, visit: Visit | None
+    ) -> Tensor:
+        ball = scene.ball
+        start = ball.uniform(x, scene.generator) if self.start == "uniform" else x
+        with frozen(model, self.mode):
+            return ascend(
+                model,
+                potentials.cross_entropy,
+                start,
+                y,
+                steps=self.steps,
+                step_size=self.alpha(scene.threat.eps),
+                direction=ball.direction,
+                ball=ball,
+                centre=x,
+                visit=visit,
+            )
+
+
+@samplers.register
+class TRADES(Sampler):
+    """TRADES' inner maximisation: climb KL(p(·|x₀) ‖ p(·|x)) from x₀ plus a little noise.
+
+    Source: arXiv 1901.08573 and its code.
+    """
+
+    name: ClassVar[str] = "trades"
+    noise: NonNegative = 0.001
+
+    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+        """Return the last iterate; the labels are not used."""
+        ball = scene.ball
+        jitter = torch.randn(x.shape, generator=scene.generator, device=x.device)
+        with frozen(model, self.mode):
+            with torch.no_grad():
+                clean = model(x).float().log_softmax(1)
+            return ascend(
+                model,
+                potentials.divergence,
+                x + self.noise * jitter,
+                clean,
+                steps=self.steps,
+                step_size=self.alpha(scene.threat.eps),
+                direction=ball.direction,
+                ball=ball,
+                centre=x,
+            )
+
+
+class _Best:
+    """The best iterate of each image so far, by a score: how broken it is, then its loss.
+
+    The score is 1 for misclassified, 1 more if that survives rounding to bytes, and a share of
+    1 that grows with the loss.
+    """
+
+    def __init__(self, model: nn.Module, centre: Tensor, y: Tensor, ball: Ball) -> None:
+        self.model, self.centre, self.y, self.ball = model, centre, y, ball
+        self.x = centre.clone()
+        self.score = torch.full((len(y),), -1.0, device=centre.device)
+
+    @property
+    def standing(self) -> Tensor:
+        """The numbers of the images that were never misclassified."""
+        return (self.score < 1).nonzero().squeeze(1)
+
+    def visit(self, active: Tensor, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor:
+        """Look at an iterate of the images `active[rows]` and say which of them are done."""
+        rows = active[rows]
+        loss = potentials.cross_entropy(out, self.y[rows])
+        wrong = out.argmax(1) != self.y[rows]
+        done = wrong.clone()
+        if bool(wrong.any()):
+            done[wrong] = self._survives_rounding(x[wrong], rows[wrong])
+        score = wrong.float() + done.float() + loss / (1 + loss)
+        better = score > self.score[rows]
+        self.x[rows[better]], self.score[rows[better]] = x[better], score[better]
+        return done
+
+    @torch.no_grad()
+    def _survives_rounding(self, x: Tensor, rows: Tensor) -> Tensor:
+        out = self.model(to_bytes(x, self.centre[rows], self.ball))
+        return out.argmax(1) != self.y[rows]
+
+
+Negatives = Annotated[SerializeAsAny[Sampler], samplers.field]

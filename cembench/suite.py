@@ -1,0 +1,94 @@
+"""A suite: several experiments under one protocol, done once and ranked together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cembench.config import Experiment, parse_experiment
+from cembench.errors import CembenchError, ConfigError
+from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.evaluation.record import Record
+from cembench.files import read_yaml
+from cembench.leaderboard import Board, rank, write_boards
+from cembench.settings import Settings
+from cembench.training import train
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+
+
+class Suite(Settings):
+    """The content of a suite file.
+
+    Attributes:
+        protocol: name or file of the protocol, relative to the suite's folder.
+        shared: settings that all experiments start from.
+        experiments: by name, what each adds to them; an inner mapping adds to the shared one.
+    """
+
+    protocol: str = "standard"
+    shared: dict[str, Any] = {}
+    experiments: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+
+
+def load_suite(path: Path) -> tuple[dict[str, Experiment], Protocol]:
+    """Read a suite file: its experiments by name, and its protocol.
+
+    Raises:
+        ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.
+    """
+    try:
+        suite = Suite.parse(read_yaml(path))
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.source or str(path)) from None
+    experiments = {
+        name: parse_experiment(merge(suite.shared, own), f"{path}, experiment {name}")
+        for name, own in suite.experiments.items()
+    }
+    return experiments, load_protocol(suite.protocol, base=path.parent)
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another; where both hold a mapping without a new `name`, inside too."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        joined = isinstance(old, dict) and isinstance(value, dict) and "name" not in value
+        result[key] = merge(old, value) if joined and isinstance(old, dict) else value
+    return result
+
+
+def run_suite(path: Path, out: Path, device: str) -> tuple[list[Board], list[str]]:
+    """Train and evaluate what is not done yet, and rank all of it in `out/leaderboards/`.
+
+    Experiments that fail are skipped; the others go on.
+
+    Returns:
+        The boards, and a message for each experiment that failed.
+
+    Raises:
+        CembenchError: when the suite file is wrong or every experiment failed.
+    """
+    experiments, protocol = load_suite(path)
+    records: list[Record] = []
+    failures: list[str] = []
+    for name, experiment in experiments.items():
+        try:
+            checkpoint = train(experiment, out / name, resume=True, device=device)
+            record, place = evaluate(checkpoint, protocol, device=device, reuse=True)
+        except CembenchError as error:
+            failures.append(f"experiment {name}: {error}")
+            print(f"cembench: {failures[-1]}", file=sys.stderr)
+            continue
+        records.append(record)
+        if record.error is not None:
+            failures.append(f"experiment {name}: {record.error} ({place})")
+    if not records:
+        raise CembenchError(f"{path}: every experiment failed; see above")
+    boards = rank(records)
+    write_boards(boards, out / "leaderboards")
+    return boards, failures

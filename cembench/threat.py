@@ -1,0 +1,29 @@
+"""The threat model: which perturbations count, in pixels on the [0, 1] scale."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cembench.settings import NonNegative, Settings
+
+
+class Threat(Settings):
+    """All perturbations of at most `eps` in the given norm that keep the image in [0, 1]."""
+
+    norm: Literal["linf", "l2"] = "linf"
+    eps: NonNegative = 8 / 255
+
+    @property
+    def radius(self) -> str:
+        """The radius as people write it: `8/255` for a multiple of 1/255, else decimal."""
+        steps = self.eps * 255
+        whole = 1 <= steps < 255 and abs(steps - round(steps)) < 1e-6
+        return f"{round(steps)}/255" if whole else f"{self.eps:.6g}"
+
+    def __str__(self) -> str:
+        return f"{self.norm}-{self.radius}"
+
+    @property
+    def slug(self) -> str:
+        """The same for a file name: `linf-8_255`."""
+        return str(self).replace("/", "_")
