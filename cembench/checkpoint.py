@@ -40,12 +40,12 @@ class Passport(Settings):
     """
 
     kind: Literal["classifier"] = "classifier"
-    model: Annotated[SerializeAsAny[ModelSettings], models.field]
+    model: Annotated[SerializeAsAny[ModelSettings], models.field()]
     shape: list[Count] = Field(min_length=3, max_length=3)
     classes: list[str] = Field(min_length=2)
     mean: list[float]
     std: list[float]
-    data: Annotated[SerializeAsAny[DataSettings], datasets.field]
+    data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
     threat: Threat
     method: str
     seed: int = 0

@@ -163,6 +163,24 @@ def run(suite: Path, out: Path, device: str) -> None:
         fail("; ".join(failures))
 
 
+@main.command(cls=Command)
+@click.argument("work", type=click.Choice(["train"]))
+@click.option("--model", default="resnet18", show_default=True, help="Name of the architecture.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(2))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print rows as JSON instead of a table.")
+@DEVICE
+def bench(
+    work: str, model: str, batch: int, rounds: int, precision: str, as_json: bool, device: str
+) -> None:
+    """Time WORK beside a plain reference loop, interleaved in one process."""
+    from cembench.bench import bench_train, table
+
+    rows = bench_train(model, batch, rounds, precision, pick_device(device))
+    click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)
+
+
 @main.command("list", cls=Command)
 @click.argument(
     "kind", required=False, type=click.Choice(["methods", "models", "datasets", "protocols"])

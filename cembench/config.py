@@ -57,9 +57,9 @@ class Validation(Settings):
 class Experiment(Settings):
     """Everything that decides the weights of a run."""
 
-    data: Annotated[SerializeAsAny[DataSettings], datasets.field]
-    model: Annotated[SerializeAsAny[ModelSettings], models.field]
-    method: Annotated[SerializeAsAny[Method], methods.field]
+    data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
+    model: Annotated[SerializeAsAny[ModelSettings], models.field()]
+    method: Annotated[SerializeAsAny[Method], methods.field()]
     threat: Threat = Field(None, validate_default=False)  # type: ignore[assignment]
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()

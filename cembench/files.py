@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -33,9 +34,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
-        raise CembenchError(
-            f"cannot write {path}: {error.strerror}; free space, or write elsewhere with --out"
-        ) from error
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
+        raise CembenchError(f"cannot write {path}: {error.strerror}; {remedy}") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

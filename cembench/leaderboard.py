@@ -42,7 +42,7 @@ class Board:
         shown["gradients ↓"] = table["train_gradients"].map("{:.2g}".format)
         if table["error"].notna().any():
             shown["error"] = table["error"].fillna("")
-        return _markdown(pd.DataFrame(shown))
+        return markdown_table(pd.DataFrame(shown))
 
     def title(self) -> str:
         """Say what all rows have in common."""
@@ -153,7 +153,8 @@ def _percent(table: pd.DataFrame, column: str) -> list[str]:
     ]
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return a table as markdown, with vertical bars in cells escaped."""
     escaped = [[str(cell).replace("|", "\\|") for cell in row] for row in table.to_numpy()]
     lines = [list(table.columns), ["---"] * len(table.columns), *escaped]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"

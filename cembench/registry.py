@@ -73,16 +73,22 @@ class Registry(Generic[T]):
         rest = {key: inner for key, inner in value.items() if key != "name"}
         return self.find(value["name"]).parse(rest)
 
-    @property
-    def field(self) -> BeforeValidator:
-        """The pydantic annotation of a field that holds one of these."""
-        return BeforeValidator(self._parse_field)
+    def field(self, default: str | None = None) -> BeforeValidator:
+        """Return the pydantic annotation of a field that holds one of these.
 
-    def _parse_field(self, value: Any, info: ValidationInfo) -> T:
-        try:
-            return self.parse(value)
-        except ConfigError as error:
-            raise error.within(info.field_name or "") from None
+        Args:
+            default: the name that settings given without one belong to.
+        """
+
+        def parse(value: Any, info: ValidationInfo) -> T:
+            if default is not None and isinstance(value, dict):
+                value = {"name": default, **value}
+            try:
+                return self.parse(value)
+            except ConfigError as error:
+                raise error.within(info.field_name or "") from None
+
+        return BeforeValidator(parse)
 
 
 _pending: list[Callable[[], Any]] = [

@@ -9,10 +9,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import SerializeAsAny
 from torch import Tensor, nn
 
 from cembench import potentials
@@ -180,6 +179,3 @@ class _Best:
     def _survives_rounding(self, x: Tensor, rows: Tensor) -> Tensor:
         out = self.model(to_bytes(x, self.centre[rows], self.ball))
         return out.argmax(1) != self.y[rows]
-
-
-Negatives = Annotated[SerializeAsAny[Sampler], samplers.field]

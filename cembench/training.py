@@ -46,8 +46,8 @@ def train(
         run.check_config(config)
         if run.finished():
             return run.model
-    run.begin(config)
     trainer = Trainer(config, torch.device(device))
+    run.begin(config)
     state = run.load()
     if state is not None:
         trainer.restore(state)
@@ -112,7 +112,7 @@ class Trainer:
         sums: dict[str, float] = {}
         for step in range(self.steps):
             rows = order[step * self.batch : (step + 1) * self.batch]
-            for key, value in self._step(step, rows, generator).items():
+            for key, value in self.step(step, rows, generator).items():
                 sums[key] = sums.get(key, 0.0) + float(value)
             bar.advance(self.batch, f"epoch {self.epoch + 1} {self._summary(sums, step + 1)}")
         self._require_finite_weights()
@@ -130,7 +130,12 @@ class Trainer:
             }
         return self.state()
 
-    def _step(self, step: int, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Take one optimiser step on these rows and return the loss and its parts, detached.
+
+        Raises:
+            Diverged: when the loss is not finite; the weights are not touched then.
+        """
         config, data = self.config, self.data
         self.model.train()
         images = augment(data.images[rows], config.data.crop, config.data.flip, generator)

@@ -6,20 +6,21 @@ contrastive part of the gradient of log p(x, y); `negatives` says where they com
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import SerializeAsAny
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import PGD, Negatives, Scene
+from cembench.samplers import PGD, Sampler, Scene, samplers
 
 
 class AT(Adversarial):
     """Minimise CE(x̂, y). One step from a uniform start is Fast-AT (arXiv 2001.03994)."""
 
     name: ClassVar[str] = "at"
-    negatives: Negatives = PGD()
+    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()
 
     def loss(
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import SerializeAsAny
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import TRADES, Negatives, Scene
+from cembench.samplers import TRADES, Sampler, Scene, samplers
 from cembench.settings import NonNegative
 
 
@@ -17,7 +18,7 @@ class Trades(Adversarial):
 
     name: ClassVar[str] = "trades"
     beta: NonNegative = 6.0
-    negatives: Negatives = TRADES()
+    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("trades")] = TRADES()
 
     def loss(
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
