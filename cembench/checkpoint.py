@@ -81,7 +81,8 @@ def save_checkpoint(path: Path, weights: dict[str, torch.Tensor], passport: Pass
         CembenchError: when it cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    metadata = {"cembench_format": str(FORMAT), "passport": json.dumps(passport.dump())}
+    # One entry alone: safetensors writes several in random order, and files would differ.
+    metadata = {"cembench": json.dumps({"format": FORMAT, **passport.dump()})}
     write_bytes(path, save(tensors, metadata))
 
 
@@ -105,24 +106,26 @@ def read_passport(path: Path) -> Passport:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise CembenchError(f"{path}: truncated or damaged ({error}); copy it again") from error
-    version = metadata.get("cembench_format")
-    if version is None or "passport" not in metadata:
+    if "cembench" not in metadata:
         raise CembenchError(f"{path}: safetensors, but not written by cembench")
-    if version != str(FORMAT):
-        raise CembenchError(f"{path}: format version {version}, this cembench reads {FORMAT}")
     try:
-        return Passport.parse(json.loads(metadata["passport"]))
-    except (ConfigError, ValueError) as error:
+        values = json.loads(metadata["cembench"])
+        version = values.pop("format")
+        if version == FORMAT:
+            return Passport.parse(values)
+    except (ConfigError, ValueError, KeyError, AttributeError) as error:
         hint = "is a plugin missing? Give it with --plugin"
         raise CembenchError(f"{path}: cannot be understood: {error} ({hint})") from error
+    raise CembenchError(f"{path}: format version {version}, this cembench reads {FORMAT}")
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Classifier, Passport]:
-    """Rebuild a network from its checkpoint, in evaluation mode.
+    """Rebuild a network from its checkpoint or run folder, in evaluation mode.
 
     Raises:
         CembenchError: as `read_passport`, and for weights that do not fit the architecture.
     """
+    path = checkpoint_file(path)
     content = read_bytes(path)
     passport = read_passport(path)
     model = passport.build()

@@ -146,7 +146,7 @@ class Trainer:
             loss, parts = config.method.loss(self.model, x, data.labels[rows], scene)
         if not loss.isfinite():
             raise self._diverged(
-                f"the loss is {float(loss)} at epoch {self.epoch + 1}, step {step + 1}"
+                f"the loss is {float(loss.detach())} at epoch {self.epoch + 1}, step {step + 1}"
             )
         self.optimizer.zero_grad()
         loss.backward()
@@ -215,7 +215,7 @@ class Trainer:
             epoch=self.epoch,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            scheduler={"last_epoch": self.scheduler.last_epoch},
+            scheduler=self.scheduler.state_dict(),
             average=None if self.average is None else self.average.state_dict(),
             history=self.history,
             kept=self.kept,

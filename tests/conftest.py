@@ -1,0 +1,90 @@
+"""What tests share: one thread, small networks, one trained checkpoint, a way to call the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from cembench.cli import main
+from cembench.config import Experiment, parse_experiment
+from cembench.training import train
+
+torch.set_num_threads(1)
+
+TINY = {
+    "data": "digits",
+    "model": {"name": "small_cnn", "width": 8},
+    "method": {"name": "at", "negatives": {"steps": 3}},
+    "epochs": 3,
+    "batch_size": 128,
+}
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cembench() -> Callable[..., Result]:
+    """Call the command line in this process."""
+
+    def call(*args: object) -> Result:
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        return Result(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+def experiment(**changes: object) -> Experiment:
+    return parse_experiment({**TINY, **changes}, "test")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a small robust network; do not write to it."""
+    folder = tmp_path_factory.mktemp("trained") / "tiny"
+    train(experiment(), folder)
+    return folder
+
+
+class Linear(nn.Module):
+    """Logits W x + b of flattened images: its robust accuracy has a closed form."""
+
+    def __init__(self, pixels: int, classes: int, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(classes, pixels, generator=generator))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T + self.bias
+
+
+def conv_net(seed: int = 0, channels: int = 1, classes: int = 10) -> nn.Module:
+    """A small network with batch norm and dropout, so that modes and buffers matter."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(8 * 64, classes),
+    )
+
+
+def images(count: int = 16, channels: int = 1, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, channels, 8, 8, generator=generator)
+
+
+def labels(count: int = 16, classes: int = 10) -> Tensor:
+    return torch.arange(count) % classes

@@ -1,0 +1,136 @@
+"""The loop and the balls: invariants over every norm and start."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from cembench import energy, potentials
+from cembench.ascent import L2, Linf, ascend, ball_of, to_bytes, unit
+from cembench.threat import Threat
+from tests.conftest import Linear, conv_net, images, labels
+
+BALLS = [Linf(0.1), L2(0.7), Linf(0.0), L2(0.0)]
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_projection_lands_in_the_ball_and_the_box_and_is_idempotent(ball):
+    x = images(64)
+    far = x + 3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    near = ball.project(far, x)
+    assert ball.size(near - x).max() <= ball.eps + 1e-6
+    assert near.min() >= 0 and near.max() <= 1
+    assert torch.allclose(ball.project(near, x), near, atol=1e-6)
+    assert torch.equal(ball.project(x, x), x)
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.7)], ids=str)
+def test_uniform_starts_fill_the_ball(ball):
+    x = (
+        torch.full((4000, 1, 1, 2), 0.5)
+        if isinstance(ball, L2)
+        else torch.full((4000, 1, 2, 2), 0.5)
+    )
+    ball = type(ball)(0.1)
+    size = ball.size(ball.uniform(x, torch.Generator().manual_seed(0)) - x)
+    dimensions = x[0].numel()
+    assert size.max() <= 0.1 + 1e-6
+    # P(size ≤ r) = (r/ε)^d for a uniform draw in d dimensions, in both norms.
+    assert (size <= 0.05).float().mean().item() == pytest.approx(0.5**dimensions, abs=0.03)
+
+
+def test_one_step_of_each_direction_is_the_formula():
+    model, x, y = Linear(64, 10), images(4), labels(4)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(leaf), y, reduction="sum"), leaf)
+    directions = {"raw": gradient, "sign": gradient.sign(), "l2": unit(gradient)}
+    for name, step in directions.items():
+        moved = ascend(
+            model, potentials.cross_entropy, x, y, steps=1, step_size=0.1, direction=name
+        )
+        assert torch.allclose(moved, x + 0.1 * step, atol=1e-6)
+
+
+def test_noise_has_the_given_spread_and_comes_from_the_generator():
+    def walk(seed):
+        generator = torch.Generator().manual_seed(seed)
+        flat = torch.zeros(2000, 1, 2, 2)
+        constant = lambda x: x.flatten(1) * 0  # noqa: E731
+        return ascend(
+            constant,
+            lambda out, target: out.sum(1),
+            flat,
+            torch.zeros(2000),
+            steps=4,
+            step_size=1.0,
+            noise=0.5,
+            generator=generator,
+        )
+
+    assert walk(0).std().item() == pytest.approx(1.0, abs=0.05)
+    assert torch.equal(walk(0), walk(0)) and not torch.equal(walk(0), walk(1))
+
+
+def test_rows_that_are_done_stay_where_they_were_and_the_others_are_not_disturbed():
+    model, x, y = conv_net().eval(), images(6), labels(6)
+    seen = []
+
+    def visit(step, rows, points, out):
+        seen.append(rows.tolist())
+        return torch.tensor([row in (1, 4) and step == 2 for row in rows.tolist()])
+
+    options = {"steps": 5, "step_size": 0.02, "direction": "sign", "ball": Linf(0.1), "centre": x}
+    straight = ascend(model, potentials.cross_entropy, x, y, **options)
+    left = ascend(model, potentials.cross_entropy, x, y, visit=visit, **options)
+    two = ascend(model, potentials.cross_entropy, x, y, **{**options, "steps": 2})
+    others = [0, 2, 3, 5]
+    assert torch.allclose(left[others], straight[others], atol=1e-6)
+    assert torch.allclose(left[[1, 4]], two[[1, 4]], atol=1e-6)
+    assert seen[2] == [0, 1, 2, 3, 4, 5] and seen[3] == others and len(seen) == 6
+
+
+def test_zero_gradient_moves_nothing():
+    assert torch.equal(unit(torch.zeros(2, 1, 3, 3)), torch.zeros(2, 1, 3, 3))
+
+
+def test_energies_fit_together():
+    logits, y = torch.randn(7, 5, dtype=torch.float64), labels(7, 5)
+    conditional = energy.conditional(logits, y)
+    assert torch.allclose(conditional, energy.joint(logits, y) - energy.marginal(logits))
+    assert torch.allclose(-conditional, cross_entropy(logits, y, reduction="none"))
+    assert torch.allclose(potentials.cross_entropy(logits, y).double(), -conditional, atol=1e-5)
+
+
+def test_divergence_is_zero_at_the_clean_image_and_matches_torch():
+    clean, moved = torch.randn(7, 5), torch.randn(7, 5)
+    target = clean.log_softmax(1)
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=clean), torch.distributions.Categorical(logits=moved)
+    )
+    assert torch.allclose(potentials.divergence(moved, target), expected, atol=1e-6)
+    assert potentials.divergence(clean, target).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "threat", [Threat(eps=8 / 255), Threat(eps=0.1), Threat(norm="l2", eps=0.5)]
+)
+@pytest.mark.parametrize("levels", [255, 16])
+def test_bytes_stay_in_the_ball_around_the_rounded_image(threat, levels):
+    ball = ball_of(threat)
+    x = (images(32) * levels).round() / levels
+    moved = ball.uniform(x, torch.Generator().manual_seed(0))
+    extreme = ball.project(x + torch.randn(x.shape).sign(), x)
+    for proposed in (moved, extreme, x):
+        grid = (x * 255).round() / 255
+        rounded = to_bytes(proposed, x, ball)
+        assert torch.allclose(rounded * 255, (rounded * 255).round(), atol=1e-4)
+        assert ball.size(rounded - grid).max() <= ball.eps + 1e-6
+        assert rounded.min() >= 0 and rounded.max() <= 1
+
+
+def test_bytes_keep_a_whole_number_of_levels():
+    x = torch.arange(256).reshape(1, 1, 16, 16) / 255
+    moved = Linf(8 / 255).project(x + 1, x)
+    assert torch.equal((to_bytes(moved, x, Linf(8 / 255)) * 255).round(), (moved * 255).round())
+    assert math.isclose(float((moved - x).max()), 8 / 255, abs_tol=1e-6)

@@ -1,0 +1,68 @@
+"""Training objectives against the formulas of their papers."""
+
+import pytest
+from torch.nn.functional import cross_entropy, kl_div, softmax
+
+from cembench.guard import generator_of
+from cembench.methods import methods
+from cembench.samplers import Scene
+from cembench.threat import Threat
+from tests.conftest import conv_net, images, labels
+
+THREAT = Threat(eps=0.1)
+
+
+def scene():
+    return Scene(THREAT, generator_of(0, "cpu"))
+
+
+def deterministic():
+    model = conv_net()
+    model[3].p = 0.0
+    return model
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_loss_is_a_finite_scalar_with_gradients_everywhere(name):
+    model = conv_net()
+    loss, parts = methods.parse(name).loss(model, images(), labels(), scene())
+    loss.backward()
+    assert loss.shape == () and loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all(part.shape == () and not part.requires_grad for part in parts.values())
+
+
+def test_at_is_cross_entropy_on_the_negatives():
+    model, method = deterministic(), methods.parse("at")
+    loss, _ = method.loss(deterministic(), images(), labels(), scene())
+    negative = method.negatives.draw(model, images(), labels(), scene())
+    assert loss.item() == pytest.approx(cross_entropy(model(negative), labels()).item())
+
+
+def test_trades_is_the_reference_formula():
+    model, method = deterministic(), methods.parse({"name": "trades", "beta": 4.0})
+    negative = method.negatives.draw(model, images(), labels(), scene())
+    clean, moved = model(images()), model(negative)
+    robust = kl_div(moved.log_softmax(1), softmax(clean, 1), reduction="sum") / len(clean)
+    expected = cross_entropy(clean, labels()) + 4.0 * robust
+    loss, parts = method.loss(deterministic(), images(), labels(), scene())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.item() == pytest.approx((parts["natural"] + 4.0 * parts["robust"]).item(), rel=1e-5)
+
+
+def test_trades_without_beta_is_standard_training():
+    given = images(), labels(), scene()
+    standard, _ = methods.parse("standard").loss(deterministic(), *given)
+    trades, _ = methods.parse({"name": "trades", "beta": 0}).loss(deterministic(), *given)
+    assert trades.item() == pytest.approx(standard.item())
+
+
+def test_eps_grows_over_the_warm_up():
+    method = methods.parse({"name": "at", "eps_warmup": 4})
+    radii = [method.threat_at(THREAT, epoch).eps for epoch in (0, 1, 3.5, 4, 9)]
+    assert radii == pytest.approx([0, 0.025, 0.0875, 0.1, 0.1])
+
+
+def test_gradient_evaluations_count_sampler_and_weights():
+    counts = {name: methods.parse(name).gradients for name in ("standard", "at", "trades")}
+    assert counts == {"standard": 1, "at": 11, "trades": 12}

@@ -1,0 +1,244 @@
+"""The training loop: learns, resumes exactly, stops on divergence, keeps the right epoch."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import cembench.training as training
+from cembench.checkpoint import load_checkpoint, read_passport
+from cembench.errors import CembenchError
+from cembench.files import to_yaml
+from cembench.runs import RunFolder
+from cembench.training import Trainer, correct, pixel_statistics, train
+from tests.conftest import experiment
+
+RECIPES = [
+    {},
+    {
+        "method": "standard",
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "schedule": {"name": "one-cycle"},
+    },
+    {"method": {"name": "trades", "negatives": {"steps": 2}, "eps_warmup": 2}, "ema": 0.9},
+    {
+        "precision": "bf16",
+        "optimizer": {"clip": 1.0, "nesterov": True},
+        "data": {"name": "digits", "crop": 1},
+    },
+]
+
+
+def weights(path):
+    return load_checkpoint(path)[0].state_dict()
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=["at", "standard", "trades", "bf16"])
+def test_a_run_cut_after_any_epoch_ends_with_the_same_file(tmp_path, recipe, monkeypatch):
+    config = experiment(**recipe)
+    straight = train(config, tmp_path / "straight")
+    for cut in (1, 2):
+        monkeypatch.setattr(Trainer, "run_epoch", stop_after(cut))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / f"cut{cut}")
+        monkeypatch.undo()
+        resumed = train(config, tmp_path / f"cut{cut}", resume=True)
+        assert resumed.read_bytes() == straight.read_bytes()
+        history = [pd.read_csv(p.parent / "history.csv") for p in (straight, resumed)]
+        columns = [c for c in history[0].columns if c != "seconds"]
+        pd.testing.assert_frame_equal(history[0][columns], history[1][columns])
+
+
+def stop_after(epochs):
+    original = Trainer.run_epoch
+
+    def run_epoch(self, bar):
+        if self.epoch == epochs:
+            raise KeyboardInterrupt
+        return original(self, bar)
+
+    return run_epoch
+
+
+def test_a_killed_process_loses_nothing(tmp_path):
+    config = experiment(epochs=40)
+    (tmp_path / "c.yaml").write_text(to_yaml(config.dump()))
+    straight = train(config, tmp_path / "straight")
+    command = [sys.executable, "-m", "cembench", "train", "c.yaml", "--resume", "--name", "killed"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    moments = random.Random(0)
+    killed = 0
+    for _ in range(20):
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        try:
+            # Epochs take a fraction of a second: wait for the first ones, then strike anywhere.
+            state, begun = tmp_path / "runs/killed/last.ckpt", time.monotonic()
+            old = state.stat().st_mtime_ns if state.exists() else 0
+            while process.poll() is None and time.monotonic() - begun < 60:
+                if state.exists() and state.stat().st_mtime_ns != old:
+                    break
+                time.sleep(0.01)
+            process.wait(timeout=moments.uniform(0, 2))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+            read_passport(tmp_path / "runs/killed/model.safetensors")
+            if killed == 3:
+                subprocess.run(
+                    command, cwd=tmp_path, env=environment, check=True, capture_output=True
+                )
+                break
+    assert killed >= 1
+    resumed = tmp_path / "runs/killed/model.safetensors"
+    assert resumed.read_bytes() == straight.read_bytes()
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path, trained):
+    again = train(experiment(), tmp_path / "again")
+    assert again.read_bytes() == (trained / "model.safetensors").read_bytes()
+    other = train(experiment(seed=1), tmp_path / "other")
+    assert not same(weights(other), weights(again))
+
+
+def test_training_learns_and_the_history_tells(trained):
+    history = pd.read_csv(trained / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["loss"].is_monotonic_decreasing and history["val_clean_acc"].iloc[-1] > 0.8
+    model, passport = load_checkpoint(trained)
+    test = passport.data.load("test")
+    assert correct(model, test.pixels(), test.labels) / len(test) > 0.8
+    assert passport.finished and passport.gradients == 3 * 4 * 8 * 128
+    assert passport.method == "at" and passport.config == experiment().dump()
+
+
+@pytest.mark.parametrize(
+    ("select", "best"), [("robust", 3), ("clean", 4), ("last", 5)], ids=["robust", "clean", "last"]
+)
+def test_the_kept_epoch_breaks_ties_by_clean_accuracy_then_by_lateness(select, best):
+    trainer = Trainer(experiment(select=select), torch.device("cpu"))
+    rows = [(1, 0.5, 0.7), (2, 0.5, 0.8), (3, 0.5, 0.8), (4, 0.4, 0.9), (5, 0.1, 0.1)]
+    trainer.history = [
+        {"epoch": epoch, "val_pgd_acc": robust, "val_clean_acc": clean}
+        for epoch, robust, clean in rows
+    ]
+    assert trainer._best_epoch() == best
+
+
+def test_kept_weights_are_those_of_the_kept_epoch(tmp_path):
+    path = train(experiment(epochs=4, select="clean"), tmp_path / "run")
+    history, passport = pd.read_csv(tmp_path / "run" / "history.csv"), read_passport(path)
+    kept = history[history["epoch"] == passport.epoch].iloc[0]
+    assert kept["val_clean_acc"] == history["val_clean_acc"].max()
+    trainer = Trainer(experiment(epochs=4, select="clean"), torch.device("cpu"))
+    model, _ = load_checkpoint(path)
+    assert correct(model, trainer.held.pixels(), trainer.held.labels) == round(
+        kept["val_clean_acc"] * len(trainer.held)
+    )
+
+
+def test_validation_uses_training_images_alone(monkeypatch):
+    config = experiment()
+    splits = []
+    load = type(config.data).load
+    monkeypatch.setattr(
+        type(config.data), "load", lambda self, split: splits.append(split) or load(self, split)
+    )
+    trainer = Trainer(config, torch.device("cpu"))
+    assert splits == ["train"]
+    everything = load(config.data, "train")
+    assert len(trainer.data) + len(trainer.held) == len(everything)
+    mean, std = pixel_statistics(trainer.data)
+    pixels = trainer.data.pixels()
+    assert torch.allclose(mean, pixels.mean((0, 2, 3)), atol=1e-6)
+    assert torch.allclose(std, pixels.std((0, 2, 3), unbiased=False), atol=1e-6)
+
+
+def test_an_average_of_weights_is_what_is_kept(tmp_path):
+    trainer = Trainer(experiment(ema=0.5), torch.device("cpu"))
+    rows, generator = torch.arange(128), torch.Generator().manual_seed(0)
+    expected = None
+    for step in range(3):
+        trainer.step(step, rows, generator)
+        now = [p.detach().clone() for p in trainer.model.parameters()]
+        expected = (
+            now
+            if expected is None
+            else [0.5 * old + 0.5 * new for old, new in zip(expected, now, strict=True)]
+        )
+    averaged = list(trainer.average.module.parameters())
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(averaged, expected, strict=True))
+    assert trainer._judged is trainer.average.module
+
+
+class Explosive(nn.Module):
+    """A network whose logits become NaN after some training steps."""
+
+    def __init__(self, net, steps):
+        super().__init__()
+        self.net, self.steps = net, steps
+
+    def forward(self, x):
+        if self.training and torch.is_grad_enabled() and next(self.parameters()).requires_grad:
+            self.steps -= 1
+        return self.net(x) * (torch.nan if self.steps < 0 else 1.0)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(tmp_path, monkeypatch):
+    build = training.build_classifier
+    monkeypatch.setattr(training, "build_classifier", lambda *a: Explosive(build(*a), 11))
+    with pytest.raises(CembenchError, match=r"loss is nan at epoch 2, step 4; .* epoch 1 is kept"):
+        train(experiment(), tmp_path / "run")
+    state = RunFolder(tmp_path / "run").load()
+    assert state is not None and state.epoch == 1
+    assert all(value.isfinite().all() for value in state.model.values())
+
+
+def test_a_huge_learning_rate_is_reported_not_saved(tmp_path):
+    with pytest.raises(CembenchError, match=r"not finite|loss is (nan|inf)"):
+        train(experiment(optimizer={"lr": 1e30}), tmp_path / "run")
+
+
+def test_a_folder_in_use_or_other_settings_are_refused(tmp_path, trained):
+    with pytest.raises(CembenchError, match="a run is there already"):
+        train(experiment(), trained)
+    with pytest.raises(CembenchError, match=r"method.negatives.steps was 3, now 4"):
+        train(experiment(method={"name": "at", "negatives": {"steps": 4}}), trained, resume=True)
+    before = (trained / "model.safetensors").stat().st_mtime_ns
+    assert train(experiment(), trained, resume=True) == trained / "model.safetensors"
+    assert (trained / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_damaged_resume_state_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment(), tmp_path / "run")
+    monkeypatch.undo()
+    state = tmp_path / "run" / "last.ckpt"
+    for content in (b"", state.read_bytes()[:1000], b"cos\nsystem\n(S'false'\ntR."):
+        state.write_bytes(content)
+        with pytest.raises(CembenchError, match=r"last.ckpt: damaged resume state; delete it"):
+            train(experiment(), tmp_path / "run", resume=True)
+
+
+def test_an_architecture_that_cannot_be_built_leaves_no_run_behind(tmp_path):
+    with pytest.raises(CembenchError, match="does not take"):
+        train(experiment(model={"name": "torchvision", "arch": "alexnet"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
