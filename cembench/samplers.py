@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cembench import potentials
 from cembench.ascent import Ball, Visit, ascend, ball_of, to_bytes
 from cembench.guard import frozen
+from cembench.potentials import Potential
 from cembench.registry import Registry
 from cembench.settings import Choice, Count, NonNegative, Positive
 from cembench.threat import Threat
@@ -60,6 +61,30 @@ class Sampler(Choice):
             return self.step_size
         return (1.25 if self.steps == 1 else 2.5 / self.steps) * eps
 
+    def _within(
+        self,
+        scene: Scene,
+        model: nn.Module,
+        potential: Potential,
+        start: Tensor,
+        target: Tensor,
+        centre: Tensor,
+        visit: Visit | None = None,
+    ) -> Tensor:
+        """Climb by the steepest direction of the scene's ball, without leaving it."""
+        return ascend(
+            model,
+            potential,
+            start,
+            target,
+            steps=self.steps,
+            step_size=self.alpha(scene.threat.eps),
+            direction=scene.ball.direction,
+            ball=scene.ball,
+            centre=centre,
+            visit=visit,
+        )
+
 
 samplers: Registry[Sampler] = Registry("sampler", Sampler, {})
 
@@ -98,21 +123,9 @@ class PGD(Sampler):
     def _climb(
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, visit: Visit | None
     ) -> Tensor:
-        ball = scene.ball
-        start = ball.uniform(x, scene.generator) if self.start == "uniform" else x
+        start = scene.ball.uniform(x, scene.generator) if self.start == "uniform" else x
         with frozen(model, self.mode):
-            return ascend(
-                model,
-                potentials.cross_entropy,
-                start,
-                y,
-                steps=self.steps,
-                step_size=self.alpha(scene.threat.eps),
-                direction=ball.direction,
-                ball=ball,
-                centre=x,
-                visit=visit,
-            )
+            return self._within(scene, model, potentials.cross_entropy, start, y, x, visit)
 
 
 @samplers.register
@@ -127,22 +140,12 @@ class TRADES(Sampler):
 
     def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
         """Return the last iterate; the labels are not used."""
-        ball = scene.ball
         jitter = torch.randn(x.shape, generator=scene.generator, device=x.device)
+        start = x + self.noise * jitter
         with frozen(model, self.mode):
             with torch.no_grad():
                 clean = model(x).float().log_softmax(1)
-            return ascend(
-                model,
-                potentials.divergence,
-                x + self.noise * jitter,
-                clean,
-                steps=self.steps,
-                step_size=self.alpha(scene.threat.eps),
-                direction=ball.direction,
-                ball=ball,
-                centre=x,
-            )
+            return self._within(scene, model, potentials.divergence, start, clean, x)
 
 
 class _Best:

@@ -1,5 +1,7 @@
 """Evaluation attacks against closed forms, peers, and networks that misbehave."""
 
+from typing import ClassVar
+
 import numpy as np
 import pyautoattack
 import pytest
@@ -10,6 +12,7 @@ from cembench.ascent import Linf, ball_of
 from cembench.checkpoint import load_checkpoint
 from cembench.data.split import Split
 from cembench.errors import CembenchError, ModelError
+from cembench.evaluation.attacks import Attack
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import count
 from cembench.evaluation.robustness import attack_split
@@ -102,6 +105,34 @@ def test_attacks_leave_the_network_and_the_generators_as_found(threat):
         assert (norms <= threat.eps + 1e-5).all()
         assert not (table[f"{name}_broken_8bit"] & ~table[f"{name}_broken"]).any()
         assert ((table[f"{name}_by"] != "") == table[f"{name}_broken"]).all()
+
+
+class Meddler(Attack):
+    """An attack that leaves the network in training mode and with gradients."""
+
+    name: ClassVar[str] = "meddler"
+
+    def stages(self, target):
+        def propose(x, y):
+            target.model.train().requires_grad_(True)
+            target.model(x).sum().backward()
+            return x
+
+        return [("meddle", propose)]
+
+
+@pytest.mark.parametrize(
+    "first", [{"name": "torchattacks", "attack": "FGSM"}, "autoattack", Meddler()], ids=str
+)
+def test_verdicts_do_not_depend_on_the_attacks_before(trained, first):
+    model, passport = load_checkpoint(trained)
+    data, threat = passport.data.load("test").take(torch.arange(48)), Threat(eps=0.15)
+    model.train()
+    attack = {"name": "pgd", "steps": 5}
+    alone, after = run(model, data, threat, attack), run(model, data, threat, first, attack)
+    for column in ("clean_pred", "pgd_broken", "pgd_norm"):
+        assert alone[column].equals(after[column])
+    assert all(module.training for module in model.modules())
 
 
 def test_a_verdict_depends_on_its_chunk_alone(trained):

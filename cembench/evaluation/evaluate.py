@@ -59,9 +59,9 @@ def evaluate(
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     threat = protocol.threat or passport.threat
-    path = file.parent / "eval" / f"{protocol.name}.json"
+    path = _record_path(file, protocol)
     record = _blank(file, checksum, passport, protocol, threat, split, torch.device(device))
-    if reuse and path.exists() and _same(old := load_record(path), record):
+    if reuse and (old := _reusable(path, record)) is not None:
         return old, path
     started = time.monotonic()
     verdicts = None
@@ -119,9 +119,20 @@ def _blank(
     )
 
 
-def _same(old: Record, new: Record) -> bool:
+def _record_path(file: Path, protocol: Protocol) -> Path:
+    prefix = "" if file.name == "model.safetensors" else f"{file.stem}."
+    return file.parent / "eval" / f"{prefix}{protocol.name}.json"
+
+
+def _reusable(path: Path, new: Record) -> Record | None:
+    """Return the record that is there if it says what a new one would."""
+    try:
+        old = load_record(path)
+    except CembenchError:
+        return None
     keys = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "environment")
-    return old.error is None and all(getattr(old, key) == getattr(new, key) for key in keys)
+    same = old.error is None and all(getattr(old, key) == getattr(new, key) for key in keys)
+    return old if same and path.with_suffix(".parquet").exists() else None
 
 
 def _train_seconds(history: Path) -> float | None:

@@ -61,7 +61,7 @@ def attack_split(
     tables = []
     work = len(split) * len(protocol.attacks)
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model):
-        watched = Watched(model, len(split.classes))
+        watched = Watched(model, len(split.classes)).eval()
         for start in range(0, len(split), protocol.batch_size):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
             x, y = split.pixels(chunk), split.labels[chunk]
@@ -114,7 +114,8 @@ def _stage(
     attack: Attack, stage: str, propose: Propose, target: Target, x: Tensor, y: Tensor
 ) -> Verdict:
     try:
-        with isolated_rng(target.seed):
+        # Attacks switch modes as they like: torchattacks leaves a model in training mode.
+        with isolated_rng(target.seed), frozen(target.model):
             proposed = propose(x.clone(), y.clone())
     except CembenchError:
         raise
