@@ -34,7 +34,8 @@ class Passport(Settings):
         std: pixel standard deviations that it divides by.
         epoch: the epoch whose weights these are.
         finished: whether the run came to its end; before that these are the best so far.
-        gradients: gradient evaluations an image spent on training, summed over its epochs.
+        gradients: gradient evaluations of training, images times steps.
+        fingerprint: SHA-256 of the training split.
         config: the resolved experiment; empty for weights trained elsewhere.
         version: the cembench that wrote it.
     """
@@ -52,6 +53,7 @@ class Passport(Settings):
     epoch: int = 0
     finished: bool = False
     gradients: int = 0
+    fingerprint: str = ""
     config: dict[str, Any] = {}
     version: str = __version__
 

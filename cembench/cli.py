@@ -119,17 +119,22 @@ def evaluate(
     from cembench.leaderboard import rank
 
     settings = load_protocol(protocol, overrides, limit)
-    found = [
-        run(path, settings, device=pick_device(device), data_root=data_root) for path in checkpoints
-    ]
-    records = [record for record, _ in found]
+    records, failed = [], []
+    for path in checkpoints:
+        try:
+            record, place = run(path, settings, device=pick_device(device), data_root=data_root)
+        except CembenchError as error:
+            failed.append(error)
+            continue
+        records.append(record)
+        if record.error:
+            failed.append(CembenchError(f"{place}: {record.error}"))
     if as_json:
         click.echo(json.dumps([record.dump() for record in records], indent=2))
-    else:
+    elif records:
         show(rank(records))
-    failed = [f"{place}: {record.error}" for record, place in found if record.error]
     if failed:
-        fail("; ".join(failed))
+        raise CembenchError("; ".join(map(str, failed))) from failed[0]
 
 
 @main.command(cls=Command)

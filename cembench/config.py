@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -15,7 +15,7 @@ from cembench.files import parse_yaml, read_yaml
 from cembench.methods import Method, methods
 from cembench.models import ModelSettings, models
 from cembench.settings import Count, NonNegative, Positive, Settings, Share
-from cembench.threat import Threat
+from cembench.threat import Threat, ThreatChange
 
 
 class Optimizer(Settings):
@@ -27,6 +27,12 @@ class Optimizer(Settings):
     momentum: Share = 0.9
     nesterov: bool = False
     clip: Positive | None = Field(None, description="largest gradient norm before a step")
+
+    @model_validator(mode="after")
+    def _momentum(self) -> Self:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
 
 
 class Schedule(Settings):
@@ -80,8 +86,9 @@ class Experiment(Settings):
         values = dict(values)
         values["data"] = _at(datasets.parse, values["data"], "data")
         values["method"] = _at(methods.parse, values["method"], "method")
-        if values.get("threat") is None:
-            values["threat"] = values["data"].threat
+        customary = values["data"].threat
+        given = values.get("threat") or {}
+        values["threat"] = _at(lambda v: ThreatChange.parse(v).over(customary), given, "threat")
         if values.get("select") is None:
             values["select"] = values["method"].select
         return values

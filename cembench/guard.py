@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import numpy as np
@@ -48,6 +48,13 @@ def isolated_rng(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(array)
+
+
+def exact() -> AbstractContextManager[None]:
+    """Compute convolutions in full float32 and the same way each time, on GPUs too."""
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
 
 
 def seed_everything(seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 
 from cembench.errors import CembenchError
 from cembench.evaluation.record import Record, load_record
-from cembench.files import write_text
+from cembench.files import sha256, write_text
 
 FIRST = ["run", "method", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
 FIRST += ["worst_case_acc", "n_images", "seed", "checkpoint_sha256"]
@@ -56,16 +57,25 @@ class Board:
 def find_records(paths: Iterable[Path]) -> list[Record]:
     """Read every record below run folders, or folders of them.
 
+    A record whose checkpoint has changed since, because training went on, is left out.
+
     Raises:
-        CembenchError: when there is none, or one is damaged.
+        CembenchError: when a path holds none, or one is damaged.
     """
-    paths = list(paths)
-    found = [file for path in paths for file in sorted(path.glob("**/eval/*.json"))]
-    found += [path for path in paths if path.is_file()]
-    if not found:
-        where = ", ".join(map(str, paths))
-        raise CembenchError(f"no records below {where}; run `cembench eval` on a checkpoint first")
-    return [load_record(file) for file in found]
+    records: list[Record] = []
+    for path in paths:
+        found = [(file, load_record(file)) for file in sorted(path.glob("**/eval/*.json"))]
+        current = [record for file, record in found if not _outdated(file, record)]
+        if not current:
+            raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
+        records += current
+    return records
+
+
+def _outdated(file: Path, record: Record) -> bool:
+    checkpoint = file.parent.parent / "model.safetensors"
+    ours = file.stem == record.protocol["name"] and checkpoint.exists()
+    return ours and sha256(checkpoint) != record.checkpoint_sha256
 
 
 def rank(records: Sequence[Record]) -> list[Board]:
@@ -85,7 +95,7 @@ def rank(records: Sequence[Record]) -> list[Board]:
     boards: dict[str, Board] = {}
     for group in groups:
         first = group.iloc[0]
-        stem = f"{first['dataset']}-{first['slug']}"
+        stem = re.sub(r"[^\w.-]+", "-", f"{first['dataset']}-{first['slug']}")
         if stem in boards:
             stem += f"-{first['protocol']}-{first['protocol_digest'][:6]}"
         if stem in boards:
@@ -111,7 +121,7 @@ def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
 def _row(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(FIRST)
     row |= {
-        "run": record.run,
+        "run": record.run if record.finished else f"{record.run} (unfinished)",
         "method": record.method,
         "dataset": record.dataset,
         "threat": str(record.threat),

@@ -31,9 +31,12 @@ def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimi
 def build_scheduler(
     settings: Schedule, optimizer: torch.optim.Optimizer, epochs: int, steps: int
 ) -> LambdaLR:
-    """Return a schedule that moves once a step; `steps` is the number of steps an epoch."""
+    """Return a schedule that moves once a step; `steps` is the number of steps an epoch.
+
+    A step takes the rate of its middle, so that none is wasted on a rate of zero.
+    """
     shape = learning_rate_factor(settings, epochs)
-    return LambdaLR(optimizer, lambda step: shape(step / steps))
+    return LambdaLR(optimizer, lambda step: shape((step + 0.5) / steps))
 
 
 def learning_rate_factor(settings: Schedule, epochs: int) -> Callable[[float], float]:

@@ -20,9 +20,13 @@ from cembench.files import read_bytes, read_yaml, to_yaml, write_bytes, write_te
 
 @dataclass
 class State:
-    """Everything that a run needs to go on, and everything that it has to show, after an epoch."""
+    """Everything that a run needs to go on, and everything that it has to show, after an epoch.
+
+    `data` is the fingerprint of the training split.
+    """
 
     epoch: int
+    data: str
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
@@ -50,9 +54,22 @@ class RunFolder:
         """Return whether a run was begun here."""
         return self.config.exists()
 
-    def finished(self) -> bool:
-        """Return whether the run came to its end."""
-        return self.model.exists() and read_passport(self.model).finished
+    def finished(self) -> Passport | None:
+        """Return the passport of the kept checkpoint if the run came to its end."""
+        passport = read_passport(self.model) if self.model.exists() else None
+        return passport if passport is not None and passport.finished else None
+
+    def check_data(self, before: str, now: str) -> None:
+        """Refuse to go on with other training images than the run was begun with.
+
+        Raises:
+            CembenchError: naming the run.
+        """
+        if before != now:
+            raise CembenchError(
+                f"{self.path}: the training data is not what it was when the run began; "
+                "restore it, or give the new run another name or --out"
+            )
 
     def check_config(self, config: Experiment) -> None:
         """Refuse to go on with other settings than the run was begun with.
@@ -70,11 +87,13 @@ class RunFolder:
         if changed:
             raise CembenchError(
                 f"{self.config}: begun with another configuration: {'; '.join(changed)}; "
-                "use the old settings, or give the new run another --name"
+                "use the old settings, or give the new run another name or --out"
             )
 
     def begin(self, config: Experiment) -> None:
-        """Make the folder and save the resolved configuration."""
+        """Save the resolved configuration and clear what a kill left half written."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
         write_text(self.config, to_yaml(config.dump()))
 
     def save(self, state: State, passport: Passport) -> None:

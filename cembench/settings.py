@@ -32,7 +32,6 @@ def fraction(value: Any) -> Any:
     return float(match[1]) / float(match[2])
 
 
-Number = Annotated[float, BeforeValidator(fraction)]
 NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
 Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
 Share = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
@@ -87,7 +86,8 @@ def _problem(cls: type[Settings], item: Mapping[str, Any]) -> tuple[tuple[str, .
     if item["type"] == "missing":
         return place, "required, but not given"
     text = item["msg"].removeprefix("Value error, ")
-    return place, f"{text[:1].lower()}{text[1:]}, got {item['input']!r}"
+    got = "" if isinstance(item["input"], dict) and not place else f", got {item['input']!r}"
+    return place, f"{text[:1].lower()}{text[1:]}{got}"
 
 
 def _fields(cls: type[Settings], place: tuple[str, ...]) -> list[str]:

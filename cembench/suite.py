@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cembench.config import Experiment, parse_experiment
 from cembench.errors import CembenchError, ConfigError
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.record import Record
 from cembench.files import read_yaml
-from cembench.leaderboard import Board, rank, write_boards
+from cembench.leaderboard import Board, find_records, rank, write_boards
 from cembench.settings import Settings
 from cembench.training import train
 
@@ -33,6 +31,13 @@ class Suite(Settings):
     protocol: str = "standard"
     shared: dict[str, Any] = {}
     experiments: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+
+    @field_validator("experiments")
+    @classmethod
+    def _not_reserved(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "leaderboards" in values:
+            raise ValueError("'leaderboards' is the folder of the tables; choose another name")
+        return values
 
 
 def load_suite(path: Path) -> tuple[dict[str, Experiment], Protocol]:
@@ -63,7 +68,7 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_suite(path: Path, out: Path, device: str) -> tuple[list[Board], list[str]]:
-    """Train and evaluate what is not done yet, and rank all of it in `out/leaderboards/`.
+    """Train and evaluate what is not done yet; rank all runs of `out` in `out/leaderboards/`.
 
     Experiments that fail are skipped; the others go on.
 
@@ -74,7 +79,6 @@ def run_suite(path: Path, out: Path, device: str) -> tuple[list[Board], list[str
         CembenchError: when the suite file is wrong or every experiment failed.
     """
     experiments, protocol = load_suite(path)
-    records: list[Record] = []
     failures: list[str] = []
     for name, experiment in experiments.items():
         try:
@@ -82,13 +86,11 @@ def run_suite(path: Path, out: Path, device: str) -> tuple[list[Board], list[str
             record, place = evaluate(checkpoint, protocol, device=device, reuse=True)
         except CembenchError as error:
             failures.append(f"experiment {name}: {error}")
-            print(f"cembench: {failures[-1]}", file=sys.stderr)
             continue
-        records.append(record)
         if record.error is not None:
             failures.append(f"experiment {name}: {record.error} ({place})")
-    if not records:
-        raise CembenchError(f"{path}: every experiment failed; see above")
-    boards = rank(records)
+    if not any(out.glob("*/eval/*.json")):
+        raise CembenchError(f"{path}: {'; '.join(failures)}")
+    boards = rank(find_records([out]))
     write_boards(boards, out / "leaderboards")
     return boards, failures

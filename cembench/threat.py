@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+from cembench.errors import ConfigError
 from cembench.settings import NonNegative, Settings
 
 
 class Threat(Settings):
     """All perturbations of at most `eps` in the given norm that keep the image in [0, 1]."""
 
-    norm: Literal["linf", "l2"] = "linf"
-    eps: NonNegative = 8 / 255
+    norm: Literal["linf", "l2"]
+    eps: NonNegative
 
     @property
     def radius(self) -> str:
@@ -27,3 +28,24 @@ class Threat(Settings):
     def slug(self) -> str:
         """The same for a file name: `linf-8_255`."""
         return str(self).replace("/", "_")
+
+
+class ThreatChange(Settings):
+    """What a config or protocol says of the threat model; the rest is as it was.
+
+    Another norm needs its own `eps`, since a radius means something else in it.
+    """
+
+    norm: Literal["linf", "l2"] | None = None
+    eps: NonNegative | None = None
+
+    def over(self, base: Threat) -> Threat:
+        """Return `base` with what is given here in its place.
+
+        Raises:
+            ConfigError: for another norm without `eps`.
+        """
+        norm = self.norm or base.norm
+        if self.eps is None and norm != base.norm:
+            raise ConfigError.single(f"give it too, since the norm is not {base.norm}", "eps")
+        return Threat(norm=norm, eps=base.eps if self.eps is None else self.eps)

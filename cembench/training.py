@@ -44,23 +44,30 @@ def train(
         if not resume:
             raise CembenchError(f"{folder}: a run is there already; --resume it or choose a --name")
         run.check_config(config)
-        if run.finished():
+        if (passport := run.finished()) is not None:
+            run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
             return run.model
-    trainer = Trainer(config, torch.device(device))
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        _train(config, run, torch.device(device))
+    return run.model
+
+
+def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
+    trainer = Trainer(config, device)
     run.begin(config)
     state = run.load()
     if state is not None:
+        run.check_data(state.data, trainer.fingerprint)
         trainer.restore(state)
         run.publish(state, trainer.passport(state))
-    with Bar(folder.name, config.epochs * trainer.steps * trainer.batch) as bar:
+    with Bar(run.path.name, config.epochs * trainer.steps * trainer.batch) as bar:
         bar.advance(trainer.epoch * trainer.steps * trainer.batch)
         while trainer.epoch < config.epochs:
             try:
                 state = trainer.run_epoch(bar)
             except Diverged as error:
-                raise CembenchError(f"{folder}: {error}") from error
+                raise CembenchError(f"{run.path}: {error}") from error
             run.save(state, trainer.passport(state))
-    return run.model
 
 
 class Diverged(CembenchError):
@@ -78,12 +85,13 @@ class Trainer:
     def __init__(self, config: Experiment, device: torch.device) -> None:
         self.config = config
         self.device = device
-        training, held = hold_out(config.data.load("train"), config.validation.fraction)
+        whole = config.data.load("train")
+        self.fingerprint = whole.fingerprint
+        training, held = hold_out(whole, config.validation.fraction)
         self.data, self.held = training.to(device), held.to(device)
         self.batch = min(config.batch_size, len(training))
         self.steps = len(training) // self.batch
         self.statistics = pixel_statistics(training)
-        torch.backends.cudnn.deterministic = True
         seed_everything(derive(config.seed, "weights"))
         model = build_classifier(
             config.model, training.shape, len(training.classes), *self.statistics
@@ -109,6 +117,7 @@ class Trainer:
         seed_everything(derive(self.config.seed, "epoch", self.epoch))
         generator = generator_of(derive(self.config.seed, "draws", self.epoch), self.device)
         order = torch.randperm(len(self.data), generator=generator, device=self.device)
+        rate = self.optimizer.param_groups[0]["lr"]
         sums: dict[str, float] = {}
         for step in range(self.steps):
             rows = order[step * self.batch : (step + 1) * self.batch]
@@ -117,7 +126,7 @@ class Trainer:
             bar.advance(self.batch, f"epoch {self.epoch + 1} {self._summary(sums, step + 1)}")
         self._require_finite_weights()
         self.epoch += 1
-        row = {"epoch": self.epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+        row: dict[str, float] = {"epoch": self.epoch, "lr": rate}
         row |= {key: total / self.steps for key, total in sums.items()}
         row |= self._validate()
         row["seconds"] = time.monotonic() - started
@@ -213,6 +222,7 @@ class Trainer:
         """Return what a run needs to go on from here."""
         return State(
             epoch=self.epoch,
+            data=self.fingerprint,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scheduler=self.scheduler.state_dict(),
@@ -247,6 +257,7 @@ class Trainer:
             seed=config.seed,
             epoch=state.kept_epoch,
             finished=state.epoch == config.epochs,
+            fingerprint=self.fingerprint,
             gradients=config.method.gradients * self.steps * self.batch * state.epoch,
             config=config.dump(),
         )

@@ -113,7 +113,8 @@ def test_divergence_is_zero_at_the_clean_image_and_matches_torch():
 
 
 @pytest.mark.parametrize(
-    "threat", [Threat(eps=8 / 255), Threat(eps=0.1), Threat(norm="l2", eps=0.5)]
+    "threat",
+    [Threat(norm="linf", eps=8 / 255), Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.5)],
 )
 @pytest.mark.parametrize("levels", [255, 16])
 def test_bytes_stay_in_the_ball_around_the_rounded_image(threat, levels):

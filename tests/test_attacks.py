@@ -62,7 +62,9 @@ def test_linear_networks_are_broken_exactly_where_the_closed_form_says(classes, 
         assert (table["pgd_broken"].to_numpy() == expected)[clear].all()
 
 
-@pytest.mark.parametrize("threat", [Threat(eps=0.12), Threat(norm="l2", eps=0.5)], ids=str)
+@pytest.mark.parametrize(
+    "threat", [Threat(norm="linf", eps=0.12), Threat(norm="l2", eps=0.5)], ids=str
+)
 def test_autoattack_gives_the_official_verdicts(trained, threat):
     model, passport = load_checkpoint(trained)
     data = passport.data.load("test")
@@ -126,7 +128,7 @@ class Meddler(Attack):
 )
 def test_verdicts_do_not_depend_on_the_attacks_before(trained, first):
     model, passport = load_checkpoint(trained)
-    data, threat = passport.data.load("test").take(torch.arange(48)), Threat(eps=0.15)
+    data, threat = passport.data.load("test").take(torch.arange(48)), Threat(norm="linf", eps=0.15)
     model.train()
     attack = {"name": "pgd", "steps": 5}
     alone, after = run(model, data, threat, attack), run(model, data, threat, first, attack)
@@ -137,7 +139,7 @@ def test_verdicts_do_not_depend_on_the_attacks_before(trained, first):
 
 def test_a_verdict_depends_on_its_chunk_alone(trained):
     model, passport = load_checkpoint(trained)
-    data, threat = passport.data.load("test"), Threat(eps=0.2)
+    data, threat = passport.data.load("test"), Threat(norm="linf", eps=0.2)
     attack = {"name": "pgd", "steps": 5}
     whole = run(model, data.take(torch.arange(96)), threat, attack, batch_size=32)
     part = run(model, data.take(torch.arange(32, 64)), threat, attack, batch_size=32)
@@ -176,7 +178,7 @@ def test_a_network_that_misbehaves_under_attack_is_an_error_not_robust(bad, mess
     model = Broken(bad)
     split = split_of(x, model.net((x * 255).round() / 255).argmax(1), 10)
     with pytest.raises(ModelError, match=message):
-        run(model, split, Threat(eps=0.3), attack)
+        run(model, split, Threat(norm="linf", eps=0.3), attack)
 
 
 def test_proposals_outside_the_rules_break_nothing():
@@ -192,7 +194,7 @@ def test_proposals_outside_the_rules_break_nothing():
 
 def test_eight_bit_figures_are_counted_on_rounded_images(trained):
     model, passport = load_checkpoint(trained)
-    data, threat = passport.data.load("test").take(torch.arange(64)), Threat(eps=0.15)
+    data, threat = passport.data.load("test").take(torch.arange(64)), Threat(norm="linf", eps=0.15)
     table = run(model, data, threat, {"name": "pgd", "steps": 10})
     figure = count(table, ["pgd"], {})["pgd"]
     assert figure.correct <= figure.correct_8bit <= figure.images
@@ -201,20 +203,24 @@ def test_eight_bit_figures_are_counted_on_rounded_images(trained):
     assert data.levels == 16 and ball_of(threat).eps == 0.15
 
 
-def test_unusable_attacks_are_refused_by_name():
-    split, threat = split_of(images(4), labels(4), 10), Threat(eps=0.1)
-    model = conv_net()
-    for attack, message in (
-        ({"name": "torchattacks", "attack": "AutoAttack"}, "no usable torchattacks.AutoAttack"),
-        ({"name": "torchattacks", "attack": "PGDX"}, "did you mean 'PGD"),
-        ({"name": "torchattacks", "attack": "PGD", "args": {"epsilon": 1}}, "epsilon"),
-        ({"name": "torchattacks", "attack": "FAB", "args": {"norm": "L1"}}, "failed|FAB"),
-    ):
-        split = split_of(
-            images(4), conv_net().eval()((images(4) * 255).round() / 255).argmax(1), 10
-        )
-        with pytest.raises(CembenchError, match=message):
-            run(model, split, threat, attack)
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ({"attack": "AutoAttack"}, "no usable torchattacks.AutoAttack"),
+        ({"attack": "PGDX"}, "did you mean 'PGD"),
+        ({"attack": "PGD", "args": {"epsilon": 1}}, "unexpected keyword argument 'epsilon'"),
+    ],
+)
+def test_unusable_attacks_are_refused_before_anything_runs(attack, message):
+    with pytest.raises(CembenchError, match=message):
+        Protocol.parse({"name": "t", "attacks": [{"name": "torchattacks", **attack}]})
+
+
+def test_an_attack_that_fails_is_named():
+    split = split_of(images(4), conv_net().eval()((images(4) * 255).round() / 255).argmax(1), 10)
+    attack = {"name": "torchattacks", "attack": "FAB", "args": {"norm": "L1"}}
+    with pytest.raises(CembenchError, match=r"attack fab, stage fab, failed"):
+        run(conv_net(), split, Threat(norm="linf", eps=0.1), attack)
 
 
 def test_protocols_are_strict_and_say_what_they_are():
@@ -224,9 +230,12 @@ def test_protocols_are_strict_and_say_what_they_are():
     limited = load_protocol("quick", limit=9)
     assert (limited.name, limited.limit) == ("quick-n9", 9) and limited.digest != quick.digest
     changed = load_protocol("quick", ["threat.eps=4/255"])
-    assert changed.threat.radius == "4/255" and changed.name.startswith("quick-")
+    assert changed.name == f"quick-{changed.digest[:6]}"
+    assert changed.threat.over(Threat(norm="l2", eps=1.0)) == Threat(norm="l2", eps=4 / 255)
     for overrides, message in (
         (["attacks=[pgd, pgd]"], "the label 'pgd' is taken"),
+        (["attacks=[{name: pgd, label: autoattack}]"], "the label 'autoattack' is taken"),
+        (["attacks=[{name: autoattack, label: aa}]"], "attacks.0.label"),
         (["attacks=[{name: pgd, step: 3}]"], "attacks.0.step: unknown key; did you mean 'steps'"),
         (["batchsize=3"], "did you mean 'batch_size'"),
         (["threat.eps=-1"], "threat.eps"),
@@ -240,5 +249,7 @@ def test_protocols_are_strict_and_say_what_they_are():
 def test_labels_of_images_are_never_filtered(trained):
     model, passport = load_checkpoint(trained)
     data = passport.data.load("test").take(torch.arange(40))
-    table = run(model, data, Threat(eps=0.1), {"name": "pgd", "steps": 2}, batch_size=7)
+    table = run(
+        model, data, Threat(norm="linf", eps=0.1), {"name": "pgd", "steps": 2}, batch_size=7
+    )
     assert np.array_equal(table["label"], data.labels.numpy()) and len(table) == 40

@@ -69,8 +69,9 @@ def test_the_quickstart_shrunk(cembench, tmp_path):
     assert second.out == first.out
     assert all(p.stat().st_mtime_ns == files[p] for p in made)
 
-    verdicts = pd.read_parquet(tmp_path / "runs/robust/eval/proto.parquet")
-    record = json.loads((tmp_path / "runs/robust/eval/proto.json").read_text())
+    (path,) = (tmp_path / "runs/robust/eval").glob("proto-*.json")
+    verdicts, record = pd.read_parquet(path.with_suffix(".parquet")), json.loads(path.read_text())
+    assert sorted(p.suffix for p in path.parent.iterdir()) == [".json", ".parquet"]
     correct = (verdicts["label"] == verdicts["clean_pred"]) & ~verdicts["autoattack_broken"]
     assert correct.sum() == record["figures"]["autoattack"]["correct"]
     assert record["environment"]["pyautoattack"] and len(record["checkpoint_sha256"]) == 64
@@ -93,6 +94,7 @@ def test_a_failing_experiment_does_not_stop_the_others(cembench, tmp_path):
         ({"experiment": {"a": {}}}, "did you mean 'experiments'"),
         ({"experiments": {"a": {"data": "digits"}}}, "experiment a: model: required"),
         ({"experiments": {"../a": TINY}}, "experiments"),
+        ({"experiments": {"leaderboards": TINY}}, "choose another name"),
         ({"experiments": {"a": {**TINY, "epochz": 1}}}, "experiment a: epochz.*'epochs'"),
         ({"protocol": "standart", "experiments": {"a": TINY}}, "did you mean 'standard'"),
     ],
@@ -130,6 +132,29 @@ def test_train_then_eval_then_leaderboard(cembench, tmp_path):
         "digits-linf-0.125.csv",
         "digits-linf-0.125.md",
     ]
+
+
+def test_a_bad_checkpoint_does_not_lose_the_good_ones(cembench, trained, tmp_path):
+    attack = ("--limit", 10, "--set", "attacks=[{name: pgd, steps: 1}]")
+    copy = tmp_path / "good" / "model.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes((trained / "model.safetensors").read_bytes())
+    result = cembench("eval", tmp_path / "none", copy, *attack)
+    assert result.code == 2 and "| good |" in result.out
+    assert "No such file" in result.err.splitlines()[-1]
+    assert "none" in cembench("leaderboard", tmp_path / "good", tmp_path / "none").err
+    # A record does not outlive the checkpoint that it was made from.
+    assert cembench("leaderboard", tmp_path, "--out", tmp_path / "b").code == 0
+    copy.write_bytes(b"other")
+    assert "no records" in cembench("leaderboard", tmp_path, "--out", tmp_path / "b").err
+
+
+def test_an_evaluation_that_cannot_be_written_fails_before_it_attacks(cembench, trained, tmp_path):
+    copy = tmp_path / "model.safetensors"
+    copy.write_bytes((trained / "model.safetensors").read_bytes())
+    (tmp_path / "eval").write_text("a file where a folder should be")
+    result = cembench("eval", copy)
+    assert result.code == 2 and "cannot write" in result.err and len(result.err.splitlines()) == 1
 
 
 def test_one_line_exit_2_and_a_traceback_on_request(cembench, trained, tmp_path):

@@ -35,6 +35,7 @@ from tests.conftest import TINY, experiment
         ({"threat": {"eps": "8/0"}}, "threat.eps: division by zero"),
         ({"threat": {"eps": "8/x"}}, "threat.eps"),
         ({"threat": {"norm": "l1"}}, "threat.norm"),
+        ({"optimizer": {"nesterov": True, "momentum": 0}}, "optimizer: nesterov needs momentum"),
         ({"epochs": "3"}, "epochs"),
         ({"epochs": True}, "epochs"),
         ({"epochs": 0}, "epochs"),
@@ -55,7 +56,7 @@ def test_missing_keys_are_all_named_at_once():
 
 
 def test_what_depends_on_other_choices_is_filled_in():
-    assert experiment().threat == Threat(eps=0.125)
+    assert experiment().threat == Threat(norm="linf", eps=0.125)
     assert experiment(data={"name": "mnist"}).threat.eps == 0.3
     assert experiment(data="cifar10").threat.radius == "8/255"
     assert experiment(data="cifar10").data.flip
@@ -65,6 +66,9 @@ def test_what_depends_on_other_choices_is_filled_in():
         "robust",
     ]
     assert experiment(select="last", threat={"eps": "4/255"}).threat.eps == 4 / 255
+    assert experiment(threat={"norm": "linf"}).threat == experiment().threat
+    with pytest.raises(ConfigError, match=r"threat\.eps: give it too, since the norm is not linf"):
+        experiment(threat={"norm": "l2"})
 
 
 def test_a_resolved_config_reads_back_as_itself(tmp_path):
@@ -168,9 +172,15 @@ def test_learning_rates_follow_their_schedule(schedule, expected):
 
 
 def test_radii_are_written_as_people_write_them():
-    assert str(Threat(eps=8 / 255)) == "linf-8/255" and Threat(eps=8 / 255).slug == "linf-8_255"
-    assert str(Threat(eps=0.125)) == "linf-0.125" and str(Threat(norm="l2", eps=0.5)) == "l2-0.5"
-    assert str(Threat(eps=0.0)) == "linf-0"
+    assert (
+        str(Threat(norm="linf", eps=8 / 255)) == "linf-8/255"
+        and Threat(norm="linf", eps=8 / 255).slug == "linf-8_255"
+    )
+    assert (
+        str(Threat(norm="linf", eps=0.125)) == "linf-0.125"
+        and str(Threat(norm="l2", eps=0.5)) == "l2-0.5"
+    )
+    assert str(Threat(norm="linf", eps=0.0)) == "linf-0"
 
 
 def test_shipped_configs_are_valid():

@@ -18,6 +18,13 @@ from cembench.data.split import Split, hold_out, subset
 from cembench.errors import CembenchError
 from cembench.guard import generator_of
 
+EMPTY = pa.table(
+    {
+        "img": pa.array([], pa.struct({"bytes": pa.binary(), "path": pa.string()})),
+        "label": pa.array([], pa.int64()),
+    }
+)
+
 
 def picture(size=(8, 8), value=0, mode="RGB"):
     stream = io.BytesIO()
@@ -119,7 +126,9 @@ def test_size_brings_images_to_one_size(tmp_path):
             lambda p: write_parquet(p, [picture()], [5], ["a", "b"]),
             "label 5 is outside the 2 classes",
         ),
-        (lambda p: write_parquet(p, [], []), "holds no images|0 images|no column"),
+        (lambda p: pq.write_table(EMPTY, p), "holds no images"),
+        (lambda p: pq.write_table(pa.table({"image": ["a.png"], "label": [0]}), p), "row 0: not a"),
+        (lambda p: write_parquet(p, [picture()], [0]), "1 class; a classifier needs two"),
         (lambda p: p.write_bytes(b"PAR1 cut"), "unreadable parquet"),
         (lambda p: pq.write_table(pa.table({"x": [1]}), p), "no column 'image'"),
         (lambda p: None, r"no files train\*"),
@@ -151,15 +160,19 @@ def test_spoiled_folders_are_refused_by_name(tmp_path):
         datasets.parse({"name": "folder", "root": str(tmp_path / "none")}).load("train")
 
 
-def test_an_alias_cannot_pass_for_a_data_set_of_cembench(tmp_path):
-    data = datasets.parse({"name": "folder", "root": str(tmp_path), "alias": "cifar10"})
+def test_a_title_is_fixed_in_the_config_and_cannot_pass_for_another_or_leave_the_folder(tmp_path):
+    for wrong in ("cifar10", "../up", ""):
+        with pytest.raises(CembenchError, match="alias"):
+            datasets.parse({"name": "folder", "root": str(tmp_path), "alias": wrong})
     with pytest.raises(CembenchError, match="choose another"):
-        _ = data.title
+        datasets.parse({"name": "parquet", "root": str(tmp_path / "digits")})
+    data = datasets.parse({"name": "folder", "root": str(tmp_path / "my data")})
+    assert data.title == "my-data" and datasets.parse(data.dump()) == data
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn"])
 def test_missing_torchvision_data_names_the_remedy(tmp_path, name):
-    with pytest.raises(CembenchError, match=r"not found under .*data\.root"):
+    with pytest.raises(CembenchError, match=r"missing or damaged under .*data\.root"):
         datasets.parse({"name": name, "root": str(tmp_path)}).load("test")
 
 
@@ -175,6 +188,10 @@ def test_idx_files_read_as_torchvision_reads_them(tmp_path):
     test = datasets.parse({"name": "fashion-mnist", "root": str(tmp_path)}).load("test")
     assert np.array_equal(test.images[:, 0].numpy(), pixels) and test.labels.tolist() == [3, 9]
     assert test.classes[9] == "Ankle boot"
+    for content in (b"", b"garbage", (raw / "t10k-images-idx3-ubyte").read_bytes()[:99]):
+        (raw / "train-images-idx3-ubyte").write_bytes(content)
+        with pytest.raises(CembenchError, match=r"missing or damaged under .*data\.root"):
+            datasets.parse({"name": "fashion-mnist", "root": str(tmp_path)}).load("train")
     gzipped = raw / "t10k-images-idx3-ubyte"
     (raw / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(gzipped.read_bytes()))
     gzipped.unlink()

@@ -25,7 +25,7 @@ def record(run, robust=50, **changes):
         "dataset": "digits",
         "model": "small_cnn",
         "seed": 0,
-        "threat": Threat(eps=0.125),
+        "threat": Threat(norm="linf", eps=0.125),
         "protocol": {"name": "standard"},
         "protocol_digest": "abc",
         "data": {},
@@ -95,7 +95,7 @@ def test_the_best_under_autoattack_comes_first_and_the_columns_are_as_promised(t
 
 def test_figures_measured_in_different_ways_never_share_a_table():
     ways = [
-        {"threat": Threat(eps=0.1)},
+        {"threat": Threat(norm="linf", eps=0.1)},
         {"threat": Threat(norm="l2", eps=0.125)},
         {"dataset": "mine"},
         {"protocol_digest": "other", "protocol": {"name": "quick"}},
@@ -119,11 +119,17 @@ def test_an_error_is_a_row_without_figures_at_the_end():
     assert "logits \\| not finite" in board.markdown() and "| – |" in board.markdown()
 
 
+def test_an_unfinished_run_says_so_and_no_title_leaves_the_folder():
+    boards = rank([record("a", finished=False, dataset="../../up")])
+    assert boards[0].table["run"].tolist() == ["a (unfinished)"]
+    assert "/" not in boards[0].stem
+
+
 def test_the_newest_record_of_a_checkpoint_counts():
     old, new = record("a", 10, created="2026-01-01"), record("a", 20, created="2026-01-02")
     assert rank([new, old])[0].table["autoattack_acc"].tolist() == [0.2]
 
 
 def test_no_records_is_an_error(tmp_path):
-    with pytest.raises(CembenchError, match="run `cembench eval`"):
+    with pytest.raises(CembenchError, match=r"no records below .*run `cembench eval`"):
         find_records([tmp_path])

@@ -9,7 +9,7 @@ from cembench.samplers import Scene
 from cembench.threat import Threat
 from tests.conftest import conv_net, images, labels
 
-THREAT = Threat(eps=0.1)
+THREAT = Threat(norm="linf", eps=0.1)
 
 
 def scene():

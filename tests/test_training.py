@@ -226,6 +226,32 @@ def test_a_folder_in_use_or_other_settings_are_refused(tmp_path, trained):
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_changed_training_data_is_noticed(tmp_path, monkeypatch, trained):
+    config = experiment()
+    load = type(config.data).load
+
+    def poisoned(self, split):
+        data = load(self, split)
+        data.images[0] = 16 - data.images[0]
+        return data
+
+    monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(type(config.data), "load", poisoned)
+    for folder in (tmp_path / "run", trained):
+        with pytest.raises(CembenchError, match="training data is not what it was"):
+            train(config, folder, resume=True)
+
+
+def test_leftovers_of_a_kill_are_cleared(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".last.ckpt.abc.tmp").write_bytes(b"half")
+    train(experiment(epochs=1), tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".*"))
+
+
 def test_a_damaged_resume_state_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
     with pytest.raises(KeyboardInterrupt):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from pydantic import Field, field_validator, model_validator
 
 from cembench.data import DataSettings, datasets
 from cembench.data.split import Split
@@ -32,17 +34,29 @@ class LocalData(DataSettings):
     """
 
     root: str
-    alias: str | None = None
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     mode: Literal["RGB", "L"] | None = None
     size: Count | None = None
 
     @property
     def title(self) -> str:
-        """The alias, which must not be the name of a data set that ships with cembench."""
-        title = self.alias or Path(self.root).expanduser().resolve().name
-        if title in datasets.names():
-            raise CembenchError(f"data.alias: '{title}' is a data set of cembench; choose another")
-        return title
+        """The alias."""
+        return self.alias
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("root"), str):
+            return values
+        folder = Path(values["root"]).expanduser().resolve().name
+        return {"alias": re.sub(r"[^A-Za-z0-9_.]+", "-", folder).strip("-.") or "data", **values}
+
+    @field_validator("alias")
+    @classmethod
+    def _own(cls, alias: str) -> str:
+        if alias in datasets.names():
+            raise ValueError(f"'{alias}' is a data set of cembench; choose another")
+        return alias
 
     def load(self, split: Literal["train", "test"]) -> Split:
         """Read one split."""
@@ -71,7 +85,7 @@ class LocalData(DataSettings):
                         raise CembenchError(f"{name} has more than 8 bits a channel; convert it")
                     mode = mode or ("L" if image.mode in ("1", "L") else "RGB")
                     array = np.asarray(self._fit(image.convert(mode)))
-            except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
                 raise CembenchError(
                     f"{name}: not a readable image; replace or remove it"
                 ) from error
@@ -158,6 +172,8 @@ class Parquet(LocalData):
             if column not in table.column_names:
                 raise CembenchError(f"no column '{column}'; it has {table.column_names}")
         labels = table[self.label].to_pylist()
+        if not labels:
+            raise CembenchError("holds no images")
         if not all(isinstance(label, int) and label >= 0 for label in labels):
             raise CembenchError(f"column '{self.label}' holds labels that are not 0, 1, 2, …")
         return labels, table[image], table.schema
@@ -167,7 +183,7 @@ def _rows(images: Any, labels: list[int]) -> Iterator[Item]:
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
         content = image.as_py()
         content = content.get("bytes") if isinstance(content, dict) else content
-        yield f"row {row}", io.BytesIO(content or b""), label
+        yield f"row {row}", io.BytesIO(content if isinstance(content, bytes) else b""), label
 
 
 def _hub_classes(schema: Any, column: str) -> list[str] | None:

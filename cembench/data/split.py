@@ -32,6 +32,8 @@ class Split:
     def __post_init__(self) -> None:
         if len(self.images) == 0 or len(self.images) != len(self.labels):
             raise CembenchError(f"{len(self.images)} images and {len(self.labels)} labels")
+        if len(self.classes) < 2:
+            raise CembenchError(f"{len(self.classes)} class; a classifier needs two or more")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
             wrong = low if low < 0 else high

@@ -27,10 +27,10 @@ class TorchvisionData(DataSettings):
         root = Path(self.root or CACHE).expanduser()
         try:
             source = self._open(root, split, download=self.root is None)
-        except (RuntimeError, OSError, EOFError) as error:
+        except (RuntimeError, OSError, EOFError, AssertionError, ValueError) as error:
             reason = (str(error).splitlines() or ["unreadable"])[0]
             raise CembenchError(
-                f"{self.name}: not found under {root} ({reason}); "
+                f"{self.name}: missing or damaged under {root} ({reason}); "
                 "set data.root to the folder that torchvision calls root"
             ) from error
         images = torch.as_tensor(np.ascontiguousarray(self._pixels(source)))

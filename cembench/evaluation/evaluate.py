@@ -19,12 +19,14 @@ import torch
 from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
+from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, count, load_record, save_record
 from cembench.evaluation.robustness import attack_split
-from cembench.files import sha256
+from cembench.files import digest, sha256
 from cembench.threat import Threat
 
+IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "environment")
 PACKAGES = ("cembench", "torch", "torchvision", "torchattacks", "pyautoattack", "numpy")
 
 
@@ -38,6 +40,8 @@ def evaluate(
 ) -> tuple[Record, Path]:
     """Evaluate a checkpoint and return its record and where it was written.
 
+    An evaluation that was killed goes on with the chunk it was at.
+
     Args:
         checkpoint: a `model.safetensors`, or the run folder that holds one.
         protocol: what to do.
@@ -47,8 +51,8 @@ def evaluate(
             those it was made from.
 
     Raises:
-        CembenchError: when checkpoint or data cannot be used. A network that breaks its contract
-            while it is attacked gives a record with `error` and no figures instead.
+        CembenchError: when checkpoint or data cannot be used, or nothing can be written. A
+            network that breaks its contract gives a record with `error` and no figures instead.
     """
     file = checkpoint_file(checkpoint)
     checksum = sha256(file)
@@ -58,19 +62,22 @@ def evaluate(
         passport.check(split)
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
-    threat = protocol.threat or passport.threat
+    threat = protocol.threat.over(passport.threat)
     path = _record_path(file, protocol)
     record = _blank(file, checksum, passport, protocol, threat, split, torch.device(device))
     if reuse and (old := _reusable(path, record)) is not None:
         return old, path
     started = time.monotonic()
+    parts = Parts(path.parent, digest([str(getattr(record, key)) for key in IDENTITY]))
     verdicts = None
     ending: dict[str, Any] = {}
     with collected_warnings("auto-attack") as warnings:
         try:
             model, _ = load_checkpoint(file, device)
             ending["parameters"] = sum(p.numel() for p in model.parameters())
-            verdicts = attack_split(model, split.to(torch.device(device)), rows, protocol, threat)
+            verdicts = attack_split(
+                model, split.to(torch.device(device)), rows, protocol, threat, parts
+            )
             titles = [attack.title for attack in protocol.attacks]
             ending["figures"] = count(verdicts.table, titles, verdicts.seconds)
         except ModelError as error:
@@ -80,6 +87,7 @@ def evaluate(
     ending["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     record = record.model_copy(update=ending)
     save_record(path, record, None if verdicts is None else verdicts.table)
+    parts.clear()
     return record, path
 
 
@@ -113,6 +121,8 @@ def _blank(
         data=passport.data.dump(),
         fingerprint=split.fingerprint,
         checkpoint_sha256=checksum,
+        epoch=passport.epoch,
+        finished=passport.finished,
         gradients=passport.gradients,
         train_seconds=_train_seconds(file.parent / "history.csv"),
         environment=environment(device),
@@ -130,8 +140,7 @@ def _reusable(path: Path, new: Record) -> Record | None:
         old = load_record(path)
     except CembenchError:
         return None
-    keys = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "environment")
-    same = old.error is None and all(getattr(old, key) == getattr(new, key) for key in keys)
+    same = old.error is None and all(getattr(old, key) == getattr(new, key) for key in IDENTITY)
     return old if same and path.with_suffix(".parquet").exists() else None
 
 

@@ -14,14 +14,14 @@ from cembench.errors import ConfigError
 from cembench.evaluation.attacks import Attack, attacks
 from cembench.files import digest, read_yaml
 from cembench.settings import Count, Settings, nearest
-from cembench.threat import Threat
+from cembench.threat import ThreatChange
 
 
 class Protocol(Settings):
     """What is done to the test split.
 
     Attributes:
-        threat: the threat model; the checkpoint's own unless given.
+        threat: what differs from the checkpoint's own threat model.
         limit: number of test images, a fixed random choice; all of them unless given.
         batch_size: images attacked together. Verdicts depend on it, so it is part of the protocol.
         attacks: what is run, each on every image that is classified correctly.
@@ -29,7 +29,7 @@ class Protocol(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str = ""
-    threat: Threat | None = None
+    threat: ThreatChange = ThreatChange()
     limit: Count | None = None
     batch_size: Count = 256
     seed: Annotated[int, Field(ge=0)] = 0
@@ -52,8 +52,9 @@ class Protocol(Settings):
     @classmethod
     def _distinct(cls, values: list[Attack]) -> list[Attack]:
         titles = [attack.title for attack in values]
-        for title in titles:
-            if titles.count(title) > 1 or title in ("clean", "worst_case"):
+        for title, attack in zip(titles, values, strict=True):
+            reserved = {"clean", "worst_case", *attacks.names()} - {attack.name}
+            if titles.count(title) > 1 or title in reserved:
                 raise ValueError(f"the label '{title}' is taken; give each attack its own")
         return values
 
@@ -75,6 +76,9 @@ def load_protocol(
 ) -> Protocol:
     """Load a shipped protocol by name, or one from a YAML file.
 
+    The name of a protocol that does not ship as it is ends with a part of its digest, so that
+    no two protocols share a record.
+
     Args:
         name: the name, or the path of a file (relative to `base`).
         overrides: `key.inner=value` assignments.
@@ -92,12 +96,13 @@ def load_protocol(
             f"no protocol '{name}'; {nearest(name, shipped())}; or give a file"
         )
     values = override({"name": path.stem, **read_yaml(path)}, overrides)
-    if overrides:
-        values["name"] = f"{values['name']}-{digest(list(overrides))[:6]}"
     if limit is not None:
         values |= {"limit": limit, "name": f"{values['name']}-n{limit}"}
     try:
-        return Protocol.parse(values)
+        protocol = Protocol.parse(values)
     except ConfigError as error:
         error.source = str(path)
         raise
+    if name in shipped() and not overrides:
+        return protocol
+    return protocol.model_copy(update={"name": f"{protocol.name}-{protocol.digest[:6]}"})

@@ -56,6 +56,8 @@ class Record(Settings):
     Attributes:
         run: name of the run folder, or of the file.
         seed: the seed of training.
+        epoch: the epoch whose weights were evaluated.
+        finished: whether training had come to its end.
         threat: the threat model of the attacks.
         protocol: the resolved protocol.
         protocol_digest: identifies everything in it that decides verdicts.
@@ -78,6 +80,8 @@ class Record(Settings):
     dataset: str
     model: str
     seed: int
+    epoch: int = 0
+    finished: bool = True
     threat: Threat
     protocol: dict[str, Any]
     protocol_digest: str

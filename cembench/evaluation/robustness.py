@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -13,9 +13,10 @@ from cembench.ascent import ball_of, to_bytes
 from cembench.data.split import Split
 from cembench.errors import CembenchError
 from cembench.evaluation.attacks import Attack, Propose, Target
+from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.verify import Verdict, Watched, verify
-from cembench.guard import frozen, isolated_rng
+from cembench.guard import exact, frozen, isolated_rng
 from cembench.progress import Bar
 from cembench.threat import Threat
 
@@ -34,11 +35,16 @@ class Verdicts:
     """
 
     table: pd.DataFrame
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float]
 
 
 def attack_split(
-    model: nn.Module, split: Split, rows: Tensor, protocol: Protocol, threat: Threat
+    model: nn.Module,
+    split: Split,
+    rows: Tensor,
+    protocol: Protocol,
+    threat: Threat,
+    parts: Parts | None = None,
 ) -> Verdicts:
     """Attack every image of a split with every attack of a protocol.
 
@@ -52,28 +58,47 @@ def attack_split(
         rows: their numbers in the whole split, for the table.
         protocol: the attacks, batch size and seed.
         threat: the ball that perturbations must stay in.
+        parts: where finished chunks are kept, and found after a kill.
 
     Raises:
         ModelError: when the model returns the wrong number of logits or any that are not finite.
         CembenchError: when an attack cannot be run.
     """
-    seconds = {attack.title: 0.0 for attack in protocol.attacks}
-    tables = []
+    tables, seconds = [], dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
     work = len(split) * len(protocol.attacks)
-    with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model):
+    with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
         watched = Watched(model, len(split.classes)).eval()
         for start in range(0, len(split), protocol.batch_size):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
-            x, y = split.pixels(chunk), split.labels[chunk]
-            columns = _clean(watched, x, y, rows[chunk], threat)
-            correct = torch.as_tensor(columns["clean_pred"]) == y
-            for attack in protocol.attacks:
-                begun = time.monotonic()
-                target = Target(watched, threat, len(split.classes), protocol.seed)
-                columns |= _attack(attack, target, x, y, correct, bar)
-                seconds[attack.title] += time.monotonic() - begun
-            tables.append(pd.DataFrame({key: _array(value) for key, value in columns.items()}))
+            found = None if parts is None else parts.get(start)
+            if found is None:
+                found = _chunk(watched, split.take(chunk), rows[chunk], protocol, threat, bar)
+                if parts is not None:
+                    parts.put(start, *found)
+            else:
+                bar.advance(len(chunk) * len(protocol.attacks))
+            tables.append(found[0])
+            seconds = {key: value + found[1][key] for key, value in seconds.items()}
     return Verdicts(pd.concat(tables, ignore_index=True), seconds)
+
+
+def _chunk(
+    watched: Watched, split: Split, rows: Tensor, protocol: Protocol, threat: Threat, bar: Bar
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    x, y = split.pixels(), split.labels
+    target = Target(watched, threat, len(split.classes), protocol.seed)
+    columns = _clean(watched, x, y, rows, threat)
+    correct = torch.as_tensor(columns["clean_pred"]) == y
+    seconds = {}
+    for attack in protocol.attacks:
+        begun = time.monotonic()
+        columns |= (result := _attack(attack, target, x, y, correct, bar))
+        seconds[attack.title] = time.monotonic() - begun
+        broken = int(torch.as_tensor(result[f"{attack.title}_broken"]).sum())
+        bar.report(
+            f"images {int(rows[0])}…{int(rows[-1])}: {attack.title} breaks {broken} of {len(x)}"
+        )
+    return pd.DataFrame({key: _array(value) for key, value in columns.items()}), seconds
 
 
 @torch.no_grad()

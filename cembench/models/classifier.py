@@ -68,7 +68,7 @@ def build_classifier(
             out = model(torch.zeros(1, *shape))
     except CembenchError:
         raise
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model '{settings.name}' does not take {shape}: {reason}") from error
     check_logits(out, 1, classes)

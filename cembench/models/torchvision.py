@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,7 +24,12 @@ class TorchvisionModel(ModelSettings):
         known = models.list_models(module=models)
         if self.arch not in known:
             raise ModelError(f"model.arch: unknown '{self.arch}'; {nearest(self.arch, known)}")
-        net = models.get_model(self.arch, weights=None, num_classes=classes)
+        options: dict[str, Any] = {"weights": None, "num_classes": classes}
+        if self.arch.startswith("vit_"):
+            options["image_size"] = shape[1]
+        if self.arch in ("googlenet", "inception_v3"):
+            options |= {"aux_logits": False, "init_weights": True}
+        net = models.get_model(self.arch, **options)
         return nn.Sequential(ThreeChannels(), net) if shape[0] == 1 else net
 
 

@@ -24,6 +24,7 @@ class AutoAttack(Attack):
     """
 
     name: ClassVar[str] = "autoattack"
+    label: None = None
     version: Literal["standard"] = "standard"
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:

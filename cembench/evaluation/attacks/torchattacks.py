@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
-from cembench.errors import CembenchError, ConfigError
+from cembench.errors import CembenchError
 from cembench.evaluation.attacks import Attack, Propose, Target
 from cembench.settings import fraction, nearest
 
@@ -34,16 +34,23 @@ class TorchattacksAttack(Attack):
         """The label, or the class name in lower case."""
         return self.label or self.attack.lower()
 
-    def stages(self, target: Target) -> list[tuple[str, Propose]]:
-        """Return the attack as one stage."""
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
         import torchattacks
 
         known = [name for name in torchattacks.__all__ if name not in _NOT_ATTACKS]
         if self.attack not in known:
-            raise ConfigError.single(
-                f"no usable torchattacks.{self.attack}; {nearest(self.attack, known)}",
-                "attack",
-            )
+            raise ValueError(f"no usable torchattacks.{self.attack}; {nearest(self.attack, known)}")
+        try:
+            inspect.signature(getattr(torchattacks, self.attack)).bind(None, **self.args)
+        except TypeError as error:
+            raise ValueError(f"torchattacks.{self.attack}: {error}") from error
+        return self
+
+    def stages(self, target: Target) -> list[tuple[str, Propose]]:
+        """Return the attack as one stage."""
+        import torchattacks
+
         kind = getattr(torchattacks, self.attack)
         takes = inspect.signature(kind).parameters
         args = {"eps": target.threat.eps, **self.args} if "eps" in takes else self.args
