@@ -18,7 +18,7 @@ from cembench.data.split import Split
 from cembench.guard import generator_of
 from cembench.leaderboard import markdown_table
 from cembench.models.classifier import build_classifier
-from cembench.training import Trainer
+from cembench.trainer import Trainer
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
 

@@ -36,6 +36,7 @@ class Passport(Settings):
         finished: whether the run came to its end; before that these are the best so far.
         gradients: gradient evaluations of training, images times steps.
         fingerprint: SHA-256 of the training split.
+        divergences: times that training diverged and was rolled back.
         config: the resolved experiment; empty for weights trained elsewhere.
         version: the cembench that wrote it.
     """
@@ -54,6 +55,7 @@ class Passport(Settings):
     finished: bool = False
     gradients: int = 0
     fingerprint: str = ""
+    divergences: int = 0
     config: dict[str, Any] = {}
     version: str = __version__
 

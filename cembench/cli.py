@@ -14,7 +14,6 @@ import click
 from cembench import __version__
 from cembench.errors import CembenchError
 
-
 # Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
 # run of 6 s took 20 to 45 s beside one other process). It must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

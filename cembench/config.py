@@ -48,6 +48,20 @@ class Schedule(Settings):
     gamma: Positive = 0.1
 
 
+class Divergence(Settings):
+    """What happens when a loss is not finite or larger than `bound`.
+
+    `stop` ends the run. `rollback` goes back to the last epoch, multiplies the learning rate by
+    `lower`, draws new randomness, counts it, and gives up after `limit` times. Energy-based
+    training diverges now and then, so jem and cem roll back unless told otherwise.
+    """
+
+    policy: Literal["stop", "rollback"] | None = None
+    bound: Positive = 1e8
+    lower: Annotated[Positive, Field(le=1)] = 0.5
+    limit: Count = 5
+
+
 class Validation(Settings):
     """Model selection: a share cut from the training split, attacked with PGD each `every` epochs.
 
@@ -76,6 +90,7 @@ class Experiment(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]
     validation: Validation = Validation()
+    divergence: Divergence = Divergence()
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,16 @@ def marginal(logits: Tensor) -> Tensor:
     return logits.logsumexp(1)
 
 
+def consistency(logits: Tensor, away: Tensor, y: Tensor) -> Tensor:
+    """Return f(x, y) − f(x̂, y) a row: the consistency part of the likelihood (CEM)."""
+    return joint(logits, y) - joint(away, y)
+
+
+def contrastive(away: Tensor, y: Tensor, y_hat: Tensor) -> Tensor:
+    """Return f(x̂, y) − f(x̂, ŷ) a row: the contrastive part; averaged over ŷ it gives AT (CEM)."""
+    return joint(away, y) - joint(away, y_hat)
+
+
 def conditional(logits: Tensor, y: Tensor) -> Tensor:
     """Return log p(y|x) = f(x, y) − LSE f(x, ·) a row."""
     return joint(logits, y) - marginal(logits)

@@ -16,7 +16,7 @@ from cembench.files import sha256, write_text
 
 FIRST = ["run", "method", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
 FIRST += ["worst_case_acc", "n_images", "seed", "checkpoint_sha256"]
-COSTS = ["parameters", "train_gradients", "train_seconds", "eval_seconds"]
+COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
 LAST = ["model", "protocol", "protocol_digest", "cembench", "error"]
 
 
@@ -130,6 +130,7 @@ def _row(record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "checkpoint_sha256": record.checkpoint_sha256,
         "parameters": record.parameters,
+        "divergences": record.divergences,
         "train_gradients": record.gradients,
         "train_seconds": record.train_seconds,
         "eval_seconds": record.seconds,

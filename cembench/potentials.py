@@ -21,6 +21,26 @@ def cross_entropy(out: Tensor, target: Tensor) -> Tensor:
     return -energy.conditional(out.float(), target)
 
 
+def marginal(out: Tensor, target: Tensor) -> Tensor:
+    """LSE f(x, ·) = log p(x) + log Z, climbed by SGLD (JEM, arXiv 1912.03263); no target."""
+    return energy.marginal(out.float())
+
+
+def conditional(out: Tensor, target: Tensor) -> Tensor:
+    """f(x, ŷ) − LSE f(x, ·), climbed by the targeted attack TA: PGD's potential, turned round."""
+    return energy.conditional(out.float(), target)
+
+
+def joint(out: Tensor, target: Tensor) -> Tensor:
+    """f(x, ŷ), climbed by conditional sampling, CS (arXiv 2203.13455)."""
+    return energy.joint(out.float(), target)
+
+
+def reinforced(out: Tensor, target: Tensor) -> Tensor:
+    """f(x, ŷ) + LSE f(x, ·), climbed by reinforced conditional sampling, RCS (same source)."""
+    return energy.joint(out.float(), target) + energy.marginal(out.float())
+
+
 def divergence(out: Tensor, target: Tensor) -> Tensor:
     """KL(p(·|x₀) ‖ p(·|x)), climbed by TRADES' inner step (arXiv 1901.08573, its code).
 

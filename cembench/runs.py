@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from cembench.checkpoint import Passport, read_passport, save_checkpoint
@@ -34,12 +35,15 @@ class State:
     history: list[dict[str, float]]
     kept: dict[str, Tensor]
     kept_epoch: int
+    divergences: int
+    buffer: Tensor | None
 
 
 class RunFolder:
     """`config.yaml`, `last.ckpt` (resume state), `model.safetensors` and `history.csv` of a run.
 
-    `last.ckpt` comes first and holds all that the other two are made of, so a run killed between
+    `buffer.safetensors` is there when the method has a replay buffer. `last.ckpt` comes first and
+    holds all that the others are made of, so a run killed between
     two writes loses nothing: resuming writes them again.
     """
 
@@ -49,6 +53,7 @@ class RunFolder:
         self.state = path / "last.ckpt"
         self.model = path / "model.safetensors"
         self.history = path / "history.csv"
+        self.buffer = path / "buffer.safetensors"
 
     def exists(self) -> bool:
         """Return whether a run was begun here."""
@@ -96,22 +101,25 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
         write_text(self.config, to_yaml(config.dump()))
 
-    def save(self, state: State, passport: Passport) -> None:
-        """Save the resume state, the kept checkpoint and the history."""
+    def save(self, state: State) -> None:
+        """Save the resume state."""
         stream = io.BytesIO()
         torch.save(vars(state), stream)
         write_bytes(self.state, stream.getvalue())
-        self.publish(state, passport)
 
     def publish(self, state: State, passport: Passport) -> None:
         """Write what others read, from the resume state."""
+        if not state.history:
+            return
         if state.kept:
             save_checkpoint(self.model, state.kept, passport)
+        if state.buffer is not None:
+            write_bytes(self.buffer, save({"images": state.buffer.cpu().contiguous()}))
         table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_text(self.history, table)
 
     def load(self) -> State | None:
-        """Read the resume state, on the CPU; None before the first epoch ended.
+        """Read the resume state, on the CPU; None where none was saved.
 
         Raises:
             CembenchError: when it is damaged; it is never unpickled beyond tensors and numbers.

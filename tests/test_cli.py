@@ -50,7 +50,7 @@ def test_list_needs_no_torch_and_knows_everything(cembench):
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "methods: at, standard, trades" in done.stdout
+    assert done.returncode == 0 and "methods: at, cem, jem, standard, trades" in done.stdout
     assert cembench("list", "methods").out.split() == methods.names()
     assert cembench("list", "protocols").out.split() == shipped()
 

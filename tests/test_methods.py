@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy, kl_div, softmax
 from cembench.guard import generator_of
 from cembench.methods import methods
 from cembench.samplers import Scene
+from cembench.samplers.starts import ReplayBuffer
 from cembench.threat import Threat
 from tests.conftest import conv_net, images, labels
 
@@ -13,7 +14,8 @@ THREAT = Threat(norm="linf", eps=0.1)
 
 
 def scene():
-    return Scene(THREAT, generator_of(0, "cpu"))
+    generator = generator_of(0, "cpu")
+    return Scene(THREAT, generator, buffer=ReplayBuffer(100, (1, 8, 8), 10, generator))
 
 
 def deterministic():
@@ -64,5 +66,5 @@ def test_eps_grows_over_the_warm_up():
 
 
 def test_gradient_evaluations_count_sampler_and_weights():
-    counts = {name: methods.parse(name).gradients for name in ("standard", "at", "trades")}
-    assert counts == {"standard": 1, "at": 11, "trades": 12}
+    counts = {name: methods.parse(name).gradients for name in methods.names()}
+    assert counts == {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 12}

@@ -8,8 +8,12 @@ import torch
 import torchattacks
 
 from cembench.ascent import ball_of
+from cembench.data.split import Split
+from cembench.errors import CembenchError
 from cembench.guard import frozen, generator_of, isolated_rng
-from cembench.samplers import PGD, Scene, samplers
+from cembench.samplers import Scene, samplers
+from cembench.samplers.adversarial import PGD
+from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
 from cembench.threat import Threat
 from tests.conftest import conv_net, images, labels
 
@@ -17,7 +21,7 @@ THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.7)]
 STARTS = {"pgd": [{"start": "uniform"}, {"start": "data"}], "trades": [{}, {"noise": 0.0}]}
 TABLE = [
     (name, options, mode)
-    for name in samplers.names()
+    for name in STARTS
     for options in STARTS[name]
     for mode in ("eval", "train")
 ]
@@ -45,8 +49,93 @@ def assert_untouched(before, model):
     assert before[4][2] == after[4][2]
 
 
-def test_the_table_covers_every_sampler():
-    assert set(STARTS) == set(samplers.names())
+ENERGY = ["sgld", "ta", "cs", "rcs"]
+
+
+def test_the_tables_cover_every_sampler():
+    assert {*STARTS, *ENERGY} == set(samplers.names())
+
+
+def starts():
+    split = Split((images(40) * 255).byte(), labels(40), tuple("0123456789"))
+    return {
+        "seeds": GaussianSeeds(split),
+        "buffer": ReplayBuffer(50, (1, 8, 8), 10, generator_of(0, "cpu")),
+    }
+
+
+@pytest.mark.parametrize("start", ["gaussian", "noise", "data", "buffer"])
+@pytest.mark.parametrize("direction", ["l2", "raw", "sign"])
+@pytest.mark.parametrize("name", ENERGY)
+def test_energy_samplers_climb_their_potential_and_touch_nothing(name, direction, start):
+    model, x, y = conv_net(), images(), labels()
+    before = fingerprint(model)
+    options = {"direction": direction, "start": start, "noise": 0.0, "step_size": 0.01, "box": True}
+    sampler = samplers.parse({"name": name, "steps": 6, "renewed": 0.0, **options})
+    held = Scene(THREATS[0], generator_of(0, "cpu"), **starts())
+    begun, _ = sampler.begin(x, y, Scene(THREATS[0], generator_of(0, "cpu"), **starts()))
+    drawn = sampler.draw(model, x, y, held)
+    assert_untouched(before, model)
+    assert not drawn.requires_grad and drawn.shape == x.shape
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    model.eval()
+    climbed = sampler.potential(model(drawn), y) - sampler.potential(model(begun), y)
+    assert (climbed > 0).float().mean() > 0.9
+    again = sampler.draw(model, x, y, Scene(THREATS[0], generator_of(0, "cpu"), **starts()))
+    assert torch.equal(again, drawn)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_energy_samplers_can_stay_in_a_ball(norm):
+    model, x, y = conv_net(), images(), labels()
+    sampler = samplers.parse({"name": "rcs", "start": "data", "norm": norm, "eps": 0.05})
+    drawn = sampler.draw(model, x, y, scene(THREATS[0]))
+    assert ball_of(Threat(norm=norm, eps=0.05)).size(drawn - x).max() <= 0.05 + 1e-6
+
+
+def test_a_start_that_is_not_there_is_named():
+    for start in ("gaussian", "buffer"):
+        with pytest.raises(CembenchError, match=f"starts from '{start}'"):
+            sampler = samplers.parse({"name": "cs", "start": start})
+            sampler.draw(conv_net(), images(), labels(), scene(THREATS[0]))
+
+
+def test_langevin_noise_belongs_to_raw_gradients():
+    still = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.zeros_(still[1].weight)
+    x, y = torch.full((500, 1, 8, 8), 0.5), labels(500)
+    for options, spread in (
+        ({"direction": "raw", "step_size": 0.02}, 0.2 * 3**0.5),
+        ({"direction": "l2", "step_size": 0.02}, 0.0),
+        ({"direction": "raw", "step_size": 0.02, "noise": 0.1}, 0.1 * 3**0.5),
+    ):
+        options = {"name": "cs", "start": "data", "steps": 3, "box": False, **options}
+        moved = samplers.parse(options).draw(still, x, y, scene(THREATS[0])) - x
+        assert moved.std().item() == pytest.approx(spread, abs=0.01)
+
+
+def test_gaussian_seeds_have_the_mean_and_covariance_of_their_class():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(8, 8, generator=generator) * 0.03
+    data = (0.5 + torch.randn(400, 8, generator=generator) @ mixing).clamp(0, 1)
+    split = Split((data * 255).round().byte().reshape(400, 1, 2, 4), labels(400, 2), ("a", "b"))
+    drawn = GaussianSeeds(split).draw(torch.zeros(20000, dtype=torch.long), generator).flatten(1)
+    real = split.pixels(split.labels == 0).flatten(1)
+    assert torch.allclose(drawn.mean(0), real.mean(0), atol=0.005)
+    assert torch.allclose(drawn.T.cov(), real.T.cov(), atol=0.0005)
+    assert real.T.cov().abs().max() > 0.003
+
+
+def test_the_buffer_keeps_what_is_put_back_in_the_places_of_its_class():
+    generator = generator_of(0, "cpu")
+    buffer = ReplayBuffer(40, (1, 2, 2), 4, generator)
+    y = torch.tensor([0, 1, 2, 3])
+    drawn, places = buffer.draw(y, 0.0, generator)
+    assert torch.equal(places // buffer.places, y) and torch.equal(drawn, buffer.images[places])
+    buffer.put_back(places, torch.ones(4, 1, 2, 2))
+    assert (buffer.images[places] == 1).all() and (buffer.images == 1).all((1, 2, 3)).sum() == 4
+    fresh, _ = buffer.draw(y.repeat(500), 1.0, generator)
+    assert fresh.mean().item() == pytest.approx(0.5, abs=0.02) and not (fresh == 1).any()
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-import cembench.training as training
+import cembench.trainer as trainer_module
 from cembench.checkpoint import load_checkpoint, read_passport
 from cembench.errors import CembenchError
 from cembench.files import to_yaml
 from cembench.runs import RunFolder
-from cembench.training import Trainer, correct, pixel_statistics, train
+from cembench.trainer import Trainer
+from cembench.training import train
+from cembench.validation import best_epoch, correct, pixel_statistics
 from tests.conftest import experiment
 
 RECIPES = [
@@ -133,13 +135,12 @@ def test_training_learns_and_the_history_tells(trained):
     ("select", "best"), [("robust", 3), ("clean", 4), ("last", 5)], ids=["robust", "clean", "last"]
 )
 def test_the_kept_epoch_breaks_ties_by_clean_accuracy_then_by_lateness(select, best):
-    trainer = Trainer(experiment(select=select), torch.device("cpu"))
     rows = [(1, 0.5, 0.7), (2, 0.5, 0.8), (3, 0.5, 0.8), (4, 0.4, 0.9), (5, 0.1, 0.1)]
-    trainer.history = [
+    history = [
         {"epoch": epoch, "val_pgd_acc": robust, "val_clean_acc": clean}
         for epoch, robust, clean in rows
     ]
-    assert trainer._best_epoch() == best
+    assert best_epoch(history, select) == best
 
 
 def test_kept_weights_are_those_of_the_kept_epoch(tmp_path):
@@ -185,7 +186,7 @@ def test_an_average_of_weights_is_what_is_kept(tmp_path):
         )
     averaged = list(trainer.average.module.parameters())
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(averaged, expected, strict=True))
-    assert trainer._judged is trainer.average.module
+    assert trainer.judged is trainer.average.module
 
 
 class Explosive(nn.Module):
@@ -202,8 +203,8 @@ class Explosive(nn.Module):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(tmp_path, monkeypatch):
-    build = training.build_classifier
-    monkeypatch.setattr(training, "build_classifier", lambda *a: Explosive(build(*a), 11))
+    build = trainer_module.build_classifier
+    monkeypatch.setattr(trainer_module, "build_classifier", lambda *a: Explosive(build(*a), 11))
     with pytest.raises(CembenchError, match=r"loss is nan at epoch 2, step 4; .* epoch 1 is kept"):
         train(experiment(), tmp_path / "run")
     state = RunFolder(tmp_path / "run").load()
@@ -268,3 +269,77 @@ def test_an_architecture_that_cannot_be_built_leaves_no_run_behind(tmp_path):
     with pytest.raises(CembenchError, match="does not take"):
         train(experiment(model={"name": "torchvision", "arch": "alexnet"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def diverging(monkeypatch, when):
+    """Make the loss of chosen calls of `Trainer.step` beyond the bound."""
+    original, calls = Trainer.step, []
+
+    def step(self, number, rows, generator):
+        calls.append(None)
+        if len(calls) in when:
+            raise self._diverged(f"the loss is 1e9 at epoch {self.epoch + 1}, step {number + 1}")
+        return original(self, number, rows, generator)
+
+    monkeypatch.setattr(Trainer, "step", step)
+
+
+def test_divergence_rolls_back_slows_down_and_is_counted(tmp_path, monkeypatch):
+    diverging(monkeypatch, {3, 12, 15})
+    path = train(
+        experiment(divergence={"policy": "rollback"}, schedule={"name": "constant"}), tmp_path
+    )
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["divergences"].tolist() == [1, 3, 3]
+    assert history["lr"].tolist() == pytest.approx([0.05, 0.0125, 0.0125])
+    assert read_passport(path).divergences == 3 and read_passport(path).finished
+
+
+def test_divergence_stops_where_it_should_and_gives_up_after_the_limit(tmp_path, monkeypatch):
+    diverging(monkeypatch, set(range(10, 99)))
+    with pytest.raises(CembenchError, match=r"loss is 1e9 at epoch 2, step 2; .* epoch 1 is kept"):
+        train(experiment(), tmp_path / "stop")
+    diverging(monkeypatch, set(range(10, 99)))
+    again = {"policy": "rollback", "limit": 2}
+    with pytest.raises(CembenchError, match=r"2 times rolled back"):
+        train(experiment(divergence=again), tmp_path / "again")
+
+
+def test_a_loss_beyond_the_bound_is_a_divergence(tmp_path):
+    with pytest.raises(CembenchError, match=r"the loss is \d"):
+        train(experiment(divergence={"bound": 0.5}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("negatives", ["sgld", "pgd", "rcs"])
+@pytest.mark.parametrize("method", ["jem", "cem"])
+def test_energy_based_training_runs_resumes_and_keeps_its_buffer(
+    tmp_path, monkeypatch, method, negatives
+):
+    options = {"buffer": 200} if negatives == "sgld" else {}
+    config = experiment(
+        method={"name": method, "negatives": {"name": negatives, "steps": 2, **options}},
+        model={"name": "small_cnn", "width": 8, "norm": "none", "activation": "silu"},
+        optimizer={"name": "adamw", "lr": 1e-3},
+        epochs=2,
+    )
+    straight = train(config, tmp_path / "straight")
+    monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "cut")
+    monkeypatch.undo()
+    resumed = train(config, tmp_path / "cut", resume=True)
+    assert resumed.read_bytes() == straight.read_bytes()
+    buffers = [p.parent / "buffer.safetensors" for p in (straight, resumed)]
+    assert buffers[0].exists() == (negatives == "sgld")
+    if negatives == "sgld":
+        assert buffers[0].read_bytes() == buffers[1].read_bytes()
+    history = pd.read_csv(tmp_path / "straight" / "history.csv")
+    assert history.notna().all().all() and {"lse_data", "cosine"} & set(history.columns)
+
+
+def test_unpaired_negatives_are_refused_between_at_and_jem():
+    with pytest.raises(CembenchError, match="right at consistency: 1 alone"):
+        experiment(method={"name": "cem", "consistency": 0.5, "negatives": {"name": "sgld"}})
+    experiment(
+        method={"name": "cem", "consistency": 0.5, "negatives": {"name": "sgld", "start": "data"}}
+    )

@@ -124,6 +124,7 @@ def _blank(
         epoch=passport.epoch,
         finished=passport.finished,
         gradients=passport.gradients,
+        divergences=passport.divergences,
         train_seconds=_train_seconds(file.parent / "history.csv"),
         environment=environment(device),
     )

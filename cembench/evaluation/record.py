@@ -65,6 +65,7 @@ class Record(Settings):
         checkpoint_sha256: SHA-256 of the file that was read.
         parameters: number of trained parameters.
         gradients: gradient evaluations of training, images times steps.
+        divergences: times that training was rolled back.
         train_seconds: wall time of training as its history tells, if there is one.
         figures: by name: `clean`, each attack's label, `worst_case`; empty after an error.
         error: why there are no figures.
@@ -90,6 +91,7 @@ class Record(Settings):
     checkpoint_sha256: str
     parameters: int = 0
     gradients: int = 0
+    divergences: int = 0
     train_seconds: float | None = None
     figures: dict[str, Figure] = {}
     error: str | None = None

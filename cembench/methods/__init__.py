@@ -11,7 +11,7 @@ from cembench.settings import Choice, Share
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cembench.samplers import Scene
+    from cembench.samplers import Sampler, Scene
     from cembench.threat import Threat
 
 
@@ -23,6 +23,7 @@ class Method(Choice):
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
+    on_divergence: ClassVar[Literal["stop", "rollback"]] = "stop"
     label_smoothing: Share = 0.0
 
     @abstractmethod
@@ -43,6 +44,11 @@ class Method(Choice):
         return threat
 
     @property
+    def sampler(self) -> Sampler | None:
+        """What makes the method's negatives, if it has any."""
+        return getattr(self, "negatives", None)
+
+    @property
     def gradients(self) -> int:
         """Gradient evaluations an image and step: the currency of equal-compute comparisons."""
         return 1
@@ -55,5 +61,7 @@ methods: Registry[Method] = Registry(
         "standard": "cembench.methods.standard:Standard",
         "at": "cembench.methods.at:AT",
         "trades": "cembench.methods.trades:Trades",
+        "jem": "cembench.methods.jem:JEM",
+        "cem": "cembench.methods.cem:CEM",
     },
 )

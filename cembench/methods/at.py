@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import PGD, Sampler, Scene, samplers
+from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers.adversarial import PGD
 
 
 class AT(Adversarial):

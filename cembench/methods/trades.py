@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import TRADES, Sampler, Scene, samplers
+from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers.adversarial import TRADES
 from cembench.settings import NonNegative
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cembench.evaluation.attacks import Attack, Propose, Target
 from cembench.guard import generator_of
-from cembench.samplers import PGD, Scene
+from cembench.samplers import Scene
+from cembench.samplers.adversarial import PGD
 
 
 class PGDAttack(Attack, PGD):

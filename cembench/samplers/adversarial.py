@@ -1,13 +1,7 @@
-"""Named combinations of potential, start, direction, noise and projection.
-
-A sampler serves twice: `draw` makes the negatives of a training step, and PGD's `search` is the
-attack of an evaluation. New ones register here, and `negatives:` in a config can name them.
-"""
+"""Samplers inside the threat model: the inner maximisations of adversarial training."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -18,42 +12,19 @@ from cembench import potentials
 from cembench.ascent import Ball, Visit, ascend, ball_of, to_bytes
 from cembench.guard import frozen
 from cembench.potentials import Potential
-from cembench.registry import Registry
-from cembench.settings import Choice, Count, NonNegative, Positive
-from cembench.threat import Threat
+from cembench.samplers import Sampler, Scene
+from cembench.settings import Count, NonNegative, Positive
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Where a sampler works: the threat model and a source of randomness on the images' device."""
-
-    threat: Threat
-    generator: torch.Generator
-
-    @property
-    def ball(self) -> Ball:
-        """The ball of the threat model."""
-        return ball_of(self.threat)
-
-
-class Sampler(Choice):
-    """Makes negatives from a model.
+class InBall(Sampler):
+    """A sampler that climbs inside the ball of the threat model.
 
     Attributes:
-        steps: gradients an image.
         step_size: α in pixels; by default 2.5 ε / steps (Madry et al.), and 1.25 ε for one step
             (Fast-AT, arXiv 2001.03994).
-        mode: the mode of the model while it is climbed. `train` uses batch statistics in batch
-            norm; the running statistics stay as they were either way.
     """
 
-    steps: Count = 10
     step_size: Positive | None = None
-    mode: Literal["eval", "train"] = "eval"
-
-    @abstractmethod
-    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
-        """Return one negative for each image of x (N×C×H×W) with labels y (N), detached."""
 
     def alpha(self, eps: float) -> float:
         """Return the step size for a radius."""
@@ -72,6 +43,7 @@ class Sampler(Choice):
         visit: Visit | None = None,
     ) -> Tensor:
         """Climb by the steepest direction of the scene's ball, without leaving it."""
+        ball = ball_of(scene.threat)
         return ascend(
             model,
             potential,
@@ -79,18 +51,14 @@ class Sampler(Choice):
             target,
             steps=self.steps,
             step_size=self.alpha(scene.threat.eps),
-            direction=scene.ball.direction,
-            ball=scene.ball,
+            direction=ball.direction,
+            ball=ball,
             centre=centre,
             visit=visit,
         )
 
 
-samplers: Registry[Sampler] = Registry("sampler", Sampler, {})
-
-
-@samplers.register
-class PGD(Sampler):
+class PGD(InBall):
     """Projected gradient ascent on the cross-entropy (arXiv 1706.06083).
 
     Attributes:
@@ -112,7 +80,7 @@ class PGD(Sampler):
         An image leaves the batch once an iterate is misclassified as it is and rounded to bytes
         too; later restarts take those that never were.
         """
-        best = _Best(model, x, y, scene.ball)
+        best = _Best(model, x, y, ball_of(scene.threat))
         for _ in range(self.restarts):
             rows = best.standing
             if len(rows) == 0:
@@ -123,13 +91,12 @@ class PGD(Sampler):
     def _climb(
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, visit: Visit | None
     ) -> Tensor:
-        start = scene.ball.uniform(x, scene.generator) if self.start == "uniform" else x
+        start = ball_of(scene.threat).uniform(x, scene.generator) if self.start == "uniform" else x
         with frozen(model, self.mode):
             return self._within(scene, model, potentials.cross_entropy, start, y, x, visit)
 
 
-@samplers.register
-class TRADES(Sampler):
+class TRADES(InBall):
     """TRADES' inner maximisation: climb KL(p(·|x₀) ‖ p(·|x)) from x₀ plus a little noise.
 
     Source: arXiv 1901.08573 and its code.

@@ -1,0 +1,83 @@
+"""Both parts of the CEM likelihood gradient (arXiv 2203.13455), weighed against each other.
+
+∇ log p(x, y) = E[∇f(x, y) − ∇f(x̂, y)] (consistency) + E[∇f(x̂, y) − ∇f(x̂, ŷ)] (contrastive); the
+contrastive part is minus the gradient of CE(x̂, y), the loss of adversarial training.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import SerializeAsAny, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from cembench import energy
+from cembench.methods.adversarial import Adversarial
+from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers.adversarial import PGD
+from cembench.settings import NonNegative
+
+
+class CEM(Adversarial):
+    """Minimise CE(x̂, y) + λ·(f(x̂, y) − f(x, y)) + energy_l2·(LSE(x)² + LSE(x̂)²).
+
+    λ = 0 without regulariser is AT; λ = 1 is JEM at γ = 1. In between the negatives must belong
+    to (x, y): start from x, or be drawn for class y.
+
+    Attributes:
+        consistency: λ.
+        energy_l2: weight of the mean LSE² on data and negatives. Without it the consistency part
+            has no bound.
+        log_gradients: log norms and cosine of the two parts' gradients; one backward pass more.
+    """
+
+    name: ClassVar[str] = "cem"
+    on_divergence: ClassVar[Literal["stop", "rollback"]] = "rollback"
+    consistency: NonNegative = 1.0
+    energy_l2: NonNegative = 0.01
+    log_gradients: bool = True
+    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if self.consistency != 1 and not self.negatives.paired:
+            raise ValueError(
+                f"negatives of '{self.negatives.name}' do not belong to (x, y), "
+                "which is right at consistency: 1 alone; start them from data"
+            )
+        return self
+
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum, and both parts apart."""
+        negative = self.negatives.draw(model, x, y, scene)
+        logits, away = model(x).float(), model(negative).float()
+        contrastive = cross_entropy(away, y, label_smoothing=self.label_smoothing)
+        consistency = -energy.consistency(logits, away, y).mean()
+        spread = energy.marginal(logits).square().mean() + energy.marginal(away).square().mean()
+        loss = contrastive + self.consistency * consistency + self.energy_l2 * spread
+        parts = {"contrastive": contrastive.detach(), "consistency": consistency.detach()}
+        if self.log_gradients:
+            parts |= _gradients(model, contrastive, consistency)
+        return loss, parts
+
+    @property
+    def gradients(self) -> int:
+        """The sampler's steps and the weights' gradient through two batches."""
+        return self.negatives.steps + 2
+
+
+def _gradients(model: nn.Module, contrastive: Tensor, consistency: Tensor) -> dict[str, Tensor]:
+    weights = [p for p in model.parameters() if p.requires_grad]
+    flat = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(part, weights, retain_graph=True)])
+        for part in (contrastive, consistency)
+    ]
+    return {
+        "contrastive_gradient": flat[0].norm(),
+        "consistency_gradient": flat[1].norm(),
+        "cosine": cosine_similarity(flat[0], flat[1], dim=0),
+    }

@@ -1,0 +1,63 @@
+"""JEM (Grathwohl et al., arXiv 1912.03263): classify, and raise the density of the data.
+
+With `negatives: sgld` it is JEM; with `pgd` it is the CEM variant (arXiv 2203.13455) in which
+PGD replaces SGLD; any other sampler works too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import SerializeAsAny
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cembench import energy
+from cembench.methods import Method
+from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers.energy import SGLD
+from cembench.settings import NonNegative
+
+
+class JEM(Method):
+    """Minimise CE(x, y) − γ·(LSE(x) − LSE(x̂)), and optional regularisers.
+
+    Attributes:
+        gamma: γ, the weight of log p(x).
+        energy_l2: weight of the mean LSE² on data and negatives, which keeps energies bounded.
+        gradient_penalty: weight of the mean squared norm of ∇ₓ LSE on the data.
+        negatives: where x̂ comes from.
+    """
+
+    name: ClassVar[str] = "jem"
+    on_divergence: ClassVar[Literal["stop", "rollback"]] = "rollback"
+    gamma: NonNegative = 1.0
+    energy_l2: NonNegative = 0.0
+    gradient_penalty: NonNegative = 0.0
+    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("sgld")] = SGLD()
+
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum, the cross-entropy and both energies."""
+        negative = self.negatives.draw(model, x, y, scene)
+        x = x.detach().requires_grad_(self.gradient_penalty > 0)
+        logits, away = model(x).float(), model(negative).float()
+        natural = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        data, sampled = energy.marginal(logits), energy.marginal(away)
+        loss = natural + self.gamma * (sampled.mean() - data.mean())
+        loss = loss + self.energy_l2 * (data.square().mean() + sampled.square().mean())
+        if self.gradient_penalty:
+            (slope,) = torch.autograd.grad(data.sum(), x, create_graph=True)
+            loss = loss + self.gradient_penalty * slope.flatten(1).square().sum(1).mean()
+        return loss, {
+            "natural": natural.detach(),
+            "lse_data": data.mean().detach(),
+            "lse_negatives": sampled.mean().detach(),
+        }
+
+    @property
+    def gradients(self) -> int:
+        """The sampler's steps and the weights' gradient through two batches."""
+        return self.negatives.steps + 2

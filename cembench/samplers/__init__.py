@@ -1,0 +1,79 @@
+"""Samplers by name: combinations of potential, start, direction, noise and projection.
+
+Most serve twice: `draw` makes the negatives of a training step, which `negatives:` in a config
+names, and PGD's `search` is the attack of an evaluation.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cembench.registry import Registry
+from cembench.settings import Choice, Count
+from cembench.threat import Threat
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a sampler works.
+
+    Attributes:
+        threat: the threat model.
+        generator: a source of randomness on the images' device.
+        seeds: class-conditional Gaussians, for samplers that start from them.
+        buffer: a replay buffer, for samplers that start from it.
+    """
+
+    threat: Threat
+    generator: torch.Generator
+    seeds: GaussianSeeds | None = None
+    buffer: ReplayBuffer | None = None
+
+
+class Sampler(Choice):
+    """Makes negatives from a model.
+
+    Attributes:
+        steps: gradients an image.
+        mode: the mode of the model while it is climbed. `train` uses batch statistics in batch
+            norm; the running statistics stay as they were either way.
+    """
+
+    steps: Count = 10
+    mode: Literal["eval", "train"] = "eval"
+
+    @property
+    def paired(self) -> bool:
+        """Whether a negative belongs to the image or label that it was drawn for."""
+        return True
+
+    @property
+    def places(self) -> int:
+        """The places of the replay buffer that the sampler starts from; 0 for none."""
+        return 0
+
+    @abstractmethod
+    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+        """Return one negative for each image of x (N×C×H×W) with labels y (N), detached."""
+
+
+samplers: Registry[Sampler] = Registry(
+    "sampler",
+    Sampler,
+    {
+        "pgd": "cembench.samplers.adversarial:PGD",
+        "trades": "cembench.samplers.adversarial:TRADES",
+        "sgld": "cembench.samplers.energy:SGLD",
+        "ta": "cembench.samplers.energy:TA",
+        "cs": "cembench.samplers.energy:CS",
+        "rcs": "cembench.samplers.energy:RCS",
+    },
+)

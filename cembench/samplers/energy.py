@@ -1,0 +1,153 @@
+"""Samplers of the energy model: SGLD climbs log p(x), TA log p(ŷ|x), CS log p(x, ŷ), RCS both.
+
+Source: CEM (arXiv 2203.13455); SGLD with a replay buffer is JEM's (arXiv 1912.03263).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cembench import potentials
+from cembench.ascent import L2, Ball, Linf, Visit, ascend
+from cembench.errors import CembenchError
+from cembench.guard import frozen
+from cembench.potentials import Potential
+from cembench.samplers import Sampler, Scene
+from cembench.settings import Count, NonNegative, Positive
+
+
+class EnergySampler(Sampler):
+    """Climbs an energy from a start, with noise, anywhere in [0, 1] or in a ball.
+
+    Attributes:
+        step_size: α in pixels; by default an RMS change of 0.0125 a pixel, 0.0125·√(C·H·W), which
+            is 0.1 on 8×8 digits and 0.7 on CIFAR-10. `raw` directions want one of their own.
+        direction: `l2` scales each gradient to length 1, `raw` leaves it, `sign` takes signs.
+        noise: σ of the noise in each step; √(2α), Langevin's, for raw directions unless given, and
+            none for the others.
+        start: class-conditional Gaussians fitted on training images, uniform `noise`, the `data`
+            themselves, or the replay `buffer`.
+        eps: radius of a ball around the start; none unless given.
+        norm: the norm of that ball.
+        box: whether samples are kept in [0, 1].
+        buffer: places of the replay buffer.
+        renewed: share of the buffer's starts that are noise.
+    """
+
+    steps: Count = 40
+    step_size: Positive | None = None
+    direction: Literal["l2", "raw", "sign"] = "l2"
+    noise: NonNegative | None = None
+    start: Literal["gaussian", "noise", "data", "buffer"] = "gaussian"
+    eps: NonNegative | None = None
+    norm: Literal["linf", "l2"] = "l2"
+    box: bool = True
+    buffer: Count = 10_000
+    renewed: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+    potential: ClassVar[Potential]
+
+    @property
+    def places(self) -> int:
+        """The size of the buffer, if chains start from it."""
+        return self.buffer if self.start == "buffer" else 0
+
+    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+        """Return one sample for each label; images x are used by the `data` start alone."""
+        start, places = self.begin(x, y, scene)
+        sample = self.climb(model, start, y, scene)
+        if places is not None and scene.buffer is not None:
+            scene.buffer.put_back(places, sample)
+        return sample
+
+    def begin(self, x: Tensor, y: Tensor, scene: Scene) -> tuple[Tensor, Tensor | None]:
+        """Return starts for labels y, and their places if they come from the buffer.
+
+        Raises:
+            CembenchError: when the scene lacks the seeds or the buffer that are asked for.
+        """
+        if self.start == "data":
+            return x, None
+        if self.start == "noise":
+            return torch.rand(x.shape, generator=scene.generator, device=x.device), None
+        if self.start == "gaussian" and scene.seeds is not None:
+            return scene.seeds.draw(y, scene.generator), None
+        if self.start == "buffer" and scene.buffer is not None:
+            return scene.buffer.draw(y, self.renewed, scene.generator)
+        raise CembenchError(f"{self.name} starts from '{self.start}', and there is none here")
+
+    def climb(
+        self, model: nn.Module, start: Tensor, y: Tensor, scene: Scene, visit: Visit | None = None
+    ) -> Tensor:
+        """Return where the chains from `start` (N×C×H×W) toward labels y (N) end."""
+        alpha = self.step_size or 0.0125 * math.sqrt(start[0].numel())
+        noise = self.noise
+        if noise is None:
+            noise = math.sqrt(2 * alpha) if self.direction == "raw" else 0.0
+        with frozen(model, self.mode):
+            return ascend(
+                model,
+                type(self).potential,
+                start,
+                y,
+                steps=self.steps,
+                step_size=alpha,
+                direction=self.direction,
+                ball=self._ball(),
+                centre=start,
+                noise=noise,
+                generator=scene.generator,
+                visit=visit,
+            )
+
+    def _ball(self) -> Ball | None:
+        if self.eps is not None:
+            return Linf(self.eps) if self.norm == "linf" else L2(self.eps)
+        return Linf(math.inf) if self.box else None
+
+
+class SGLD(EnergySampler):
+    """JEM's sampler: raw gradients of LSE, decoupled noise, a replay buffer, no projection.
+
+    JEM's step 1 and noise 0.01 on [−1, 1] are 0.25 and 0.005 on [0, 1].
+    """
+
+    name: ClassVar[str] = "sgld"
+    potential: ClassVar[Potential] = staticmethod(potentials.marginal)
+    steps: Count = 20
+    step_size: Positive | None = 0.25
+    direction: Literal["l2", "raw", "sign"] = "raw"
+    noise: NonNegative | None = 0.005
+    start: Literal["gaussian", "noise", "data", "buffer"] = "buffer"
+    box: bool = False
+
+    @property
+    def paired(self) -> bool:
+        """Only when chains start from the data: the climb does not know the label."""
+        return self.start == "data"
+
+
+class TA(EnergySampler):
+    """Targeted attack: climbs log p(ŷ|x) alone, and may lower p(x) on the way."""
+
+    name: ClassVar[str] = "ta"
+    potential: ClassVar[Potential] = staticmethod(potentials.conditional)
+
+
+class CS(EnergySampler):
+    """Conditional sampling: climbs log p(x, ŷ)."""
+
+    name: ClassVar[str] = "cs"
+    potential: ClassVar[Potential] = staticmethod(potentials.joint)
+
+
+class RCS(EnergySampler):
+    """Reinforced conditional sampling: climbs log p(x, ŷ) + log p(x)."""
+
+    name: ClassVar[str] = "rcs"
+    potential: ClassVar[Potential] = staticmethod(potentials.reinforced)

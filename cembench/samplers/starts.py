@@ -1,0 +1,69 @@
+"""Where generative samplers start: class-conditional Gaussians, and the replay buffer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cembench.data.split import Split
+from cembench.errors import CembenchError
+
+
+class GaussianSeeds:
+    """A Gaussian a class with the mean and the full covariance of its training images.
+
+    With centred images X (n×d) and z ~ N(0, I_n), mean + Xᵀz/√(n−1) has exactly the sample
+    covariance, so no d×d matrix is ever made, whatever the image size.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one seed for each label, N×C×H×W, cut to [0, 1].
+
+        Raises:
+            CembenchError: for a class with fewer than two training images.
+        """
+        seeds = torch.empty(len(y), *self.split.shape, device=y.device)
+        for label in y.unique().tolist():
+            rows = (y == label).nonzero().squeeze(1)
+            seeds[rows] = self._of_class(label, len(rows), generator)
+        return seeds.clamp(0, 1)
+
+    def _of_class(self, label: int, count: int, generator: torch.Generator) -> Tensor:
+        images = self.split.pixels((self.split.labels == label).nonzero().squeeze(1))
+        if len(images) < 2:
+            name = self.split.classes[label]
+            raise CembenchError(f"class '{name}' has {len(images)} training images; seeds need two")
+        mean = images.mean(0)
+        weights = torch.randn(count, len(images), generator=generator, device=images.device)
+        spread = weights @ (images - mean).flatten(1) / (len(images) - 1) ** 0.5
+        return mean + spread.reshape(count, *mean.shape)
+
+
+class ReplayBuffer:
+    """Samples that later chains go on from, a share of the places for each class (JEM).
+
+    A part of the starts is drawn anew each time, uniformly in [0, 1].
+    """
+
+    def __init__(
+        self, size: int, shape: tuple[int, ...], classes: int, generator: torch.Generator
+    ) -> None:
+        self.places = max(1, size // classes)
+        count = self.places * classes
+        self.images = torch.rand(count, *shape, generator=generator, device=generator.device)
+
+    def draw(self, y: Tensor, renewed: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return starts for labels y (N), N×C×H×W, and their places."""
+        options = {"generator": generator, "device": y.device}
+        places = y * self.places + torch.randint(self.places, y.shape, **options)  # type: ignore[call-overload]
+        starts = self.images[places]
+        fresh = torch.rand(len(y), **options) < renewed  # type: ignore[call-overload]
+        noise = torch.rand(starts.shape, **options)  # type: ignore[call-overload]
+        return torch.where(fresh.reshape(-1, 1, 1, 1), noise, starts), places
+
+    def put_back(self, places: Tensor, samples: Tensor) -> None:
+        """Keep samples in the places that their starts came from."""
+        self.images[places] = samples.detach().float()

@@ -1,0 +1,223 @@
+"""An experiment in progress: one epoch, one step, and the state to go on from."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from cembench.checkpoint import Passport
+from cembench.config import Experiment
+from cembench.data.augment import augment
+from cembench.data.split import hold_out
+from cembench.errors import CembenchError
+from cembench.guard import derive, generator_of, seed_everything
+from cembench.models.classifier import build_classifier
+from cembench.optimisation import build_average, build_optimizer, build_scheduler
+from cembench.progress import Bar
+from cembench.runs import RunFolder, State
+from cembench.samplers import Scene
+from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
+from cembench.validation import best_epoch, pixel_statistics, summary, validate
+
+
+class Diverged(CembenchError):
+    """Loss or weights are no longer finite, or beyond the bound."""
+
+
+class Trainer:
+    """An experiment in progress.
+
+    Attributes:
+        epoch: epochs done.
+        steps: steps an epoch; a rest smaller than a batch waits for another epoch's order.
+    """
+
+    def __init__(self, config: Experiment, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        whole = config.data.load("train")
+        self.fingerprint = whole.fingerprint
+        training, held = hold_out(whole, config.validation.fraction)
+        self.data, self.held = training.to(device), held.to(device)
+        self.batch = min(config.batch_size, len(training))
+        self.steps = len(training) // self.batch
+        self.statistics = pixel_statistics(training)
+        seed_everything(derive(config.seed, "weights"))
+        model = build_classifier(
+            config.model, training.shape, len(training.classes), *self.statistics
+        )
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.optimizer = build_optimizer(config.optimizer, self.model)
+        self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, self.steps)
+        self.average = build_average(self.model, config.ema)
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.kept: dict[str, Tensor] = {}
+        self.kept_epoch = 0
+        self.divergences = 0
+        self.seeds = GaussianSeeds(self.data)
+        self.buffer = self._build_buffer()
+
+    def run_epoch(self, bar: Bar) -> State:
+        """Train one epoch, validate, and return the state to save.
+
+        Each epoch draws from generators seeded by its number, so resuming needs no RNG state.
+
+        Raises:
+            Diverged: when loss or weights stop being finite.
+        """
+        started = time.monotonic()
+        stream = (self.config.seed, "epoch", self.epoch, self.divergences)
+        seed_everything(derive(*stream))
+        generator = generator_of(derive(*stream, "draws"), self.device)
+        order = torch.randperm(len(self.data), generator=generator, device=self.device)
+        rate = self.optimizer.param_groups[0]["lr"]
+        sums: dict[str, float] = {}
+        for step in range(self.steps):
+            rows = order[step * self.batch : (step + 1) * self.batch]
+            for key, value in self.step(step, rows, generator).items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+            bar.advance(
+                self.batch, f"epoch {self.epoch + 1} {summary(sums, step + 1, self.history)}"
+            )
+        self._require_finite_weights()
+        self.epoch += 1
+        row: dict[str, float] = {"epoch": self.epoch, "lr": rate}
+        row |= {key: total / self.steps for key, total in sums.items()}
+        if self.epoch % self.config.validation.every == 0 or self.epoch == self.config.epochs:
+            row |= validate(self.judged, self.held, self.config, self.batch)
+        row["divergences"] = self.divergences
+        row["seconds"] = time.monotonic() - started
+        self.history.append(row)
+        bar.report(
+            f"epoch {self.epoch}/{self.config.epochs} {summary(sums, self.steps, self.history)}"
+        )
+        if best_epoch(self.history, self.config.select) == self.epoch:
+            self.kept_epoch = self.epoch
+            self.kept = {
+                key: value.cpu().clone() for key, value in self.judged.state_dict().items()
+            }
+        return self.state()
+
+    def step(self, step: int, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Take one optimiser step on these rows and return the loss and its parts, detached.
+
+        Raises:
+            Diverged: when the loss is not finite; the weights are not touched then.
+        """
+        config, data = self.config, self.data
+        self.model.train()
+        images = augment(data.images[rows], config.data.crop, config.data.flip, generator)
+        x = (images.float() / data.levels).contiguous(memory_format=torch.channels_last)
+        threat = config.method.threat_at(config.threat, self.epoch + step / self.steps)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            scene = Scene(threat, generator, self.seeds, self.buffer)
+            loss, parts = config.method.loss(self.model, x, data.labels[rows], scene)
+        if not loss.detach().abs() <= config.divergence.bound:
+            raise self._diverged(
+                f"the loss is {float(loss.detach())} at epoch {self.epoch + 1}, step {step + 1}"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        if config.optimizer.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
+        self.optimizer.step()
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return {"loss": loss.detach(), **parts}
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average of weights where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def _require_finite_weights(self) -> None:
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise self._diverged(f"{name} is not finite after epoch {self.epoch + 1}")
+
+    def roll_back(self, run: RunFolder, error: Diverged) -> None:
+        """Go back to the last saved epoch, more slowly.
+
+        Raises:
+            CembenchError: when the policy is to stop, or it happened too often.
+        """
+        settings = self.config.divergence
+        policy = settings.policy or self.config.method.on_divergence
+        state = run.load()
+        if policy == "stop" or state is None or self.divergences >= settings.limit:
+            often = f" ({self.divergences} times rolled back)" if self.divergences else ""
+            raise CembenchError(f"{run.path}: {error}{often}") from error
+        divergences = self.divergences + 1
+        self.restore(state)
+        slower = settings.lower ** (divergences - state.divergences)
+        self.scheduler.base_lrs = [rate * slower for rate in self.scheduler.base_lrs]
+        for group in self.optimizer.param_groups:
+            group["lr"] *= slower
+        self.divergences = divergences
+
+    def _build_buffer(self) -> ReplayBuffer | None:
+        sampler = self.config.method.sampler
+        if sampler is None or sampler.places == 0:
+            return None
+        generator = generator_of(derive(self.config.seed, "buffer"), self.device)
+        return ReplayBuffer(sampler.places, self.data.shape, len(self.data.classes), generator)
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = (
+            f"the state after epoch {self.epoch} is kept" if self.epoch else "nothing was kept yet"
+        )
+        return Diverged(f"{what}; {kept}; lower optimizer.lr or set optimizer.clip in a new run")
+
+    def state(self) -> State:
+        """Return what a run needs to go on from here."""
+        return State(
+            epoch=self.epoch,
+            data=self.fingerprint,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scheduler=self.scheduler.state_dict(),
+            average=None if self.average is None else self.average.state_dict(),
+            history=self.history,
+            kept=self.kept,
+            kept_epoch=self.kept_epoch,
+            divergences=self.divergences,
+            buffer=None if self.buffer is None else self.buffer.images,
+        )
+
+    def restore(self, state: State) -> None:
+        """Go back to a saved state."""
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.scheduler.load_state_dict(state.scheduler)
+        if self.average is not None and state.average is not None:
+            self.average.load_state_dict(state.average)
+        self.epoch, self.history = state.epoch, state.history
+        self.kept, self.kept_epoch = state.kept, state.kept_epoch
+        self.divergences = state.divergences
+        if self.buffer is not None and state.buffer is not None:
+            self.buffer.images = state.buffer.to(self.device)
+
+    def passport(self, state: State) -> Passport:
+        """Describe the kept weights."""
+        config, (mean, std) = self.config, self.statistics
+        return Passport(
+            model=config.model,
+            shape=list(self.data.shape),
+            classes=list(self.data.classes),
+            mean=mean.tolist(),
+            std=std.tolist(),
+            data=config.data,
+            threat=config.threat,
+            method=config.method.name,
+            seed=config.seed,
+            epoch=state.kept_epoch,
+            finished=state.epoch == config.epochs,
+            fingerprint=self.fingerprint,
+            divergences=state.divergences,
+            gradients=config.method.gradients * self.steps * self.batch * state.epoch,
+            config=config.dump(),
+        )

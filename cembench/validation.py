@@ -1,0 +1,68 @@
+"""Model selection on images held out of the training split; test images play no part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cembench.config import Experiment
+from cembench.data.split import Split
+from cembench.guard import derive, frozen, generator_of
+from cembench.samplers import Scene
+from cembench.samplers.adversarial import PGD
+
+History = list[dict[str, float]]
+
+
+def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> dict[str, float]:
+    """Return clean accuracy on the held-out images, and PGD accuracy on at most `images` of them.
+
+    The attack's random starts are the same in every epoch.
+    """
+    settings = config.validation
+    attack = PGD(steps=settings.steps)
+    generator = generator_of(derive(config.seed, "validation"), held.images.device)
+    scene = Scene(config.threat, generator)
+    clean, attacked = 0, 0
+    limit = min(settings.images, len(held))
+    for start in range(0, len(held), batch):
+        x, y = held.pixels(slice(start, start + batch)), held.labels[start : start + batch]
+        clean += correct(model, x, y)
+        x, y = x[: max(0, limit - start)], y[: max(0, limit - start)]
+        if len(y):
+            attacked += correct(model, attack.search(model, x, y, scene), y)
+    return {"val_clean_acc": clean / len(held), "val_pgd_acc": attacked / limit}
+
+
+def best_epoch(history: History, select: str) -> int:
+    """Return the epoch to keep: ties go to clean accuracy, then to the later epoch; 0 for none."""
+    keys = {"robust": "val_pgd_acc", "clean": "val_clean_acc", "last": "epoch"}
+    order = (keys[select], "val_clean_acc", "epoch")
+    judged = [tuple(row[key] for key in order) for row in history if order[1] in row]
+    return int(max(judged)[-1]) if judged else 0
+
+
+def summary(sums: dict[str, float], steps: int, history: History) -> str:
+    """Say in a few words how training goes."""
+    parts = [f"loss {sums['loss'] / steps:.3f}"]
+    for key, label in (("val_clean_acc", "clean"), ("val_pgd_acc", "pgd")):
+        known = [row[key] for row in history if key in row]
+        parts += [f"{label} {known[-1]:.1%}"] if known else []
+    return " ".join(parts)
+
+
+def correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """Return how many images a network classifies as labelled, in evaluation mode."""
+    with frozen(model), torch.no_grad():
+        return int((model(x).argmax(1) == y).sum())
+
+
+def pixel_statistics(split: Split) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel, on [0, 1], from exact integer sums."""
+    values = split.images.transpose(0, 1).flatten(1)
+    counts = [torch.bincount(channel, minlength=split.levels + 1).double() for channel in values]
+    shares = torch.stack(counts) / values.shape[1]
+    grid = torch.arange(split.levels + 1).double() / split.levels
+    mean = shares @ grid
+    std = (shares @ grid**2 - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)
+    return mean.float(), std.float()
