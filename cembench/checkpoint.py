@@ -101,8 +101,11 @@ def read_passport(path: Path) -> Passport:
     Raises:
         CembenchError: for a missing, damaged, foreign or pickled file, or another format version.
     """
-    with path.open("rb") as file:
-        opening = file.read(4)
+    try:
+        with path.open("rb") as binary:
+            opening = binary.read(4)
+    except OSError as error:
+        raise CembenchError(f"cannot read {path}: {error.strerror}") from error
     if opening[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise CembenchError(f"{path}: a pickle, which could run code; only safetensors are read")
     try:

@@ -173,6 +173,61 @@ def run(suite: Path, out: Path, device: str) -> None:
 
 
 @main.command(cls=Command)
+@click.argument("checkpoint", type=FILE)
+@click.option("--sampler", default="rcs", show_default=True, help="ta, cs, rcs, sgld, pgd, ….")
+@click.option("-n", "count", default=80, show_default=True, type=click.IntRange(1))
+@click.option("--class", "label", help="Name of the one class to draw.")
+@click.option("--seeds", type=click.Choice(["gaussian", "noise", "data", "buffer"]))
+@click.option("--steps", type=click.IntRange(1))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the sampler.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--out", type=FILE, default="grid.png", show_default=True, help="The picture.")
+@click.option("--save-tensors", type=FILE, help="Keep images, starts and labels as safetensors.")
+@DEVICE
+def sample(
+    checkpoint: Path,
+    sampler: str,
+    count: int,
+    label: str | None,
+    seeds: str | None,
+    steps: int | None,
+    overrides: tuple[str, ...],
+    seed: int,
+    out: Path,
+    save_tensors: Path | None,
+    device: str,
+) -> None:
+    """Draw samples from a checkpoint into a picture; print how the network itself sees them."""
+    from safetensors.torch import save
+
+    from cembench.checkpoint import checkpoint_file, read_passport
+    from cembench.config import override
+    from cembench.files import write_bytes
+    from cembench.grid import grid
+    from cembench.samplers import samplers
+    from cembench.sampling import draw_samples
+    from cembench.settings import nearest
+
+    given = {"start": seeds, "steps": steps}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    settings = samplers.parse(override({"name": sampler, **chosen}, overrides))
+    classes = read_passport(checkpoint_file(checkpoint)).classes
+    if label is not None and label not in classes:
+        raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
+    index = None if label is None else classes.index(label)
+    drawn, _ = draw_samples(
+        checkpoint, settings, count, label=index, seed=seed, device=pick_device(device)
+    )
+    write_bytes(out, grid(drawn, classes))
+    if save_tensors is not None:
+        kept = {"images": drawn.images, "starts": drawn.starts, "labels": drawn.labels}
+        write_bytes(save_tensors, save(kept))
+    click.echo(
+        json.dumps({"samples": count, "sampler": settings.dump(), **drawn.summary()}, indent=2)
+    )
+
+
+@main.command(cls=Command)
 @click.argument("work", type=click.Choice(["train"]))
 @click.option("--model", default="resnet18", show_default=True, help="Name of the architecture.")
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(2))

@@ -48,7 +48,10 @@ class Trainer:
         model = build_classifier(
             config.model, training.shape, len(training.classes), *self.statistics
         )
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        # Measured on a CPU, ResNet-18: channels last gains 20 % in bf16 and loses 7 % in fp32.
+        fast = config.precision == "bf16" or device.type == "cuda"
+        self.layout = torch.channels_last if fast else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=self.layout)
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, self.steps)
         self.average = build_average(self.model, config.ema)
@@ -110,7 +113,7 @@ class Trainer:
         config, data = self.config, self.data
         self.model.train()
         images = augment(data.images[rows], config.data.crop, config.data.flip, generator)
-        x = (images.float() / data.levels).contiguous(memory_format=torch.channels_last)
+        x = (images.float() / data.levels).contiguous(memory_format=self.layout)
         threat = config.method.threat_at(config.threat, self.epoch + step / self.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             scene = Scene(threat, generator, self.seeds, self.buffer)

@@ -95,9 +95,8 @@ def _chunk(
         columns |= (result := _attack(attack, target, x, y, correct, bar))
         seconds[attack.title] = time.monotonic() - begun
         broken = int(torch.as_tensor(result[f"{attack.title}_broken"]).sum())
-        bar.report(
-            f"images {int(rows[0])}…{int(rows[-1])}: {attack.title} breaks {broken} of {len(x)}"
-        )
+        chunk = f"test images {int(rows[0])}…{int(rows[-1])}"
+        bar.report(f"{chunk}: {attack.title} breaks {broken} of {len(x)}")
     return pd.DataFrame({key: _array(value) for key, value in columns.items()}), seconds
 
 
