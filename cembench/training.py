@@ -8,6 +8,7 @@ import torch
 
 from cembench.config import Experiment
 from cembench.errors import CembenchError
+from cembench.guard import isolated_rng
 from cembench.progress import Bar
 from cembench.runs import RunFolder
 from cembench.trainer import Diverged, Trainer
@@ -39,7 +40,8 @@ def train(
         if (passport := run.finished()) is not None:
             run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
             return run.model
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    with deterministic, isolated_rng(config.seed):
         _train(config, run, torch.device(device))
     return run.model
 

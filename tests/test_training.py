@@ -120,6 +120,12 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path, tr
     assert not same(weights(other), weights(again))
 
 
+def test_the_global_generator_is_left_as_found(tmp_path):
+    before = torch.get_rng_state().clone()
+    train(experiment(epochs=1), tmp_path / "run")
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_training_learns_and_the_history_tells(trained):
     history = pd.read_csv(trained / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
