@@ -48,8 +48,10 @@ class Trainer:
         model = build_classifier(
             config.model, training.shape, len(training.classes), *self.statistics
         )
-        # Measured on a CPU, ResNet-18: channels last gains 20 % in bf16 and loses 7 % in fp32.
-        fast = config.precision == "bf16" or device.type == "cuda"
+        # Measured on a CPU, ResNet-18, 32×32 pixels: channels last gains 20 % in bf16, and in fp32
+        # 5 % in batches of 32 but loses 7 % in batches of 16.
+        large = self.batch >= 32 and training.shape[1] >= 32
+        fast = large or config.precision == "bf16" or device.type == "cuda"
         self.layout = torch.channels_last if fast else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
         self.optimizer = build_optimizer(config.optimizer, self.model)
