@@ -54,9 +54,10 @@ class L2:
 
     def uniform(self, centre: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a direction, and a radius that makes the volume uniform."""
-        options = {"generator": generator, "device": centre.device}
-        delta = unit(torch.randn(centre.shape, **options))  # type: ignore[call-overload]
-        radius = torch.rand(len(centre), **options) ** (1 / centre[0].numel())  # type: ignore[call-overload]
+        device = centre.device
+        delta = unit(torch.randn(centre.shape, generator=generator, device=device))
+        share = torch.rand(len(centre), generator=generator, device=device)
+        radius = share ** (1 / centre[0].numel())
         return (centre + self.eps * _rows(radius, delta) * delta).clamp(0, 1)
 
     def size(self, delta: Tensor) -> Tensor:

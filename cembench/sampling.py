@@ -83,7 +83,8 @@ def draw_samples(
         y = torch.full_like(y, label)
     generator = generator_of(derive(seed, "samples"), device)
     start = sampler.start if isinstance(sampler, EnergySampler) else "data"
-    data = passport.data.load("train").to(torch.device(device)) if _needs_data(start) else None
+    wanted = start in ("gaussian", "data")
+    data = passport.data.load("train").to(torch.device(device)) if wanted else None
     if data is not None:
         passport.check(data)
     scene = Scene(
@@ -118,10 +119,6 @@ def _draw(
 def _finite(step: int, rows: Tensor, x: Tensor, out: Tensor) -> None:
     if not bool(x.isfinite().all() & out.isfinite().all()):
         raise CembenchError(f"chains left the finite numbers at step {step}; lower step_size")
-
-
-def _needs_data(start: str) -> bool:
-    return start in ("gaussian", "data")
 
 
 def _images(

@@ -57,11 +57,12 @@ class ReplayBuffer:
 
     def draw(self, y: Tensor, renewed: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return starts for labels y (N), N×C×H×W, and their places."""
-        options = {"generator": generator, "device": y.device}
-        places = y * self.places + torch.randint(self.places, y.shape, **options)  # type: ignore[call-overload]
+        device = y.device
+        drawn = torch.randint(self.places, y.shape, generator=generator, device=device)
+        places = y * self.places + drawn
         starts = self.images[places]
-        fresh = torch.rand(len(y), **options) < renewed  # type: ignore[call-overload]
-        noise = torch.rand(starts.shape, **options)  # type: ignore[call-overload]
+        fresh = torch.rand(len(y), generator=generator, device=device) < renewed
+        noise = torch.rand(starts.shape, generator=generator, device=device)
         return torch.where(fresh.reshape(-1, 1, 1, 1), noise, starts), places
 
     def put_back(self, places: Tensor, samples: Tensor) -> None:
