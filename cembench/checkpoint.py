@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from cembench import __version__
+from cembench.config import Validation
 from cembench.data import DataSettings, datasets
-from cembench.data.split import Split
+from cembench.data.split import Split, hold_out
 from cembench.errors import CembenchError, ConfigError
 from cembench.files import read_bytes, write_bytes
 from cembench.models import ModelSettings, models
@@ -65,6 +66,15 @@ class Passport(Settings):
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         shape = (channels, height, width)
         return build_classifier(self.model, shape, len(self.classes), mean, std)
+
+    def training_split(self) -> tuple[Split, Split]:
+        """Return the images that training used, and those that it held out for validation.
+
+        Raises:
+            CembenchError: when the data cannot be read.
+        """
+        held = self.config.get("validation", {}).get("fraction", Validation().fraction)
+        return hold_out(self.data.load("train"), held)
 
     def check(self, split: Split) -> None:
         """Refuse data that the network was not made for.

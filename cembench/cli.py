@@ -106,6 +106,8 @@ def train(
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the protocol.")
 @click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 @click.option("--data-root", help="Where the data lies now.")
+@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@click.option("--save-samples", is_flag=True, help="Keep all samples beside the pictures of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
 @DEVICE
 def evaluate(
@@ -114,10 +116,12 @@ def evaluate(
     overrides: tuple[str, ...],
     limit: int | None,
     data_root: str | None,
+    inception_weights: Path | None,
+    save_samples: bool,
     as_json: bool,
     device: str,
 ) -> None:
-    """Attack checkpoints (files or run folders), print a table and leave a record beside each."""
+    """Attack checkpoints (files or run folders) and sample from them; leave a record beside each."""
     from cembench.evaluation.evaluate import evaluate as run
     from cembench.evaluation.protocol import load_protocol
     from cembench.leaderboard import rank
@@ -126,7 +130,14 @@ def evaluate(
     records, failed = [], []
     for path in checkpoints:
         try:
-            record, place = run(path, settings, device=pick_device(device), data_root=data_root)
+            record, place = run(
+                path,
+                settings,
+                device=pick_device(device),
+                data_root=data_root,
+                inception_weights=inception_weights,
+                save_samples=save_samples,
+            )
         except CembenchError as error:
             failed.append(error)
             continue

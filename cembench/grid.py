@@ -1,4 +1,4 @@
-"""A labelled picture of samples beside the starts of their chains."""
+"""A labelled picture: a row a class, one panel of images beside another."""
 
 from __future__ import annotations
 
@@ -8,46 +8,59 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cembench.sampling import Samples
-
-CELL, GAP, MARGIN = 32, 2, 80
+CELL, GAP, MARGIN, TOP = 32, 2, 80, 16
 
 
-def grid(samples: Samples, classes: list[str], columns: int = 8) -> bytes:
-    """Return a PNG: a row a class, starts on the left, samples on the right.
+def grid(
+    panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8, note: str = ""
+) -> bytes:
+    """Return a PNG with panels of the same N images side by side: starts beside samples, say.
 
-    The first samples of each class are shown, none is chosen. Values are cut to [0, 1].
+    The first images of each class are shown, none is chosen. Values are cut to [0, 1].
+
+    Args:
+        panels: N×C×H×W by title; floats in [0, 1] or bytes.
+        y: the class of each image, N.
+        classes: their names.
+        columns: images of a class at most.
+        note: a line below.
     """
-    labels = samples.labels.unique().tolist()
-    panels = [
-        _panel(part, samples.labels, labels, columns) for part in (samples.starts, samples.images)
-    ]
-    width, height = panels[0].size
-    page = Image.new("RGB", (MARGIN + 2 * width + 8 * GAP, height + 16), "white")
-    pen = ImageDraw.Draw(page)
-    for title, panel, left in zip(
-        ("starts", "samples"), panels, (MARGIN, MARGIN + width + 8 * GAP), strict=True
-    ):
-        pen.text((left, 2), title, fill="black")
-        page.paste(panel, (left, 16))
-    for row, label in enumerate(labels):
-        pen.text((4, 16 + row * (CELL + GAP) + CELL // 3), classes[label][:12], fill="black")
     stream = io.BytesIO()
-    page.save(stream, "png")
+    page(panels, y, classes, columns, note).save(stream, "png")
     return stream.getvalue()
 
 
+def page(
+    panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8, note: str = ""
+) -> Image.Image:
+    """Return the picture of `grid`."""
+    labels = y.unique().tolist()
+    drawn = [_panel(images, y, labels, columns) for images in panels.values()]
+    width, height = drawn[0].size
+    step = width + 8 * GAP
+    bottom = TOP if note else 0
+    sheet = Image.new("RGB", (MARGIN + len(drawn) * step, height + TOP + bottom), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (title, panel) in enumerate(zip(panels, drawn, strict=True)):
+        pen.text((MARGIN + number * step, 2), title[: max(8, width // 6)], fill="black")
+        sheet.paste(panel, (MARGIN + number * step, TOP))
+    for row, label in enumerate(labels):
+        pen.text((4, TOP + row * (CELL + GAP) + CELL // 3), classes[label][:12], fill="black")
+    pen.text((4, TOP + height + 2), note, fill="black")
+    return sheet
+
+
+def picture(image: Tensor) -> Image.Image:
+    """Return one C×H×W image, one or three channels, scaled to a cell."""
+    values = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).round()
+    array = values.to(torch.uint8).cpu().permute(1, 2, 0).squeeze(2).numpy()
+    return Image.fromarray(array).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
+
+
 def _panel(images: Tensor, y: Tensor, labels: list[int], columns: int) -> Image.Image:
-    most = max(int((y == label).sum()) for label in labels)
-    columns = min(columns, most)
-    page = Image.new("RGB", (columns * (CELL + GAP), len(labels) * (CELL + GAP)), "white")
+    columns = min(columns, max(int((y == label).sum()) for label in labels))
+    panel = Image.new("RGB", (columns * (CELL + GAP), len(labels) * (CELL + GAP)), "white")
     for row, label in enumerate(labels):
         for column, image in enumerate(images[y == label][:columns]):
-            page.paste(_picture(image), (column * (CELL + GAP), row * (CELL + GAP)))
-    return page
-
-
-def _picture(image: Tensor) -> Image.Image:
-    values = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(2)
-    picture = Image.fromarray(values.numpy()).convert("RGB")
-    return picture.resize((CELL, CELL), Image.Resampling.NEAREST)
+            panel.paste(picture(image), (column * (CELL + GAP), row * (CELL + GAP)))
+    return panel

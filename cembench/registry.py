@@ -73,6 +73,22 @@ class Registry(Generic[T]):
         rest = {key: inner for key, inner in value.items() if key != "name"}
         return self.find(value["name"]).parse(rest)
 
+    def parse_all(self, values: Any, place: str) -> Any:
+        """Parse each entry of a list, and return anything but a list as it is.
+
+        Raises:
+            ConfigError: with `place` and the number of the wrong entry.
+        """
+        if not isinstance(values, list):
+            return values
+        parsed = []
+        for number, value in enumerate(values):
+            try:
+                parsed.append(self.parse(value))
+            except ConfigError as error:
+                raise error.within(place, str(number)) from None
+        return parsed
+
     def field(self, default: str | None = None) -> BeforeValidator:
         """Return the pydantic annotation of a field that holds one of these.
 

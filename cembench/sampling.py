@@ -1,9 +1,10 @@
-"""Drawing samples from any checkpoint: class-balanced, never filtered."""
+"""Drawing samples from any checkpoint: class-balanced, never filtered, chunk by chunk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,16 +13,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cembench import energy
-from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint
+from cembench.ascent import Visit
+from cembench.checkpoint import Passport
+from cembench.data.fit import fitted
 from cembench.data.split import Split
 from cembench.errors import CembenchError
-from cembench.guard import derive, exact, frozen, generator_of
-from cembench.progress import Bar
+from cembench.guard import derive, generator_of
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
 
-BATCH = 256
+CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Samples:
     """What was drawn.
 
     Attributes:
-        images: N×C×H×W, on the CPU, in the order of the labels.
+        images: N×C×H×W.
         starts: where their chains began.
         labels: the classes asked for, N.
         logits: the network's own, for images and for starts, N×K each.
@@ -51,96 +53,142 @@ class Samples:
             "lse": float(after.mean()),
         }
 
+    def cpu(self) -> Samples:
+        """Return the same on the CPU."""
+        return Samples(*(part.cpu() for part in vars(self).values()))
 
-def draw_samples(
-    checkpoint: Path,
+    @staticmethod
+    def joined(parts: list[Samples]) -> Samples:
+        """Return several as one."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return Samples(*(torch.cat(column) for column in columns))
+
+
+class Origins:
+    """Everything that chains of a checkpoint can start from, read when it is first asked for.
+
+    Gaussian seeds are fitted on the images that training used: not on those held out.
+    """
+
+    def __init__(self, folder: Path, passport: Passport, device: torch.device) -> None:
+        self.folder = folder
+        self.passport = passport
+        self.device = device
+
+    @cached_property
+    def data(self) -> Split:
+        """The training images."""
+        split = self.passport.training_split()[0]
+        self.passport.check(split)
+        return split.to(self.device)
+
+    @cached_property
+    def seeds(self) -> GaussianSeeds:
+        """The Gaussians of the training images."""
+        return GaussianSeeds(self.data)
+
+    @cached_property
+    def buffer(self) -> ReplayBuffer:
+        """The replay buffer that training left.
+
+        Raises:
+            CembenchError: when there is none, or it is not this network's.
+        """
+        path = self.folder / "buffer.safetensors"
+        try:
+            images = load_file(path)["images"].to(self.device)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise CembenchError(
+                f"{path}: no replay buffer; start from gaussian or noise"
+            ) from error
+        classes = len(self.passport.classes)
+        if list(images.shape[1:]) != self.passport.shape or len(images) % classes:
+            raise CembenchError(f"{path}: a replay buffer of another network")
+        return ReplayBuffer.of(images, classes)
+
+    def scene(self, sampler: Sampler, generator: torch.Generator) -> Scene:
+        """Return what a sampler needs, and nothing that it does not."""
+        start = sampler.begins
+        outside = getattr(sampler, "outside", None) if start == "outside" else None
+        return Scene(
+            self.passport.threat,
+            generator,
+            seeds=self.seeds if start == "gaussian" else None,
+            buffer=self.buffer if start == "buffer" else None,
+            outside=None if outside is None else self._outside(outside),
+        )
+
+    def images(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a random training image of each label."""
+        scores = torch.rand(len(y), len(self.data), generator=generator, device=y.device)
+        scores[y[:, None] != self.data.labels] = -1
+        return self.data.pixels(scores.argmax(1))
+
+    def blank(self, count: int) -> Tensor:
+        """Return black images, for samplers that look at their shape alone."""
+        return torch.zeros(count, *self.passport.shape, device=self.device)
+
+    def _outside(self, settings: object) -> Split:
+        from cembench.data import DataSettings
+
+        assert isinstance(settings, DataSettings)
+        return fitted(settings.load("train"), self.passport.shape).to(self.device)
+
+
+def chunks(count: int, classes: int, size: int = CHUNK) -> Iterator[Tensor]:
+    """Return labels in chunks, all classes in turn, so that every count is balanced."""
+    for start in range(0, count, size):
+        yield torch.arange(start, min(start + size, count)) % classes
+
+
+def draw(
+    model: nn.Module,
     sampler: Sampler,
-    count: int,
-    *,
-    label: int | None = None,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> tuple[Samples, Passport]:
-    """Draw samples of all classes in turn, or of one.
+    y: Tensor,
+    origins: Origins,
+    seed: int,
+    visit: Visit | None = None,
+) -> Samples:
+    """Draw one chunk of samples.
+
+    Starts depend on the seed and the kind of start alone, so samplers that start alike start from
+    the same images.
 
     Args:
-        checkpoint: a `model.safetensors`, or the run folder that holds one.
-        sampler: what to climb, from where, and how.
-        count: the number of samples.
-        label: the one class to draw, if not all.
-        seed: decides starts and noise.
-        device: where to compute.
+        model: a frozen network in evaluation mode.
+        sampler: what to climb, and how.
+        y: the classes to draw, N, on the device of the network.
+        origins: what chains can start from.
+        seed: decides starts and noise; each chunk wants its own.
+        visit: looks at every iterate of energy samplers, as in `ascend`.
 
     Raises:
         CembenchError: when the sampler needs data or a buffer that is not there, or leaves the
             finite numbers.
     """
-    file = checkpoint_file(checkpoint)
-    model, passport = load_checkpoint(file, device)
-    classes = len(passport.classes)
-    y = (torch.arange(count, device=device) % classes).sort().values
-    if label is not None:
-        y = torch.full_like(y, label)
-    generator = generator_of(derive(seed, "samples"), device)
-    start = sampler.start if isinstance(sampler, EnergySampler) else "data"
-    wanted = start in ("gaussian", "data")
-    data = passport.data.load("train").to(torch.device(device)) if wanted else None
-    if data is not None:
-        passport.check(data)
-    scene = Scene(
-        passport.threat,
-        generator,
-        seeds=None if data is None else GaussianSeeds(data),
-        buffer=_buffer(file, passport, generator) if start == "buffer" else None,
-    )
-    parts = []
-    with Bar(f"{sampler.name} {passport.data.title}", count) as bar, frozen(model), exact():
-        for batch in y.split(BATCH):
-            x = _images(data, batch, passport, generator)
-            parts.append([part.cpu() for part in _draw(model, sampler, x, batch, scene)])
-            bar.advance(len(batch))
-    images, starts, logits, start_logits = (torch.cat(p) for p in zip(*parts, strict=True))
-    return Samples(images, starts, y.cpu(), logits, start_logits), passport
-
-
-def _draw(
-    model: nn.Module, sampler: Sampler, x: Tensor, y: Tensor, scene: Scene
-) -> Iterator[Tensor]:
+    generator = generator_of(derive(seed, "starts", sampler.begins), y.device)
+    scene = origins.scene(sampler, generator)
+    data = sampler.begins == "data"
+    x = origins.images(y, generator) if data else origins.blank(len(y))
+    noisy = replace(scene, generator=generator_of(derive(seed, "noise"), y.device))
     if isinstance(sampler, EnergySampler):
         start, _ = sampler.begin(x, y, scene)
-        images = sampler.climb(model, start, y, scene, visit=_finite)
+        images = sampler.climb(model, start, y, noisy, visit=_finite(sampler, start, visit))
     else:
-        start, images = x, sampler.draw(model, x, y, scene)
-    yield from (images, start)
+        start, images = x, sampler.draw(model, x, y, noisy)
     with torch.no_grad():
-        yield from (model(images).float(), model(start).float())
+        return Samples(images, start, y, model(images).float(), model(start).float())
 
 
-def _finite(step: int, rows: Tensor, x: Tensor, out: Tensor) -> None:
-    if not bool(x.isfinite().all() & out.isfinite().all()):
-        raise CembenchError(f"chains left the finite numbers at step {step}; lower step_size")
+def _finite(sampler: EnergySampler, start: Tensor, visit: Visit | None) -> Visit:
+    """Return a hook that stops a chain at the step at which it leaves the finite numbers."""
 
+    def check(step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
+        if not bool(x.isfinite().all() & out.isfinite().all()):
+            raise CembenchError(
+                f"sampler {sampler.name}: chains left the finite numbers at step {step}; "
+                f"lower step_size, which is {sampler.alpha(start):g}"
+            )
+        return None if visit is None else visit(step, rows, x, out)
 
-def _images(
-    data: Split | None, y: Tensor, passport: Passport, generator: torch.Generator
-) -> Tensor:
-    """Return a random training image of each label, or blanks where none is needed."""
-    if data is None:
-        return torch.zeros(len(y), *passport.shape, device=y.device)
-    scores = torch.rand(len(y), len(data), generator=generator, device=y.device)
-    scores[y[:, None] != data.labels] = -1
-    return data.pixels(scores.argmax(1))
-
-
-def _buffer(file: Path, passport: Passport, generator: torch.Generator) -> ReplayBuffer:
-    path = file.parent / "buffer.safetensors"
-    try:
-        images = load_file(path)["images"].to(generator.device)
-    except (OSError, KeyError, SafetensorError) as error:
-        raise CembenchError(f"{path}: no replay buffer; start from gaussian or noise") from error
-    classes = len(passport.classes)
-    if list(images.shape[1:]) != passport.shape or len(images) % classes:
-        raise CembenchError(f"{path}: a replay buffer of another network")
-    buffer = ReplayBuffer(classes, tuple(passport.shape), classes, generator)
-    buffer.images, buffer.places = images, len(images) // classes
-    return buffer
+    return check

@@ -19,15 +19,21 @@ import torch
 from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
+from cembench.evaluation.density import summarise
+from cembench.evaluation.features import FeatureReader
+from cembench.evaluation.figures import count
+from cembench.evaluation.generation import measure
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, count, load_record, save_record
+from cembench.evaluation.record import Record, load_record, save_record
 from cembench.evaluation.robustness import attack_split
 from cembench.files import digest, sha256
-from cembench.threat import Threat
+from cembench.guard import exact, frozen
+from cembench.sampling import Origins
 
 IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "environment")
 PACKAGES = ("cembench", "torch", "torchvision", "torchattacks", "pyautoattack", "numpy")
+PACKAGES += ("torch-fidelity", "scikit-learn")
 
 
 def evaluate(
@@ -36,6 +42,8 @@ def evaluate(
     *,
     device: str | torch.device = "cpu",
     data_root: str | None = None,
+    inception_weights: Path | None = None,
+    save_samples: bool = False,
     reuse: bool = False,
 ) -> tuple[Record, Path]:
     """Evaluate a checkpoint and return its record and where it was written.
@@ -47,6 +55,8 @@ def evaluate(
         protocol: what to do.
         device: where to compute.
         data_root: where the data lies, if not where it lay in training.
+        inception_weights: a file of weights for the extractor inception.
+        save_samples: keep all samples, with starts and labels, beside the pictures of them.
         reuse: return the record that is there when checkpoint, protocol, data and software are
             those it was made from.
 
@@ -56,47 +66,79 @@ def evaluate(
     """
     file = checkpoint_file(checkpoint)
     checksum = sha256(file)
-    passport = read_passport(file)
+    passport = _moved(read_passport(file), data_root)
+    device = torch.device(device)
+    reader = None
+    if protocol.samples is not None:
+        reader = FeatureReader(protocol.samples.extractor, device, inception_weights)
+    elif inception_weights is not None:
+        raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
     try:
-        split, rows = subset(_data(passport, data_root).load("test"), protocol.limit)
-        passport.check(split)
+        whole = _images(passport, protocol.split)
+        passport.check(whole)
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
-    threat = protocol.threat.over(passport.threat)
+    split, rows = subset(whole, protocol.limit)
     path = _record_path(file, protocol)
-    record = _blank(file, checksum, passport, protocol, threat, split, torch.device(device))
+    record = _blank(file, checksum, passport, protocol, split, device)
     if reuse and (old := _reusable(path, record)) is not None:
         return old, path
     started = time.monotonic()
     parts = Parts(path.parent, digest([str(getattr(record, key)) for key in IDENTITY]))
-    verdicts = None
     ending: dict[str, Any] = {}
+    table = None
     with collected_warnings("auto-attack") as warnings:
         try:
             model, _ = load_checkpoint(file, device)
             ending["parameters"] = sum(p.numel() for p in model.parameters())
-            verdicts = attack_split(
-                model, split.to(torch.device(device)), rows, protocol, threat, parts
-            )
+            verdicts = attack_split(model, split.to(device), rows, protocol, record.threat, parts)
+            table = verdicts.table
             titles = [attack.title for attack in protocol.attacks]
-            ending["figures"] = count(verdicts.table, titles, verdicts.seconds)
+            ending["figures"] = count(table, titles, verdicts.seconds)
+            with frozen(model), exact():
+                if reader is not None:
+                    origins = Origins(file.parent, passport, device)
+                    ending["generation"], cautions = measure(
+                        model, origins, protocol, whole, reader, parts, _pictures(path)
+                    )
+                    warnings.update(cautions)
+                if protocol.density is not None:
+                    ending["density"] = summarise(table, model, passport.shape, protocol, device)
         except ModelError as error:
             ending["error"] = str(error)
-    ending["warnings"] = [f"{text} ({times} times)" for text, times in warnings.items()]
+            ending.update(figures={}, generation=None, density=None)
+            table = None
+    ending["warnings"] = [_repeated(text, times) for text, times in warnings.items()]
     ending["seconds"] = round(time.monotonic() - started, 3)
     ending["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     record = record.model_copy(update=ending)
-    save_record(path, record, None if verdicts is None else verdicts.table)
+    save_record(path, record, table)
+    if save_samples:
+        parts.move_tensors(_pictures(path))
     parts.clear()
     return record, path
 
 
-def _data(passport: Passport, root: str | None) -> Any:
+def _moved(passport: Passport, root: str | None) -> Passport:
     if root is None:
-        return passport.data
+        return passport
     if "root" not in type(passport.data).model_fields:
         raise CembenchError(f"data set '{passport.data.name}' has no root to replace")
-    return passport.data.model_copy(update={"root": root})
+    data = passport.data.model_copy(update={"root": root})
+    return passport.model_copy(update={"data": data})
+
+
+def _images(passport: Passport, split: str) -> Split:
+    return passport.data.load("test") if split == "test" else passport.training_split()[1]
+
+
+def _pictures(record: Path) -> Path:
+    """Return the folder of samples, and the beginning of the names of pictures beside it."""
+    return record.parent.parent / "samples" / record.stem
+
+
+def _repeated(text: str, times: int) -> str:
+    return text if times == 1 else f"{text} ({times} times)"
 
 
 def _blank(
@@ -104,7 +146,6 @@ def _blank(
     checksum: str,
     passport: Passport,
     protocol: Protocol,
-    threat: Threat,
     split: Split,
     device: torch.device,
 ) -> Record:
@@ -115,9 +156,11 @@ def _blank(
         dataset=passport.data.title,
         model=passport.model.name,
         seed=passport.seed,
-        threat=threat,
+        recipe=_recipe(passport),
+        threat=protocol.threat.over(passport.threat),
         protocol=protocol.dump(),
         protocol_digest=protocol.digest,
+        split=protocol.split,
         data=passport.data.dump(),
         fingerprint=split.fingerprint,
         checkpoint_sha256=checksum,
@@ -128,6 +171,11 @@ def _blank(
         train_seconds=_train_seconds(file.parent / "history.csv"),
         environment=environment(device),
     )
+
+
+def _recipe(passport: Passport) -> str:
+    config = {key: value for key, value in passport.config.items() if key != "seed"}
+    return digest(config) if config else ""
 
 
 def _record_path(file: Path, protocol: Protocol) -> Path:

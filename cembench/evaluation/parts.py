@@ -10,13 +10,16 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from cembench.errors import CembenchError
 from cembench.files import write_bytes
 
 
 class Parts:
-    """A folder of chunk tables, named by the content of what they are a part of.
+    """A folder of chunks, named by the content of what they are a part of.
 
     Chunks are independent, so an evaluation that was killed takes these and computes the rest.
     """
@@ -43,6 +46,28 @@ class Parts:
         stream = io.BytesIO()
         pq.write_table(arrow.replace_schema_metadata(metadata), stream)
         write_bytes(self._path(start), stream.getvalue())
+
+    def tensors(self, name: str) -> dict[str, Tensor] | None:
+        """Return the tensors kept under a name, if they are whole."""
+        try:
+            return load_file(self.folder / f"{name}.safetensors")
+        except (OSError, SafetensorError):
+            return None
+
+    def keep_tensors(self, name: str, values: dict[str, Tensor]) -> None:
+        """Keep tensors under a name."""
+        whole = {key: value.contiguous() for key, value in values.items()}
+        write_bytes(self.folder / f"{name}.safetensors", save(whole))
+
+    def move_tensors(self, folder: Path) -> None:
+        """Move all kept tensors into a folder, which they replace."""
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for file in self.folder.glob("*.safetensors"):
+                shutil.move(file, folder / file.name)
+        except OSError as error:
+            raise CembenchError(f"cannot write {folder}: {error.strerror}") from error
 
     def clear(self) -> None:
         """Remove the folder."""

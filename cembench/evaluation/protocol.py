@@ -5,48 +5,105 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from cembench.config import override
+from cembench.data import DataSettings, datasets
 from cembench.errors import ConfigError
 from cembench.evaluation.attacks import Attack, attacks
+from cembench.evaluation.extractors import Extractor, extractors
 from cembench.files import digest, read_yaml
+from cembench.samplers import Sampler, samplers
 from cembench.settings import Count, Settings, nearest
 from cembench.threat import ThreatChange
 
 
-class Protocol(Settings):
-    """What is done to the test split.
+class SamplePlan(Settings):
+    """What a protocol says of samples.
 
     Attributes:
+        samplers: what is drawn; the first one leads the ranking. One setting serves all rows.
+        count: samples of each, and reference images; as many as the reference has unless given.
+        extractor: whose features are compared.
+        reference: the real images: those that are attacked (`test`), or `train` as in papers.
+        batch_size: samples drawn together. The randomness depends on it.
+    """
+
+    samplers: Annotated[list[SerializeAsAny[Sampler]], Field(min_length=1)]
+    count: Annotated[int, Field(ge=20)] | None = None
+    extractor: Annotated[SerializeAsAny[Extractor], extractors.field("lite0")] = Field(
+        default_factory=lambda: extractors.parse("lite0")
+    )
+    reference: Literal["test", "train"] = "test"
+    batch_size: Count = 256
+
+    @field_validator("samplers", mode="before")
+    @classmethod
+    def _parse(cls, values: Any) -> Any:
+        return samplers.parse_all(values, "samplers")
+
+    @field_validator("samplers")
+    @classmethod
+    def _distinct(cls, values: list[Sampler]) -> list[Sampler]:
+        titles = [sampler.title for sampler in values]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"two samplers are '{title}'; give each a label of its own")
+        return values
+
+
+class DensityPlan(Settings):
+    """What a protocol says of densities.
+
+    Attributes:
+        steps: gradients of PGD and of TA in the ball of the threat model, 2.5 ε / steps each.
+        bins: of the calibration table.
+        outside: what test images are told from: `noise`, or data sets.
+    """
+
+    steps: Count = 10
+    bins: Count = 15
+    outside: list[Literal["noise"] | SerializeAsAny[DataSettings]] = ["noise"]
+
+    @field_validator("outside", mode="before")
+    @classmethod
+    def _parse(cls, values: Any) -> Any:
+        rest = [value for value in values if value != "noise"] if isinstance(values, list) else []
+        parsed = iter(datasets.parse_all(rest, "outside"))
+        known = isinstance(values, list)
+        return [v if v == "noise" else next(parsed) for v in values] if known else values
+
+
+class Protocol(Settings):
+    """What is measured, and on which images.
+
+    Attributes:
+        split: `test`, or `validation`: the images that training held out, to tune on.
         threat: what differs from the checkpoint's own threat model.
-        limit: number of test images, a fixed random choice; all of them unless given.
+        limit: number of attacked images, a fixed random choice; all of them unless given.
         batch_size: images attacked together. Verdicts depend on it, so it is part of the protocol.
         attacks: what is run, each on every image that is classified correctly.
+        samples: what is drawn from the network and compared with real images.
+        density: calibration, energies and out-of-distribution scores.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str = ""
+    split: Literal["test", "validation"] = "test"
     threat: ThreatChange = ThreatChange()
     limit: Count | None = None
     batch_size: Count = 256
     seed: Annotated[int, Field(ge=0)] = 0
-    attacks: list[SerializeAsAny[Attack]]
+    attacks: list[SerializeAsAny[Attack]] = []
+    samples: SamplePlan | None = None
+    density: DensityPlan | None = None
 
     @field_validator("attacks", mode="before")
     @classmethod
     def _parse(cls, values: Any) -> Any:
-        if not isinstance(values, list):
-            return values
-        parsed = []
-        for place, value in enumerate(values):
-            try:
-                parsed.append(attacks.parse(value))
-            except ConfigError as error:
-                raise error.within("attacks", str(place)) from None
-        return parsed
+        return attacks.parse_all(values, "attacks")
 
     @field_validator("attacks")
     @classmethod
@@ -57,6 +114,12 @@ class Protocol(Settings):
             if titles.count(title) > 1 or title in reserved:
                 raise ValueError(f"the label '{title}' is taken; give each attack its own")
         return values
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not (self.attacks or self.samples or self.density):
+            raise ValueError("nothing to measure: give attacks, samples or density")
+        return self
 
     @property
     def digest(self) -> str:

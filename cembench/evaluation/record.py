@@ -4,50 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cembench.errors import CembenchError, ConfigError
+from cembench.evaluation.figures import Density, Figure, Generation
 from cembench.files import read_bytes, write_bytes, write_text
 from cembench.settings import Settings
 from cembench.threat import Threat
 
-FORMAT = 1
-
-
-class Figure(Settings):
-    """An accuracy as a count.
-
-    Attributes:
-        correct: images classified as labelled, under attack where there is one.
-        images: images in all.
-        correct_8bit: the same with all images rounded to 8 bits.
-        low: lower end of the 95 % Wilson interval of the accuracy.
-        high: its upper end.
-        won: for an attack, the images that each of its stages broke.
-        seconds: wall time of the attack.
-    """
-
-    correct: int
-    correct_8bit: int
-    images: int
-    low: float
-    high: float
-    won: dict[str, int] = {}
-    seconds: float = 0.0
-
-    @property
-    def accuracy(self) -> float:
-        """The share of correct images."""
-        return self.correct / self.images
-
-    @property
-    def accuracy_8bit(self) -> float:
-        """The same for 8-bit images."""
-        return self.correct_8bit / self.images
+FORMAT = 2
 
 
 class Record(Settings):
@@ -61,13 +29,17 @@ class Record(Settings):
         threat: the threat model of the attacks.
         protocol: the resolved protocol.
         protocol_digest: identifies everything in it that decides verdicts.
+        split: `test` or `validation`.
         data: the resolved data set, and `fingerprint`, the SHA-256 of the attacked images.
         checkpoint_sha256: SHA-256 of the file that was read.
         parameters: number of trained parameters.
         gradients: gradient evaluations of training, images times steps.
         divergences: times that training was rolled back.
         train_seconds: wall time of training as its history tells, if there is one.
+        recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
         figures: by name: `clean`, each attack's label, `worst_case`; empty after an error.
+        generation: what its samples score, if the protocol has any.
+        density: calibration, energies and out-of-distribution scores, if the protocol wants them.
         error: why there are no figures.
         warnings: what attacks warned of.
         environment: versions, device and threads.
@@ -81,11 +53,13 @@ class Record(Settings):
     dataset: str
     model: str
     seed: int
+    recipe: str = ""
     epoch: int = 0
     finished: bool = True
     threat: Threat
     protocol: dict[str, Any]
     protocol_digest: str
+    split: str = "test"
     data: dict[str, Any]
     fingerprint: str
     checkpoint_sha256: str
@@ -94,50 +68,13 @@ class Record(Settings):
     divergences: int = 0
     train_seconds: float | None = None
     figures: dict[str, Figure] = {}
+    generation: Generation | None = None
+    density: Density | None = None
     error: str | None = None
     warnings: list[str] = []
     environment: dict[str, Any] = {}
     seconds: float = 0.0
     created: str = ""
-
-
-def wilson(correct: int, images: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a proportion (Wilson 1927)."""
-    share, shrink = correct / images, 1 + z * z / images
-    middle = (share + z * z / (2 * images)) / shrink
-    half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images)) / shrink
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def count(table: pd.DataFrame, attacks: list[str], seconds: dict[str, float]) -> dict[str, Figure]:
-    """Count every figure from a table of verdicts: a row an image."""
-    right = table["clean_pred"] == table["label"]
-    right_8bit = right & (table["clean_8bit_pred"] == table["label"])
-    figures = {"clean": _figure(right, right_8bit)}
-    worst, worst_8bit = right, right_8bit
-    for attack in attacks:
-        standing = right & ~table[f"{attack}_broken"]
-        standing_8bit = right_8bit & ~table[f"{attack}_broken_8bit"]
-        won = table.loc[table[f"{attack}_broken"], f"{attack}_by"].value_counts()
-        figures[attack] = _figure(standing, standing_8bit).model_copy(
-            update={
-                "won": {str(stage): int(number) for stage, number in won.items()},
-                "seconds": round(seconds.get(attack, 0.0), 3),
-            }
-        )
-        worst, worst_8bit = worst & standing, worst_8bit & standing_8bit
-    return {**figures, "worst_case": _figure(worst, worst_8bit)}
-
-
-def _figure(correct: pd.Series, correct_8bit: pd.Series) -> Figure:
-    low, high = wilson(int(correct.sum()), len(correct))
-    return Figure(
-        correct=int(correct.sum()),
-        correct_8bit=int(correct_8bit.sum()),
-        images=len(correct),
-        low=low,
-        high=high,
-    )
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> None:

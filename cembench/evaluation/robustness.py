@@ -13,10 +13,11 @@ from cembench.ascent import ball_of, to_bytes
 from cembench.data.split import Split
 from cembench.errors import CembenchError
 from cembench.evaluation.attacks import Attack, Propose, Target
+from cembench.evaluation.density import look
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.verify import Verdict, Watched, verify
-from cembench.guard import exact, frozen, isolated_rng
+from cembench.guard import derive, exact, frozen, isolated_rng
 from cembench.progress import Bar
 from cembench.threat import Threat
 
@@ -30,7 +31,8 @@ class Verdicts:
     Attributes:
         table: `index, label, clean_pred, clean_8bit_pred`, and for each attack
             `X_broken, X_broken_8bit` (booleans), `X_by` (the stage that won, else empty) and
-            `X_norm` (of the winning perturbation, else NaN).
+            `X_norm` (of the winning perturbation, else NaN); with a density plan also what
+            `density.look` returns.
         seconds: wall time of each attack.
     """
 
@@ -65,7 +67,7 @@ def attack_split(
         CembenchError: when an attack cannot be run.
     """
     tables, seconds = [], dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
-    work = len(split) * len(protocol.attacks)
+    work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
         watched = Watched(model, len(split.classes)).eval()
         for start in range(0, len(split), protocol.batch_size):
@@ -88,6 +90,10 @@ def _chunk(
     x, y = split.pixels(), split.labels
     target = Target(watched, threat, len(split.classes), protocol.seed)
     columns = _clean(watched, x, y, rows, threat)
+    if protocol.density is not None:
+        seed = derive(protocol.seed, "density", int(rows[0]))
+        columns |= look(watched, x, y, threat, protocol.density, seed)
+        watched.require_finite("in the ball")
     correct = torch.as_tensor(columns["clean_pred"]) == y
     seconds = {}
     for attack in protocol.attacks:

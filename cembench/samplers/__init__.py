@@ -7,8 +7,11 @@ names, and PGD's `search` is the attack of an evaluation.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from cembench.registry import Registry
 from cembench.settings import Choice, Count
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from cembench.data.split import Split
     from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
 
 
@@ -30,25 +34,41 @@ class Scene:
         generator: a source of randomness on the images' device.
         seeds: class-conditional Gaussians, for samplers that start from them.
         buffer: a replay buffer, for samplers that start from it.
+        outside: images of another data set, for samplers that start from them.
+        history: what training has logged so far, a row an epoch.
     """
 
     threat: Threat
     generator: torch.Generator
     seeds: GaussianSeeds | None = None
     buffer: ReplayBuffer | None = None
+    outside: Split | None = None
+    history: Sequence[Mapping[str, float]] = ()
 
 
 class Sampler(Choice):
     """Makes negatives from a model.
 
     Attributes:
+        label: its name in tables; the name of the sampler unless given.
         steps: gradients an image.
         mode: the mode of the model while it is climbed. `train` uses batch statistics in batch
             norm; the running statistics stay as they were either way.
     """
 
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$")] | None = None
     steps: Count = 10
     mode: Literal["eval", "train"] = "eval"
+
+    @property
+    def begins(self) -> str:
+        """Where chains start: `data`, unless the sampler has a choice."""
+        return "data"
+
+    @property
+    def title(self) -> str:
+        """Name and start, under which samples are ranked."""
+        return f"{self.label or self.name}-{self.begins}"
 
     @property
     def paired(self) -> bool:

@@ -6,19 +6,22 @@ Source: CEM (arXiv 2203.13455); SGLD with a replay buffer is JEM's (arXiv 1912.0
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from cembench import potentials
 from cembench.ascent import L2, Ball, Linf, Visit, ascend
+from cembench.data import DataSettings, datasets
 from cembench.errors import CembenchError
 from cembench.guard import frozen
 from cembench.potentials import Potential
 from cembench.samplers import Sampler, Scene
 from cembench.settings import Count, NonNegative, Positive
+
+Start = Literal["gaussian", "noise", "data", "buffer", "outside"]
 
 
 class EnergySampler(Sampler):
@@ -31,7 +34,8 @@ class EnergySampler(Sampler):
         noise: σ of the noise in each step; √(2α), Langevin's, for raw directions unless given, and
             none for the others.
         start: class-conditional Gaussians fitted on training images, uniform `noise`, the `data`
-            themselves, or the replay `buffer`.
+            themselves, the replay `buffer`, or images from `outside`.
+        outside: the other data set that `outside` starts come from.
         eps: radius of a ball around the start; none unless given.
         norm: the norm of that ball.
         box: whether samples are kept in [0, 1].
@@ -43,7 +47,8 @@ class EnergySampler(Sampler):
     step_size: Positive | None = None
     direction: Literal["l2", "raw", "sign"] = "l2"
     noise: NonNegative | None = None
-    start: Literal["gaussian", "noise", "data", "buffer"] = "gaussian"
+    start: Start = "gaussian"
+    outside: Annotated[SerializeAsAny[DataSettings], datasets.field()] | None = None
     eps: NonNegative | None = None
     norm: Literal["linf", "l2"] = "l2"
     box: bool = True
@@ -51,6 +56,17 @@ class EnergySampler(Sampler):
     renewed: Annotated[float, Field(ge=0, le=1)] = 0.05
 
     potential: ClassVar[Potential]
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.start == "outside" and self.outside is None:
+            raise ValueError("start: outside needs a data set in outside")
+        return self
+
+    @property
+    def begins(self) -> str:
+        """The kind of start."""
+        return self.start
 
     @property
     def places(self) -> int:
@@ -79,13 +95,22 @@ class EnergySampler(Sampler):
             return scene.seeds.draw(y, scene.generator), None
         if self.start == "buffer" and scene.buffer is not None:
             return scene.buffer.draw(y, self.renewed, scene.generator)
+        if self.start == "outside" and scene.outside is not None:
+            shape, device = (len(scene.outside), y.shape), x.device
+            return scene.outside.pixels(
+                torch.randint(*shape, generator=scene.generator, device=device)
+            ), None
         raise CembenchError(f"{self.name} starts from '{self.start}', and there is none here")
+
+    def alpha(self, start: Tensor) -> float:
+        """Return the step size for images of this shape."""
+        return self.step_size or 0.0125 * math.sqrt(start[0].numel())
 
     def climb(
         self, model: nn.Module, start: Tensor, y: Tensor, scene: Scene, visit: Visit | None = None
     ) -> Tensor:
         """Return where the chains from `start` (N×C×H×W) toward labels y (N) end."""
-        alpha = self.step_size or 0.0125 * math.sqrt(start[0].numel())
+        alpha = self.alpha(start)
         noise = self.noise
         if noise is None:
             noise = math.sqrt(2 * alpha) if self.direction == "raw" else 0.0
@@ -123,7 +148,7 @@ class SGLD(EnergySampler):
     step_size: Positive | None = 0.25
     direction: Literal["l2", "raw", "sign"] = "raw"
     noise: NonNegative | None = 0.005
-    start: Literal["gaussian", "noise", "data", "buffer"] = "buffer"
+    start: Start = "buffer"
     box: bool = False
 
     @property

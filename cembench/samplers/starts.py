@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,13 @@ class ReplayBuffer:
         self.places = max(1, size // classes)
         count = self.places * classes
         self.images = torch.rand(count, *shape, generator=generator, device=generator.device)
+
+    @classmethod
+    def of(cls, images: Tensor, classes: int) -> Self:
+        """Return a buffer that holds these images, sorted by class, the same number of each."""
+        buffer = cls.__new__(cls)
+        buffer.images, buffer.places = images, len(images) // classes
+        return buffer
 
     def draw(self, y: Tensor, renewed: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return starts for labels y (N), N×C×H×W, and their places."""

@@ -1,0 +1,94 @@
+"""The real side of a comparison with samples, and an independent eye on both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from cembench.data.split import Split, subset
+from cembench.errors import CembenchError
+from cembench.evaluation import quality
+from cembench.evaluation.features import FeatureReader, Features, to_uint8
+from cembench.evaluation.figures import Scores
+from cembench.evaluation.protocol import SamplePlan
+
+JUDGE_IMAGES = 5000
+SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images of known classes with their features."""
+
+    images: Tensor
+    labels: Tensor
+    features: Features
+
+
+class Comparison:
+    """The real side of a comparison: reference, floor, judge and nearest training images."""
+
+    def __init__(self, plan: SamplePlan, reader: FeatureReader, test: Split, train: Split) -> None:
+        self.reader = reader
+        self.train = train
+        source, other = (test, train) if plan.reference == "test" else (train, test)
+        count = plan.count or len(source)
+        if count > len(source):
+            raise CembenchError(
+                f"samples.count={count} is more than the {len(source)} reference images; lower it"
+            )
+        self.split = subset(source, count)[0]
+        self.real = self._pool(self.split)
+        self.floor = self._pool(subset(other, count)[0]) if len(other) >= count else None
+
+    def _pool(self, split: Split) -> Pool:
+        images = to_uint8(split.pixels()).cpu()
+        return Pool(images, split.labels.cpu(), self.reader.reference(images))
+
+    @cached_property
+    def judge(self) -> LogisticRegression:
+        """A linear classifier on the extractor's features of training images."""
+        pool = self._pool(subset(self.train, JUDGE_IMAGES)[0])
+        judge = LogisticRegression(C=100.0, max_iter=500)
+        return judge.fit(pool.features.unit.numpy(), pool.labels.numpy())
+
+    def scores(self, pool: Pool, distances: Tensor | None) -> Scores:
+        """Compare a set of images with the reference."""
+        fake, real = pool.features, self.real.features
+        estimate = quality.kid(fake.pool, real.pool)
+        splits = 10 if len(fake) >= SPLIT_IMAGES else 1
+        score, deviation = quality.inception_score(fake.logits, splits)
+        unit = self.reader.extractor.unit
+        pair = (fake.unit, real.unit) if unit else (fake.pool, real.pool)
+        precision, recall = quality.precision_recall(*pair)
+        return Scores(
+            kid=estimate.value,
+            kid_error=estimate.error,
+            fd=quality.frechet_distance(fake.pool, real.pool),
+            inception_score=score,
+            inception_score_std=deviation if splits > 1 else None,
+            precision=precision,
+            recall=recall,
+            judge_acc=float(self.judge.score(fake.unit.numpy(), pool.labels.numpy())),
+            nearest=None if distances is None else float(distances.median()),
+        )
+
+    def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the Euclidean pixel distance to the nearest training image, and its number."""
+        train = self._pixels
+        found = [
+            torch.cdist(part.float().flatten(1).to(train.device) / 255, train).min(1)
+            for part in images.split(256)
+        ]
+        return (
+            torch.cat([part.values for part in found]).cpu(),
+            torch.cat([part.indices for part in found]).cpu(),
+        )
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        return self.train.pixels().flatten(1)

@@ -1,0 +1,228 @@
+"""What a record can hold: figures, each with what it takes to judge it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from cembench.settings import Settings
+
+
+class Figure(Settings):
+    """An accuracy as a count.
+
+    Attributes:
+        correct: images classified as labelled, under attack where there is one.
+        images: images in all.
+        correct_8bit: the same with all images rounded to 8 bits.
+        low: lower end of the 95 % Wilson interval of the accuracy.
+        high: its upper end.
+        won: for an attack, the images that each of its stages broke.
+        seconds: wall time of the attack.
+    """
+
+    correct: int
+    correct_8bit: int
+    images: int
+    low: float
+    high: float
+    won: dict[str, int] = {}
+    seconds: float = 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct images."""
+        return self.correct / self.images
+
+    @property
+    def accuracy_8bit(self) -> float:
+        """The same for 8-bit images."""
+        return self.correct_8bit / self.images
+
+
+class Scores(Settings):
+    """How a set of images compares with the reference.
+
+    Attributes:
+        kid: kernel inception distance, unbiased, and its standard error.
+        fd: Fréchet distance, `FID` with the extractor inception; biased upward in small samples.
+        inception_score: with its deviation over splits, if there are several.
+        precision: share of the images within the reference's neighbourhoods.
+        recall: share of the reference within the images' neighbourhoods.
+        judge_acc: share that an independent classifier takes for the intended class.
+        nearest: median Euclidean pixel distance to the nearest training image; far below the
+            reference's own it tells of memorisation.
+    """
+
+    kid: float
+    kid_error: float
+    fd: float
+    inception_score: float
+    inception_score_std: float | None
+    precision: float
+    recall: float
+    judge_acc: float
+    nearest: float | None
+
+
+class SamplerFigures(Settings):
+    """One sampler on one checkpoint.
+
+    Attributes:
+        sampler: its resolved settings.
+        start: where chains begin. Figures of different starts are ranked apart.
+        samples: scores of the samples; None after an error.
+        seeds: scores of the starts of the same chains, before any step.
+        gain: KID of the seeds minus KID of the samples, its 95 % interval beside it.
+        own_acc: share that the network itself takes for the intended class.
+        lse: mean of LSE f(x, ·) over the samples, and its deviation.
+        lse_seeds: mean of it over the seeds.
+        error: why there are no figures.
+    """
+
+    sampler: dict[str, Any]
+    start: str
+    samples: Scores | None = None
+    seeds: Scores | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    own_acc: float | None = None
+    lse: float | None = None
+    lse_std: float | None = None
+    lse_seeds: float | None = None
+    error: str | None = None
+
+
+class Generation(Settings):
+    """Samples of one checkpoint beside real images.
+
+    Attributes:
+        extractor: its name and size, as in columns.
+        extractor_sha256: SHA-256 of its weights.
+        count: images in each set.
+        reference: the split of the real images, and their fingerprint.
+        floor: what real images that are not the reference score.
+        judge_real_acc: accuracy of the independent classifier on the reference images.
+        nearest_real: median pixel distance of the reference to its nearest training images.
+        samplers: by title; the first one leads.
+    """
+
+    extractor: str
+    extractor_sha256: str
+    count: int
+    reference: str
+    reference_fingerprint: str
+    floor: Scores | None
+    judge_real_acc: float
+    nearest_real: float | None
+    samplers: dict[str, SamplerFigures]
+
+
+class Spread(Settings):
+    """Mean and standard deviation of LSE f(x, ·) = log p(x) + log Z over images."""
+
+    mean: float
+    std: float
+    images: int
+
+
+class Bin(Settings):
+    """The images whose confidence lies between two values."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Calibration(Settings):
+    """The expected calibration error (Guo et al., arXiv 1706.04599) and the table it sums up."""
+
+    ece: float
+    bins: list[Bin]
+
+
+class Separation(Settings):
+    """How well a score tells test images from others.
+
+    Attributes:
+        auroc: probability that a test image scores higher than another image.
+        fpr95: share of the others that pass when 95 % of the test images do.
+    """
+
+    auroc: float
+    fpr95: float
+
+
+class Push(Settings):
+    """Test images pushed inside the ball: accuracy, and the mean change of LSE f(x, ·).
+
+    Attributes:
+        lse_error: standard error of that mean.
+    """
+
+    accuracy: Figure
+    lse_change: float
+    lse_error: float
+
+
+class Density(Settings):
+    """What the network says of p(x).
+
+    Attributes:
+        energies: LSE on `clean` test images, on `pgd` and `ta` images, on `outside` sets, and on
+            `samples` and their seeds.
+        outside: by set, then by score: `log_px`, `max_softmax`, and `slope`, minus the norm of
+            ∇ₓ log p(x) (JEM, arXiv 1912.03263, section 5.3).
+        pushed: PGD, which raises LSE − f_y, beside TA, which raises f_ŷ − LSE for a random ŷ ≠ y:
+            same ball, start, step and steps (CEM, arXiv 2203.13455).
+    """
+
+    calibration: Calibration
+    energies: dict[str, Spread]
+    outside: dict[str, dict[str, Separation]]
+    pushed: dict[str, Push]
+
+
+def wilson(correct: int, images: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a proportion (Wilson 1927)."""
+    share, shrink = correct / images, 1 + z * z / images
+    middle = (share + z * z / (2 * images)) / shrink
+    half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images)) / shrink
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def count(table: pd.DataFrame, attacks: list[str], seconds: dict[str, float]) -> dict[str, Figure]:
+    """Count every figure from a table of verdicts: a row an image."""
+    right = table["clean_pred"] == table["label"]
+    right_8bit = right & (table["clean_8bit_pred"] == table["label"])
+    figures = {"clean": figure(right, right_8bit)}
+    worst, worst_8bit = right, right_8bit
+    for attack in attacks:
+        standing = right & ~table[f"{attack}_broken"]
+        standing_8bit = right_8bit & ~table[f"{attack}_broken_8bit"]
+        won = table.loc[table[f"{attack}_broken"], f"{attack}_by"].value_counts()
+        figures[attack] = figure(standing, standing_8bit).model_copy(
+            update={
+                "won": {str(stage): int(number) for stage, number in won.items()},
+                "seconds": round(seconds.get(attack, 0.0), 3),
+            }
+        )
+        worst, worst_8bit = worst & standing, worst_8bit & standing_8bit
+    return {**figures, "worst_case": figure(worst, worst_8bit)} if attacks else figures
+
+
+def figure(correct: pd.Series, correct_8bit: pd.Series) -> Figure:
+    """Count two columns of booleans."""
+    low, high = wilson(int(correct.sum()), len(correct))
+    return Figure(
+        correct=int(correct.sum()),
+        correct_8bit=int(correct_8bit.sum()),
+        images=len(correct),
+        low=low,
+        high=high,
+    )
