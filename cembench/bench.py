@@ -16,11 +16,15 @@ from cembench.config import Experiment
 from cembench.data import DataSettings
 from cembench.data.split import Split
 from cembench.guard import generator_of
-from cembench.leaderboard import markdown_table
+from cembench.leaderboard.board import markdown_table
+from cembench.models import models
 from cembench.models.classifier import build_classifier
+from cembench.samplers import Scene
+from cembench.samplers.energy import RCS
+from cembench.threat import Threat
 from cembench.trainer import Trainer
 
-EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
+EPS, ALPHA, STEPS, RCS_STEP = 8 / 255, 2 / 255, 10, 0.35
 
 
 class RandomImages(DataSettings):
@@ -74,17 +78,7 @@ def bench_train(
         rounds,
         device,
     )
-    return [
-        {
-            "work": "train at",
-            "model": model,
-            "batch": batch,
-            "precision": precision,
-            "images_per_second": round(batch / ours, 2),
-            "reference_images_per_second": round(batch / theirs, 2),
-            "ratio": round(theirs / ours, 3),
-        }
-    ]
+    return [_row("train at", model, batch, precision, ours, theirs)]
 
 
 def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
@@ -100,6 +94,56 @@ def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y:
     optimizer.zero_grad()
     cross_entropy(model(perturbed), y).backward()
     optimizer.step()
+
+
+def bench_sample(model: str, batch: int, rounds: int, device: str) -> list[dict[str, Any]]:
+    """Time RCS (10 normalised steps of 0.35, kept in [0, 1]) against the plain loop.
+
+    Args and return value are those of `bench_train`.
+    """
+    settings = models.parse(model)
+    torch.manual_seed(0)
+    net = build_classifier(settings, (3, 32, 32), 10).to(device).eval()
+    x = RandomImages(count=batch).load("train").pixels().to(device)
+    y = torch.arange(batch, device=device) % 10
+    sampler = RCS(steps=STEPS, step_size=RCS_STEP, start="data")
+    scene = Scene(Threat(norm="linf", eps=EPS), generator_of(0, device))
+    ours, theirs = interleaved(
+        lambda: sampler.draw(net, x, y, scene),
+        lambda: plain_rcs(net, x, y),
+        rounds,
+        device,
+    )
+    return [_row("sample rcs", model, batch, "fp32", ours, theirs)]
+
+
+def plain_rcs(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Draw samples as research code writes it."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    x = x.clone()
+    for _ in range(STEPS):
+        x.requires_grad_()
+        logits = model(x)
+        score = logits.gather(1, y[:, None]).squeeze(1) + logits.logsumexp(1)
+        gradient = torch.autograd.grad(score.sum(), [x])[0]
+        length = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1).clamp_min(1e-12)
+        x = (x.detach() + RCS_STEP * gradient / length).clamp(0, 1)
+    return x
+
+
+def _row(
+    work: str, model: str, batch: int, precision: str, ours: float, theirs: float
+) -> dict[str, Any]:
+    return {
+        "work": work,
+        "model": model,
+        "batch": batch,
+        "precision": precision,
+        "images_per_second": round(batch / ours, 2),
+        "reference_images_per_second": round(batch / theirs, 2),
+        "ratio": round(theirs / ours, 3),
+    }
 
 
 def interleaved(

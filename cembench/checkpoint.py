@@ -35,7 +35,8 @@ class Passport(Settings):
         std: pixel standard deviations that it divides by.
         epoch: the epoch whose weights these are.
         finished: whether the run came to its end; before that these are the best so far.
-        gradients: gradient evaluations of training, images times steps.
+        gradients: gradient evaluations of training, images times steps, rolled-back
+            epochs included.
         fingerprint: SHA-256 of the training split.
         divergences: times that training diverged and was rolled back.
         config: the resolved experiment; empty for weights trained elsewhere.

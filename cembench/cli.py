@@ -121,7 +121,7 @@ def evaluate(
     as_json: bool,
     device: str,
 ) -> None:
-    """Attack checkpoints (files or run folders) and sample from them; leave a record beside each."""
+    """Attack checkpoints (files or run folders), sample from them, leave a record beside each."""
     from cembench.evaluation.evaluate import evaluate as run
     from cembench.evaluation.protocol import load_protocol
     from cembench.leaderboard import rank
@@ -188,12 +188,13 @@ def run(suite: Path, out: Path, device: str) -> None:
 @click.option("--sampler", default="rcs", show_default=True, help="ta, cs, rcs, sgld, pgd, ….")
 @click.option("-n", "count", default=80, show_default=True, type=click.IntRange(1))
 @click.option("--class", "label", help="Name of the one class to draw.")
-@click.option("--seeds", type=click.Choice(["gaussian", "noise", "data", "buffer"]))
+@click.option("--seeds", type=click.Choice(["gaussian", "noise", "data", "buffer", "outside"]))
 @click.option("--steps", type=click.IntRange(1))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the sampler.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--out", type=FILE, default="grid.png", show_default=True, help="The picture.")
 @click.option("--save-tensors", type=FILE, help="Keep images, starts and labels as safetensors.")
+@click.option("--trajectory", type=FILE, help="How chains move: a .gif, or a .png for a strip.")
 @DEVICE
 def sample(
     checkpoint: Path,
@@ -206,17 +207,14 @@ def sample(
     seed: int,
     out: Path,
     save_tensors: Path | None,
+    trajectory: Path | None,
     device: str,
 ) -> None:
     """Draw samples from a checkpoint into a picture; print how the network itself sees them."""
-    from safetensors.torch import save
-
     from cembench.checkpoint import checkpoint_file, read_passport
     from cembench.config import override
-    from cembench.files import write_bytes
-    from cembench.grid import grid
+    from cembench.gallery import sample_to_files
     from cembench.samplers import samplers
-    from cembench.sampling import draw_samples
     from cembench.settings import nearest
 
     given = {"start": seeds, "steps": steps}
@@ -225,21 +223,22 @@ def sample(
     classes = read_passport(checkpoint_file(checkpoint)).classes
     if label is not None and label not in classes:
         raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
-    index = None if label is None else classes.index(label)
-    drawn, _ = draw_samples(
-        checkpoint, settings, count, label=index, seed=seed, device=pick_device(device)
+    summary = sample_to_files(
+        checkpoint,
+        settings,
+        count,
+        picture=out,
+        label=None if label is None else classes.index(label),
+        seed=seed,
+        device=pick_device(device),
+        tensors=save_tensors,
+        trajectory=trajectory,
     )
-    write_bytes(out, grid(drawn, classes))
-    if save_tensors is not None:
-        kept = {"images": drawn.images, "starts": drawn.starts, "labels": drawn.labels}
-        write_bytes(save_tensors, save(kept))
-    click.echo(
-        json.dumps({"samples": count, "sampler": settings.dump(), **drawn.summary()}, indent=2)
-    )
+    click.echo(json.dumps({"samples": count, "sampler": settings.dump(), **summary}, indent=2))
 
 
 @main.command(cls=Command)
-@click.argument("work", type=click.Choice(["train"]))
+@click.argument("work", type=click.Choice(["train", "sample"]))
 @click.option("--model", default="resnet18", show_default=True, help="Name of the architecture.")
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(2))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
@@ -250,27 +249,38 @@ def bench(
     work: str, model: str, batch: int, rounds: int, precision: str, as_json: bool, device: str
 ) -> None:
     """Time WORK beside a plain reference loop, interleaved in one process."""
-    from cembench.bench import bench_train, table
+    from cembench.bench import bench_sample, bench_train, table
 
-    rows = bench_train(model, batch, rounds, precision, pick_device(device))
+    if work == "sample":
+        if precision != "fp32":
+            raise CembenchError("bench sample: samplers run in fp32; leave --precision out")
+        rows = bench_sample(model, batch, rounds, pick_device(device))
+    else:
+        rows = bench_train(model, batch, rounds, precision, pick_device(device))
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)
 
 
 @main.command("list", cls=Command)
 @click.argument(
-    "kind", required=False, type=click.Choice(["methods", "models", "datasets", "protocols"])
+    "kind",
+    required=False,
+    type=click.Choice(["methods", "models", "datasets", "samplers", "extractors", "protocols"]),
 )
 def names(kind: str | None) -> None:
     """List what a config can name."""
     from cembench.data import datasets
+    from cembench.evaluation.extractors import extractors
     from cembench.evaluation.protocol import shipped
     from cembench.methods import methods
     from cembench.models import models
+    from cembench.samplers import samplers
 
     known = {
         "methods": methods.names,
         "models": models.names,
         "datasets": datasets.names,
+        "samplers": samplers.names,
+        "extractors": extractors.names,
         "protocols": shipped,
     }
     for key in [kind] if kind else known:
@@ -281,4 +291,4 @@ def names(kind: str | None) -> None:
 def show(boards: list[Any]) -> None:
     """Print boards on stdout."""
     for board in boards:
-        click.echo(f"{board.title()}\n\n{board.markdown()}")
+        click.echo(f"{board.title}\n\n{board.markdown()}")

@@ -6,11 +6,15 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -34,16 +38,61 @@ def write_bytes(path: Path, content: bytes) -> None:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
-        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
-        raise CembenchError(f"cannot write {path}: {error.strerror}; {remedy}") from error
+        raise _unwritable(path, error) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
 
 
+@contextmanager
+def tensor_file(
+    path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> Iterator[dict[str, np.memmap]]:
+    """Yield arrays that lie on disk, which become a safetensors file when all went well.
+
+    Args:
+        path: the file to be.
+        shapes: by name, the type (`float32` or `int64`) and the shape.
+
+    Raises:
+        CembenchError: when there is no room, before anything is computed.
+    """
+    header: dict[str, Any] = {}
+    end = 0
+    for name, (kind, shape) in shapes.items():
+        begin, end = end, end + math.prod(shape) * np.dtype(kind).itemsize
+        code = {"float32": "F32", "int64": "I64"}[kind]
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    offset = 8 + len(text)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.flush()
+            os.posix_fallocate(file.fileno(), offset, max(1, end))
+            file.truncate(offset + end)
+        yield {
+            name: np.memmap(temporary, kind, "r+", offset + header[name]["data_offsets"][0], shape)
+            for name, (kind, shape) in shapes.items()
+        }
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text as `write_bytes` does."""
     write_bytes(path, text.encode())
+
+
+def _unwritable(path: Path, error: OSError) -> CembenchError:
+    remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
+    return CembenchError(f"cannot write {path}: {error.strerror}; {remedy}")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -36,6 +36,7 @@ class State:
     kept: dict[str, Tensor]
     kept_epoch: int
     divergences: int
+    gradients: int
     buffer: Tensor | None
 
 

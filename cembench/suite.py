@@ -25,11 +25,13 @@ class Suite(Settings):
     Attributes:
         protocol: name or file of the protocol, relative to the suite's folder.
         shared: settings that all experiments start from.
+        seeds: when given, each experiment runs once with each, as `NAME.s0`, `NAME.s1`, ….
         experiments: by name, what each adds to them; an inner mapping adds to the shared one.
     """
 
     protocol: str = "standard"
     shared: dict[str, Any] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     experiments: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
 
     @field_validator("experiments")
@@ -50,11 +52,18 @@ def load_suite(path: Path) -> tuple[dict[str, Experiment], Protocol]:
         suite = Suite.parse(read_yaml(path))
     except ConfigError as error:
         raise ConfigError(error.problems, error.source or str(path)) from None
-    experiments = {
-        name: parse_experiment(merge(suite.shared, own), f"{path}, experiment {name}")
-        for name, own in suite.experiments.items()
-    }
+    experiments = {}
+    for name, own in suite.experiments.items():
+        values = merge(suite.shared, own)
+        repeats = {name: {}} if suite.seeds is None else _repeats(name, suite.seeds)
+        for full, seed in repeats.items():
+            source = f"{path}, experiment {full}"
+            experiments[full] = parse_experiment(values | seed, source)
     return experiments, load_protocol(suite.protocol, base=path.parent)
+
+
+def _repeats(name: str, seeds: list[int]) -> dict[str, dict[str, int]]:
+    return {f"{name}.s{seed}": {"seed": seed} for seed in seeds}
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from cembench.checkpoint import Passport
 from cembench.config import Experiment
 from cembench.data.augment import augment
-from cembench.data.split import hold_out
+from cembench.data.fit import fitted
+from cembench.data.split import Split, hold_out
 from cembench.errors import CembenchError
 from cembench.guard import derive, generator_of, seed_everything
 from cembench.models.classifier import build_classifier
@@ -62,8 +63,10 @@ class Trainer:
         self.kept: dict[str, Tensor] = {}
         self.kept_epoch = 0
         self.divergences = 0
+        self.gradients = 0
         self.seeds = GaussianSeeds(self.data)
         self.buffer = self._build_buffer()
+        self.outside = self._load_outside()
 
     def run_epoch(self, bar: Bar) -> State:
         """Train one epoch, validate, and return the state to save.
@@ -93,7 +96,7 @@ class Trainer:
         row |= {key: total / self.steps for key, total in sums.items()}
         if self.epoch % self.config.validation.every == 0 or self.epoch == self.config.epochs:
             row |= validate(self.judged, self.held, self.config, self.batch)
-        row["divergences"] = self.divergences
+        row |= {"divergences": self.divergences, "gradients": self.gradients}
         row["seconds"] = time.monotonic() - started
         self.history.append(row)
         bar.report(
@@ -118,12 +121,10 @@ class Trainer:
         x = (images.float() / data.levels).contiguous(memory_format=self.layout)
         threat = config.method.threat_at(config.threat, self.epoch + step / self.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            scene = Scene(threat, generator, self.seeds, self.buffer)
+            scene = Scene(threat, generator, self.seeds, self.buffer, self.outside, self.history)
             loss, parts = config.method.loss(self.model, x, data.labels[rows], scene)
-        if not loss.detach().abs() <= config.divergence.bound:
-            raise self._diverged(
-                f"the loss is {float(loss.detach())} at epoch {self.epoch + 1}, step {step + 1}"
-            )
+        self.gradients += config.method.cost(scene) * len(rows)
+        self._require_bounded({"loss": loss.detach(), **parts}, step)
         self.optimizer.zero_grad()
         loss.backward()
         if config.optimizer.clip is not None:
@@ -138,6 +139,14 @@ class Trainer:
     def judged(self) -> nn.Module:
         """The network that is validated and kept: the average of weights where there is one."""
         return self.model if self.average is None else self.average.module
+
+    def _require_bounded(self, values: dict[str, Tensor], step: int) -> None:
+        """Refuse a loss or an energy that is not finite or beyond the bound."""
+        for name, value in values.items():
+            watched = name == "loss" or name.startswith("lse")
+            if watched and not value.abs() <= self.config.divergence.bound:
+                where = f"epoch {self.epoch + 1}, step {step + 1}"
+                raise self._diverged(f"{name} is {float(value)} at {where}")
 
     def _require_finite_weights(self) -> None:
         for name, value in self.model.state_dict().items():
@@ -156,13 +165,13 @@ class Trainer:
         if policy == "stop" or state is None or self.divergences >= settings.limit:
             often = f" ({self.divergences} times rolled back)" if self.divergences else ""
             raise CembenchError(f"{run.path}: {error}{often}") from error
-        divergences = self.divergences + 1
+        divergences, spent = self.divergences + 1, self.gradients
         self.restore(state)
         slower = settings.lower ** (divergences - state.divergences)
         self.scheduler.base_lrs = [rate * slower for rate in self.scheduler.base_lrs]
         for group in self.optimizer.param_groups:
             group["lr"] *= slower
-        self.divergences = divergences
+        self.divergences, self.gradients = divergences, spent
 
     def _build_buffer(self) -> ReplayBuffer | None:
         sampler = self.config.method.sampler
@@ -170,6 +179,12 @@ class Trainer:
             return None
         generator = generator_of(derive(self.config.seed, "buffer"), self.device)
         return ReplayBuffer(sampler.places, self.data.shape, len(self.data.classes), generator)
+
+    def _load_outside(self) -> Split | None:
+        settings = getattr(self.config.method.sampler, "outside", None)
+        if settings is None:
+            return None
+        return fitted(settings.load("train"), self.data.shape).to(self.device)
 
     def _diverged(self, what: str) -> Diverged:
         kept = (
@@ -190,6 +205,7 @@ class Trainer:
             kept=self.kept,
             kept_epoch=self.kept_epoch,
             divergences=self.divergences,
+            gradients=self.gradients,
             buffer=None if self.buffer is None else self.buffer.images,
         )
 
@@ -202,7 +218,7 @@ class Trainer:
             self.average.load_state_dict(state.average)
         self.epoch, self.history = state.epoch, state.history
         self.kept, self.kept_epoch = state.kept, state.kept_epoch
-        self.divergences = state.divergences
+        self.divergences, self.gradients = state.divergences, state.gradients
         if self.buffer is not None and state.buffer is not None:
             self.buffer.images = state.buffer.to(self.device)
 
@@ -223,6 +239,6 @@ class Trainer:
             finished=state.epoch == config.epochs,
             fingerprint=self.fingerprint,
             divergences=state.divergences,
-            gradients=config.method.gradients * self.steps * self.batch * state.epoch,
+            gradients=state.gradients,
             config=config.dump(),
         )

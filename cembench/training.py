@@ -63,6 +63,7 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
                 state = trainer.run_epoch(bar)
             except Diverged as error:
                 trainer.roll_back(run, error)
+                run.save(trainer.state())
                 bar.report(f"{error}; back to epoch {trainer.epoch} with new randomness")
                 continue
             run.save(state)

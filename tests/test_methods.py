@@ -1,6 +1,9 @@
 """Training objectives against the formulas of their papers."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from torch.nn.functional import cross_entropy, kl_div, softmax
 
 from cembench.guard import generator_of
@@ -66,5 +69,33 @@ def test_eps_grows_over_the_warm_up():
 
 
 def test_gradient_evaluations_count_sampler_and_weights():
-    counts = {name: methods.parse(name).gradients for name in methods.names()}
-    assert counts == {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 12}
+    counts = {name: methods.parse(name).cost(scene()) for name in methods.names()}
+    first_stage = {"dat": 11}
+    assert counts == {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 12} | first_stage
+    later = replace(scene(), history=[{}] * 10)
+    assert methods.parse("dat").cost(later) == 11 + 5 + 2
+
+
+def test_dat_is_at_first_and_then_tells_data_from_samples():
+    given = images(), labels()
+    settings = {"negatives": {"steps": 2}, "first_stage": 1, "first_steps": 3}
+    dat = methods.parse({"name": "dat", "contrast": {"start": "noise", "steps": 8}, **settings})
+    at = methods.parse({"name": "at", "negatives": {"steps": 2}})
+    assert torch.equal(
+        dat.loss(deterministic(), *given, scene())[0], at.loss(deterministic(), *given, scene())[0]
+    )
+    model, later = conv_net(), replace(scene(), history=[{}])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    loss, parts = dat.loss(model.train(), *given, later)
+    loss.backward()
+    assert loss.item() == pytest.approx((parts["robust"] + parts["told"]).item(), rel=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_dat_takes_more_steps_once_data_and_samples_are_separable():
+    dat = methods.parse(
+        {"name": "dat", "first_stage": 2, "contrast": {"start": "noise", "steps": 12}}
+    )
+    rows = [{}, {}, {"separated": 0.95}, {"separated": 0.5}, {"separated": 0.9}, {"separated": 1.0}]
+    steps = [dat.steps_at(replace(scene(), history=rows[:n])) for n in range(len(rows) + 1)]
+    assert steps == [0, 0, 5, 10, 10, 12, 12]

@@ -7,88 +7,132 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cembench.checkpoint import load_checkpoint
 from cembench.errors import CembenchError
+from cembench.gallery import sample_to_files
 from cembench.samplers import samplers
-from cembench.sampling import draw_samples
+from cembench.sampling import Origins, chunks, draw
 from cembench.training import train
 from tests.conftest import experiment
 
 
+def drawn(run, settings, count=30, seed=0, label=None):
+    model, passport = load_checkpoint(run)
+    origins = Origins(run, passport, torch.device("cpu"))
+    y = (
+        torch.arange(count) % len(passport.classes)
+        if label is None
+        else torch.full((count,), label)
+    )
+    return draw(model.requires_grad_(False), samplers.parse(settings), y, origins, seed)
+
+
 @pytest.mark.parametrize("name", samplers.names())
-def test_every_sampler_works_on_a_plain_checkpoint(trained, name):
+def test_every_sampler_works_on_a_plain_checkpoint_and_repeats(trained, name):
     start = {"start": "noise"} if name == "sgld" else {}
-    settings = samplers.parse({"name": name, "steps": 3, **start})
-    first, passport = draw_samples(trained, settings, 300, seed=1)
-    assert first.images.shape == first.starts.shape == (300, *passport.shape)
-    assert first.labels.bincount().tolist() == [30] * 10
-    again, _ = draw_samples(trained, settings, 300, seed=1)
-    other, _ = draw_samples(trained, settings, 300, seed=2)
+    settings = {"name": name, "steps": 3, **start}
+    first, again, other = (drawn(trained, settings, seed=seed) for seed in (1, 1, 2))
+    assert first.images.shape == first.starts.shape == (30, 1, 8, 8)
     assert torch.equal(first.images, again.images) and not torch.equal(first.images, other.images)
     assert set(first.summary()) == {"own_acc_start", "own_acc", "lse_start", "lse"}
 
 
+def test_chunks_are_balanced_and_cover_the_count():
+    labels = torch.cat(list(chunks(1003, 10, 256)))
+    assert len(labels) == 1003 and labels.bincount().tolist() == [101] * 3 + [100] * 7
+
+
+def test_samplers_that_start_alike_start_from_the_same_images(trained):
+    for start in ("gaussian", "noise", "data"):
+        ta, rcs = (drawn(trained, {"name": n, "start": start, "steps": 2}) for n in ("ta", "rcs"))
+        assert torch.equal(ta.starts, rcs.starts) and not torch.equal(ta.images, rcs.images)
+
+
 def test_climbing_raises_what_is_climbed(trained):
-    drawn, _ = draw_samples(trained, samplers.parse({"name": "rcs", "start": "noise"}), 100)
-    summary = drawn.summary()
+    summary = drawn(trained, {"name": "rcs", "start": "noise", "steps": 40}, 100).summary()
     assert summary["lse"] > summary["lse_start"] and summary["own_acc"] > summary["own_acc_start"]
 
 
-def test_data_starts_are_training_images_of_the_class(trained):
-    settings = samplers.parse({"name": "ta", "start": "data", "steps": 1})
-    drawn, passport = draw_samples(trained, settings, 20, label=7)
-    data = passport.data.load("train")
+def test_data_starts_are_training_images_of_the_class_and_not_held_out_ones(trained):
+    found = drawn(trained, {"name": "ta", "start": "data", "steps": 1}, 20, label=7)
+    _, passport = load_checkpoint(trained)
+    data, _ = passport.training_split()
     sevens = data.pixels(data.labels == 7)
-    assert all((sevens == start).flatten(1).all(1).any() for start in drawn.starts)
-    assert drawn.labels.tolist() == [7] * 20
+    assert all((sevens == start).flatten(1).all(1).any() for start in found.starts)
 
 
 def test_a_buffer_start_draws_from_the_saved_buffer(tmp_path, trained):
     method = {"name": "jem", "negatives": {"name": "sgld", "steps": 2, "buffer": 100}}
-    path = train(experiment(method=method, epochs=1, optimizer={"lr": 0.001}), tmp_path / "jem")
-    settings = samplers.parse({"name": "sgld", "steps": 1, "renewed": 0.0})
-    drawn, _ = draw_samples(path, settings, 30)
-    kept = load_file(path.parent / "buffer.safetensors")["images"]
-    assert all((kept == start).flatten(1).all(1).any() for start in drawn.starts)
+    run = tmp_path / "jem"
+    train(experiment(method=method, epochs=1, optimizer={"lr": 0.001}), run)
+    settings = {"name": "sgld", "steps": 1, "renewed": 0.0}
+    kept = load_file(run / "buffer.safetensors")["images"]
+    starts = drawn(run, settings).starts
+    assert all((kept == start).flatten(1).all(1).any() for start in starts)
     with pytest.raises(CembenchError, match="no replay buffer; start from gaussian or noise"):
-        draw_samples(trained, settings, 30)
-    (path.parent / "buffer.safetensors").write_bytes(b"half")
+        drawn(trained, settings)
+    (run / "buffer.safetensors").write_bytes(b"half")
     with pytest.raises(CembenchError, match="no replay buffer"):
-        draw_samples(path, settings, 30)
+        drawn(run, settings)
 
 
-def test_leaving_the_finite_numbers_names_step_and_remedy(trained):
+def test_an_outside_start_takes_another_data_set_and_fits_it(trained, tmp_path):
+    for split in ("train", "test"):
+        for name, shade in (("a", 10), ("b", 200)):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (12, 12), (shade,) * 3).save(tmp_path / split / name / "0.png")
+    outside = {"name": "folder", "root": str(tmp_path)}
+    starts = drawn(
+        trained, {"name": "sgld", "start": "outside", "outside": outside, "steps": 1}
+    ).starts
+    assert starts.shape == (30, 1, 8, 8)
+    assert set((starts * 255).round().unique().int().tolist()) == {10, 200}
+    with pytest.raises(CembenchError, match="outside needs a data set"):
+        samplers.parse({"name": "rcs", "start": "outside"})
+
+
+def test_leaving_the_finite_numbers_names_step_and_step_size(trained):
     wild = {"name": "cs", "direction": "raw", "step_size": 3e38, "start": "noise", "box": False}
-    with pytest.raises(
-        CembenchError, match=r"left the finite numbers at step \d+; lower step_size"
-    ):
-        draw_samples(trained, samplers.parse(wild), 10)
+    message = r"cs: chains left the finite numbers at step \d+; lower step_size, which is 3e\+38"
+    with pytest.raises(CembenchError, match=message):
+        drawn(trained, wild)
 
 
-def test_the_command_writes_a_picture_and_tensors(cembench, trained, tmp_path):
-    picture, tensors = tmp_path / "grid.png", tmp_path / "s.safetensors"
-    result = cembench(
-        "sample",
-        trained,
-        "--sampler",
-        "cs",
-        "-n",
-        20,
-        "--steps",
-        2,
-        "--set",
-        "noise=0.01",
-        "--out",
-        picture,
-        "--save-tensors",
-        tensors,
-    )
+def test_the_command_writes_picture_tensors_and_trajectory(cembench, trained, tmp_path):
+    picture, tensors, strip = (tmp_path / n for n in ("grid.png", "s.safetensors", "strip.png"))
+    args = ("--sampler", "cs", "-n", 20, "--steps", 2, "--set", "noise=0.01", "--out", picture)
+    result = cembench("sample", trained, *args, "--save-tensors", tensors, "--trajectory", strip)
     printed = json.loads(result.out)
     assert result.code == 0 and printed["sampler"]["noise"] == 0.01 and printed["samples"] == 20
-    assert load_file(tensors)["images"].shape == (20, 1, 8, 8)
-    with Image.open(picture) as image:
-        assert image.width > 100 and len(image.getcolors(1 << 20)) > 10
+    kept = load_file(tensors)
+    assert kept["images"].shape == kept["starts"].shape == (20, 1, 8, 8)
+    assert kept["labels"].tolist() == [*range(10)] * 2
+    for file in (picture, strip):
+        with Image.open(file) as image:
+            assert image.width > 100 and len(image.getcolors(1 << 20)) > 10
     one = cembench("sample", trained, "--class", "3", "-n", 4, "--steps", 1, "--out", picture)
     assert one.code == 0
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (picture, tensors, strip)}
+
+
+def test_a_gif_has_a_frame_a_step(trained, tmp_path):
+    sampler = samplers.parse({"name": "rcs", "steps": 4, "start": "noise"})
+    film = tmp_path / "chain.gif"
+    sample_to_files(trained, sampler, 10, picture=tmp_path / "g.png", trajectory=film)
+    with Image.open(film) as image:
+        assert image.n_frames == 5
+
+
+def test_more_samples_than_a_chunk_stream_into_the_file(trained, tmp_path):
+    sampler = samplers.parse({"name": "rcs", "steps": 1})
+    tensors = tmp_path / "t.safetensors"
+    sample_to_files(trained, sampler, 600, picture=tmp_path / "g.png", tensors=tensors)
+    kept = load_file(tensors)
+    assert (
+        kept["images"].shape == (600, 1, 8, 8) and kept["labels"].bincount().tolist() == [60] * 10
+    )
+    moved = (kept["images"] - kept["starts"]).flatten(1).norm(dim=1)
+    assert (moved > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +143,9 @@ def test_the_command_writes_a_picture_and_tensors(cembench, trained, tmp_path):
         (("--set", "stepz=3"), "did you mean 'steps'"),
         (("--sampler", "pgd", "--seeds", "noise"), "start"),
         (("--sampler", "sgld"), "no replay buffer"),
+        (("--trajectory", "x.mp4"), "give a .gif, or a .png"),
+        (("--sampler", "pgd", "--trajectory", "x.gif"), "pgd is an attack"),
+        (("--save-tensors", "/proc/none/t.safetensors"), "cannot write"),
     ],
 )
 def test_mistakes_are_one_line(cembench, trained, tmp_path, args, message):

@@ -1,5 +1,6 @@
 """The training loop: learns, resumes exactly, stops on divergence, keeps the right epoch."""
 
+import math
 import os
 import random
 import signal
@@ -298,7 +299,10 @@ def test_divergence_rolls_back_slows_down_and_is_counted(tmp_path, monkeypatch):
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["divergences"].tolist() == [1, 3, 3]
     assert history["lr"].tolist() == pytest.approx([0.05, 0.0125, 0.0125])
-    assert read_passport(path).divergences == 3 and read_passport(path).finished
+    passport = read_passport(path)
+    assert passport.divergences == 3 and passport.finished
+    taken = 3 * 8 + 2 + 3 + 2  # steps of three epochs, and those that were rolled back
+    assert passport.gradients == taken * 128 * 4 == history["gradients"].iloc[-1]
 
 
 def test_divergence_stops_where_it_should_and_gives_up_after_the_limit(tmp_path, monkeypatch):
@@ -314,6 +318,49 @@ def test_divergence_stops_where_it_should_and_gives_up_after_the_limit(tmp_path,
 def test_a_loss_beyond_the_bound_is_a_divergence(tmp_path):
     with pytest.raises(CembenchError, match=r"the loss is \d"):
         train(experiment(divergence={"bound": 0.5}), tmp_path / "run")
+
+
+def test_an_energy_beyond_the_bound_is_a_divergence_though_the_loss_is_not(tmp_path):
+    method = {"name": "jem", "gamma": 0, "negatives": "pgd"}
+    with pytest.raises(CembenchError, match=r"lse_data is \d.*epoch 1, step 1"):
+        train(
+            experiment(method=method, divergence={"bound": 2.5, "policy": "stop"}),
+            tmp_path / "run",
+        )
+
+
+def test_a_kill_after_a_divergence_does_not_forget_it(tmp_path, monkeypatch):
+    config = experiment(divergence={"policy": "rollback"}, schedule={"name": "constant"})
+    diverging(monkeypatch, {3})
+    rolled = Trainer.roll_back
+
+    def then_die(self, run, error):
+        rolled(self, run, error)
+        run.save(self.state())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "roll_back", then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path)
+    monkeypatch.undo()
+    assert read_passport(train(config, tmp_path, resume=True)).divergences == 1
+    assert pd.read_csv(tmp_path / "history.csv")["lr"].tolist() == pytest.approx([0.05] * 3)
+
+
+def test_dat_resumes_with_the_steps_it_had_reached(tmp_path, monkeypatch):
+    contrast = {"start": "noise", "steps": 9}
+    method = {"name": "dat", "first_stage": 1, "first_steps": 1, "separable": 0.51}
+    config = experiment(
+        method=method | {"negatives": {"steps": 2}, "contrast": contrast}, optimizer={"lr": 0.02}
+    )
+    straight = train(config, tmp_path / "straight")
+    monkeypatch.setattr(Trainer, "run_epoch", stop_after(2))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "cut")
+    monkeypatch.undo()
+    assert train(config, tmp_path / "cut", resume=True).read_bytes() == straight.read_bytes()
+    steps = pd.read_csv(tmp_path / "straight" / "history.csv")["contrast_steps"].tolist()
+    assert math.isnan(steps[0]) and steps[1:] == [1, 6]
 
 
 @pytest.mark.parametrize("negatives", ["sgld", "pgd", "rcs"])

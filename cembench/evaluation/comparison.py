@@ -53,7 +53,7 @@ class Comparison:
     def judge(self) -> LogisticRegression:
         """A linear classifier on the extractor's features of training images."""
         pool = self._pool(subset(self.train, JUDGE_IMAGES)[0])
-        judge = LogisticRegression(C=100.0, max_iter=500)
+        judge = LogisticRegression(C=100.0, max_iter=1000)
         return judge.fit(pool.features.unit.numpy(), pool.labels.numpy())
 
     def scores(self, pool: Pool, distances: Tensor | None) -> Scores:

@@ -156,13 +156,11 @@ def _push(table: pd.DataFrame, name: str) -> Push:
     return Push(
         accuracy=figure(right, right),
         lse_change=float(change.mean()),
-        lse_error=float(change.sem()) if len(change) > 1 else 0.0,
+        lse_error=float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.0,
     )
 
 
-def _strangers(
-    settings: str | DataSettings, count: int, shape: list[int], seed: int
-) -> Tensor:
+def _strangers(settings: str | DataSettings, count: int, shape: list[int], seed: int) -> Tensor:
     if isinstance(settings, str):
         return torch.rand(count, *shape, generator=generator_of(derive(seed, "noise"), "cpu"))
     return fitted(subset(settings.load("test"), count)[0], shape).pixels()

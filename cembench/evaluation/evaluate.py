@@ -19,6 +19,7 @@ import torch
 from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
+from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.density import summarise
 from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import count
@@ -32,8 +33,10 @@ from cembench.guard import exact, frozen
 from cembench.sampling import Origins
 
 IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "environment")
-PACKAGES = ("cembench", "torch", "torchvision", "torchattacks", "pyautoattack", "numpy")
-PACKAGES += ("torch-fidelity", "scikit-learn")
+PACKAGES = (
+    *("cembench", "torch", "torchvision", "torchattacks", "pyautoattack"),
+    *("torch-fidelity", "scikit-learn", "numpy"),
+)
 
 
 def evaluate(
@@ -84,6 +87,10 @@ def evaluate(
     if reuse and (old := _reusable(path, record)) is not None:
         return old, path
     started = time.monotonic()
+    origins = Origins(file.parent, passport, device)
+    comparison = None
+    if protocol.samples is not None and reader is not None:
+        comparison = Comparison(protocol.samples, reader, whole, origins.data)
     parts = Parts(path.parent, digest([str(getattr(record, key)) for key in IDENTITY]))
     ending: dict[str, Any] = {}
     table = None
@@ -96,10 +103,9 @@ def evaluate(
             titles = [attack.title for attack in protocol.attacks]
             ending["figures"] = count(table, titles, verdicts.seconds)
             with frozen(model), exact():
-                if reader is not None:
-                    origins = Origins(file.parent, passport, device)
+                if comparison is not None:
                     ending["generation"], cautions = measure(
-                        model, origins, protocol, whole, reader, parts, _pictures(path)
+                        model, origins, protocol, comparison, parts, _pictures(path)
                     )
                     warnings.update(cautions)
                 if protocol.density is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,10 +68,8 @@ class FeatureReader:
             return Features(found["pool"], found["logits"])
         except (OSError, KeyError, SafetensorError):
             features = self.read([images])
-        try:
+        with contextlib.suppress(CembenchError):  # without a cache it only takes longer
             write_bytes(path, save({"pool": features.pool, "logits": features.logits}))
-        except CembenchError:
-            pass  # a cache that cannot be written costs time alone
         return features
 
     @torch.no_grad()
@@ -96,6 +96,4 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def _hash(images: Tensor) -> str:
-    import hashlib
-
     return hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()

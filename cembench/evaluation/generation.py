@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from cembench import energy
-from cembench.data.split import Split
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation import quality
 from cembench.evaluation.comparison import SPLIT_IMAGES, Comparison, Pool
 from cembench.evaluation.extractors import Extractor
-from cembench.evaluation.features import FeatureReader, to_uint8
+from cembench.evaluation.features import to_uint8
 from cembench.evaluation.figures import Generation, SamplerFigures, Scores
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol, SamplePlan
@@ -30,8 +29,7 @@ def measure(
     model: nn.Module,
     origins: Origins,
     protocol: Protocol,
-    test: Split,
-    reader: FeatureReader,
+    comparison: Comparison,
     parts: Parts,
     pictures: Path,
 ) -> tuple[Generation, list[str]]:
@@ -44,8 +42,7 @@ def measure(
         model: the network, frozen and in evaluation mode.
         origins: where chains start.
         protocol: what to draw and what to compare; its seed decides starts and noise.
-        test: the split that the figures are about.
-        reader: the extractor.
+        comparison: the real images and the extractor.
         parts: where finished chunks are.
         pictures: prefix of the pictures, one a sampler.
 
@@ -54,7 +51,6 @@ def measure(
     """
     plan, seed = protocol.samples, protocol.seed
     assert plan is not None
-    comparison = Comparison(plan, reader, test, origins.data)
     count = len(comparison.split)
     trained = plan.reference == "test"
     found: dict[str, SamplerFigures] = {}
@@ -78,7 +74,7 @@ def measure(
     real = comparison.real
     generation = Generation(
         extractor=plan.extractor.title,
-        extractor_sha256=reader.checksum,
+        extractor_sha256=comparison.reader.checksum,
         count=count,
         reference="train" if plan.reference == "train" else protocol.split,
         reference_fingerprint=comparison.split.fingerprint,

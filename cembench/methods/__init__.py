@@ -45,11 +45,10 @@ class Method(Choice):
 
     @property
     def sampler(self) -> Sampler | None:
-        """What makes the method's negatives, if it has any."""
+        """What draws from the model, if anything: it decides on seeds, buffer and other data."""
         return getattr(self, "negatives", None)
 
-    @property
-    def gradients(self) -> int:
+    def cost(self, scene: Scene) -> int:
         """Gradient evaluations an image and step: the currency of equal-compute comparisons."""
         return 1
 
@@ -62,6 +61,7 @@ methods: Registry[Method] = Registry(
         "at": "cembench.methods.at:AT",
         "trades": "cembench.methods.trades:Trades",
         "jem": "cembench.methods.jem:JEM",
+        "dat": "cembench.methods.dat:DAT",
         "cem": "cembench.methods.cem:CEM",
     },
 )

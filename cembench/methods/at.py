@@ -30,7 +30,6 @@ class AT(Adversarial):
         negative = self.negatives.draw(model, x, y, scene)
         return cross_entropy(model(negative), y, label_smoothing=self.label_smoothing), {}
 
-    @property
-    def gradients(self) -> int:
+    def cost(self, scene: Scene) -> int:
         """The sampler's steps and the weights' gradient."""
         return self.negatives.steps + 1

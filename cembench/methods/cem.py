@@ -59,13 +59,17 @@ class CEM(Adversarial):
         consistency = -energy.consistency(logits, away, y).mean()
         spread = energy.marginal(logits).square().mean() + energy.marginal(away).square().mean()
         loss = contrastive + self.consistency * consistency + self.energy_l2 * spread
-        parts = {"contrastive": contrastive.detach(), "consistency": consistency.detach()}
+        parts = {
+            "contrastive": contrastive.detach(),
+            "consistency": consistency.detach(),
+            "lse_data": energy.marginal(logits).mean().detach(),
+            "lse_negatives": energy.marginal(away).mean().detach(),
+        }
         if self.log_gradients:
             parts |= _gradients(model, contrastive, consistency)
         return loss, parts
 
-    @property
-    def gradients(self) -> int:
+    def cost(self, scene: Scene) -> int:
         """The sampler's steps and the weights' gradient through two batches."""
         return self.negatives.steps + 2
 

@@ -57,7 +57,6 @@ class JEM(Method):
             "lse_negatives": sampled.mean().detach(),
         }
 
-    @property
-    def gradients(self) -> int:
+    def cost(self, scene: Scene) -> int:
         """The sampler's steps and the weights' gradient through two batches."""
         return self.negatives.steps + 2

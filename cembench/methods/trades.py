@@ -33,7 +33,6 @@ class Trades(Adversarial):
         parts = {"natural": natural.detach(), "robust": robust.detach()}
         return natural + self.beta * robust, parts
 
-    @property
-    def gradients(self) -> int:
+    def cost(self, scene: Scene) -> int:
         """The sampler's steps and the weights' gradient through two batches."""
         return self.negatives.steps + 2

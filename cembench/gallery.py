@@ -1,0 +1,117 @@
+"""Samples of a checkpoint as files: a picture, all tensors, and how chains move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint
+from cembench.errors import CembenchError
+from cembench.files import tensor_file, write_bytes
+from cembench.grid import grid
+from cembench.guard import derive, exact, frozen
+from cembench.progress import Bar
+from cembench.samplers import Sampler
+from cembench.samplers.energy import EnergySampler
+from cembench.sampling import CHUNK, Origins, Samples, chunks, draw
+from cembench.trajectory import Trace
+
+SHOWN = 8
+
+
+def sample_to_files(
+    checkpoint: Path,
+    sampler: Sampler,
+    count: int,
+    *,
+    picture: Path,
+    label: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    tensors: Path | None = None,
+    trajectory: Path | None = None,
+) -> dict[str, float]:
+    """Draw samples of all classes in turn, or of one, chunk by chunk into files.
+
+    Args:
+        checkpoint: a `model.safetensors`, or the run folder that holds one.
+        sampler: what to climb, from where, and how.
+        count: the number of samples.
+        picture: a PNG of the first samples of each class beside their starts.
+        label: the one class to draw, if not all.
+        seed: decides starts and noise.
+        device: where to compute.
+        tensors: a safetensors file of all images, starts (N×C×H×W, float32) and labels.
+        trajectory: how the first chains move: a `.gif`, or a strip in a `.png`.
+
+    Returns:
+        How the network itself sees its samples, on average.
+
+    Raises:
+        CembenchError: when the sampler needs data or a buffer that is not there, or leaves the
+            finite numbers, or when a file cannot be written.
+    """
+    trace = _trace(trajectory, sampler)
+    file = checkpoint_file(checkpoint)
+    model, passport = load_checkpoint(file, device)
+    shown: list[Samples] = []
+    sums: dict[str, float] = {}
+    with ExitStack() as stack:
+        stack.enter_context(frozen(model))
+        stack.enter_context(exact())
+        kept = None
+        if tensors is not None:
+            kept = stack.enter_context(tensor_file(tensors, _shapes(count, passport)))
+        done = 0
+        origins = Origins(file.parent, passport, torch.device(device))
+        for drawn in _drawn(model, sampler, origins, count, label, seed, trace):
+            if kept is not None:
+                for name, values in kept.items():
+                    values[done : done + len(drawn.labels)] = getattr(drawn, name).numpy()
+            for key, value in drawn.summary().items():
+                sums[key] = sums.get(key, 0.0) + value * len(drawn.labels)
+            if done < SHOWN * len(passport.classes):
+                shown.append(drawn)
+            done += len(drawn.labels)
+    first = Samples.joined(shown)
+    panels = {"starts": first.starts, "samples": first.images}
+    write_bytes(picture, grid(panels, first.labels, passport.classes, SHOWN))
+    if trace is not None and trajectory is not None:
+        write_bytes(trajectory, trace.render(passport.classes, trajectory.suffix))
+    return {key: value / count for key, value in sums.items()}
+
+
+def _drawn(
+    model: torch.nn.Module,
+    sampler: Sampler,
+    origins: Origins,
+    count: int,
+    label: int | None,
+    seed: int,
+    trace: Trace | None,
+) -> Iterator[Samples]:
+    title = f"{sampler.name} {origins.passport.data.title}"
+    with Bar(title, count) as bar:
+        for number, y in enumerate(chunks(count, len(origins.passport.classes), CHUNK)):
+            labels = (y if label is None else torch.full_like(y, label)).to(origins.device)
+            visit = trace.follow(labels) if trace is not None and number == 0 else None
+            yield draw(model, sampler, labels, origins, derive(seed, number), visit).cpu()
+            bar.advance(len(y))
+
+
+def _trace(path: Path | None, sampler: Sampler) -> Trace | None:
+    if path is None:
+        return None
+    if path.suffix not in (".gif", ".png"):
+        raise CembenchError(f"--trajectory {path}: give a .gif, or a .png for a strip")
+    if not isinstance(sampler, EnergySampler):
+        raise CembenchError(f"--trajectory: {sampler.name} is an attack; use an energy sampler")
+    return Trace()
+
+
+def _shapes(count: int, passport: Passport) -> dict[str, tuple[str, tuple[int, ...]]]:
+    images = ("float32", (count, *passport.shape))
+    return {"images": images, "starts": images, "labels": ("int64", (count,))}

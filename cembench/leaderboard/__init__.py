@@ -1,0 +1,54 @@
+"""Records to tables: what is robust, what generates, and how both vary over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cembench.errors import CembenchError
+from cembench.evaluation.record import Record, load_record
+from cembench.files import sha256
+from cembench.leaderboard.board import Board, write_boards
+from cembench.leaderboard.robust import robust_boards
+from cembench.leaderboard.samples import sample_boards
+from cembench.leaderboard.seeds import seed_boards
+
+__all__ = ["Board", "find_records", "rank", "write_boards"]
+
+
+def rank(records: Sequence[Record]) -> list[Board]:
+    """Sort records into boards, so that no column mixes figures measured in different ways.
+
+    There is one for each data set and threat model with robust and generative columns, one for
+    each kind of start with all samplers, and one with means over seeds where there are several.
+    """
+    newest = {}
+    for record in sorted(records, key=lambda record: record.created):
+        where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
+        newest[(*where, record.run, record.checkpoint_sha256)] = record
+    kept = list(newest.values())
+    return [*robust_boards(kept), *sample_boards(kept), *seed_boards(kept)]
+
+
+def find_records(paths: Iterable[Path]) -> list[Record]:
+    """Read every record below run folders, or folders of them.
+
+    A record whose checkpoint has changed since, because training went on, is left out.
+
+    Raises:
+        CembenchError: when a path holds none, or one is damaged.
+    """
+    records: list[Record] = []
+    for path in paths:
+        found = [(file, load_record(file)) for file in sorted(path.glob("**/eval/*.json"))]
+        current = [record for file, record in found if not _outdated(file, record)]
+        if not current:
+            raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
+        records += current
+    return records
+
+
+def _outdated(file: Path, record: Record) -> bool:
+    checkpoint = file.parent.parent / "model.safetensors"
+    ours = file.stem == record.protocol["name"] and checkpoint.exists()
+    return ours and sha256(checkpoint) != record.checkpoint_sha256

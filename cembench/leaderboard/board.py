@@ -1,0 +1,64 @@
+"""A table in two forms: all columns for programs, the telling ones for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cembench.files import write_text
+
+
+@dataclass(frozen=True)
+class Board:
+    """A ranking of rows measured in the same way.
+
+    Attributes:
+        stem: its file name without ending, such as `digits-linf-0.125`.
+        title: what all rows have in common.
+        table: every column, numbers as they are.
+        shown: the columns for people, as text.
+    """
+
+    stem: str
+    title: str
+    table: pd.DataFrame
+    shown: pd.DataFrame
+
+    def markdown(self) -> str:
+        """Return the table for people."""
+        return markdown_table(self.shown)
+
+
+def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
+    """Write `STEM.csv` and `STEM.md` for each board and return the paths."""
+    written = []
+    for board in boards:
+        csv = board.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        text = f"# {board.title}\n\n{board.markdown()}"
+        for path, content in ((out / f"{board.stem}.csv", csv), (out / f"{board.stem}.md", text)):
+            write_text(path, content)
+            written.append(path)
+    return written
+
+
+def slug(*words: object) -> str:
+    """Return words as one file name."""
+    return re.sub(r"[^\w.@-]+", "-", "-".join(str(word) for word in words if word))
+
+
+def interval(value: float | None, low: float, high: float, form: str = "{:.3g}") -> str:
+    """Return `value (low to high)`, or a dash where there is none."""
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{form.format(value)} ({form.format(low)} to {form.format(high)})"
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return a table as markdown, with vertical bars in cells escaped."""
+    escaped = [[str(cell).replace("|", "\\|") for cell in row] for row in table.to_numpy()]
+    lines = [list(table.columns), ["---"] * len(table.columns), *escaped]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"

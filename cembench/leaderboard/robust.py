@@ -1,0 +1,185 @@
+"""One board a data set and threat model: a row a run, robust and generative columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from cembench.evaluation.figures import Generation
+from cembench.evaluation.record import Record
+from cembench.leaderboard.board import Board, interval, slug
+
+FIRST = ["run", "method", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
+FIRST += ["worst_case_acc", "n_images", "seed", "checkpoint_sha256"]
+COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
+LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "error"]
+HIDDEN = ["slug", "fingerprint", "lead"]
+
+
+def robust_boards(records: Sequence[Record]) -> list[Board]:
+    """Return a board for each data set (by its test images), threat model and protocol.
+
+    The one with most images, then most runs, of a data set and threat model gets the short name;
+    the name of any other says its protocol.
+    """
+    rows = pd.DataFrame([row_of(record) for record in records])
+    keys = ["dataset", "threat", "protocol_digest", "fingerprint"]
+    groups = [group for _, group in rows.groupby(keys, sort=True)]
+    groups.sort(key=lambda group: (-group["n_images"].max(), -len(group)))
+    boards: dict[str, Board] = {}
+    for group in groups:
+        first = group.iloc[0]
+        held = "" if first["split"] == "test" else first["split"]
+        stem = slug(first["dataset"], first["slug"], held)
+        for more in (f"{first['protocol']}-{first['protocol_digest'][:6]}", first["fingerprint"]):
+            stem = slug(stem, more[:40]) if stem in boards else stem
+        boards[stem] = _board(stem, group)
+    return list(boards.values())
+
+
+def _board(stem: str, group: pd.DataFrame) -> Board:
+    order = ["autoattack_acc", "worst_case_acc", "clean_acc"]
+    group = group.sort_values([*order, "run"], ascending=[False] * 3 + [True])
+    lead = next((lead for lead in group["lead"] if lead), None)
+    if lead is not None:
+        group["pareto"] = pareto(group[ROBUST].bfill(axis=1).iloc[:, 0], group[f"{lead}_kid"])
+    first = group.iloc[0]
+    title = (
+        f"{first['dataset']}, {first['threat']}, protocol {first['protocol']} on "
+        f"{first['n_images']} {first['split']} images; accuracy in percent with its 95 % Wilson "
+        "interval"
+    )
+    return Board(stem, title, _arranged(group), _shown(group, lead))
+
+
+ROBUST = ["autoattack_acc", "worst_case_acc"]
+
+
+def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
+    """Tell which rows no other beats: none is at least as good on both axes and better on one.
+
+    Args:
+        robust: accuracies, higher is better.
+        distance: of samples from real images, lower is better; rows without one are not judged.
+    """
+    front = []
+    for mine, far in zip(robust, distance, strict=True):
+        both = (robust >= mine) & (distance <= far) & ((robust > mine) | (distance < far))
+        front.append(None if pd.isna(mine) or pd.isna(far) else not bool(both.any()))
+    return pd.Series(front, index=robust.index, dtype="object")
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """Return everything that a table can show of a record."""
+    row: dict[str, Any] = dict.fromkeys(FIRST)
+    row |= {
+        "run": record.run if record.finished else f"{record.run} (unfinished)",
+        "method": record.method,
+        "dataset": record.dataset,
+        "threat": str(record.threat),
+        "slug": record.threat.slug,
+        "n_images": next((figure.images for figure in record.figures.values()), 0),
+        "seed": record.seed,
+        "checkpoint_sha256": record.checkpoint_sha256,
+        "parameters": record.parameters,
+        "divergences": record.divergences,
+        "train_gradients": record.gradients,
+        "train_seconds": record.train_seconds,
+        "eval_seconds": record.seconds,
+        "model": record.model,
+        "split": record.split,
+        "protocol": record.protocol.get("name"),
+        "protocol_digest": record.protocol_digest,
+        "recipe": record.recipe,
+        "fingerprint": record.fingerprint,
+        "cembench": record.environment.get("cembench"),
+        "error": record.error,
+        "lead": None if record.generation is None else lead_of(record.generation),
+    }
+    for name, figure in record.figures.items():
+        row[f"{name}_acc"] = figure.accuracy
+        row[f"{name}_acc_low"], row[f"{name}_acc_high"] = figure.low, figure.high
+        row[f"{name}_acc_8bit"] = figure.accuracy_8bit
+    return row | _generative(record.generation) | _density(record)
+
+
+def lead_of(generation: Generation) -> str:
+    """Return the column prefix of the first sampler: its title, extractor and count."""
+    return prefix(generation, next(iter(generation.samplers)))
+
+
+def prefix(generation: Generation, title: str) -> str:
+    """Return what stands before `_kid` and others, so that unlike figures never share a column."""
+    return f"{title}_{generation.extractor}_n{generation.count}"
+
+
+def _generative(generation: Generation | None) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for title, found in ({} if generation is None else generation.samplers).items():
+        if generation is None or found.samples is None or found.seeds is None:
+            continue
+        start = prefix(generation, title)
+        row |= {
+            f"{start}_kid": found.samples.kid,
+            f"{start}_kid_error": found.samples.kid_error,
+            f"{start}_kid_seeds": found.seeds.kid,
+            f"{start}_gain": found.gain,
+            f"{start}_gain_low": found.gain_low,
+            f"{start}_gain_high": found.gain_high,
+            f"{start}_fd": found.samples.fd,
+            f"{start}_is": found.samples.inception_score,
+            f"{start}_judge_acc": found.samples.judge_acc,
+        }
+    return row
+
+
+def _density(record: Record) -> dict[str, Any]:
+    density = record.density
+    if density is None:
+        return {}
+    row: dict[str, Any] = {"ece": density.calibration.ece}
+    for title, scores in density.outside.items():
+        row |= {f"auroc_{score}_{title}": found.auroc for score, found in scores.items()}
+    for name, push in density.pushed.items():
+        row |= {f"{name}_ball_acc": push.accuracy.accuracy, f"{name}_ball_lse": push.lse_change}
+    return row
+
+
+def _arranged(table: pd.DataFrame) -> pd.DataFrame:
+    named = [*FIRST, *COSTS, *LAST, *HIDDEN]
+    figures = [c for c in table.columns if c not in named and table[c].notna().any()]
+    return table[[*FIRST, *figures, *COSTS, *LAST]].reset_index(drop=True)
+
+
+def _shown(table: pd.DataFrame, lead: str | None) -> pd.DataFrame:
+    shown: dict[str, Any] = {"run": table["run"], "method": table["method"]}
+    for column in table.columns:
+        if f"{column}_low" in table and column.endswith("_acc") and table[column].notna().any():
+            shown[f"{column.removesuffix('_acc')} ↑"] = _percent(table, column)
+    if lead is not None:
+        title, extractor, count = lead.rsplit("_", 2)
+        measure = f"KID-{extractor} {title}, {count}"
+        shown[f"{measure} ↓"] = [
+            "–" if pd.isna(v) else f"{v:.3g} ± {e:.2g}"
+            for v, e in zip(table[f"{lead}_kid"], table[f"{lead}_kid_error"], strict=True)
+        ]
+        columns = (table[f"{lead}_{key}"] for key in ("gain", "gain_low", "gain_high"))
+        shown["gain over its seeds ↑"] = [interval(*row) for row in zip(*columns, strict=True)]
+        shown["Pareto"] = table["pareto"].map({True: "★", False: ""}).fillna("–")
+    shown |= {"images": table["n_images"], "seed": table["seed"]}
+    if table["divergences"].any():
+        shown["divergences"] = table["divergences"]
+    shown["gradients ↓"] = table["train_gradients"].map("{:.2g}".format)
+    if table["error"].notna().any():
+        shown["error"] = table["error"].fillna("")
+    return pd.DataFrame(shown)
+
+
+def _percent(table: pd.DataFrame, column: str) -> list[str]:
+    low, high = f"{column}_low", f"{column}_high"
+    return [
+        "–" if pd.isna(row[column]) else f"{row[column]:.1%} ({row[low]:.1%}–{row[high]:.1%})"
+        for _, row in table.iterrows()
+    ]

@@ -1,0 +1,119 @@
+"""One board a data set and kind of start: a row a run and sampler, beside their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cembench.evaluation.figures import Generation, SamplerFigures
+from cembench.evaluation.record import Record
+from cembench.files import digest
+from cembench.leaderboard.board import Board, interval, slug
+
+KEYS = ["dataset", "start", "plan", "extractor", "n_samples", "reference", "fingerprint"]
+
+
+def sample_boards(records: Sequence[Record]) -> list[Board]:
+    """Return a board for each data set, kind of start and way of measuring.
+
+    Noise and Gaussian seeds are ranked apart, since seeds fitted on data are most of the way.
+    """
+    rows = pd.DataFrame([row for record in records for row in _rows(record)])
+    if rows.empty:
+        return []
+    groups = [group for _, group in rows.groupby(KEYS, sort=True)]
+    groups.sort(key=lambda group: (-group["n_samples"].max(), -len(group)))
+    boards: dict[str, Board] = {}
+    for group in groups:
+        first = group.iloc[0]
+        held = "" if first["reference"] == "test" else first["reference"]
+        stem = slug(first["dataset"], "samples", first["start"], held)
+        stem = slug(stem, f"{first['extractor']}-n{first['n_samples']}") if stem in boards else stem
+        stem = slug(stem, first["plan"][:6]) if stem in boards else stem
+        boards[stem] = _board(stem, group.sort_values(["kid", "run", "sampler"]))
+    return list(boards.values())
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    generation = record.generation
+    if generation is None:
+        return
+    plan = digest([record.protocol["samples"], record.protocol["seed"], record.split])
+    for title, found in generation.samplers.items():
+        yield {
+            "run": record.run if record.finished else f"{record.run} (unfinished)",
+            "method": record.method,
+            "sampler": title.removesuffix(f"-{found.start}"),
+            "dataset": record.dataset,
+            "start": found.start,
+            "extractor": generation.extractor,
+            "n_samples": generation.count,
+            "reference": generation.reference,
+            **_figures(found),
+            **_controls(generation),
+            "steps": found.sampler["steps"],
+            "seed": record.seed,
+            "divergences": record.divergences,
+            "train_gradients": record.gradients,
+            "checkpoint_sha256": record.checkpoint_sha256,
+            "protocol": record.protocol["name"],
+            "plan": plan,
+            "recipe": record.recipe,
+            "fingerprint": generation.reference_fingerprint,
+            "error": found.error,
+        }
+
+
+def _figures(found: SamplerFigures) -> dict[str, Any]:
+    gain = {"gain": found.gain, "gain_low": found.gain_low, "gain_high": found.gain_high}
+    own = {"own_acc": found.own_acc, "lse": found.lse, "lse_seeds": found.lse_seeds}
+    scores = {} if found.samples is None else found.samples.dump()
+    seeds = {} if found.seeds is None else found.seeds.dump()
+    return scores | gain | {f"{key}_seeds": value for key, value in seeds.items()} | own
+
+
+def _controls(generation: Generation) -> dict[str, Any]:
+    floor = {} if generation.floor is None else generation.floor.dump()
+    return {f"{key}_floor": floor.get(key) for key in ("kid", "fd")} | {
+        "judge_acc_real": generation.judge_real_acc,
+        "nearest_real": generation.nearest_real,
+    }
+
+
+def _board(stem: str, group: pd.DataFrame) -> Board:
+    first = group.iloc[0]
+    name = f"{first['extractor']}, n={first['n_samples']}"
+    floors = f"KID {first['kid_floor']:.2g}, FD {first['fd_floor']:.3g}"
+    title = (
+        f"{first['dataset']}: samples started from {first['start']}, beside "
+        f"{first['n_samples']} {first['reference']} images ({first['extractor']}); "
+        f"real images score {floors}, an independent classifier reads "
+        f"{first['judge_acc_real']:.1%} of them"
+    )
+    gains = zip(group["gain"], group["gain_low"], group["gain_high"], strict=True)
+    shown = {
+        "run": group["run"],
+        "sampler": group["sampler"],
+        f"KID ({name}) ↓": _pairs(group["kid"], group["kid_error"]),
+        "KID of its seeds": group["kid_seeds"].map("{:.3g}".format),
+        "gain ↑": [interval(*row) for row in gains],
+        f"{'FID' if first['extractor'] == 'inception' else 'FD'} ({name}) ↓": group["fd"].map(
+            "{:.4g}".format
+        ),
+        f"IS ({name}) ↑": group["inception_score"].map("{:.2f}".format),
+        "precision ↑": group["precision"].map("{:.2f}".format),
+        "recall ↑": group["recall"].map("{:.2f}".format),
+        "read as intended ↑": group["judge_acc"].map("{:.1%}".format),
+    }
+    if group["error"].notna().any():
+        shown["error"] = group["error"].fillna("")
+    return Board(stem, title, group.reset_index(drop=True), pd.DataFrame(shown))
+
+
+def _pairs(values: pd.Series, errors: pd.Series) -> list[str]:
+    return [
+        "–" if pd.isna(value) else f"{value:.3g} ± {error:.2g}"
+        for value, error in zip(values, errors, strict=True)
+    ]

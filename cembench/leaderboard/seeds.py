@@ -1,0 +1,84 @@
+"""Means over seeds: the same experiment run several times is one row."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from scipy.stats import t
+
+from cembench.evaluation.record import Record
+from cembench.leaderboard.board import Board, slug
+from cembench.leaderboard.robust import row_of
+
+SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "ece", "_ball_lse")
+
+
+def seed_boards(records: Sequence[Record]) -> list[Board]:
+    """Return a board of means for each way of measuring in which an experiment has two seeds."""
+    rows = pd.DataFrame([row_of(record) for record in records if record.recipe])
+    if rows.empty:
+        return []
+    boards: dict[str, Board] = {}
+    for _, group in rows.groupby(["dataset", "threat", "protocol_digest", "fingerprint"]):
+        several = group[group.groupby("recipe")["seed"].transform("nunique") > 1]
+        if several.empty:
+            continue
+        first = several.iloc[0]
+        stem = slug(first["dataset"], first["slug"], "seeds")
+        if stem in boards:
+            stem = slug(stem, f"{first['protocol']}-{first['protocol_digest'][:6]}")
+        boards[stem] = _board(stem, several)
+    return list(boards.values())
+
+
+def _board(stem: str, rows: pd.DataFrame) -> Board:
+    figures = [c for c in rows.columns if c.endswith(SUFFIXES) and rows[c].notna().any()]
+    means = [_mean(group, figures) for _, group in rows.groupby("recipe")]
+    first = rows.iloc[0]
+    order = next(c for c in ("autoattack_acc", "worst_case_acc", "clean_acc") if c in figures)
+    table = pd.DataFrame(means).sort_values([order, "runs"], ascending=[False, True])
+    title = (
+        f"{first['dataset']}, {first['threat']}, protocol {first['protocol']}: means over seeds "
+        "with their 95 % t-interval"
+    )
+    return Board(stem, title, table.reset_index(drop=True), _shown(table, figures))
+
+
+def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "runs": re.sub(r"[.]s\d+$", "", str(group["run"].min())),
+        "method": group["method"].iloc[0],
+        "seeds": group["seed"].nunique(),
+        "divergences": int(group["divergences"].sum()),
+        "train_gradients": float(group["train_gradients"].mean()),
+    }
+    for column in figures:
+        values = group[column].dropna().astype(float)
+        row[column] = values.mean() if len(values) else math.nan
+        row[f"{column}_half"] = half_width(values)
+    return row | {"recipe": group["recipe"].iloc[0]}
+
+
+def half_width(values: pd.Series) -> float:
+    """Return half the 95 % t-interval of a mean; NaN for fewer than two values."""
+    count = len(values)
+    return (
+        float(t.ppf(0.975, count - 1) * values.std() / math.sqrt(count)) if count > 1 else math.nan
+    )
+
+
+def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
+    shown: dict[str, Any] = {key: table[key] for key in ("runs", "method", "seeds", "divergences")}
+    shown["gradients ↓"] = table["train_gradients"].map("{:.2g}".format)
+    for column in figures:
+        percent = column.endswith("acc")
+        scale, form = (100, "{:.1f} ± {:.1f} %") if percent else (1, "{:.3g} ± {:.2g}")
+        shown[column] = [
+            "–" if pd.isna(value) else form.format(scale * value, scale * half)
+            for value, half in zip(table[column], table[f"{column}_half"], strict=True)
+        ]
+    return pd.DataFrame(shown)

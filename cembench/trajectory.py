@@ -1,0 +1,88 @@
+"""How chains move: the image, log p(x) and log p(y|x) at every step, as a GIF or a strip."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from cembench import energy
+from cembench.ascent import Visit
+from cembench.grid import CELL, GAP, MARGIN, TOP, page, picture
+
+CHAINS, COLUMNS, LINE = 10, 11, 12
+
+
+class Trace:
+    """The first chains of a batch, recorded by a hook of `ascend`.
+
+    Attributes:
+        images: a list over steps of N×C×H×W.
+        log_px: a list over steps of LSE f(x, ·) = log p(x) + log Z, N values.
+        log_py: a list over steps of log p(y|x), N values.
+    """
+
+    def __init__(self) -> None:
+        self.images: list[Tensor] = []
+        self.log_px: list[Tensor] = []
+        self.log_py: list[Tensor] = []
+        self.labels = torch.empty(0, dtype=torch.long)
+
+    def follow(self, y: Tensor) -> Visit:
+        """Return the hook for a batch of labels y."""
+        self.labels = y[:CHAINS].cpu()
+
+        def visit(step: int, rows: Tensor, x: Tensor, out: Tensor) -> None:
+            logits = out[:CHAINS].float().cpu()
+            self.images.append(x[:CHAINS].cpu())
+            self.log_px.append(energy.marginal(logits))
+            self.log_py.append(energy.conditional(logits, self.labels))
+
+        return visit
+
+    def render(self, classes: list[str], suffix: str) -> bytes:
+        """Return a `.gif` with a frame a step, or a `.png` with some steps side by side."""
+        return self._gif(classes) if suffix == ".gif" else self._strip(classes)
+
+    def _gif(self, classes: list[str]) -> bytes:
+        frames = []
+        for step, images in enumerate(self.images):
+            note = (
+                f"step {step}: log p(x) {float(self.log_px[step].mean()):.2f} + const, "
+                f"log p(y|x) {float(self.log_py[step].mean()):.2f}"
+            )
+            panels = {"start": self.images[0], "now": images}
+            sheet = page(panels, self.labels, classes, note="")
+            frame = Image.new("RGB", (max(sheet.width, 320), sheet.height + TOP), "white")
+            frame.paste(sheet, (0, 0))
+            ImageDraw.Draw(frame).text((4, sheet.height + 2), note, fill="black")
+            frames.append(frame)
+        stream = io.BytesIO()
+        frames[0].save(stream, "gif", save_all=True, append_images=frames[1:], duration=120, loop=0)
+        return stream.getvalue()
+
+    def _strip(self, classes: list[str]) -> bytes:
+        last = len(self.images) - 1
+        steps = sorted({round(k * last / (COLUMNS - 1)) for k in range(COLUMNS)})
+        width, height = CELL + 16 + GAP, CELL + 2 * LINE + GAP
+        size = (MARGIN + len(steps) * width, TOP + len(self.labels) * height + TOP)
+        sheet = Image.new("RGB", size, "white")
+        pen = ImageDraw.Draw(sheet)
+        for column, step in enumerate(steps):
+            left = MARGIN + column * width
+            pen.text((left, 2), f"step {step}", fill="black")
+            for row in range(len(self.labels)):
+                top = TOP + row * height
+                sheet.paste(picture(self.images[step][row]), (left, top))
+                values = (self.log_px[step][row], self.log_py[step][row])
+                for line, value in enumerate(values):
+                    pen.text((left, top + CELL + line * LINE), f"{float(value):.2f}", fill="black")
+        for row, label in enumerate(self.labels.tolist()):
+            pen.text((4, TOP + row * height + CELL // 3), classes[label][:12], fill="black")
+        note = "below each image: log p(x) + const, then log p(y|x)"
+        pen.text((4, size[1] - TOP + 2), note, fill="black")
+        stream = io.BytesIO()
+        sheet.save(stream, "png")
+        return stream.getvalue()

@@ -1,0 +1,255 @@
+"""Samples in an evaluation: controls beside every figure, nothing filtered, nothing redone."""
+
+import io
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import cembench.evaluation.comparison as comparison
+import cembench.evaluation.generation as generation
+from cembench.checkpoint import read_passport
+from cembench.errors import CembenchError
+from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.extractors import extractors
+from cembench.evaluation.features import FeatureReader, cache_folder, to_uint8
+from cembench.evaluation.protocol import load_protocol
+
+SAMPLES = (
+    "samples={count: 60, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}]}"
+)
+OVERRIDES = ["attacks=[]", "density=null", SAMPLES]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    path = tmp_path / "run" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_bytes((trained / "model.safetensors").read_bytes())
+    return path
+
+
+def protocol(*more):
+    return load_protocol("quick", [*OVERRIDES, *more], limit=20)
+
+
+def test_every_figure_stands_beside_its_controls(copy):
+    record, _ = evaluate(copy, protocol())
+    found = record.generation
+    assert (found.extractor, found.count, found.reference) == ("lite0@64", 60, "test")
+    assert (
+        list(found.samplers) == ["rcs-gaussian", "ta-gaussian"]
+        and len(found.extractor_sha256) == 64
+    )
+    rcs, ta = found.samplers.values()
+    assert rcs.seeds == ta.seeds and rcs.samples != ta.samples
+    assert rcs.gain == pytest.approx(rcs.seeds.kid - rcs.samples.kid)
+    assert rcs.gain_low < rcs.gain < rcs.gain_high
+    assert abs(found.floor.kid) < 4 * found.floor.kid_error and found.floor.kid < rcs.samples.kid
+    assert found.floor.fd < rcs.samples.fd and 0.5 < found.judge_real_acc <= 1
+    assert rcs.samples.nearest > 0 and found.nearest_real > 0
+    assert any("FD-lite0@64 is biased: 60 images" in text for text in record.warnings)
+
+
+def test_noise_scores_worse_than_seeds_and_a_step_of_nothing_changes_nothing(copy):
+    still, far = "{name: rcs, steps: 1, step_size: 1e-9}", "{name: rcs, steps: 1, start: noise}"
+    plan = protocol(f"samples.samplers=[{still}, {far}]")
+    seeds, noise = evaluate(copy, plan)[0].generation.samplers.values()
+    assert seeds.samples == seeds.seeds and seeds.gain == 0
+    assert noise.seeds.kid > 5 * seeds.seeds.kid and noise.start == "noise"
+
+
+def test_a_killed_evaluation_goes_on_with_the_next_chunk(copy, monkeypatch):
+    straight, _ = evaluate(copy, protocol())
+    (copy.parent / "eval").rename(copy.parent / "first")
+    draw, done = generation.draw, []
+
+    def counted(*args):
+        if len(done) == 2:
+            done.append(None)
+            raise KeyboardInterrupt
+        done.append(1)
+        return draw(*args)
+
+    monkeypatch.setattr(generation, "draw", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(copy, protocol())
+    resumed, path = evaluate(copy, protocol())
+    assert done.count(1) == 6 and resumed.generation == straight.generation
+    assert not list(path.parent.glob(".*"))
+
+
+def test_pictures_show_starts_samples_and_nearest_and_saved_samples_are_all_of_them(copy):
+    record, path = evaluate(copy, protocol(), save_samples=True)
+    folder = path.parent.parent / "samples"
+    names = sorted(p.name for p in folder.glob("*.png"))
+    assert names == [f"{path.stem}-{title}.png" for title in record.generation.samplers]
+    with Image.open(folder / names[0]) as image:
+        assert image.width > 700
+    parts = [load_file(p) for p in (folder / path.stem).glob("rcs-gaussian.*.safetensors")]
+    assert sum(len(p["labels"]) for p in parts) == 60
+    assert {p["images"].dtype for p in parts} == {torch.uint8}
+    assert torch.cat([p["labels"] for p in parts]).bincount().tolist() == [6] * 10
+
+
+def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
+    wild = "{name: cs, direction: raw, step_size: 3e38, start: noise, box: false}"
+    plan = f"samples.samplers=[{{name: sgld}}, {wild}, {{name: rcs, steps: 1}}]"
+    record, _ = evaluate(copy, protocol(plan))
+    buffer, diverged, fine = record.generation.samplers.values()
+    assert "no replay buffer" in buffer.error and "step_size, which is 3e+38" in diverged.error
+    assert buffer.samples is None and diverged.gain is None and fine.error is None
+
+
+def test_validation_images_are_those_that_training_held_out(copy):
+    passport = read_passport(copy)
+    held = passport.training_split()[1]
+    record, _ = evaluate(copy, protocol("split=validation"))
+    assert record.split == record.generation.reference == "validation"
+    assert record.figures["clean"].images == 20 and len(held) == 120
+    other, _ = evaluate(copy, protocol())
+    prints = {r.generation.reference_fingerprint for r in (record, other)}
+    assert len(prints) == 2
+
+
+def test_reference_features_are_cached_by_content_alone():
+    reader = FeatureReader(extractors.parse("lite0"), CPU)
+    images = torch.randint(0, 256, (6, 1, 8, 8)).byte()
+    before = set(cache_folder().glob("*"))
+    first = reader.reference(images)
+    (file,) = set(cache_folder().glob("*")) - before
+    stamp = file.stat().st_mtime_ns
+    assert torch.equal(reader.reference(images.clone()).pool, first.pool)
+    assert file.stat().st_mtime_ns == stamp
+    assert not torch.equal(reader.reference(255 - images).pool, first.pool)
+    other = FeatureReader(extractors.parse({"name": "lite0", "size": 96}), CPU)
+    assert not torch.equal(other.reference(images).pool, first.pool)
+    file.write_bytes(b"half a file")
+    assert torch.equal(reader.reference(images).pool, first.pool)
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    reader = FeatureReader(extractors.parse("lite0"), CPU)
+    assert len(reader.reference(torch.zeros(3, 1, 8, 8).byte())) == 3
+
+
+def test_features_do_not_depend_on_the_batch_and_grey_is_colour_in_three_channels():
+    reader = FeatureReader(extractors.parse("lite0"), CPU)
+    grey = torch.randint(0, 256, (9, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    whole, parts = reader.read([grey]), reader.read(grey.split(2))
+    torch.testing.assert_close(whole.pool, parts.pool, rtol=1e-4, atol=1e-4)
+    assert torch.equal(whole.pool, reader.read([grey.expand(-1, 3, -1, -1)]).pool)
+    assert whole.pool.shape == (9, 1280) and whole.logits.shape == (9, 1000)
+    with pytest.raises(CembenchError, match="images of 2 channels"):
+        reader.read([torch.zeros(1, 2, 8, 8).byte()])
+
+
+def test_real_and_generated_images_are_rounded_alike():
+    values = torch.tensor([-1.0, 0.0, 0.5 / 255, 1.5 / 255, 7 / 16, 1.0, 2.0])
+    assert to_uint8(values).tolist() == [0, 0, 0, 2, 112, 255, 255]
+
+
+@pytest.fixture
+def inception_weights(tmp_path, monkeypatch):
+    """A file in the format of the real one, with random weights."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    empty, file = tmp_path / "empty.pth", tmp_path / "weights.pth"
+    torch.save({}, empty)
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        net = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(empty))
+    torch.save(net.state_dict(), file)
+    return file
+
+
+def test_inception_reads_a_local_file(copy, inception_weights, monkeypatch):
+    monkeypatch.setattr(comparison, "JUDGE_IMAGES", 30)
+    plan = ["samples={count: 20, extractor: inception, samplers: [{name: rcs, steps: 1}]}"]
+    record, _ = evaluate(copy, protocol(*plan), inception_weights=inception_weights)
+    assert record.generation.extractor == "inception"
+    assert record.generation.samplers["rcs-gaussian"].samples.fd > 0
+
+
+def test_inception_without_its_weights_says_what_to_get(cembench, copy, tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    args = ("eval", copy, "--limit", 20, "--set", "samples.extractor=inception")
+    for more, message in (
+        ((), "weights-inception-2015-12-05-6726825d.pth and pass it with --inception-weights FILE"),
+        ((), "use the extractor lite0, which works offline"),
+        (("--inception-weights", tmp_path / "none"), "no such file"),
+    ):
+        result = cembench(*args, *more)
+        assert result.code == 2 and message in result.err and len(result.err.splitlines()) == 1
+
+
+def test_a_pickle_or_other_file_is_not_taken_for_weights(copy, tmp_path):
+    plan = protocol("samples.extractor=inception")
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    stream = io.BytesIO()
+    torch.save(Evil(), stream)
+    for content in (stream.getvalue(), b"", b"nonsense"):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(CembenchError, match="not the weights of"):
+            evaluate(copy, plan, inception_weights=tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("samples.extractor=lite1", "unknown extractor 'lite1'; did you mean 'lite0'"),
+        ("samples.samplers=[rcx]", "unknown sampler 'rcx'; did you mean"),
+        ("samples.samplers=[rcs, rcs]", "two samplers are 'rcs-gaussian'"),
+        ("samples.samplers=[]", "samplers"),
+        ("samples.count=5", "20"),
+        ("samples.cuont=50", "did you mean 'count'"),
+        ("samples.count=9999", "more than the 597 reference images"),
+        ("density.outside=[imagenot]", "unknown data set 'imagenot'"),
+    ],
+)
+def test_mistakes_in_a_plan_are_one_line(cembench, copy, change, message):
+    change = [change] if change.startswith("samples") else [change, "samples=null"]
+    settings = [value for text in change for value in ("--set", text)]
+    result = cembench("eval", copy, "--limit", 20, *settings)
+    assert result.code == 2 and message in result.err and len(result.err.splitlines()) == 1
+
+
+def test_energies_calibration_and_pushes_are_recounted_from_the_table(copy):
+    plan = load_protocol("quick", ["attacks=[]", "samples=null", "density={steps: 5}"], limit=100)
+    record, path = evaluate(copy, plan)
+    table, density = pd.read_parquet(path.with_suffix(".parquet")), record.density
+    assert density.energies["clean"].mean == pytest.approx(table["clean_lse"].mean(), rel=1e-5)
+    assert set(density.energies) == {"clean", "pgd", "ta", "noise"}
+    pgd, ta = density.pushed["pgd"], density.pushed["ta"]
+    assert pgd.accuracy.correct == (table["pgd_ball_pred"] == table["label"]).sum()
+    assert pgd.accuracy.correct < record.figures["clean"].correct
+    change = (table["ta_ball_lse"] - table["clean_lse"]).mean()
+    assert ta.lse_change == pytest.approx(change, rel=1e-4)
+    assert sum(row.images for row in density.calibration.bins) == 100
+    assert set(density.outside["noise"]) == {"log_px", "max_softmax", "slope"}
+    assert set(record.figures) == {"clean"}
+
+
+def test_other_data_sets_are_fitted_to_the_network(copy, tmp_path):
+    for split in ("train", "test"):
+        for name, shade in (("a", 10), ("b", 200)):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (12, 12), (shade,) * 3).save(tmp_path / split / name / "0.png")
+    outside = f"density={{outside: [noise, {{name: folder, root: {tmp_path}, alias: grey}}]}}"
+    record, _ = evaluate(copy, load_protocol("quick", ["attacks=[]", "samples=null", outside], 20))
+    assert set(record.density.outside) == {"noise", "grey"}
+    assert record.density.energies["grey"].images == 2
