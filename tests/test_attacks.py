@@ -13,8 +13,8 @@ from cembench.checkpoint import load_checkpoint
 from cembench.data.split import Split
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.attacks import Attack
+from cembench.evaluation.figures import count
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.record import count
 from cembench.evaluation.robustness import attack_split
 from cembench.evaluation.verify import verify
 from cembench.threat import Threat

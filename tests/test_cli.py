@@ -50,7 +50,7 @@ def test_list_needs_no_torch_and_knows_everything(cembench):
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "methods: at, cem, jem, standard, trades" in done.stdout
+    assert done.returncode == 0 and "methods: at, cem, dat, jem, standard, trades" in done.stdout
     assert cembench("list", "methods").out.split() == methods.names()
     assert cembench("list", "protocols").out.split() == shipped()
 
@@ -131,6 +131,8 @@ def test_train_then_eval_then_leaderboard(cembench, tmp_path):
         "digits-linf-0.1.md",
         "digits-linf-0.125.csv",
         "digits-linf-0.125.md",
+        "digits-samples-gaussian.csv",
+        "digits-samples-gaussian.md",
     ]
 
 

@@ -39,7 +39,10 @@ from tests.conftest import TINY, experiment
         ({"epochs": "3"}, "epochs"),
         ({"epochs": True}, "epochs"),
         ({"epochs": 0}, "epochs"),
-        ({"method": None}, "method: give the name of a method: at, cem, jem, standard, trades"),
+        (
+            {"method": None},
+            "method: give the name of a method: at, cem, dat, jem, standard, trades",
+        ),
         ({"validation": {"fraction": 0}}, "validation.fraction"),
     ],
 )

@@ -44,7 +44,8 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
     group = group.sort_values([*order, "run"], ascending=[False] * 3 + [True])
     lead = next((lead for lead in group["lead"] if lead), None)
     if lead is not None:
-        group["pareto"] = pareto(group[ROBUST].bfill(axis=1).iloc[:, 0], group[f"{lead}_kid"])
+        robust = group["autoattack_acc"].fillna(group["worst_case_acc"]).astype(float)
+        group["pareto"] = pareto(robust, group[f"{lead}_kid"].astype(float))
     first = group.iloc[0]
     title = (
         f"{first['dataset']}, {first['threat']}, protocol {first['protocol']} on "
@@ -52,9 +53,6 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         "interval"
     )
     return Board(stem, title, _arranged(group), _shown(group, lead))
-
-
-ROBUST = ["autoattack_acc", "worst_case_acc"]
 
 
 def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
@@ -118,20 +116,20 @@ def prefix(generation: Generation, title: str) -> str:
 def _generative(generation: Generation | None) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for title, found in ({} if generation is None else generation.samplers).items():
-        if generation is None or found.samples is None or found.seeds is None:
-            continue
-        start = prefix(generation, title)
-        row |= {
-            f"{start}_kid": found.samples.kid,
-            f"{start}_kid_error": found.samples.kid_error,
-            f"{start}_kid_seeds": found.seeds.kid,
-            f"{start}_gain": found.gain,
-            f"{start}_gain_low": found.gain_low,
-            f"{start}_gain_high": found.gain_high,
-            f"{start}_fd": found.samples.fd,
-            f"{start}_is": found.samples.inception_score,
-            f"{start}_judge_acc": found.samples.judge_acc,
+        assert generation is not None
+        samples, seeds = found.samples, found.seeds
+        values = {
+            "kid": samples and samples.kid,
+            "kid_error": samples and samples.kid_error,
+            "kid_seeds": seeds and seeds.kid,
+            "gain": found.gain,
+            "gain_low": found.gain_low,
+            "gain_high": found.gain_high,
+            "fd": samples and samples.fd,
+            "is": samples and samples.inception_score,
+            "judge_acc": samples and samples.judge_acc,
         }
+        row |= {f"{prefix(generation, title)}_{key}": value for key, value in values.items()}
     return row
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cembench.evaluation.figures import Generation, SamplerFigures
+from cembench.evaluation.figures import Generation, SamplerFigures, Scores
 from cembench.evaluation.record import Record
 from cembench.files import digest
 from cembench.leaderboard.board import Board, interval, slug
@@ -69,8 +69,9 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
 def _figures(found: SamplerFigures) -> dict[str, Any]:
     gain = {"gain": found.gain, "gain_low": found.gain_low, "gain_high": found.gain_high}
     own = {"own_acc": found.own_acc, "lse": found.lse, "lse_seeds": found.lse_seeds}
-    scores = {} if found.samples is None else found.samples.dump()
-    seeds = {} if found.seeds is None else found.seeds.dump()
+    blank = dict.fromkeys(Scores.model_fields)
+    scores = blank if found.samples is None else found.samples.dump()
+    seeds = blank if found.seeds is None else found.seeds.dump()
     return scores | gain | {f"{key}_seeds": value for key, value in seeds.items()} | own
 
 
@@ -85,6 +86,8 @@ def _controls(generation: Generation) -> dict[str, Any]:
 def _board(stem: str, group: pd.DataFrame) -> Board:
     first = group.iloc[0]
     name = f"{first['extractor']}, n={first['n_samples']}"
+    numbers = ["kid", "kid_error", "kid_seeds", "gain", "fd", "inception_score", "judge_acc"]
+    group = group.astype(dict.fromkeys([*numbers, "precision", "recall"], float))
     floors = f"KID {first['kid_floor']:.2g}, FD {first['fd_floor']:.3g}"
     title = (
         f"{first['dataset']}: samples started from {first['start']}, beside "
