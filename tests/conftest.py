@@ -63,6 +63,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """The checkpoint of `trained` in a run folder of its own."""
+    path = tmp_path / "run" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_bytes((trained / "model.safetensors").read_bytes())
+    return path
+
+
 class Linear(nn.Module):
     """Logits W x + b of flattened images: its robust accuracy has a closed form."""
 

@@ -16,14 +16,6 @@ OVERRIDES = [
 ]
 
 
-@pytest.fixture
-def copy(trained, tmp_path):
-    path = tmp_path / "run" / "model.safetensors"
-    path.parent.mkdir()
-    path.write_bytes((trained / "model.safetensors").read_bytes())
-    return path
-
-
 def figures(record):
     return {k: v.model_copy(update={"seconds": 0}) for k, v in record.figures.items()}
 

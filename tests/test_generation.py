@@ -24,14 +24,6 @@ OVERRIDES = ["attacks=[]", "density=null", SAMPLES]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def copy(trained, tmp_path):
-    path = tmp_path / "run" / "model.safetensors"
-    path.parent.mkdir()
-    path.write_bytes((trained / "model.safetensors").read_bytes())
-    return path
-
-
 def protocol(*more):
     return load_protocol("quick", [*OVERRIDES, *more], limit=20)
 

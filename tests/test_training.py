@@ -350,7 +350,11 @@ def test_a_kill_after_a_divergence_does_not_forget_it(tmp_path, monkeypatch):
 def test_dat_resumes_with_the_steps_it_had_reached(tmp_path, monkeypatch):
     contrast = {"start": "noise", "steps": 9}
     method = {"name": "dat", "separable": 0.6, "first_stage": 1, "first_steps": 1, "more_steps": 2}
-    config = experiment(method=method | {"negatives": {"steps": 2}, "contrast": contrast}, epochs=4)
+    config = experiment(
+        method=method | {"negatives": {"steps": 2}, "contrast": contrast},
+        epochs=4,
+        optimizer={"lr": 0.05},
+    )
     straight = train(config, tmp_path / "straight")
     monkeypatch.setattr(Trainer, "run_epoch", stop_after(3))
     with pytest.raises(KeyboardInterrupt):
