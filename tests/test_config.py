@@ -189,10 +189,14 @@ def test_radii_are_written_as_people_write_them():
 def test_shipped_configs_are_valid():
     from pathlib import Path
 
+    from cembench.evaluation.protocol import load_protocol
     from cembench.suite import load_suite
 
-    for path in sorted(Path(__file__).parents[1].joinpath("configs").glob("*.yaml")):
-        if "experiments" in read_yaml(path):
+    for path in sorted(Path(__file__).parents[1].joinpath("configs").rglob("*.yaml")):
+        keys = read_yaml(path).keys()
+        if "experiments" in keys:
             assert load_suite(path)[0]
+        elif "samples" in keys:
+            assert load_protocol(str(path)).samples
         else:
             assert load_experiment(path)
