@@ -120,7 +120,7 @@ def evaluate(
     record = record.model_copy(update=ending)
     save_record(path, record, table)
     if save_samples:
-        parts.move_tensors(_pictures(path))
+        parts.move_tensors("samples", _pictures(path))
     parts.clear()
     return record, path
 

@@ -101,7 +101,7 @@ def _draw(
     """Yield chunks with images and starts as bytes."""
     labels = chunks(count, len(origins.passport.classes), plan.batch_size)
     for number, y in enumerate(labels):
-        name = f"{sampler.title}.{number}"
+        name = f"samples.{sampler.title}.{number}"
         values = parts.tensors(name)
         if values is None:
             stream = derive(seed, "samples", number)

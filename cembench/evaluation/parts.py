@@ -59,13 +59,13 @@ class Parts:
         whole = {key: value.contiguous() for key, value in values.items()}
         write_bytes(self.folder / f"{name}.safetensors", save(whole))
 
-    def move_tensors(self, folder: Path) -> None:
-        """Move all kept tensors into a folder, which they replace."""
+    def move_tensors(self, kind: str, folder: Path) -> None:
+        """Move what was kept as `KIND.NAME` into a folder, as `NAME`, in place of what it held."""
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            for file in self.folder.glob("*.safetensors"):
-                shutil.move(file, folder / file.name)
+            for file in self.folder.glob(f"{kind}.*.safetensors"):
+                shutil.move(file, folder / file.name.removeprefix(f"{kind}."))
         except OSError as error:
             raise CembenchError(f"cannot write {folder}: {error.strerror}") from error
 

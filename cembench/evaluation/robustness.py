@@ -16,12 +16,11 @@ from cembench.evaluation.attacks import Attack, Propose, Target
 from cembench.evaluation.density import look
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.standing import Columns, Standing
 from cembench.evaluation.verify import Verdict, Watched, verify
 from cembench.guard import derive, exact, frozen, isolated_rng
 from cembench.progress import Bar
 from cembench.threat import Threat
-
-Columns = dict[str, Tensor | list[str]]
 
 
 @dataclass
@@ -70,11 +69,13 @@ def attack_split(
     work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
         watched = Watched(model, len(split.classes)).eval()
+        target = Target(watched, threat, len(split.classes), protocol.seed)
         for start in range(0, len(split), protocol.batch_size):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
             found = None if parts is None else parts.get(start)
             if found is None:
-                found = _chunk(watched, split.take(chunk), rows[chunk], protocol, threat, bar)
+                some = Chunk(split.take(chunk), rows[chunk], start, parts)
+                found = _chunk(target, some, protocol, bar)
                 if parts is not None:
                     parts.put(start, *found)
             else:
@@ -84,25 +85,34 @@ def attack_split(
     return Verdicts(pd.concat(tables, ignore_index=True), seconds)
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Images attacked together: where they are in the whole split, and where work is kept."""
+
+    split: Split
+    rows: Tensor
+    start: int
+    parts: Parts | None
+
+
 def _chunk(
-    watched: Watched, split: Split, rows: Tensor, protocol: Protocol, threat: Threat, bar: Bar
+    target: Target, chunk: Chunk, protocol: Protocol, bar: Bar
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    x, y = split.pixels(), split.labels
-    target = Target(watched, threat, len(split.classes), protocol.seed)
-    columns = _clean(watched, x, y, rows, threat)
+    watched, x, y = target.watched, chunk.split.pixels(), chunk.split.labels
+    columns = _clean(watched, x, y, chunk.rows, target.threat)
     if protocol.density is not None:
-        seed = derive(protocol.seed, "density", int(rows[0]))
-        columns |= look(watched, x, y, threat, protocol.density, seed)
+        seed = derive(protocol.seed, "density", int(chunk.rows[0]))
+        columns |= look(watched, x, y, target.threat, protocol.density, seed)
         watched.require_finite("in the ball")
     correct = torch.as_tensor(columns["clean_pred"]) == y
     seconds = {}
     for attack in protocol.attacks:
         begun = time.monotonic()
-        columns |= (result := _attack(attack, target, x, y, correct, bar))
+        columns |= (result := _attack(attack, target, chunk, correct, bar))
         seconds[attack.title] = time.monotonic() - begun
         broken = int(torch.as_tensor(result[f"{attack.title}_broken"]).sum())
-        chunk = f"test images {int(rows[0])}…{int(rows[-1])}"
-        bar.report(f"{chunk}: {attack.title} breaks {broken} of {len(x)}")
+        images = f"{protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
+        bar.report(f"{images}: {attack.title} breaks {broken} of {len(x)}")
     return pd.DataFrame({key: _array(value) for key, value in columns.items()}), seconds
 
 
@@ -114,30 +124,27 @@ def _clean(model: Watched, x: Tensor, y: Tensor, rows: Tensor, threat: Threat) -
     return {"index": rows, "label": y, "clean_pred": predicted, "clean_8bit_pred": rounded}
 
 
-def _attack(
-    attack: Attack, target: Target, x: Tensor, y: Tensor, alive: Tensor, bar: Bar
-) -> Columns:
-    """Run the stages of an attack, each on the survivors of those before it."""
-    watched = target.model
-    assert isinstance(watched, Watched)
-    broken, broken_8bit = torch.zeros_like(alive), torch.zeros_like(alive)
-    norm = torch.full((len(x),), torch.nan, device=x.device)
-    by = [""] * len(x)
-    for stage, propose in attack.stages(target):
-        left = (alive & ~broken).nonzero().squeeze(1)
+def _attack(attack: Attack, target: Target, chunk: Chunk, alive: Tensor, bar: Bar) -> Columns:
+    """Run the stages of an attack, each on the survivors of those before it.
+
+    What stands after each stage is kept, so a killed evaluation goes on with the next one.
+    """
+    x, y = chunk.split.pixels(), chunk.split.labels
+    stages = attack.stages(target)
+    name = f"adversarial.{attack.title}.{chunk.start}"
+    kept = None if chunk.parts is None else chunk.parts.tensors(name)
+    standing = Standing.fresh(x) if kept is None else Standing.read(kept, x.device)
+    for stage, propose in stages[standing.stages :]:
+        left = (alive & ~standing.broken).nonzero().squeeze(1)
         bar.advance(0, f"{attack.title} {stage}: {len(left)} of {len(x)} stand")
         if len(left) == 0:
             break
-        verdict = _stage(attack, stage, propose, target, x[left], y[left])
-        watched.require_finite(f"under {stage}")
-        won = left[verdict.broken]
-        broken[won], norm[won] = True, verdict.size[verdict.broken]
-        broken_8bit[left] = verdict.broken_8bit
-        for row in won.tolist():
-            by[row] = stage
+        standing.record(left, _stage(attack, stage, propose, target, x[left], y[left]))
+        target.watched.require_finite(f"under {stage}")
+        if chunk.parts is not None:
+            chunk.parts.keep_tensors(name, standing.kept() | {"rows": chunk.rows.cpu()})
     bar.advance(len(x))
-    values: Columns = {"broken": broken, "broken_8bit": broken_8bit, "by": by, "norm": norm}
-    return {f"{attack.title}_{key}": value for key, value in values.items()}
+    return standing.columns(attack.title, [stage for stage, _ in stages])
 
 
 def _stage(

@@ -54,11 +54,13 @@ class Verdict:
         broken: misclassified by a plain float32 pass, inside the ball and [0, 1]; N booleans.
         broken_8bit: the same for the image rounded to bytes.
         size: norm of the perturbation, N values.
+        images: the proposals as they were judged, N×C×H×W.
     """
 
     broken: Tensor
     broken_8bit: Tensor
     size: Tensor
+    images: Tensor
 
 
 @torch.no_grad()
@@ -72,4 +74,4 @@ def verify(model: nn.Module, x: Tensor, proposed: Tensor, y: Tensor, ball: Ball)
     rounded = to_bytes(judged, x, ball)
     broken = valid & (model(judged).argmax(1) != y)
     broken_8bit = broken & (model(rounded).argmax(1) != y)
-    return Verdict(broken, broken_8bit, size)
+    return Verdict(broken, broken_8bit, size, judged)

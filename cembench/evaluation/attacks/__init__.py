@@ -14,6 +14,8 @@ from cembench.threat import Threat
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cembench.evaluation.verify import Watched
+
 Propose = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
@@ -28,6 +30,14 @@ class Target:
     threat: Threat
     classes: int
     seed: int
+
+    @property
+    def watched(self) -> Watched:
+        """The network as the one that tells whether its logits were finite."""
+        from cembench.evaluation.verify import Watched
+
+        assert isinstance(self.model, Watched)
+        return self.model
 
 
 class Attack(Choice):

@@ -1,0 +1,79 @@
+"""What all commands share: errors in one line, options, tables on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cembench.errors import CembenchError
+
+# Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
+# run of 6 s took 20 to 45 s beside one other process). It must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class Command(click.Command):
+    """A command whose errors are one line on stderr and exit code 2; `--debug` shows where."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        help_text = "Show the traceback of an error."
+        self.params.append(click.Option(["--debug"], is_flag=True, help=help_text))
+        help_text = "Import a module that registers methods, models or data sets. Repeatable."
+        self.params.append(
+            click.Option(["--plugin"], multiple=True, metavar="MODULE", help=help_text)
+        )
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        debug = context.params.pop("debug")
+        try:
+            for module in context.params.pop("plugin"):
+                from cembench.registry import add_plugin
+
+                add_plugin(module)
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except KeyboardInterrupt:
+            fail("interrupted; what was finished is kept", 130)
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            known = isinstance(error, CembenchError | OSError | MemoryError)
+            fail(str(error) if known else f"unexpected {error!r}; --debug shows where")
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Say what went wrong in one line and leave."""
+    click.echo(f"cembench: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+FILE = click.Path(path_type=Path)
+DEVICE = click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), show_default=True
+)
+
+
+def pick_device(name: str) -> str:
+    """Return `cuda` or `cpu`."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CembenchError("--device cuda: torch sees no GPU; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def show(boards: list[Any]) -> None:
+    """Print boards on stdout."""
+    for board in boards:
+        click.echo(f"{board.title}\n\n{board.markdown()}")

@@ -1,0 +1,76 @@
+"""Commands that measure and rank."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import DEVICE, FILE, Command, pick_device, show
+from cembench.errors import CembenchError
+
+
+@click.command("eval", cls=Command)
+@click.argument("checkpoints", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT...")
+@click.option("--protocol", default="quick", show_default=True, help="Name, or a YAML file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the protocol.")
+@click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
+@click.option("--data-root", help="Where the data lies now.")
+@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@click.option("--save-samples", is_flag=True, help="Keep all samples beside the pictures of them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
+@DEVICE
+def evaluate(
+    checkpoints: tuple[Path, ...],
+    protocol: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    data_root: str | None,
+    inception_weights: Path | None,
+    save_samples: bool,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Attack checkpoints (files or run folders), sample from them, leave a record beside each."""
+    from cembench.evaluation.evaluate import evaluate as run
+    from cembench.evaluation.protocol import load_protocol
+    from cembench.leaderboard import rank
+
+    settings = load_protocol(protocol, overrides, limit)
+    records, failed = [], []
+    for path in checkpoints:
+        try:
+            record, place = run(
+                path,
+                settings,
+                device=pick_device(device),
+                data_root=data_root,
+                inception_weights=inception_weights,
+                save_samples=save_samples,
+            )
+        except CembenchError as error:
+            failed.append(error)
+            continue
+        records.append(record)
+        if record.error:
+            failed.append(CembenchError(f"{place}: {record.error}"))
+    if as_json:
+        click.echo(json.dumps([record.dump() for record in records], indent=2))
+    elif records:
+        show(rank(records))
+    if failed:
+        raise CembenchError("; ".join(map(str, failed))) from failed[0]
+
+
+@click.command(cls=Command)
+@click.argument("runs", nargs=-1, type=FILE)
+@click.option("--out", type=FILE, default="leaderboards", show_default=True)
+def leaderboard(runs: tuple[Path, ...], out: Path) -> None:
+    """Rank the records below RUNS (default: runs) and write CSV and markdown."""
+    from cembench.leaderboard import find_records, rank, write_boards
+
+    boards = rank(find_records(runs or [Path("runs")]))
+    for path in write_boards(boards, out):
+        click.echo(f"wrote {path}", err=True)
+    show(boards)

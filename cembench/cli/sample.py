@@ -1,0 +1,65 @@
+"""The command that draws."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import DEVICE, FILE, Command, pick_device
+from cembench.errors import CembenchError
+
+
+@click.command(cls=Command)
+@click.argument("checkpoint", type=FILE)
+@click.option("--sampler", default="rcs", show_default=True, help="ta, cs, rcs, sgld, pgd, ….")
+@click.option("-n", "count", default=80, show_default=True, type=click.IntRange(1))
+@click.option("--class", "label", help="Name of the one class to draw.")
+@click.option("--seeds", type=click.Choice(["gaussian", "noise", "data", "buffer", "outside"]))
+@click.option("--steps", type=click.IntRange(1))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the sampler.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--out", type=FILE, default="grid.png", show_default=True, help="The picture.")
+@click.option("--save-tensors", type=FILE, help="Keep images, starts and labels as safetensors.")
+@click.option("--trajectory", type=FILE, help="How chains move: a .gif, or a .png for a strip.")
+@DEVICE
+def sample(
+    checkpoint: Path,
+    sampler: str,
+    count: int,
+    label: str | None,
+    seeds: str | None,
+    steps: int | None,
+    overrides: tuple[str, ...],
+    seed: int,
+    out: Path,
+    save_tensors: Path | None,
+    trajectory: Path | None,
+    device: str,
+) -> None:
+    """Draw samples from a checkpoint into a picture; print how the network itself sees them."""
+    from cembench.checkpoint import checkpoint_file, read_passport
+    from cembench.config import override
+    from cembench.gallery import sample_to_files
+    from cembench.samplers import samplers
+    from cembench.settings import nearest
+
+    given = {"start": seeds, "steps": steps}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    settings = samplers.parse(override({"name": sampler, **chosen}, overrides))
+    classes = read_passport(checkpoint_file(checkpoint)).classes
+    if label is not None and label not in classes:
+        raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
+    summary = sample_to_files(
+        checkpoint,
+        settings,
+        count,
+        picture=out,
+        label=None if label is None else classes.index(label),
+        seed=seed,
+        device=pick_device(device),
+        tensors=save_tensors,
+        trajectory=trajectory,
+    )
+    click.echo(json.dumps({"samples": count, "sampler": settings.dump(), **summary}, indent=2))

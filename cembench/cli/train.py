@@ -1,0 +1,46 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import DEVICE, FILE, Command, fail, pick_device, show
+
+
+@click.command(cls=Command)
+@click.argument("config", type=FILE)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@click.option("--name", help="Name of the run; the config's file name unless given.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@DEVICE
+def train(
+    config: Path, overrides: tuple[str, ...], out: Path, name: str | None, resume: bool, device: str
+) -> None:
+    """Train the experiment of a YAML file; print the path of its checkpoint."""
+    from cembench.config import load_experiment
+    from cembench.training import train as run
+
+    experiment = load_experiment(config, overrides)
+    folder = out / (name or config.stem)
+    click.echo(run(experiment, folder, resume=resume, device=pick_device(device)))
+
+
+@click.command(cls=Command)
+@click.argument("suite", type=FILE)
+@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@DEVICE
+def run(suite: Path, out: Path, device: str) -> None:
+    """Train and evaluate every experiment of a suite file, and rank them.
+
+    What is already done and unchanged is not done twice.
+    """
+    from cembench.suite import run_suite
+
+    boards, failures = run_suite(suite, out, pick_device(device))
+    show(boards)
+    click.echo(f"tables and records are in {out}", err=True)
+    if failures:
+        fail("; ".join(failures))
