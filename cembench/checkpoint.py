@@ -72,10 +72,14 @@ class Passport(Settings):
         """Return the images that training used, and those that it held out for validation.
 
         Raises:
-            CembenchError: when the data cannot be read.
+            CembenchError: when the data cannot be read, or is not what training saw.
         """
+        whole = self.data.load("train")
+        self.check(whole)
+        if self.fingerprint and whole.fingerprint != self.fingerprint:
+            raise CembenchError("the training images are not those that the network was trained on")
         held = self.config.get("validation", {}).get("fraction", Validation().fraction)
-        return hold_out(self.data.load("train"), held)
+        return hold_out(whole, held)
 
     def check(self, split: Split) -> None:
         """Refuse data that the network was not made for.

@@ -53,7 +53,7 @@ class Divergence(Settings):
 
     `stop` ends the run. `rollback` goes back to the last epoch, multiplies the learning rate by
     `lower`, draws new randomness, counts it, and gives up after `limit` times. Energy-based
-    training diverges now and then, so jem and cem roll back unless told otherwise.
+    training diverges now and then, so jem, cem and dat roll back unless told otherwise.
     """
 
     policy: Literal["stop", "rollback"] | None = None
@@ -91,6 +91,13 @@ class Experiment(Settings):
     select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]
     validation: Validation = Validation()
     divergence: Divergence = Divergence()
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.method.first_kept > self.epochs:
+            first = self.method.first_kept
+            raise ValueError(f"{self.method.name} keeps epoch {first} or later; raise epochs")
+        return self
 
     @model_validator(mode="before")
     @classmethod

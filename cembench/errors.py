@@ -7,6 +7,14 @@ class CembenchError(Exception):
     """Something the user can put right; the message names the thing and the remedy."""
 
 
+class GaveUp(CembenchError):
+    """Training diverged more often than it may be rolled back, or may not be rolled back."""
+
+
+class SamplingError(CembenchError):
+    """A sampler cannot start, or left the finite numbers; other samplers may still do."""
+
+
 class ModelError(CembenchError):
     """A network broke its contract: wrong number of logits, or logits that are not finite."""
 

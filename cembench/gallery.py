@@ -66,7 +66,7 @@ def sample_to_files(
         if tensors is not None:
             kept = stack.enter_context(tensor_file(tensors, _shapes(count, passport)))
         done = 0
-        origins = Origins(file.parent, passport, torch.device(device))
+        origins = Origins(file, passport, torch.device(device))
         for drawn in _drawn(model, sampler, origins, count, label, seed, trace):
             if kept is not None:
                 for name, values in kept.items():

@@ -35,6 +35,7 @@ class State:
     history: list[dict[str, float]]
     kept: dict[str, Tensor]
     kept_epoch: int
+    kept_buffer: Tensor | None
     divergences: int
     gradients: int
     buffer: Tensor | None
@@ -43,8 +44,8 @@ class State:
 class RunFolder:
     """`config.yaml`, `last.ckpt` (resume state), `model.safetensors` and `history.csv` of a run.
 
-    `buffer.safetensors` is there when the method has a replay buffer. `last.ckpt` comes first and
-    holds all that the others are made of, so a run killed between
+    `buffer.safetensors`, the replay buffer at the epoch that was kept, is there when the method has
+    one. `last.ckpt` comes first and holds all that the others are made of, so a run killed between
     two writes loses nothing: resuming writes them again.
     """
 
@@ -114,8 +115,8 @@ class RunFolder:
             return
         if state.kept:
             save_checkpoint(self.model, state.kept, passport)
-        if state.buffer is not None:
-            write_bytes(self.buffer, save({"images": state.buffer.cpu().contiguous()}))
+        if state.kept_buffer is not None:
+            write_bytes(self.buffer, save({"images": state.kept_buffer.contiguous()}))
         table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_text(self.history, table)
 

@@ -17,11 +17,12 @@ from cembench.ascent import Visit
 from cembench.checkpoint import Passport
 from cembench.data.fit import fitted
 from cembench.data.split import Split
-from cembench.errors import CembenchError
+from cembench.errors import SamplingError
 from cembench.guard import derive, generator_of
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
+from cembench.threat import Threat
 
 CHUNK = 256
 
@@ -70,17 +71,22 @@ class Origins:
     Gaussian seeds are fitted on the images that training used: not on those held out.
     """
 
-    def __init__(self, folder: Path, passport: Passport, device: torch.device) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        file: Path,
+        passport: Passport,
+        device: torch.device,
+        threat: Threat | None = None,
+    ) -> None:
+        self.buffer_file = buffer_of(file)
         self.passport = passport
         self.device = device
+        self.threat = threat or passport.threat
 
     @cached_property
     def data(self) -> Split:
         """The training images."""
-        split = self.passport.training_split()[0]
-        self.passport.check(split)
-        return split.to(self.device)
+        return self.passport.training_split()[0].to(self.device)
 
     @cached_property
     def seeds(self) -> GaussianSeeds:
@@ -92,28 +98,29 @@ class Origins:
         """The replay buffer that training left.
 
         Raises:
-            CembenchError: when there is none, or it is not this network's.
+            SamplingError: when there is none, or it is not this network's.
         """
-        path = self.folder / "buffer.safetensors"
+        path = self.buffer_file
         try:
             images = load_file(path)["images"].to(self.device)
         except (OSError, KeyError, SafetensorError) as error:
-            raise CembenchError(
+            raise SamplingError(
                 f"{path}: no replay buffer; start from gaussian or noise"
             ) from error
         classes = len(self.passport.classes)
         if list(images.shape[1:]) != self.passport.shape or len(images) % classes:
-            raise CembenchError(f"{path}: a replay buffer of another network")
+            raise SamplingError(f"{path}: a replay buffer of another network")
         return ReplayBuffer.of(images, classes)
 
     def scene(self, sampler: Sampler, generator: torch.Generator) -> Scene:
         """Return what a sampler needs, and nothing that it does not."""
         start = sampler.begins
         outside = getattr(sampler, "outside", None) if start == "outside" else None
+        renewal = getattr(sampler, "renewal", None) if start == "buffer" else None
         return Scene(
-            self.passport.threat,
+            self.threat,
             generator,
-            seeds=self.seeds if start == "gaussian" else None,
+            seeds=self.seeds if "gaussian" in (start, renewal) else None,
             buffer=self.buffer if start == "buffer" else None,
             outside=None if outside is None else self._outside(outside),
         )
@@ -133,6 +140,12 @@ class Origins:
 
         assert isinstance(settings, DataSettings)
         return fitted(settings.load("train"), self.passport.shape).to(self.device)
+
+
+def buffer_of(file: Path) -> Path:
+    """Return where the replay buffer of a checkpoint lies: beside it, and with its name."""
+    stem = "" if file.name == "model.safetensors" else f"{file.stem}."
+    return file.parent / f"{stem}buffer.safetensors"
 
 
 def chunks(count: int, classes: int, size: int = CHUNK) -> Iterator[Tensor]:
@@ -163,8 +176,8 @@ def draw(
         visit: looks at every iterate of energy samplers, as in `ascend`.
 
     Raises:
-        CembenchError: when the sampler needs data or a buffer that is not there, or leaves the
-            finite numbers.
+        SamplingError: when the sampler needs a buffer that is not there, or leaves the finite
+            numbers.
     """
     generator = generator_of(derive(seed, "starts", sampler.begins), y.device)
     scene = origins.scene(sampler, generator)
@@ -173,22 +186,33 @@ def draw(
     noisy = replace(scene, generator=generator_of(derive(seed, "noise"), y.device))
     if isinstance(sampler, EnergySampler):
         start, _ = sampler.begin(x, y, scene)
-        images = sampler.climb(model, start, y, noisy, visit=_finite(sampler, start, visit))
-    else:
-        start, images = x, sampler.draw(model, x, y, noisy)
+        ends = _Ends(sampler, start, visit)
+        images = sampler.climb(model, start, y, noisy, visit=ends.visit)
+        return Samples(images, start, y, ends.last, ends.first)
+    images = sampler.draw(model, x, y, noisy)
     with torch.no_grad():
-        return Samples(images, start, y, model(images).float(), model(start).float())
+        out = Samples(images, x, y, model(images).float(), model(x).float())
+    _require_finite(images, out.logits, f"sampler {sampler.name}: samples are not finite")
+    return out
 
 
-def _finite(sampler: EnergySampler, start: Tensor, visit: Visit | None) -> Visit:
-    """Return a hook that stops a chain at the step at which it leaves the finite numbers."""
+class _Ends:
+    """A hook that keeps the logits of both ends, and stops where numbers are not finite."""
 
-    def check(step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
-        if not bool(x.isfinite().all() & out.isfinite().all()):
-            raise CembenchError(
-                f"sampler {sampler.name}: chains left the finite numbers at step {step}; "
-                f"lower step_size, which is {sampler.alpha(start):g}"
-            )
-        return None if visit is None else visit(step, rows, x, out)
+    def __init__(self, sampler: EnergySampler, start: Tensor, visit: Visit | None) -> None:
+        self.inner = visit
+        self.failure = f"lower step_size, which is {sampler.alpha(start):g}"
+        self.name = sampler.name
+        self.first = self.last = torch.empty(0)
 
-    return check
+    def visit(self, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
+        """Look at an iterate."""
+        left = f"sampler {self.name}: chains left the finite numbers at step {step}; {self.failure}"
+        _require_finite(x, out, left)
+        self.first, self.last = (out.float() if step == 0 else self.first), out.float()
+        return None if self.inner is None else self.inner(step, rows, x, out)
+
+
+def _require_finite(images: Tensor, logits: Tensor, failure: str) -> None:
+    if not bool(images.isfinite().all() & logits.isfinite().all()):
+        raise SamplingError(failure)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, field_validator
 
 from cembench.config import Experiment, parse_experiment
-from cembench.errors import CembenchError, ConfigError
+from cembench.data.split import hold_out, subset
+from cembench.errors import CembenchError, ConfigError, GaveUp
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.evaluation.record import Record, recipe_of, save_record
 from cembench.files import read_yaml
 from cembench.leaderboard import Board, find_records, rank, write_boards
+from cembench.provenance import environment
+from cembench.runs import RunFolder
 from cembench.settings import Settings
 from cembench.training import train
 
@@ -66,6 +72,36 @@ def _repeats(name: str, seeds: list[int]) -> dict[str, dict[str, int]]:
     return {f"{name}.s{seed}": {"seed": seed} for seed in seeds}
 
 
+def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, device: str) -> None:
+    """Leave a record of a run that diverged for good: a ranking without it would flatter."""
+    state = RunFolder(folder).load()
+    split = experiment.data.load("test")
+    if protocol.split == "validation":
+        split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
+    record = Record(
+        run=folder.name,
+        method=experiment.method.name,
+        dataset=experiment.data.title,
+        model=experiment.model.name,
+        seed=experiment.seed,
+        recipe=recipe_of(experiment.dump()),
+        epoch=0 if state is None else state.epoch,
+        threat=protocol.threat.over(experiment.threat),
+        protocol=protocol.dump(),
+        protocol_digest=protocol.digest,
+        split=protocol.split,
+        data=experiment.data.dump(),
+        fingerprint=subset(split, protocol.limit)[0].fingerprint,
+        checkpoint_sha256="",
+        gradients=0 if state is None else state.gradients,
+        divergences=1 if state is None else state.divergences + 1,
+        environment=environment(torch.device(device)),
+        error=f"training diverged: {why}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    save_record(folder / "eval" / f"{protocol.name}.json", record, None)
+
+
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Lay one mapping over another; where both hold a mapping without a new `name`, inside too."""
     result = dict(below)
@@ -76,7 +112,9 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def run_suite(path: Path, out: Path, device: str) -> tuple[list[Board], list[str]]:
+def run_suite(
+    path: Path, out: Path, device: str, inception_weights: Path | None = None
+) -> tuple[list[Board], list[str]]:
     """Train and evaluate what is not done yet; rank all runs of `out` in `out/leaderboards/`.
 
     Experiments that fail are skipped; the others go on.
@@ -92,9 +130,17 @@ def run_suite(path: Path, out: Path, device: str) -> tuple[list[Board], list[str
     for name, experiment in experiments.items():
         try:
             checkpoint = train(experiment, out / name, resume=True, device=device)
-            record, place = evaluate(checkpoint, protocol, device=device, reuse=True)
+            record, place = evaluate(
+                checkpoint,
+                protocol,
+                device=device,
+                inception_weights=inception_weights,
+                reuse=True,
+            )
         except CembenchError as error:
             failures.append(f"experiment {name}: {error}")
+            if isinstance(error, GaveUp):
+                _note(experiment, out / name, protocol, str(error), device)
             continue
         if record.error is not None:
             failures.append(f"experiment {name}: {record.error} ({place})")

@@ -12,7 +12,7 @@ from cembench.config import Experiment
 from cembench.data.augment import augment
 from cembench.data.fit import fitted
 from cembench.data.split import Split, hold_out
-from cembench.errors import CembenchError
+from cembench.errors import CembenchError, GaveUp
 from cembench.guard import derive, generator_of, seed_everything
 from cembench.models.classifier import build_classifier
 from cembench.optimisation import build_average, build_optimizer, build_scheduler
@@ -62,6 +62,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.kept: dict[str, Tensor] = {}
         self.kept_epoch = 0
+        self.kept_buffer: Tensor | None = None
         self.divergences = 0
         self.gradients = 0
         self.seeds = GaussianSeeds(self.data)
@@ -102,11 +103,15 @@ class Trainer:
         bar.report(
             f"epoch {self.epoch}/{self.config.epochs} {summary(sums, self.steps, self.history)}"
         )
-        if best_epoch(self.history, self.config.select) == self.epoch:
+        if (
+            best_epoch(self.history, self.config.select, self.config.method.first_kept)
+            == self.epoch
+        ):
             self.kept_epoch = self.epoch
             self.kept = {
                 key: value.cpu().clone() for key, value in self.judged.state_dict().items()
             }
+            self.kept_buffer = None if self.buffer is None else self.buffer.images.cpu().clone()
         return self.state()
 
     def step(self, step: int, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -157,14 +162,14 @@ class Trainer:
         """Go back to the last saved epoch, more slowly.
 
         Raises:
-            CembenchError: when the policy is to stop, or it happened too often.
+            GaveUp: when the policy is to stop, or it happened too often.
         """
         settings = self.config.divergence
         policy = settings.policy or self.config.method.on_divergence
         state = run.load()
         if policy == "stop" or state is None or self.divergences >= settings.limit:
             often = f" ({self.divergences} times rolled back)" if self.divergences else ""
-            raise CembenchError(f"{run.path}: {error}{often}") from error
+            raise GaveUp(f"{run.path}: {error}{often}") from error
         divergences, spent = self.divergences + 1, self.gradients
         self.restore(state)
         slower = settings.lower ** (divergences - state.divergences)
@@ -178,7 +183,9 @@ class Trainer:
         if sampler is None or sampler.places == 0:
             return None
         generator = generator_of(derive(self.config.seed, "buffer"), self.device)
-        return ReplayBuffer(sampler.places, self.data.shape, len(self.data.classes), generator)
+        seeds = self.seeds if getattr(sampler, "renewal", None) == "gaussian" else None
+        classes = len(self.data.classes)
+        return ReplayBuffer(sampler.places, self.data.shape, classes, generator, seeds)
 
     def _load_outside(self) -> Split | None:
         settings = getattr(self.config.method.sampler, "outside", None)
@@ -204,6 +211,7 @@ class Trainer:
             history=self.history,
             kept=self.kept,
             kept_epoch=self.kept_epoch,
+            kept_buffer=self.kept_buffer,
             divergences=self.divergences,
             gradients=self.gradients,
             buffer=None if self.buffer is None else self.buffer.images,
@@ -218,6 +226,7 @@ class Trainer:
             self.average.load_state_dict(state.average)
         self.epoch, self.history = state.epoch, state.history
         self.kept, self.kept_epoch = state.kept, state.kept_epoch
+        self.kept_buffer = state.kept_buffer
         self.divergences, self.gradients = state.divergences, state.gradients
         if self.buffer is not None and state.buffer is not None:
             self.buffer.images = state.buffer.to(self.device)

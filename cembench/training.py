@@ -9,6 +9,7 @@ import torch
 from cembench.config import Experiment
 from cembench.errors import CembenchError
 from cembench.guard import isolated_rng
+from cembench.locks import locked
 from cembench.progress import Bar
 from cembench.runs import RunFolder
 from cembench.trainer import Diverged, Trainer
@@ -33,9 +34,16 @@ def train(
             state of the last good epoch stays in the folder), or a full disk.
     """
     run = RunFolder(folder)
+    with locked(folder / ".lock", str(folder)):
+        return _begun(config, run, resume, device)
+
+
+def _begun(config: Experiment, run: RunFolder, resume: bool, device: str | torch.device) -> Path:
     if run.exists():
         if not resume:
-            raise CembenchError(f"{folder}: a run is there already; --resume it or choose a --name")
+            raise CembenchError(
+                f"{run.path}: a run is there already; --resume it or choose a --name"
+            )
         run.check_config(config)
         if (passport := run.finished()) is not None:
             run.check_data(passport.fingerprint, config.data.load("train").fingerprint)

@@ -34,11 +34,14 @@ def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> d
     return {"val_clean_acc": clean / len(held), "val_pgd_acc": attacked / limit}
 
 
-def best_epoch(history: History, select: str) -> int:
-    """Return the epoch to keep: ties go to clean accuracy, then to the later epoch; 0 for none."""
+def best_epoch(history: History, select: str, first: int = 1) -> int:
+    """Return the epoch to keep, `first` or later; 0 for none.
+
+    Ties go to clean accuracy, then to the later epoch.
+    """
     keys = {"robust": "val_pgd_acc", "clean": "val_clean_acc", "last": "epoch"}
     order = (keys[select], "val_clean_acc", "epoch")
-    judged = [tuple(row[key] for key in order) for row in history if order[1] in row]
+    judged = [tuple(row[key] for key in order) for row in history[first - 1 :] if order[1] in row]
     return int(max(judged)[-1]) if judged else 0
 
 

@@ -13,6 +13,8 @@ from tests.conftest import experiment
 OVERRIDES = [
     "attacks=[{name: pgd, steps: 3}, {name: torchattacks, attack: MIFGSM}]",
     "batch_size=16",
+    "samples=null",
+    "density=null",
 ]
 
 

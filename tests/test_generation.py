@@ -209,7 +209,6 @@ def test_a_pickle_or_other_file_is_not_taken_for_weights(copy, tmp_path):
         ("samples.samplers=[]", "samplers"),
         ("samples.count=5", "20"),
         ("samples.cuont=50", "did you mean 'count'"),
-        ("samples.count=9999", "more than the 597 reference images"),
         ("density.outside=[imagenot]", "unknown data set 'imagenot'"),
     ],
 )

@@ -71,7 +71,7 @@ def test_eps_grows_over_the_warm_up():
 def test_gradient_evaluations_count_sampler_and_weights():
     counts = {name: methods.parse(name).cost(scene()) for name in methods.names()}
     first_stage = {"dat": 11}
-    assert counts == {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 12} | first_stage
+    assert counts == {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 15} | first_stage
     later = replace(scene(), history=[{}] * 10)
     assert methods.parse("dat").cost(later) == 11 + 5 + 2
 

@@ -18,7 +18,7 @@ from tests.conftest import experiment
 
 def drawn(run, settings, count=30, seed=0, label=None):
     model, passport = load_checkpoint(run)
-    origins = Origins(run, passport, torch.device("cpu"))
+    origins = Origins(run / "model.safetensors", passport, torch.device("cpu"))
     y = (
         torch.arange(count) % len(passport.classes)
         if label is None

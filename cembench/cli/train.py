@@ -31,15 +31,16 @@ def train(
 @click.command(cls=Command)
 @click.argument("suite", type=FILE)
 @click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
 @DEVICE
-def run(suite: Path, out: Path, device: str) -> None:
+def run(suite: Path, out: Path, inception_weights: Path | None, device: str) -> None:
     """Train and evaluate every experiment of a suite file, and rank them.
 
     What is already done and unchanged is not done twice.
     """
     from cembench.suite import run_suite
 
-    boards, failures = run_suite(suite, out, pick_device(device))
+    boards, failures = run_suite(suite, out, pick_device(device), inception_weights)
     show(boards)
     click.echo(f"tables and records are in {out}", err=True)
     if failures:

@@ -15,7 +15,9 @@ from cembench.evaluation import quality
 from cembench.evaluation.features import FeatureReader, Features, to_uint8
 from cembench.evaluation.figures import Scores
 from cembench.evaluation.protocol import SamplePlan
+from cembench.evaluation.quality import Estimate
 
+FEWEST = 20
 JUDGE_IMAGES = 5000
 SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
 
@@ -35,15 +37,15 @@ class Comparison:
     def __init__(self, plan: SamplePlan, reader: FeatureReader, test: Split, train: Split) -> None:
         self.reader = reader
         self.train = train
-        source, other = (test, train) if plan.reference == "test" else (train, test)
-        count = plan.count or len(source)
-        if count > len(source):
-            raise CembenchError(
-                f"samples.count={count} is more than the {len(source)} reference images; lower it"
-            )
+        source, self.other = (test, train) if plan.reference == "test" else (train, test)
+        count = min(plan.count or len(source), len(source))
+        if count < FEWEST:
+            raise CembenchError(f"samples: {count} reference images; figures need {FEWEST}")
+        self.short = plan.count is not None and count < plan.count
         self.split = subset(source, count)[0]
         self.real = self._pool(self.split)
-        self.floor = self._pool(subset(other, count)[0]) if len(other) >= count else None
+        enough = len(self.other) >= count
+        self.floor = self._pool(subset(self.other, count)[0]) if enough else None
 
     def _pool(self, split: Split) -> Pool:
         images = to_uint8(split.pixels()).cpu()
@@ -51,13 +53,17 @@ class Comparison:
 
     @cached_property
     def judge(self) -> LogisticRegression:
-        """A linear classifier on the extractor's features of training images."""
-        pool = self._pool(subset(self.train, JUDGE_IMAGES)[0])
+        """A linear classifier on the extractor's features of images outside the reference."""
+        pool = self._pool(subset(self.other, JUDGE_IMAGES)[0])
         judge = LogisticRegression(C=100.0, max_iter=1000)
         return judge.fit(pool.features.unit.numpy(), pool.labels.numpy())
 
-    def scores(self, pool: Pool, distances: Tensor | None) -> Scores:
-        """Compare a set of images with the reference."""
+    def judged(self, pool: Pool) -> float:
+        """Return the share of images that the judge takes for what they should be."""
+        return float(self.judge.score(pool.features.unit.numpy(), pool.labels.numpy()))
+
+    def scores(self, pool: Pool, distances: Tensor | None) -> tuple[Scores, Estimate]:
+        """Compare a set of images with the reference; also return the KID to take gains from."""
         fake, real = pool.features, self.real.features
         estimate = quality.kid(fake.pool, real.pool)
         splits = 10 if len(fake) >= SPLIT_IMAGES else 1
@@ -73,9 +79,9 @@ class Comparison:
             inception_score_std=deviation if splits > 1 else None,
             precision=precision,
             recall=recall,
-            judge_acc=float(self.judge.score(fake.unit.numpy(), pool.labels.numpy())),
+            judge_acc=None if pool is self.floor else self.judged(pool),
             nearest=None if distances is None else float(distances.median()),
-        )
+        ), estimate
 
     def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the Euclidean pixel distance to the nearest training image, and its number."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -19,9 +21,10 @@ from cembench.evaluation.figures import (
     Push,
     Separation,
     Spread,
-    figure,
+    rate,
 )
 from cembench.evaluation.protocol import DensityPlan, Protocol
+from cembench.evaluation.verify import Watched
 from cembench.guard import derive, generator_of
 from cembench.threat import Threat
 
@@ -84,29 +87,36 @@ def scores_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 def summarise(
     table: pd.DataFrame,
-    model: nn.Module,
+    watched: Watched,
     shape: list[int],
     protocol: Protocol,
     device: torch.device,
 ) -> Density:
     """Return the figures from the columns of `look`, and of as many images from outside."""
-    plan, batch, seed = protocol.density or DensityPlan(), protocol.batch_size, protocol.seed
+    plan, batch = protocol.density or DensityPlan(), protocol.batch_size
     energies = {"clean": spread(table["clean_lse"])}
     energies |= {name: spread(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
-    outside = {}
-    for settings in plan.outside:
+    outside, fingerprints = {}, {}
+    others_too = [other for other in plan.outside if other != "noise"]
+    everything: list[str | DataSettings] = ["noise", *others_too]
+    for settings in everything:
         title = settings if isinstance(settings, str) else settings.title
-        others = _read(model, _strangers(settings, len(table), shape, seed), batch, device)
+        images = _strangers(settings, len(table), shape, protocol.seed)
+        fingerprints[title] = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+        others = _read(watched, images, batch, device)
+        watched.require_finite(f"on {title}")
         energies[title] = spread(others["lse"])
-        outside[title] = {
-            label: separation(table[f"clean_{key}"], others[key])
-            for key, label in zip(SCORES, ("log_px", "max_softmax", "slope"), strict=True)
-        }
+        if settings in plan.outside:
+            outside[title] = {
+                label: separation(table[f"clean_{key}"], others[key])
+                for key, label in zip(SCORES, ("log_px", "max_softmax", "slope"), strict=True)
+            }
     right = table["clean_pred"] == table["label"]
     return Density(
         calibration=calibration(table["clean_confidence"], right, plan.bins),
         energies=energies,
         outside=outside,
+        outside_fingerprints=fingerprints,
         pushed={name: _push(table, name) for name in ("pgd", "ta")},
     )
 
@@ -140,7 +150,9 @@ def separation(inside: pd.Series, outside: pd.Series) -> Separation:
     scores = pd.concat([inside, outside])
     false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
     return Separation(
-        auroc=float(roc_auc_score(truth, scores)), fpr95=float(false[true >= 0.95].min())
+        others=len(outside),
+        auroc=float(roc_auc_score(truth, scores)),
+        fpr95=float(false[true >= 0.95].min()),
     )
 
 
@@ -154,7 +166,7 @@ def _push(table: pd.DataFrame, name: str) -> Push:
     change = table[f"{name}_ball_lse"] - table["clean_lse"]
     right = table[f"{name}_ball_pred"] == table["label"]
     return Push(
-        accuracy=figure(right, right),
+        accuracy=rate(right),
         lse_change=float(change.mean()),
         lse_error=float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.0,
     )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport
 from cembench.data.split import Split, subset
@@ -23,20 +23,20 @@ from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.density import summarise
 from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import count
-from cembench.evaluation.generation import measure
+from cembench.evaluation.generation import drawn, measure
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, save_record
+from cembench.evaluation.record import Record, load_record, recipe_of, save_record
 from cembench.evaluation.robustness import attack_split
+from cembench.evaluation.verify import Watched
 from cembench.files import digest, sha256
 from cembench.guard import exact, frozen
-from cembench.sampling import Origins
+from cembench.locks import locked
+from cembench.models.classifier import Classifier
+from cembench.provenance import environment
+from cembench.sampling import Origins, buffer_of
 
-IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "environment")
-PACKAGES = (
-    *("cembench", "torch", "torchvision", "torchattacks", "pyautoattack"),
-    *("torch-fidelity", "scikit-learn", "numpy"),
-)
+IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "inputs")
 
 
 def evaluate(
@@ -74,8 +74,9 @@ def evaluate(
     reader = None
     if protocol.samples is not None:
         reader = FeatureReader(protocol.samples.extractor, device, inception_weights)
-    elif inception_weights is not None:
-        raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
+    elif inception_weights is not None or save_samples:
+        option = "--save-samples" if save_samples else "--inception-weights"
+        raise CembenchError(f"{option}: protocol {protocol.name} draws no samples")
     try:
         whole = _images(passport, protocol.split)
         passport.check(whole)
@@ -84,45 +85,90 @@ def evaluate(
     split, rows = subset(whole, protocol.limit)
     path = _record_path(file, protocol)
     record = _blank(file, checksum, passport, protocol, split, device)
+    record = record.model_copy(update={"inputs": _inputs(file, passport, reader)})
     if reuse and (old := _reusable(path, record)) is not None:
         return old, path
+    with locked(path.with_name(f".{path.name}.lock"), str(path)):
+        origins = Origins(file, passport, device, record.threat)
+        comparison = None
+        if protocol.samples is not None and reader is not None:
+            comparison = Comparison(protocol.samples, reader, whole, origins.data)
+        parts = Parts(path.parent, digest(identity(record)))
+        work = Work(file, record, protocol, split.to(device), rows, origins, comparison, parts)
+        record, table = _measured(work, _pictures(path))
+        save_record(path, record, table)
+        if save_samples:
+            parts.move_tensors("samples", _pictures(path))
+        parts.clear()
+    return record, path
+
+
+@dataclass(frozen=True)
+class Work:
+    """An evaluation about to be done."""
+
+    file: Path
+    record: Record
+    protocol: Protocol
+    split: Split
+    rows: Tensor
+    origins: Origins
+    comparison: Comparison | None
+    parts: Parts
+
+
+def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
+    """Return the record with its figures, and the table of verdicts; or with what went wrong."""
     started = time.monotonic()
-    origins = Origins(file.parent, passport, device)
-    comparison = None
-    if protocol.samples is not None and reader is not None:
-        comparison = Comparison(protocol.samples, reader, whole, origins.data)
-    parts = Parts(path.parent, digest([str(getattr(record, key)) for key in IDENTITY]))
     ending: dict[str, Any] = {}
     table = None
     with collected_warnings("auto-attack") as warnings:
         try:
-            model, _ = load_checkpoint(file, device)
+            model, _ = load_checkpoint(work.file, work.origins.device)
             ending["parameters"] = sum(p.numel() for p in model.parameters())
-            verdicts = attack_split(model, split.to(device), rows, protocol, record.threat, parts)
-            table = verdicts.table
-            titles = [attack.title for attack in protocol.attacks]
-            ending["figures"] = count(table, titles, verdicts.seconds)
-            with frozen(model), exact():
-                if comparison is not None:
-                    ending["generation"], cautions = measure(
-                        model, origins, protocol, comparison, parts, _pictures(path)
-                    )
-                    warnings.update(cautions)
-                if protocol.density is not None:
-                    ending["density"] = summarise(table, model, passport.shape, protocol, device)
+            found, table = _figures(work, model, pictures, warnings)
+            ending |= found
         except ModelError as error:
             ending["error"] = str(error)
-            ending.update(figures={}, generation=None, density=None)
-            table = None
     ending["warnings"] = [_repeated(text, times) for text, times in warnings.items()]
     ending["seconds"] = round(time.monotonic() - started, 3)
     ending["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    record = record.model_copy(update=ending)
-    save_record(path, record, table)
-    if save_samples:
-        parts.move_tensors("samples", _pictures(path))
-    parts.clear()
-    return record, path
+    return work.record.model_copy(update=ending), table
+
+
+def _figures(
+    work: Work, model: Classifier, pictures: Path, warnings: Counter[str]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    protocol, passport = work.protocol, work.origins.passport
+    threat = work.record.threat
+    verdicts = attack_split(model, work.split, work.rows, protocol, threat, work.parts)
+    titles = [attack.title for attack in protocol.attacks]
+    found: dict[str, Any] = {"figures": count(verdicts.table, titles, verdicts.seconds)}
+    generation = density = None
+    with frozen(model), exact():
+        if work.comparison is not None:
+            generation, cautions = measure(
+                model, work.origins, protocol, work.comparison, work.parts, pictures
+            )
+            warnings.update(cautions)
+        if protocol.density is not None:
+            watched = Watched(model, len(passport.classes)).eval()
+            device = work.origins.device
+            density = summarise(verdicts.table, watched, passport.shape, protocol, device)
+            if len(passport.classes) == 2:
+                warnings.update(["with two classes TA's one target is PGD's: they coincide"])
+    if generation is not None and density is not None:
+        density = density.model_copy(update={"energies": density.energies | drawn(generation)})
+    return found | {"generation": generation, "density": density}, verdicts.table
+
+
+def _inputs(file: Path, passport: Passport, reader: FeatureReader | None) -> dict[str, str]:
+    """Return checksums of whatever else figures are made of."""
+    buffer = buffer_of(file)
+    values = {"training": passport.fingerprint}
+    if buffer.exists():
+        values["buffer"] = sha256(buffer)
+    return values | ({} if reader is None else {"extractor": reader.checksum})
 
 
 def _moved(passport: Passport, root: str | None) -> Passport:
@@ -162,7 +208,7 @@ def _blank(
         dataset=passport.data.title,
         model=passport.model.name,
         seed=passport.seed,
-        recipe=_recipe(passport),
+        recipe=recipe_of(passport.config),
         threat=protocol.threat.over(passport.threat),
         protocol=protocol.dump(),
         protocol_digest=protocol.digest,
@@ -174,14 +220,9 @@ def _blank(
         finished=passport.finished,
         gradients=passport.gradients,
         divergences=passport.divergences,
-        train_seconds=_train_seconds(file.parent / "history.csv"),
+        train_seconds=_train_seconds(file.parent / "history.csv") if named else None,
         environment=environment(device),
     )
-
-
-def _recipe(passport: Passport) -> str:
-    config = {key: value for key, value in passport.config.items() if key != "seed"}
-    return digest(config) if config else ""
 
 
 def _record_path(file: Path, protocol: Protocol) -> Path:
@@ -195,8 +236,15 @@ def _reusable(path: Path, new: Record) -> Record | None:
         old = load_record(path)
     except CembenchError:
         return None
-    same = old.error is None and all(getattr(old, key) == getattr(new, key) for key in IDENTITY)
+    same = old.error is None and identity(old) == identity(new)
     return old if same and path.with_suffix(".parquet").exists() else None
+
+
+def identity(record: Record) -> list[str]:
+    """Return everything that decides figures; the source of cembench stands for its commit."""
+    values = [str(getattr(record, key)) for key in IDENTITY]
+    machine = {k: v for k, v in record.environment.items() if k not in ("commit", "dirty")}
+    return [*values, str(sorted(machine.items()))]
 
 
 def _train_seconds(history: Path) -> float | None:
@@ -206,19 +254,6 @@ def _train_seconds(history: Path) -> float | None:
         return round(float(pd.read_csv(history)["seconds"].sum()), 3)
     except (KeyError, ValueError):
         return None
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return what figures can depend on besides the data and the weights."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    versions = {package: version(package) for package in PACKAGES}
-    return {
-        "python": platform.python_version(),
-        **versions,
-        "device": f"{device.type} {name}",
-        "threads": torch.get_num_threads(),
-        "precision": "fp32",
-    }
 
 
 @contextmanager

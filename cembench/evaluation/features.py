@@ -17,8 +17,10 @@ from torch import Tensor
 from cembench.errors import CembenchError
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.files import digest, sha256, write_bytes
+from cembench.guard import exact
 
 BATCH = 128
+VERSION = 1  # raise it when preprocessing changes, so that no cached features outlive that
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class FeatureReader:
 
     def reference(self, images: Tensor) -> Features:
         """Return features of real images, kept on disk under a name made of their content."""
-        content = digest([self.extractor.dump(), self.checksum, str(images.shape), _hash(images)])
+        how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
+        content = digest([*how, str(images.shape), _hash(images)])
         path = cache_folder() / f"{content}.safetensors"
         try:
             found = load_file(path)
@@ -80,7 +83,8 @@ class FeatureReader:
         if channels not in (1, 3):
             raise CembenchError(f"images of {channels} channels; an extractor wants 1 or 3")
         colour = images.expand(-1, 3, -1, -1) if channels == 1 else images
-        features, logits = self._embed(colour.to(self.device))
+        with exact():
+            features, logits = self._embed(colour.to(self.device))
         return features.float().cpu(), logits.float().cpu()
 
 

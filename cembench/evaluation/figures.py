@@ -10,35 +10,43 @@ import pandas as pd
 from cembench.settings import Settings
 
 
-class Figure(Settings):
-    """An accuracy as a count.
+class Rate(Settings):
+    """A share as a count.
 
     Attributes:
-        correct: images classified as labelled, under attack where there is one.
+        correct: images classified as labelled.
         images: images in all.
-        correct_8bit: the same with all images rounded to 8 bits.
-        low: lower end of the 95 % Wilson interval of the accuracy.
+        low: lower end of the 95 % Wilson interval of the share.
         high: its upper end.
-        won: for an attack, the images that each of its stages broke.
-        seconds: wall time of the attack.
     """
 
     correct: int
-    correct_8bit: int
     images: int
     low: float
     high: float
-    won: dict[str, int] = {}
-    seconds: float = 0.0
 
     @property
     def accuracy(self) -> float:
         """The share of correct images."""
         return self.correct / self.images
 
+
+class Figure(Rate):
+    """An accuracy, under attack where there is one.
+
+    Attributes:
+        correct_8bit: images that are correct also when all are rounded to 8 bits.
+        won: for an attack, the images that each of its stages broke.
+        seconds: wall time of the attack.
+    """
+
+    correct_8bit: int
+    won: dict[str, int] = {}
+    seconds: float = 0.0
+
     @property
     def accuracy_8bit(self) -> float:
-        """The same for 8-bit images."""
+        """The accuracy for 8-bit images."""
         return self.correct_8bit / self.images
 
 
@@ -51,7 +59,8 @@ class Scores(Settings):
         inception_score: with its deviation over splits, if there are several.
         precision: share of the images within the reference's neighbourhoods.
         recall: share of the reference within the images' neighbourhoods.
-        judge_acc: share that an independent classifier takes for the intended class.
+        judge_acc: share that an independent classifier takes for the intended class; None for
+            images that it was trained on.
         nearest: median Euclidean pixel distance to the nearest training image; far below the
             reference's own it tells of memorisation.
     """
@@ -63,7 +72,7 @@ class Scores(Settings):
     inception_score_std: float | None
     precision: float
     recall: float
-    judge_acc: float
+    judge_acc: float | None
     nearest: float | None
 
 
@@ -72,18 +81,20 @@ class SamplerFigures(Settings):
 
     Attributes:
         sampler: its resolved settings.
+        ball: the threat model, for samplers that stay in its ball.
         start: where chains begin. Figures of different starts are ranked apart.
         samples: scores of the samples; None after an error.
         seeds: scores of the starts of the same chains, before any step.
         gain: KID of the seeds minus KID of the samples, its 95 % interval beside it.
         own_acc: share that the network itself takes for the intended class.
         lse: mean of LSE f(x, ·) over the samples, and its deviation.
-        lse_seeds: mean of it over the seeds.
+        lse_seeds: the same over the seeds.
         error: why there are no figures.
     """
 
     sampler: dict[str, Any]
     start: str
+    ball: str | None = None
     samples: Scores | None = None
     seeds: Scores | None = None
     gain: float | None = None
@@ -93,6 +104,7 @@ class SamplerFigures(Settings):
     lse: float | None = None
     lse_std: float | None = None
     lse_seeds: float | None = None
+    lse_seeds_std: float | None = None
     error: str | None = None
 
 
@@ -150,10 +162,12 @@ class Separation(Settings):
     """How well a score tells test images from others.
 
     Attributes:
+        others: number of images from outside.
         auroc: probability that a test image scores higher than another image.
         fpr95: share of the others that pass when 95 % of the test images do.
     """
 
+    others: int
     auroc: float
     fpr95: float
 
@@ -165,7 +179,7 @@ class Push(Settings):
         lse_error: standard error of that mean.
     """
 
-    accuracy: Figure
+    accuracy: Rate
     lse_change: float
     lse_error: float
 
@@ -174,8 +188,9 @@ class Density(Settings):
     """What the network says of p(x).
 
     Attributes:
-        energies: LSE on `clean` test images, on `pgd` and `ta` images, on `outside` sets, and on
-            `samples` and their seeds.
+        energies: LSE on `clean` images, on `pgd` and `ta` images, on `noise`, on outside sets, and
+            on the samples and seeds of each sampler, by its title.
+        outside_fingerprints: SHA-256 of the outside sets.
         outside: by set, then by score: `log_px`, `max_softmax`, and `slope`, minus the norm of
             ∇ₓ log p(x) (JEM, arXiv 1912.03263, section 5.3).
         pushed: PGD, which raises LSE − f_y, beside TA, which raises f_ŷ − LSE for a random ŷ ≠ y:
@@ -185,6 +200,7 @@ class Density(Settings):
     calibration: Calibration
     energies: dict[str, Spread]
     outside: dict[str, dict[str, Separation]]
+    outside_fingerprints: dict[str, str] = {}
     pushed: dict[str, Push]
 
 
@@ -218,11 +234,10 @@ def count(table: pd.DataFrame, attacks: list[str], seconds: dict[str, float]) ->
 
 def figure(correct: pd.Series, correct_8bit: pd.Series) -> Figure:
     """Count two columns of booleans."""
+    return Figure(**rate(correct).dump(), correct_8bit=int(correct_8bit.sum()))
+
+
+def rate(correct: pd.Series) -> Rate:
+    """Count a column of booleans."""
     low, high = wilson(int(correct.sum()), len(correct))
-    return Figure(
-        correct=int(correct.sum()),
-        correct_8bit=int(correct_8bit.sum()),
-        images=len(correct),
-        low=low,
-        high=high,
-    )
+    return Rate(correct=int(correct.sum()), images=len(correct), low=low, high=high)

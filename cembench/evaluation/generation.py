@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from cembench import energy
-from cembench.errors import CembenchError, ModelError
-from cembench.evaluation import quality
+from cembench.errors import SamplingError
 from cembench.evaluation.comparison import SPLIT_IMAGES, Comparison, Pool
-from cembench.evaluation.extractors import Extractor
+from cembench.evaluation.extractors.inception import CHECKSUM
 from cembench.evaluation.features import to_uint8
-from cembench.evaluation.figures import Generation, SamplerFigures, Scores
+from cembench.evaluation.figures import Generation, SamplerFigures, Scores, Spread
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol, SamplePlan
+from cembench.evaluation.quality import Estimate
 from cembench.files import write_bytes
 from cembench.grid import grid
 from cembench.guard import derive
 from cembench.progress import Bar
 from cembench.samplers import Sampler
 from cembench.sampling import Origins, Samples, chunks, draw
+
+Known = dict[str, tuple[Pool, Scores, Estimate]]
 
 
 def measure(
@@ -54,7 +57,7 @@ def measure(
     count = len(comparison.split)
     trained = plan.reference == "test"
     found: dict[str, SamplerFigures] = {}
-    known: dict[str, tuple[Pool, Scores]] = {}
+    known: Known = {}
     with Bar(f"samples {origins.passport.data.title}", count * len(plan.samplers)) as bar:
         for sampler in plan.samplers:
             bar.advance(0, sampler.title)
@@ -62,13 +65,11 @@ def measure(
                 drawn = Samples.joined(
                     list(_draw(model, sampler, origins, count, plan, seed, parts, bar))
                 )
-                found[sampler.title] = _figures(sampler, drawn, comparison, known, pictures)
-            except ModelError:
-                raise
-            except CembenchError as error:
-                found[sampler.title] = SamplerFigures(
-                    sampler=sampler.dump(), start=sampler.begins, error=str(error)
+                found[sampler.title] = _figures(
+                    sampler, drawn, origins, comparison, known, pictures
                 )
+            except SamplingError as error:
+                found[sampler.title] = SamplerFigures(**_what(sampler, origins), error=str(error))
             bar.report(_line(sampler.title, found[sampler.title]))
     floor = comparison.floor
     real = comparison.real
@@ -78,14 +79,12 @@ def measure(
         count=count,
         reference="train" if plan.reference == "train" else protocol.split,
         reference_fingerprint=comparison.split.fingerprint,
-        floor=None if floor is None else comparison.scores(floor, None),
-        judge_real_acc=float(
-            comparison.judge.score(real.features.unit.numpy(), real.labels.numpy())
-        ),
+        floor=None if floor is None else comparison.scores(floor, None)[0],
+        judge_real_acc=comparison.judged(real),
         nearest_real=float(comparison.nearest(real.images)[0].median()) if trained else None,
         samplers=found,
     )
-    return generation, _cautions(generation, plan.extractor)
+    return generation, _cautions(generation, comparison, plan)
 
 
 def _draw(
@@ -118,8 +117,9 @@ def _draw(
 def _figures(
     sampler: Sampler,
     drawn: Samples,
+    origins: Origins,
     comparison: Comparison,
-    known: dict[str, tuple[Pool, Scores]],
+    known: Known,
     pictures: Path,
 ) -> SamplerFigures:
     distances, nearest = comparison.nearest(drawn.images)
@@ -127,11 +127,11 @@ def _figures(
     start = known.get(sampler.begins)
     if start is None or not torch.equal(start[0].images, drawn.starts):
         seeds = Pool(drawn.starts, drawn.labels, comparison.reader.read([drawn.starts]))
-        scores = comparison.scores(seeds, comparison.nearest(drawn.starts)[0])
-        known[sampler.begins] = start = (seeds, scores)
-    real = comparison.real.features.pool
-    gain = quality.kid(start[0].features.pool, real).minus(quality.kid(pool.features.pool, real))
-    lse = energy.marginal(drawn.logits)
+        found = comparison.scores(seeds, comparison.nearest(drawn.starts)[0])
+        known[sampler.begins] = start = (seeds, *found)
+    scores, estimate = comparison.scores(pool, distances)
+    gain = start[2].minus(estimate)
+    lse, lse_seeds = energy.marginal(drawn.logits), energy.marginal(drawn.start_logits)
     picture = grid(
         {
             "starts": drawn.starts,
@@ -143,9 +143,8 @@ def _figures(
     )
     write_bytes(pictures.with_name(f"{pictures.name}-{sampler.title}.png"), picture)
     return SamplerFigures(
-        sampler=sampler.dump(),
-        start=sampler.begins,
-        samples=comparison.scores(pool, distances),
+        **_what(sampler, origins),
+        samples=scores,
         seeds=start[1],
         gain=gain.value,
         gain_low=gain.interval[0],
@@ -153,8 +152,22 @@ def _figures(
         own_acc=drawn.summary()["own_acc"],
         lse=float(lse.mean()),
         lse_std=float(lse.std()),
-        lse_seeds=drawn.summary()["lse_start"],
+        lse_seeds=float(lse_seeds.mean()),
+        lse_seeds_std=float(lse_seeds.std()),
     )
+
+
+def drawn(generation: Generation) -> dict[str, Spread]:
+    """Return LSE f(x, ·) on the samples of each sampler and on their seeds."""
+    spreads = {}
+    for title, found in generation.samplers.items():
+        for name, mean, std in (
+            (title, found.lse, found.lse_std),
+            (f"{title} seeds", found.lse_seeds, found.lse_seeds_std),
+        ):
+            if mean is not None and std is not None:
+                spreads[name] = Spread(mean=mean, std=std, images=generation.count)
+    return spreads
 
 
 def _line(title: str, figures: SamplerFigures) -> str:
@@ -166,17 +179,23 @@ def _line(title: str, figures: SamplerFigures) -> str:
     )
 
 
-def _cautions(generation: Generation, extractor: Extractor) -> list[str]:
-    cautions = []
-    if generation.count < 2 * extractor.dimension:
-        cautions.append(
-            f"FD-{extractor.title} is biased: {generation.count} images for {extractor.dimension} "
-            "features; compare it with the floor alone, and lead with KID"
-        )
-    if generation.count < SPLIT_IMAGES:
-        cautions.append(
-            f"IS-{extractor.title} on {generation.count} images is biased downward, without splits"
-        )
-    if generation.floor is None:
-        cautions.append("no real-against-real floor: the other split has too few images")
-    return cautions
+def _what(sampler: Sampler, origins: Origins) -> dict[str, Any]:
+    ball = str(origins.threat) if sampler.in_ball else None
+    return {"sampler": sampler.dump(), "start": sampler.begins, "ball": ball}
+
+
+def _cautions(found: Generation, comparison: Comparison, plan: SamplePlan) -> list[str]:
+    extractor, count = plan.extractor, found.count
+    classes = len(comparison.split.classes)
+    doubts = {
+        f"FD-{extractor.title} is biased: {count} images for {extractor.dimension} features; "
+        "compare it with the floor alone, and lead with KID": count < 2 * extractor.dimension,
+        f"IS-{extractor.title} on {count} images is biased downward, without splits": count
+        < SPLIT_IMAGES,
+        "no real-against-real floor: the other split has too few images": found.floor is None,
+        f"samples: the reference has only {count} of {plan.count} images": comparison.short,
+        f"samples: {count} images do not reach all {classes} classes": count < classes,
+        "the weights are not those of the TF Inception of papers": extractor.title == "inception"
+        and not found.extractor_sha256.startswith(CHECKSUM),
+    }
+    return [text for text, doubtful in doubts.items() if doubtful]

@@ -25,7 +25,8 @@ class SamplePlan(Settings):
 
     Attributes:
         samplers: what is drawn; the first one leads the ranking. One setting serves all rows.
-        count: samples of each, and reference images; as many as the reference has unless given.
+        count: samples of each, and reference images; as many as the reference has unless given,
+            and never more.
         extractor: whose features are compared.
         reference: the real images: those that are attacked (`test`), or `train` as in papers.
         batch_size: samples drawn together. The randomness depends on it.
@@ -74,6 +75,16 @@ class DensityPlan(Settings):
         parsed = iter(datasets.parse_all(rest, "outside"))
         known = isinstance(values, list)
         return [v if v == "noise" else next(parsed) for v in values] if known else values
+
+    @field_validator("outside")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        titles = [value if isinstance(value, str) else value.title for value in values]
+        for value, title in zip(values, titles, strict=True):
+            taken = title in ("clean", "pgd", "ta") or (value != "noise" and title == "noise")
+            if taken or titles.count(title) > 1:
+                raise ValueError(f"the title '{title}' is taken; give the data set an alias")
+        return values
 
 
 class Protocol(Settings):

@@ -15,7 +15,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-BLOCK = 2048
+BLOCK = 1 << 24  # kernel values held at once, 128 MiB
 Z = 1.959964
 
 
@@ -61,7 +61,7 @@ def precision_recall(fake: Tensor, real: Tensor, neighbours: int = 3) -> tuple[f
         fake,
         real,
         prc_neighborhood=neighbours,
-        prc_batch_size=10_000,
+        prc_batch_size=1_000,
         save_cpu_ram=True,
         verbose=False,
     )
@@ -129,17 +129,21 @@ def _variance(without: Tensor) -> float:
 
 def _within(x: Tensor) -> Tensor:
     """Return each row's kernel values with all other rows, summed."""
-    sums = torch.cat([_kernel(part, x).sum(1) for part in x.split(BLOCK)])
+    sums = torch.cat([_kernel(part, x).sum(1) for part in x.split(_rows(x))])
     return sums - (x.square().sum(1) / x.shape[1] + 1) ** 3
 
 
 def _across(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = [], torch.zeros(len(y), dtype=y.dtype)
-    for part in x.split(BLOCK):
+    for part in x.split(_rows(y)):
         values = _kernel(part, y)
         rows.append(values.sum(1))
         columns += values.sum(0)
     return torch.cat(rows), columns
+
+
+def _rows(y: Tensor) -> int:
+    return max(1, BLOCK // len(y))
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

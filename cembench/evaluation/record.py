@@ -11,7 +11,7 @@ import pandas as pd
 
 from cembench.errors import CembenchError, ConfigError
 from cembench.evaluation.figures import Density, Figure, Generation
-from cembench.files import read_bytes, write_bytes, write_text
+from cembench.files import digest, read_bytes, write_bytes, write_text
 from cembench.settings import Settings
 from cembench.threat import Threat
 
@@ -31,7 +31,8 @@ class Record(Settings):
         protocol_digest: identifies everything in it that decides verdicts.
         split: `test` or `validation`.
         data: the resolved data set, and `fingerprint`, the SHA-256 of the attacked images.
-        checkpoint_sha256: SHA-256 of the file that was read.
+        checkpoint_sha256: SHA-256 of the file that was read; empty if training left none.
+        inputs: SHA-256 of the training split, the extractor's weights and the replay buffer.
         parameters: number of trained parameters.
         gradients: gradient evaluations of training, images times steps.
         divergences: times that training was rolled back.
@@ -63,6 +64,7 @@ class Record(Settings):
     data: dict[str, Any]
     fingerprint: str
     checkpoint_sha256: str
+    inputs: dict[str, str] = {}
     parameters: int = 0
     gradients: int = 0
     divergences: int = 0
@@ -75,6 +77,12 @@ class Record(Settings):
     environment: dict[str, Any] = {}
     seconds: float = 0.0
     created: str = ""
+
+
+def recipe_of(config: dict[str, Any]) -> str:
+    """Return what identifies a resolved experiment whatever its seed; empty for none."""
+    rest = {key: value for key, value in config.items() if key != "seed"}
+    return digest(rest) if rest else ""
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> None:
@@ -99,4 +107,6 @@ def load_record(path: Path) -> Record:
             return Record.parse(values)
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise CembenchError(f"{path}: not a record, or damaged; evaluate again") from error
-    raise CembenchError(f"{path}: record format {version}, this cembench reads {FORMAT}")
+    raise CembenchError(
+        f"{path}: record format {version}, this cembench reads {FORMAT}; delete it, evaluate again"
+    )

@@ -51,4 +51,6 @@ def find_records(paths: Iterable[Path]) -> list[Record]:
 def _outdated(file: Path, record: Record) -> bool:
     checkpoint = file.parent.parent / "model.safetensors"
     ours = file.stem == record.protocol["name"] and checkpoint.exists()
-    return ours and sha256(checkpoint) != record.checkpoint_sha256
+    return (
+        ours and record.checkpoint_sha256 != "" and sha256(checkpoint) != record.checkpoint_sha256
+    )

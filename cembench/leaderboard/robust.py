@@ -9,13 +9,15 @@ import pandas as pd
 
 from cembench.evaluation.figures import Generation
 from cembench.evaluation.record import Record
+from cembench.files import digest
 from cembench.leaderboard.board import Board, interval, slug
 
 FIRST = ["run", "method", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
 FIRST += ["worst_case_acc", "n_images", "seed", "checkpoint_sha256"]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
 LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "error"]
-HIDDEN = ["slug", "fingerprint", "lead"]
+HIDDEN = ["slug", "fingerprint", "reference", "lead"]
+SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
 
 def robust_boards(records: Sequence[Record]) -> list[Board]:
@@ -25,18 +27,26 @@ def robust_boards(records: Sequence[Record]) -> list[Board]:
     the name of any other says its protocol.
     """
     rows = pd.DataFrame([row_of(record) for record in records])
-    keys = ["dataset", "threat", "protocol_digest", "fingerprint"]
-    groups = [group for _, group in rows.groupby(keys, sort=True)]
+    rows["reference"] = filled(rows)
+    groups = [group for _, group in rows.groupby(SAME, sort=True)]
     groups.sort(key=lambda group: (-group["n_images"].max(), -len(group)))
     boards: dict[str, Board] = {}
     for group in groups:
         first = group.iloc[0]
         held = "" if first["split"] == "test" else first["split"]
         stem = slug(first["dataset"], first["slug"], held)
-        for more in (f"{first['protocol']}-{first['protocol_digest'][:6]}", first["fingerprint"]):
-            stem = slug(stem, more[:40]) if stem in boards else stem
+        plan = f"{first['protocol']}-{first['protocol_digest'][:6]}"
+        for more in (plan, first["fingerprint"][:6], first["reference"][:6]):
+            stem = slug(stem, more) if stem in boards else stem
         boards[stem] = _board(stem, group)
     return list(boards.values())
+
+
+def filled(rows: pd.DataFrame) -> pd.Series:
+    """Give rows without samples, after an error, the reference of those they stand beside."""
+    known = rows["reference"].replace("", None)
+    keys = [rows[key] for key in SAME if key != "reference"]
+    return known.fillna(known.groupby(keys).transform("first")).fillna("")
 
 
 def _board(stem: str, group: pd.DataFrame) -> Board:
@@ -92,6 +102,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "protocol_digest": record.protocol_digest,
         "recipe": record.recipe,
         "fingerprint": record.fingerprint,
+        "reference": _reference(record.generation),
         "cembench": record.environment.get("cembench"),
         "error": record.error,
         "lead": None if record.generation is None else lead_of(record.generation),
@@ -131,6 +142,13 @@ def _generative(generation: Generation | None) -> dict[str, Any]:
         }
         row |= {f"{prefix(generation, title)}_{key}": value for key, value in values.items()}
     return row
+
+
+def _reference(generation: Generation | None) -> str:
+    """Return what identifies real images and extractor, the same for columns that compare."""
+    if generation is None:
+        return ""
+    return digest([generation.extractor_sha256, generation.reference_fingerprint, generation.count])
 
 
 def _density(record: Record) -> dict[str, Any]:

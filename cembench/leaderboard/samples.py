@@ -12,7 +12,8 @@ from cembench.evaluation.record import Record
 from cembench.files import digest
 from cembench.leaderboard.board import Board, interval, slug
 
-KEYS = ["dataset", "start", "plan", "extractor", "n_samples", "reference", "fingerprint"]
+KEYS = ["dataset", "start", "plan", "extractor", "extractor_sha256", "n_samples", "reference"]
+KEYS += ["fingerprint", "ball"]
 
 
 def sample_boards(records: Sequence[Record]) -> list[Board]:
@@ -30,8 +31,10 @@ def sample_boards(records: Sequence[Record]) -> list[Board]:
         first = group.iloc[0]
         held = "" if first["reference"] == "test" else first["reference"]
         stem = slug(first["dataset"], "samples", first["start"], held)
-        stem = slug(stem, f"{first['extractor']}-n{first['n_samples']}") if stem in boards else stem
-        stem = slug(stem, first["plan"][:6]) if stem in boards else stem
+        size = f"{first['extractor']}-n{first['n_samples']}"
+        rest = digest([str(first[key]) for key in KEYS])[:6]
+        for more in (first["ball"].replace("/", "_"), size, rest):
+            stem = slug(stem, more) if stem in boards else stem
         boards[stem] = _board(stem, group.sort_values(["kid", "run", "sampler"]))
     return list(boards.values())
 
@@ -48,7 +51,9 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
             "sampler": title.removesuffix(f"-{found.start}"),
             "dataset": record.dataset,
             "start": found.start,
+            "ball": found.ball or "",
             "extractor": generation.extractor,
+            "extractor_sha256": generation.extractor_sha256,
             "n_samples": generation.count,
             "reference": generation.reference,
             **_figures(found),
@@ -88,11 +93,13 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
     name = f"{first['extractor']}, n={first['n_samples']}"
     numbers = ["kid", "kid_error", "kid_seeds", "gain", "fd", "inception_score", "judge_acc"]
     group = group.astype(dict.fromkeys([*numbers, "precision", "recall"], float))
-    floors = f"KID {first['kid_floor']:.2g}, FD {first['fd_floor']:.3g}"
+    floor = "real images have no floor here"
+    if pd.notna(first["kid_floor"]):
+        floor = f"real images score KID {first['kid_floor']:.2g}, FD {first['fd_floor']:.3g}"
     title = (
         f"{first['dataset']}: samples started from {first['start']}, beside "
         f"{first['n_samples']} {first['reference']} images ({first['extractor']}); "
-        f"real images score {floors}, an independent classifier reads "
+        f"{floor}, an independent classifier reads "
         f"{first['judge_acc_real']:.1%} of them"
     )
     gains = zip(group["gain"], group["gain_low"], group["gain_high"], strict=True)

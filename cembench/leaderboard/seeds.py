@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from cembench.evaluation.record import Record
 from cembench.leaderboard.board import Board, slug
-from cembench.leaderboard.robust import row_of
+from cembench.leaderboard.robust import SAME, filled, row_of
 
 SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "ece", "_ball_lse")
 
@@ -22,13 +22,16 @@ def seed_boards(records: Sequence[Record]) -> list[Board]:
     rows = pd.DataFrame([row_of(record) for record in records if record.recipe])
     if rows.empty:
         return []
+    rows = rows.drop_duplicates([*SAME[:-1], "recipe", "seed"])
+    rows["reference"] = filled(rows)
     boards: dict[str, Board] = {}
-    for _, group in rows.groupby(["dataset", "threat", "protocol_digest", "fingerprint"]):
+    for _, group in rows.groupby(SAME):
         several = group[group.groupby("recipe")["seed"].transform("nunique") > 1]
         if several.empty:
             continue
         first = several.iloc[0]
-        stem = slug(first["dataset"], first["slug"], "seeds")
+        held = "" if first["split"] == "test" else first["split"]
+        stem = slug(first["dataset"], first["slug"], held, "seeds")
         if stem in boards:
             stem = slug(stem, f"{first['protocol']}-{first['protocol_digest'][:6]}")
         boards[stem] = _board(stem, several)
@@ -39,11 +42,13 @@ def _board(stem: str, rows: pd.DataFrame) -> Board:
     figures = [c for c in rows.columns if c.endswith(SUFFIXES) and rows[c].notna().any()]
     means = [_mean(group, figures) for _, group in rows.groupby("recipe")]
     first = rows.iloc[0]
-    order = next(c for c in ("autoattack_acc", "worst_case_acc", "clean_acc") if c in figures)
-    table = pd.DataFrame(means).sort_values([order, "runs"], ascending=[False, True])
+    order = [c for c in ("autoattack_acc", "worst_case_acc", "clean_acc") if c in figures][:1]
+    table = pd.DataFrame(means).sort_values(
+        [*order, "runs"], ascending=[False] * len(order) + [True]
+    )
     title = (
-        f"{first['dataset']}, {first['threat']}, protocol {first['protocol']}: means over seeds "
-        "with their 95 % t-interval"
+        f"{first['dataset']}, {first['threat']}, protocol {first['protocol']}, "
+        f"{first['split']} images: means over seeds with their 95 % t-interval"
     )
     return Board(stem, title, table.reset_index(drop=True), _shown(table, figures))
 
@@ -60,6 +65,7 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         values = group[column].dropna().astype(float)
         row[column] = values.mean() if len(values) else math.nan
         row[f"{column}_half"] = half_width(values)
+        row[f"{column}_runs"] = len(values)
     return row | {"recipe": group["recipe"].iloc[0]}
 
 
@@ -78,7 +84,19 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
         percent = column.endswith("acc")
         scale, form = (100, "{:.1f} ± {:.1f} %") if percent else (1, "{:.3g} ± {:.2g}")
         shown[column] = [
-            "–" if pd.isna(value) else form.format(scale * value, scale * half)
-            for value, half in zip(table[column], table[f"{column}_half"], strict=True)
+            _cell(scale * value, scale * half, form, runs, seeds)
+            for value, half, runs, seeds in zip(
+                table[column],
+                table[f"{column}_half"],
+                table[f"{column}_runs"],
+                table["seeds"],
+                strict=True,
+            )
         ]
     return pd.DataFrame(shown)
+
+
+def _cell(value: float, half: float, form: str, runs: int, seeds: int) -> str:
+    if runs == 0:
+        return f"– (0 of {seeds})"
+    return form.format(value, half) + ("" if runs == seeds else f" ({runs} of {seeds})")

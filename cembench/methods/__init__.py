@@ -44,6 +44,11 @@ class Method(Choice):
         return threat
 
     @property
+    def first_kept(self) -> int:
+        """The first epoch, counted from 1, whose weights may be kept."""
+        return 1
+
+    @property
     def sampler(self) -> Sampler | None:
         """What draws from the model, if anything: it decides on seeds, buffer and other data."""
         return getattr(self, "negatives", None)

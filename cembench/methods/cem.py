@@ -30,7 +30,7 @@ class CEM(Adversarial):
         consistency: λ.
         energy_l2: weight of the mean LSE² on data and negatives. Without it the consistency part
             has no bound.
-        log_gradients: log norms and cosine of the two parts' gradients; one backward pass more.
+        log_gradients: log norms and cosine of the two parts' gradients, for three gradients more.
     """
 
     name: ClassVar[str] = "cem"
@@ -70,8 +70,8 @@ class CEM(Adversarial):
         return loss, parts
 
     def cost(self, scene: Scene) -> int:
-        """The sampler's steps and the weights' gradient through two batches."""
-        return self.negatives.steps + 2
+        """The sampler's steps, the weights' gradient through two batches, and what is logged."""
+        return self.negatives.steps + 2 + 3 * self.log_gradients
 
 
 def _gradients(model: nn.Module, contrastive: Tensor, consistency: Tensor) -> dict[str, Tensor]:

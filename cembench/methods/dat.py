@@ -52,6 +52,11 @@ class DAT(Adversarial):
     separable: Annotated[float, Field(gt=0.5, le=1)] = 0.9
 
     @property
+    def first_kept(self) -> int:
+        """The first epoch of the second stage: before it there is only adversarial training."""
+        return self.first_stage + 1
+
+    @property
     def sampler(self) -> Sampler:
         """The sampler of x⁻, which may need seeds, a buffer or another data set."""
         return self.contrast

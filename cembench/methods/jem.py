@@ -58,5 +58,5 @@ class JEM(Method):
         }
 
     def cost(self, scene: Scene) -> int:
-        """The sampler's steps and the weights' gradient through two batches."""
-        return self.negatives.steps + 2
+        """The sampler's steps, the weights' gradient through two batches, and the penalty's two."""
+        return self.negatives.steps + 2 + 2 * (self.gradient_penalty > 0)

@@ -66,6 +66,11 @@ class Sampler(Choice):
         return "data"
 
     @property
+    def in_ball(self) -> bool:
+        """Whether it stays in the ball of the threat model."""
+        return False
+
+    @property
     def title(self) -> str:
         """Name and start, under which samples are ranked."""
         return f"{self.label or self.name}-{self.begins}"

@@ -26,6 +26,11 @@ class InBall(Sampler):
 
     step_size: Positive | None = None
 
+    @property
+    def in_ball(self) -> bool:
+        """Yes: the ball is what it is for."""
+        return True
+
     def alpha(self, eps: float) -> float:
         """Return the step size for a radius."""
         if self.step_size is not None:

@@ -41,7 +41,9 @@ class EnergySampler(Sampler):
         norm: the norm of that ball.
         box: whether samples are kept in [0, 1].
         buffer: places of the replay buffer.
-        renewed: share of the buffer's starts that are noise.
+        renewed: share of the buffer's starts that are drawn anew.
+        renewal: what those are, and what the buffer begins with: `noise`, or `gaussian` seeds, the
+            informative start of JEM's successors.
     """
 
     steps: Count = 10
@@ -55,6 +57,7 @@ class EnergySampler(Sampler):
     box: bool = True
     buffer: Count = 10_000
     renewed: Annotated[float, Field(ge=0, le=1)] = 0.05
+    renewal: Literal["noise", "gaussian"] = "noise"
 
     potential: ClassVar[Potential]
 
@@ -95,7 +98,8 @@ class EnergySampler(Sampler):
         if self.start == "gaussian" and scene.seeds is not None:
             return scene.seeds.draw(y, scene.generator), None
         if self.start == "buffer" and scene.buffer is not None:
-            return scene.buffer.draw(y, self.renewed, scene.generator)
+            seeds = scene.seeds if self.renewal == "gaussian" else None
+            return scene.buffer.draw(y, self.renewed, scene.generator, seeds)
         if self.start == "outside" and scene.outside is not None:
             shape, device = (len(scene.outside), y.shape), x.device
             return scene.outside.pixels(

@@ -47,15 +47,20 @@ class GaussianSeeds:
 class ReplayBuffer:
     """Samples that later chains go on from, a share of the places for each class (JEM).
 
-    A part of the starts is drawn anew each time, uniformly in [0, 1].
+    A part of the starts is drawn anew each time: uniformly in [0, 1], or from Gaussian seeds.
     """
 
     def __init__(
-        self, size: int, shape: tuple[int, ...], classes: int, generator: torch.Generator
+        self,
+        size: int,
+        shape: tuple[int, ...],
+        classes: int,
+        generator: torch.Generator,
+        seeds: GaussianSeeds | None = None,
     ) -> None:
         self.places = max(1, size // classes)
-        count = self.places * classes
-        self.images = torch.rand(count, *shape, generator=generator, device=generator.device)
+        y = torch.arange(classes, device=generator.device).repeat_interleave(self.places)
+        self.images = _anew((len(y), *shape), y, generator, seeds)
 
     @classmethod
     def of(cls, images: Tensor, classes: int) -> Self:
@@ -64,16 +69,30 @@ class ReplayBuffer:
         buffer.images, buffer.places = images, len(images) // classes
         return buffer
 
-    def draw(self, y: Tensor, renewed: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(
+        self,
+        y: Tensor,
+        renewed: float,
+        generator: torch.Generator,
+        seeds: GaussianSeeds | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return starts for labels y (N), N×C×H×W, and their places."""
         device = y.device
         drawn = torch.randint(self.places, y.shape, generator=generator, device=device)
         places = y * self.places + drawn
         starts = self.images[places]
         fresh = torch.rand(len(y), generator=generator, device=device) < renewed
-        noise = torch.rand(starts.shape, generator=generator, device=device)
-        return torch.where(fresh.reshape(-1, 1, 1, 1), noise, starts), places
+        anew = _anew(tuple(starts.shape), y, generator, seeds)
+        return torch.where(fresh.reshape(-1, 1, 1, 1), anew, starts), places
 
     def put_back(self, places: Tensor, samples: Tensor) -> None:
         """Keep samples in the places that their starts came from."""
         self.images[places] = samples.detach().float()
+
+
+def _anew(
+    shape: tuple[int, ...], y: Tensor, generator: torch.Generator, seeds: GaussianSeeds | None
+) -> Tensor:
+    if seeds is not None:
+        return seeds.draw(y, generator)
+    return torch.rand(shape, generator=generator, device=generator.device)

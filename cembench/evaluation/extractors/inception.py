@@ -12,7 +12,8 @@ from torch import Tensor
 from cembench.errors import CembenchError
 from cembench.evaluation.extractors import Embed, Extractor
 
-FILE = "weights-inception-2015-12-05-6726825d.pth"
+CHECKSUM = "6726825d"
+FILE = f"weights-inception-2015-12-05-{CHECKSUM}.pth"
 
 
 class Inception(Extractor):
@@ -33,7 +34,7 @@ class Inception(Extractor):
             raise CembenchError(f"{given}: no such file; {remedy}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), "6726825d", progress=False)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), CHECKSUM, progress=False)
         except (OSError, RuntimeError) as error:
             raise CembenchError(
                 f"the Inception weights cannot be downloaded ({error}); {remedy}, or use the "
