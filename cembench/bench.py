@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
@@ -12,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cembench.checkpoint import Passport
 from cembench.config import Experiment
 from cembench.data import DataSettings
 from cembench.data.split import Split
-from cembench.guard import generator_of
+from cembench.guard import exact, frozen, generator_of
 from cembench.leaderboard.board import markdown_table
 from cembench.models import models
 from cembench.models.classifier import build_classifier
-from cembench.samplers import Scene
 from cembench.samplers.energy import RCS
+from cembench.sampling import Origins, draw
 from cembench.threat import Threat
 from cembench.trainer import Trainer
 
@@ -101,27 +103,35 @@ def bench_sample(model: str, batch: int, rounds: int, device: str) -> list[dict[
 
     Args and return value are those of `bench_train`.
     """
-    settings = models.parse(model)
-    torch.manual_seed(0)
-    net = build_classifier(settings, (3, 32, 32), 10).to(device).eval()
-    x = RandomImages(count=batch).load("train").pixels().to(device)
-    y = torch.arange(batch, device=device) % 10
-    sampler = RCS(steps=STEPS, step_size=RCS_STEP, start="data")
-    scene = Scene(Threat(norm="linf", eps=EPS), generator_of(0, device))
-    ours, theirs = interleaved(
-        lambda: sampler.draw(net, x, y, scene),
-        lambda: plain_rcs(net, x, y),
-        rounds,
-        device,
+    data = RandomImages(count=batch)
+    passport = Passport(
+        model=models.parse(model),
+        shape=[3, 32, 32],
+        classes=list("0123456789"),
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        data=data,
+        threat=Threat(norm="linf", eps=EPS),
+        method="none",
     )
+    torch.manual_seed(0)
+    net = passport.build().to(device).eval()
+    y = torch.arange(batch, device=device) % 10
+    origins = Origins(Path("model.safetensors"), passport, torch.device(device))
+    sampler = RCS(steps=STEPS, step_size=RCS_STEP, start="noise")
+    with frozen(net), exact():
+        ours, theirs = interleaved(
+            lambda: draw(net, sampler, y, origins, 0),
+            lambda: plain_rcs(net, batch, y),
+            rounds,
+            device,
+        )
     return [_row("sample rcs", model, batch, "fp32", ours, theirs)]
 
 
-def plain_rcs(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Draw samples as research code writes it."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    x = x.clone()
+def plain_rcs(model: nn.Module, batch: int, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw samples, and how the network sees them, as research code writes it."""
+    x = torch.rand(batch, 3, 32, 32, device=y.device)
     for _ in range(STEPS):
         x.requires_grad_()
         logits = model(x)
@@ -129,7 +139,8 @@ def plain_rcs(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         gradient = torch.autograd.grad(score.sum(), [x])[0]
         length = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1).clamp_min(1e-12)
         x = (x.detach() + RCS_STEP * gradient / length).clamp(0, 1)
-    return x
+    with torch.no_grad():
+        return x, model(x)
 
 
 def _row(

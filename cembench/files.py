@@ -72,7 +72,8 @@ def tensor_file(
         with temporary.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             file.flush()
-            os.posix_fallocate(file.fileno(), offset, max(1, end))
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), offset, max(1, end))
             file.truncate(offset + end)
         yield {
             name: np.memmap(temporary, kind, "r+", offset + header[name]["data_offsets"][0], shape)

@@ -85,6 +85,9 @@ def test_a_failing_experiment_does_not_stop_the_others(cembench, tmp_path):
     result = cembench("run", path, "--out", tmp_path / "runs")
     assert result.code == 2 and "| good |" in result.out
     assert "experiment bad" in result.err.splitlines()[-1]
+    table = pd.read_csv(tmp_path / "runs/leaderboards/digits-linf-0.125.csv", index_col="run")
+    assert "training diverged" in table.loc["bad", "error"]
+    assert pd.isna(table.loc["bad", "clean_acc"]) and table.loc["bad", "divergences"] == 1
 
 
 @pytest.mark.parametrize(

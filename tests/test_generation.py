@@ -11,11 +11,15 @@ from safetensors.torch import load_file
 import cembench.evaluation.comparison as comparison
 import cembench.evaluation.generation as generation
 from cembench.checkpoint import read_passport
+from cembench.data.digits import Digits
 from cembench.errors import CembenchError
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.features import FeatureReader, cache_folder, to_uint8
 from cembench.evaluation.protocol import load_protocol
+from cembench.leaderboard import rank
+from cembench.locks import locked
+from cembench.models.classifier import Classifier
 
 SAMPLES = (
     "samples={count: 60, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}]}"
@@ -244,3 +248,82 @@ def test_other_data_sets_are_fitted_to_the_network(copy, tmp_path):
     record, _ = evaluate(copy, load_protocol("quick", ["attacks=[]", "samples=null", outside], 20))
     assert set(record.density.outside) == {"noise", "grey"}
     assert record.density.energies["grey"].images == 2
+
+
+def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy):
+    record, _ = evaluate(copy, protocol("samples.reference=train", "samples.count=null"))
+    found = record.generation
+    assert found.reference == "train" and found.count == 1080 and found.floor is None
+    assert found.judge_real_acc < 1 and any("no real-against-real" in w for w in record.warnings)
+    boards = rank([record])
+    assert any("samples-gaussian-train" in board.stem for board in boards)
+    assert all("–" not in board.stem and board.markdown() for board in boards)
+
+
+def test_a_reference_smaller_than_asked_for_is_used_whole_and_said(copy):
+    record, _ = evaluate(copy, protocol("samples.count=9999", "samples.samplers=[rcs]"))
+    assert record.generation.count == 597
+    assert any("only 597 of 9999" in warning for warning in record.warnings)
+
+
+def test_samples_and_their_seeds_are_in_the_energy_table(copy):
+    record, _ = evaluate(copy, protocol("density={steps: 2, outside: []}"))
+    energies, rcs = record.density.energies, record.generation.samplers["rcs-gaussian"]
+    assert {"clean", "pgd", "ta", "noise", "rcs-gaussian", "rcs-gaussian seeds"} < set(energies)
+    assert energies["rcs-gaussian"].mean == rcs.lse > energies["rcs-gaussian seeds"].mean
+    assert record.density.outside == {}
+
+
+def test_other_training_images_are_refused(copy, monkeypatch):
+    def fewer(self, split):
+        whole = load(self, split)
+        return whole if split == "test" else whole.take(torch.arange(900))
+
+    load = Digits.load
+    monkeypatch.setattr(Digits, "load", fewer)
+    with pytest.raises(CembenchError, match="not those that the network was trained on"):
+        evaluate(copy, protocol())
+
+
+def test_samplers_in_a_ball_take_the_protocols_radius(copy):
+    plan = ["samples.samplers=[{name: pgd, steps: 3}]", "threat.eps=0.03"]
+    record, path = evaluate(copy, protocol(*plan), save_samples=True)
+    assert record.generation.samplers["pgd-data"].ball == "linf-0.03"
+    parts = [load_file(p) for p in (path.parent.parent / "samples" / path.stem).iterdir()]
+    moved = [(p["images"].int() - p["starts"].int()).abs().max() for p in parts]
+    assert 0 < max(moved) <= round(0.03 * 255) + 1
+
+
+def test_a_full_disk_is_an_error_and_not_a_samplers_result(copy, monkeypatch):
+    def full(*_):
+        raise CembenchError("cannot write x: No space left on device; free some space")
+
+    monkeypatch.setattr(generation, "write_bytes", full)
+    with pytest.raises(CembenchError, match="free some space"):
+        evaluate(copy, protocol())
+    monkeypatch.undo()
+    assert evaluate(copy, protocol())[0].generation.samplers["rcs-gaussian"].error is None
+
+
+def test_a_network_that_is_nan_outside_the_data_gets_an_error_record(copy, monkeypatch):
+    forward = Classifier.forward
+
+    def nan_on_noise(self, x):
+        out = forward(self, x)
+        rough = (x[:, :, 0, 0] * 16 % 1).abs().amax(1) > 1e-6
+        return torch.where(rough[:, None] & (x.mean((1, 2, 3)) > 0.45)[:, None], torch.nan, out)
+
+    monkeypatch.setattr(Classifier, "forward", nan_on_noise)
+    plan = load_protocol("quick", ["attacks=[]", "samples=null", "density={steps: 1}"], limit=40)
+    record, _ = evaluate(copy, plan)
+    assert "not finite" in record.error and record.figures == {} and record.density is None
+
+
+def test_two_evaluations_of_one_record_do_not_mix(copy):
+    plan = protocol()
+    first, path = evaluate(copy, plan)
+    with locked(path.with_name(f".{path.name}.lock"), "the other one"):
+        with pytest.raises(CembenchError, match="another process is at it"):
+            evaluate(copy, plan)
+        assert evaluate(copy, protocol("seed=1"))[0].generation.count == first.generation.count
+    assert evaluate(copy, plan)[0].generation == first.generation

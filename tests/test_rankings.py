@@ -111,6 +111,7 @@ def test_noise_and_gaussian_starts_are_ranked_apart_best_first():
         {"extractor": "lite0@96"},
         {"count": 200},
         {"reference": "train"},
+        {"extractor_sha256": "other weights"},
         {"reference_fingerprint": "other"},
     ],
 )
@@ -144,3 +145,24 @@ def test_seeds_of_one_recipe_become_a_mean_with_its_interval():
     assert row["autoattack_acc_half"] == pytest.approx(4.302653 * 0.1 / 3**0.5)
     assert "50.0 ± 24.8 %" in board.markdown()
     assert half_width(pd.Series([1.0])) != half_width(pd.Series([1.0]))
+
+
+def test_seeds_that_gave_no_figures_are_counted_and_repeats_are_not():
+    runs = [both(f"at.s{seed}", 40, 1.0, recipe="r", seed=seed) for seed in range(3)]
+    copies = [both("copy", 40, 1.0, recipe="r", seed=0, created="2026-01-01")]
+    failed = [
+        record(f"at.s{seed}", figures={}, error="diverged", recipe="r", seed=seed, protocol=PLAN)
+        for seed in (3, 4)
+    ]
+    board = named(rank([*runs, *copies, *failed]))["digits-linf-0.125-seeds"]
+    (row,) = board.table.to_dict("records")
+    assert (row["seeds"], row["autoattack_acc_runs"]) == (5, 3)
+    assert "(3 of 5)" in board.markdown()
+    assert not [b for b in rank(failed) if "seeds" in b.stem and b.table["seeds"].iloc[0] != 2]
+
+
+def test_figures_beside_other_real_images_never_share_a_table():
+    other = both("b", 60, 1.5, generation=drawn(1.5, reference_fingerprint="other"))
+    error = record("c", figures={}, error="nan", protocol=PLAN)
+    boards = [b for b in rank([both("a", 60, 1.5), other, error]) if "samples" not in b.stem]
+    assert sorted(len(board.table) for board in boards) == [1, 2]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import cembench.trainer as trainer_module
@@ -363,6 +364,38 @@ def test_dat_resumes_with_the_steps_it_had_reached(tmp_path, monkeypatch):
     assert train(config, tmp_path / "cut", resume=True).read_bytes() == straight.read_bytes()
     steps = pd.read_csv(tmp_path / "straight" / "history.csv")["contrast_steps"].tolist()
     assert math.isnan(steps[0]) and steps[1:] == [1, 1, 3]
+
+
+def test_dat_keeps_no_epoch_of_its_first_stage():
+    config = experiment(method={"name": "dat", "first_stage": 2}, epochs=3)
+    rows = [{"epoch": e, "val_clean_acc": 1 / e, "val_pgd_acc": 1 / e} for e in (1, 2, 3)]
+    assert best_epoch(rows, config.select, config.method.first_kept) == 3
+    assert best_epoch(rows[:2], config.select, config.method.first_kept) == 0
+    with pytest.raises(CembenchError, match=r"dat keeps epoch 11 or later; raise epochs"):
+        experiment(method="dat", epochs=10)
+
+
+def test_an_informative_start_begins_and_renews_the_buffer_with_seeds(tmp_path):
+    negatives = {"name": "sgld", "steps": 1, "step_size": 1e-9, "noise": 0, "renewed": 1}
+    means = {}
+    for renewal in ("noise", "gaussian"):
+        method = {"name": "jem", "negatives": negatives | {"buffer": 50, "renewal": renewal}}
+        run = tmp_path / renewal
+        train(experiment(method=method, epochs=1, optimizer={"lr": 1e-3}), run)
+        means[renewal] = load_file(run / "buffer.safetensors")["images"].mean().item()
+    pixels = experiment().data.load("train").pixels().mean().item()
+    assert means["noise"] == pytest.approx(0.5, abs=0.02)
+    assert means["gaussian"] == pytest.approx(pixels, abs=0.05)
+
+
+def test_the_buffer_beside_a_checkpoint_is_that_of_its_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "best_epoch", lambda *_: 1)
+    method = {"name": "jem", "negatives": {"name": "sgld", "steps": 1, "buffer": 50}}
+    config = experiment(method=method, epochs=2, optimizer={"lr": 1e-3})
+    train(config, tmp_path)
+    state = RunFolder(tmp_path).load()
+    saved = load_file(tmp_path / "buffer.safetensors")["images"]
+    assert torch.equal(saved, state.kept_buffer) and not torch.equal(saved, state.buffer)
 
 
 @pytest.mark.parametrize("negatives", ["sgld", "pgd", "rcs"])
