@@ -19,6 +19,7 @@ from cembench.errors import CembenchError
 @click.option("--data-root", help="Where the data lies now.")
 @click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
 @click.option("--save-samples", is_flag=True, help="Keep all samples beside the pictures of them.")
+@click.option("--save-adversarial", is_flag=True, help="Keep what broke each image, to verify.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
 @DEVICE
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     data_root: str | None,
     inception_weights: Path | None,
     save_samples: bool,
+    save_adversarial: bool,
     as_json: bool,
     device: str,
 ) -> None:
@@ -48,6 +50,7 @@ def evaluate(
                 data_root=data_root,
                 inception_weights=inception_weights,
                 save_samples=save_samples,
+                save_adversarial=save_adversarial,
             )
         except CembenchError as error:
             failed.append(error)

@@ -16,11 +16,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cembench.ascent import ball_of
 from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.density import summarise
+from cembench.evaluation.evidence import save_evidence
 from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import count
 from cembench.evaluation.generation import drawn, measure
@@ -47,6 +49,7 @@ def evaluate(
     data_root: str | None = None,
     inception_weights: Path | None = None,
     save_samples: bool = False,
+    save_adversarial: bool = False,
     reuse: bool = False,
 ) -> tuple[Record, Path]:
     """Evaluate a checkpoint and return its record and where it was written.
@@ -59,6 +62,7 @@ def evaluate(
         device: where to compute.
         data_root: where the data lies, if not where it lay in training.
         inception_weights: a file of weights for the extractor inception.
+        save_adversarial: keep what broke each image, so that `recount` can check the record.
         save_samples: keep all samples, with starts and labels, beside the pictures of them.
         reuse: return the record that is there when checkpoint, protocol, data and software are
             those it was made from.
@@ -97,6 +101,8 @@ def evaluate(
         work = Work(file, record, protocol, split.to(device), rows, origins, comparison, parts)
         record, table = _measured(work, _pictures(path))
         save_record(path, record, table)
+        if save_adversarial:
+            save_evidence(parts, protocol, split, ball_of(record.threat), path)
         if save_samples:
             parts.move_tensors("samples", _pictures(path))
         parts.clear()

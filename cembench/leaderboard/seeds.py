@@ -83,7 +83,9 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
     for column in figures:
         percent = column.endswith("acc")
         scale, form = (100, "{:.1f} ± {:.1f} %") if percent else (1, "{:.3g} ± {:.2g}")
-        shown[column] = [
+        if column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
+            continue
+        shown[heading(column)] = [
             _cell(scale * value, scale * half, form, runs, seeds)
             for value, half, runs, seeds in zip(
                 table[column],
@@ -94,6 +96,15 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
             )
         ]
     return pd.DataFrame(shown)
+
+
+def heading(column: str) -> str:
+    """Return a column's name for people: `KID-lite0@64 rcs-gaussian, n597 ↓`."""
+    if column.endswith(("_kid", "_gain")):
+        title, extractor, count, measure = column.rsplit("_", 3)
+        what = {"kid": f"KID-{extractor}", "gain": "gain"}[measure]
+        return f"{what} {title}, {count} {'↓' if measure == 'kid' else '↑'}"
+    return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
 
 
 def _cell(value: float, half: float, form: str, runs: int, seeds: int) -> str:

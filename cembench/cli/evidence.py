@@ -1,0 +1,89 @@
+"""Commands that check what others claim."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import DEVICE, FILE, Command, pick_device
+from cembench.errors import CembenchError
+
+
+@click.command(cls=Command)
+@click.argument("record", type=FILE)
+@click.argument("checkpoint", type=FILE)
+@DEVICE
+def verify(record: Path, checkpoint: Path, device: str) -> None:
+    """Count the figures of RECORD again from its adversarial images; exit code 1 if any differs."""
+    import pandas as pd
+
+    from cembench.evaluation.evidence import recount
+    from cembench.leaderboard.board import markdown_table
+
+    rows = recount(record, checkpoint, pick_device(device))
+    shown = {
+        "figure": [row.figure for row in rows],
+        "recorded": ["–" if row.recorded is None else f"{row.recorded:g}" for row in rows],
+        "recounted": ["–" if row.recounted is None else f"{row.recounted:g}" for row in rows],
+        "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
+    }
+    click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
+    if not all(row.agrees for row in rows):
+        click.echo(f"cembench: {record} does not agree with its evidence", err=True)
+        sys.exit(1)
+
+
+@click.command(cls=Command)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@click.option("--protocol", help="Name of the records to compare, if there are several.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, with the images' numbers.")
+def compare(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:
+    """Compare the records of two runs image by image (McNemar's exact test)."""
+    import pandas as pd
+
+    from cembench.evaluation.compare import compare_records
+    from cembench.leaderboard.board import interval, markdown_table
+
+    rows = compare_records(_record(first, protocol), _record(second, protocol))
+    if as_json:
+        click.echo(json.dumps([row.dump() for row in rows], indent=2))
+        return
+    shown = {
+        "figure": [row.figure for row in rows],
+        str(first): [f"{row.first / row.images:.1%}" for row in rows],
+        str(second): [f"{row.second / row.images:.1%}" for row in rows],
+        "difference": [
+            interval(100 * row.difference, 100 * row.low, 100 * row.high, "{:+.1f}") for row in rows
+        ],
+        "only first": [len(row.only_first) for row in rows],
+        "only second": [len(row.only_second) for row in rows],
+        "p": [f"{row.p_value:.2g}" for row in rows],
+    }
+    click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
+
+
+@click.command(cls=Command)
+@click.argument("file", type=FILE)
+def show(file: Path) -> None:
+    """Print what a checkpoint, a run folder or a record says of itself."""
+    from cembench.checkpoint import checkpoint_file, read_passport
+    from cembench.evaluation.record import load_record
+
+    found = load_record(file) if file.suffix == ".json" else read_passport(checkpoint_file(file))
+    click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))
+
+
+def _record(path: Path, protocol: str | None) -> Path:
+    """Return the record that a path means: itself, or the one of a run folder."""
+    if path.suffix == ".json":
+        return path
+    found = sorted((path / "eval").glob(f"{protocol or '*'}.json"))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(file.stem for file in found)
+    hint = f"choose one with --protocol: {names}" if found else "run `cembench eval` on it"
+    raise CembenchError(f"{path}: {len(found)} records; {hint}")

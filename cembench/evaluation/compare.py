@@ -1,0 +1,107 @@
+"""Two checkpoints image by image: which images one gets right and the other does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from cembench.errors import CembenchError
+from cembench.evaluation.record import Record, load_record
+from cembench.settings import Settings
+
+
+class Difference(Settings):
+    """A figure of two checkpoints on the same images.
+
+    Attributes:
+        images: images in all.
+        first: images that the first one gets right; `second` likewise.
+        only_first: images that the first one alone gets right, by their numbers.
+        only_second: likewise for the second.
+        p_value: McNemar's exact test (1947): chance of such a split if both were equally good.
+        difference: accuracy of the second minus that of the first.
+        low: lower end of the difference's 95 % interval; `high` is its upper end.
+    """
+
+    figure: str
+    images: int
+    first: int
+    second: int
+    only_first: list[int]
+    only_second: list[int]
+    p_value: float
+    difference: float
+    low: float
+    high: float
+
+
+def compare_records(first: Path, second: Path) -> list[Difference]:
+    """Compare every figure that two records have in common.
+
+    Raises:
+        CembenchError: when they are not about the same images, threat model and protocol.
+    """
+    records = [load_record(path) for path in (first, second)]
+    _require_alike(*records)
+    tables = [_table(path) for path in (first, second)]
+    standing = [right_of(table) for table in tables]
+    numbers = tables[0]["index"]
+    shared = [name for name in standing[0] if name in standing[1]]
+    return [difference(name, numbers, standing[0][name], standing[1][name]) for name in shared]
+
+
+def right_of(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return, by figure, which images of a table of verdicts are right."""
+    clean = table["clean_pred"] == table["label"]
+    attacks = [c.removesuffix("_broken") for c in table.columns if c.endswith("_broken")]
+    right = {"clean": clean} | {name: clean & ~table[f"{name}_broken"] for name in attacks}
+    if attacks:
+        right["worst_case"] = pd.concat([right[name] for name in attacks], axis=1).all(axis=1)
+    return right
+
+
+def difference(name: str, numbers: pd.Series, first: pd.Series, second: pd.Series) -> Difference:
+    """Return the paired difference of two columns of booleans, and how likely chance made it."""
+    lost, won = first & ~second, second & ~first
+    b, c, n = int(lost.sum()), int(won.sum()), len(first)
+    low, high = paired_interval(b, c, n)
+    return Difference(
+        figure=name,
+        images=n,
+        first=int(first.sum()),
+        second=int(second.sum()),
+        only_first=numbers[lost].tolist(),
+        only_second=numbers[won].tolist(),
+        p_value=float(binomtest(b, b + c).pvalue) if b + c else 1.0,
+        difference=(c - b) / n,
+        low=low,
+        high=high,
+    )
+
+
+def paired_interval(lost: int, won: int, images: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % interval of a paired difference of proportions.
+
+    Agresti and Min (2005): half a pair is added to each of the four cells, then Wald's formula.
+    """
+    b, c, n = lost + 0.5, won + 0.5, images + 2
+    middle = (c - b) / n
+    half = z * ((b + c - (c - b) ** 2 / n) ** 0.5) / n
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def _require_alike(first: Record, second: Record) -> None:
+    for key in ("dataset", "threat", "protocol_digest", "fingerprint"):
+        ours, theirs = getattr(first, key), getattr(second, key)
+        if ours != theirs:
+            raise CembenchError(f"records differ in {key}: {ours} and {theirs}")
+
+
+def _table(record: Path) -> pd.DataFrame:
+    path = record.with_suffix(".parquet")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise CembenchError(f"{path}: missing or damaged; evaluate again") from error
