@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cembench.errors import CembenchError
@@ -20,6 +20,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Raises:
         CembenchError: when another process holds it, or it cannot be written.
     """
+    found = path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path)
@@ -32,6 +33,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+        if not found:
+            with suppress(OSError):  # what was written meanwhile keeps it
+                path.parent.rmdir()
 
 
 def _acquire(path: Path) -> int:
