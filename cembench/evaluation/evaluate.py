@@ -54,7 +54,7 @@ def evaluate(
 ) -> tuple[Record, Path]:
     """Evaluate a checkpoint and return its record and where it was written.
 
-    An evaluation that was killed goes on with the chunk it was at.
+    One that was killed goes on with the stage of the attack, or the chunk of samples, it was at.
 
     Args:
         checkpoint: a `model.safetensors`, or the run folder that holds one.
