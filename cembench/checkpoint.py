@@ -81,6 +81,10 @@ class Passport(Settings):
         held = self.config.get("validation", {}).get("fraction", Validation().fraction)
         return hold_out(whole, held)
 
+    def images(self, split: str) -> Split:
+        """Return the images that figures are about: `test`, or those held out as `validation`."""
+        return self.data.load("test") if split == "test" else self.training_split()[1]
+
     def check(self, split: Split) -> None:
         """Refuse data that the network was not made for.
 

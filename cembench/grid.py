@@ -11,9 +11,7 @@ from torch import Tensor
 CELL, GAP, MARGIN, TOP = 32, 2, 80, 16
 
 
-def grid(
-    panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8, note: str = ""
-) -> bytes:
+def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> bytes:
     """Return a PNG with panels of the same N images side by side: starts beside samples, say.
 
     The first images of each class are shown, none is chosen. Values are cut to [0, 1].
@@ -23,30 +21,25 @@ def grid(
         y: the class of each image, N.
         classes: their names.
         columns: images of a class at most.
-        note: a line below.
     """
     stream = io.BytesIO()
-    page(panels, y, classes, columns, note).save(stream, "png")
+    page(panels, y, classes, columns).save(stream, "png")
     return stream.getvalue()
 
 
-def page(
-    panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8, note: str = ""
-) -> Image.Image:
+def page(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> Image.Image:
     """Return the picture of `grid`."""
     labels = y.unique().tolist()
     drawn = [_panel(images, y, labels, columns) for images in panels.values()]
     width, height = drawn[0].size
     step = width + 8 * GAP
-    bottom = TOP if note else 0
-    sheet = Image.new("RGB", (MARGIN + len(drawn) * step, height + TOP + bottom), "white")
+    sheet = Image.new("RGB", (MARGIN + len(drawn) * step, height + TOP), "white")
     pen = ImageDraw.Draw(sheet)
     for number, (title, panel) in enumerate(zip(panels, drawn, strict=True)):
         pen.text((MARGIN + number * step, 2), title[: max(8, width // 6)], fill="black")
         sheet.paste(panel, (MARGIN + number * step, TOP))
     for row, label in enumerate(labels):
         pen.text((4, TOP + row * (CELL + GAP) + CELL // 3), classes[label][:12], fill="black")
-    pen.text((4, TOP + height + 2), note, fill="black")
     return sheet
 
 

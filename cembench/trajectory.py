@@ -54,7 +54,7 @@ class Trace:
                 f"log p(y|x) {float(self.log_py[step].mean()):.2f}"
             )
             panels = {"start": self.images[0], "now": images}
-            sheet = page(panels, self.labels, classes, note="")
+            sheet = page(panels, self.labels, classes)
             frame = Image.new("RGB", (max(sheet.width, 320), sheet.height + TOP), "white")
             frame.paste(sheet, (0, 0))
             ImageDraw.Draw(frame).text((4, sheet.height + 2), note, fill="black")

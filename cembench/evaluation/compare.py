@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from cembench.errors import CembenchError
-from cembench.evaluation.record import Record, load_record
+from cembench.evaluation.record import Record, load_record, load_table
 from cembench.settings import Settings
 
 
@@ -45,7 +45,7 @@ def compare_records(first: Path, second: Path) -> list[Difference]:
     """
     records = [load_record(path) for path in (first, second)]
     _require_alike(*records)
-    tables = [_table(path) for path in (first, second)]
+    tables = [load_table(path) for path in (first, second)]
     standing = [right_of(table) for table in tables]
     numbers = tables[0]["index"]
     shared = [name for name in standing[0] if name in standing[1]]
@@ -97,11 +97,3 @@ def _require_alike(first: Record, second: Record) -> None:
         ours, theirs = getattr(first, key), getattr(second, key)
         if ours != theirs:
             raise CembenchError(f"records differ in {key}: {ours} and {theirs}")
-
-
-def _table(record: Path) -> pd.DataFrame:
-    path = record.with_suffix(".parquet")
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise CembenchError(f"{path}: missing or damaged; evaluate again") from error

@@ -82,7 +82,7 @@ def evaluate(
         option = "--save-samples" if save_samples else "--inception-weights"
         raise CembenchError(f"{option}: protocol {protocol.name} draws no samples")
     try:
-        whole = _images(passport, protocol.split)
+        whole = passport.images(protocol.split)
         passport.check(whole)
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
@@ -184,10 +184,6 @@ def _moved(passport: Passport, root: str | None) -> Passport:
         raise CembenchError(f"data set '{passport.data.name}' has no root to replace")
     data = passport.data.model_copy(update={"root": root})
     return passport.model_copy(update={"data": data})
-
-
-def _images(passport: Passport, split: str) -> Split:
-    return passport.data.load("test") if split == "test" else passport.training_split()[1]
 
 
 def _pictures(record: Path) -> Path:

@@ -18,7 +18,7 @@ from cembench.errors import CembenchError
 from cembench.evaluation.figures import Figure, count
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record
+from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.verify import Watched, verify
 from cembench.files import sha256, write_bytes
 from cembench.guard import exact, frozen
@@ -90,9 +90,7 @@ def recount(path: Path, checkpoint: Path, device: str = "cpu") -> list[Recount]:
 
 
 def _images(record: Record, protocol: Protocol, passport: Passport) -> tuple[Split, Tensor]:
-    test = protocol.split == "test"
-    whole = passport.data.load("test") if test else passport.training_split()[1]
-    split, rows = subset(whole, protocol.limit)
+    split, rows = subset(passport.images(protocol.split), protocol.limit)
     if split.fingerprint != record.fingerprint:
         raise CembenchError("the attacked images are not those of the record")
     return split, rows
@@ -153,10 +151,7 @@ def _compared(recorded: dict[str, Figure], again: dict[str, Figure]) -> list[Rec
 
 def _verdicts(path: Path, again: pd.DataFrame) -> list[Recount]:
     """Compare the table beside the record image by image."""
-    try:
-        table = pd.read_parquet(path.with_suffix(".parquet"))
-    except (OSError, ValueError) as error:
-        raise CembenchError(f"{path.with_suffix('.parquet')}: missing or damaged") from error
+    table = load_table(path)
     shared = [c for c in again.columns if not c.endswith("_by")]
     if len(table) != len(again) or not set(shared) <= set(table.columns):
         return [Recount("images in the table", len(table), len(again))]

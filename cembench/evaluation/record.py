@@ -110,3 +110,16 @@ def load_record(path: Path) -> Record:
     raise CembenchError(
         f"{path}: record format {version}, this cembench reads {FORMAT}; delete it, evaluate again"
     )
+
+
+def load_table(record: Path) -> pd.DataFrame:
+    """Read the table of verdicts beside a record, a row an image.
+
+    Raises:
+        CembenchError: when it is missing or damaged.
+    """
+    path = record.with_suffix(".parquet")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise CembenchError(f"{path}: missing or damaged; evaluate again") from error
