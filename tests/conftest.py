@@ -25,6 +25,8 @@ TINY = {
     "batch_size": 128,
 }
 
+NOTHING = ["attacks=[]", "samples=null", "density=null", "sanity=null", "curve=null"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

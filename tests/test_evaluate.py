@@ -8,13 +8,12 @@ import pytest
 import cembench.evaluation.robustness as robustness
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
-from tests.conftest import experiment
+from tests.conftest import NOTHING, experiment
 
 OVERRIDES = [
+    *NOTHING,
     "attacks=[{name: pgd, steps: 3}, {name: torchattacks, attack: MIFGSM}]",
     "batch_size=16",
-    "samples=null",
-    "density=null",
 ]
 
 

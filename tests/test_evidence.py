@@ -14,8 +14,9 @@ from cembench.evaluation.compare import compare_records, difference, paired_inte
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.evidence import evidence_folder, recount
 from cembench.evaluation.protocol import load_protocol
+from tests.conftest import NOTHING
 
-QUICK = ["samples=null", "density=null", "attacks=[{name: pgd, steps: 4}]", "batch_size=16"]
+QUICK = [*NOTHING, "attacks=[{name: pgd, steps: 4}]", "batch_size=16"]
 
 
 @pytest.fixture

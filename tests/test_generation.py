@@ -20,11 +20,12 @@ from cembench.evaluation.protocol import load_protocol
 from cembench.leaderboard import rank
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
+from tests.conftest import NOTHING
 
 SAMPLES = (
     "samples={count: 60, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}]}"
 )
-OVERRIDES = ["attacks=[]", "density=null", SAMPLES]
+OVERRIDES = [*NOTHING, SAMPLES]
 CPU = torch.device("cpu")
 
 
@@ -224,7 +225,7 @@ def test_mistakes_in_a_plan_are_one_line(cembench, copy, change, message):
 
 
 def test_energies_calibration_and_pushes_are_recounted_from_the_table(copy):
-    plan = load_protocol("quick", ["attacks=[]", "samples=null", "density={steps: 5}"], limit=100)
+    plan = load_protocol("quick", [*NOTHING, "density={steps: 5}"], limit=100)
     record, path = evaluate(copy, plan)
     table, density = pd.read_parquet(path.with_suffix(".parquet")), record.density
     assert density.energies["clean"].mean == pytest.approx(table["clean_lse"].mean(), rel=1e-5)
@@ -245,7 +246,7 @@ def test_other_data_sets_are_fitted_to_the_network(copy, tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             Image.new("RGB", (12, 12), (shade,) * 3).save(tmp_path / split / name / "0.png")
     outside = f"density={{outside: [noise, {{name: folder, root: {tmp_path}, alias: grey}}]}}"
-    record, _ = evaluate(copy, load_protocol("quick", ["attacks=[]", "samples=null", outside], 20))
+    record, _ = evaluate(copy, load_protocol("quick", [*NOTHING, outside], 20))
     assert set(record.density.outside) == {"noise", "grey"}
     assert record.density.energies["grey"].images == 2
 
@@ -314,7 +315,7 @@ def test_a_network_that_is_nan_outside_the_data_gets_an_error_record(copy, monke
         return torch.where(rough[:, None] & (x.mean((1, 2, 3)) > 0.45)[:, None], torch.nan, out)
 
     monkeypatch.setattr(Classifier, "forward", nan_on_noise)
-    plan = load_protocol("quick", ["attacks=[]", "samples=null", "density={steps: 1}"], limit=40)
+    plan = load_protocol("quick", [*NOTHING, "density={steps: 1}"], limit=40)
     record, _ = evaluate(copy, plan)
     assert "not finite" in record.error and record.figures == {} and record.density is None
 

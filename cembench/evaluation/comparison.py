@@ -14,7 +14,7 @@ from cembench.errors import CembenchError
 from cembench.evaluation import quality
 from cembench.evaluation.features import FeatureReader, Features, to_uint8
 from cembench.evaluation.figures import Scores
-from cembench.evaluation.protocol import SamplePlan
+from cembench.evaluation.plans import SamplePlan
 from cembench.evaluation.quality import Estimate
 
 FEWEST = 20

@@ -23,7 +23,8 @@ from cembench.evaluation.figures import (
     Spread,
     rate,
 )
-from cembench.evaluation.protocol import DensityPlan, Protocol
+from cembench.evaluation.plans import DensityPlan
+from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.verify import Watched
 from cembench.guard import derive, generator_of
 from cembench.threat import Threat

@@ -21,6 +21,7 @@ from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.comparison import Comparison
+from cembench.evaluation.curve import picture, points
 from cembench.evaluation.density import summarise
 from cembench.evaluation.evidence import save_evidence
 from cembench.evaluation.features import FeatureReader
@@ -29,9 +30,9 @@ from cembench.evaluation.generation import drawn, measure
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, recipe_of, save_record
-from cembench.evaluation.robustness import attack_split
-from cembench.evaluation.verify import Watched
-from cembench.files import digest, sha256
+from cembench.evaluation.robustness import attack_split, target_of
+from cembench.evaluation.sanity import sanity_checks
+from cembench.files import digest, sha256, write_bytes
 from cembench.guard import exact, frozen
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
@@ -101,6 +102,10 @@ def evaluate(
         work = Work(file, record, protocol, split.to(device), rows, origins, comparison, parts)
         record, table = _measured(work, _pictures(path))
         save_record(path, record, table)
+        if record.curve:
+            title = f"{record.run}, {record.dataset}, {record.threat.norm}"
+            drawing = picture(record.curve, title, record.threat.eps)
+            write_bytes(path.with_suffix(".curve.png"), drawing)
         if save_adversarial:
             save_evidence(parts, protocol, split, ball_of(record.threat), path)
         if save_samples:
@@ -152,17 +157,21 @@ def _figures(
     found: dict[str, Any] = {"figures": count(verdicts.table, titles, verdicts.seconds)}
     generation = density = None
     with frozen(model), exact():
+        target = target_of(model, len(passport.classes), protocol, threat)
+        if protocol.sanity is not None:
+            found["sanity"] = sanity_checks(target, work.split, protocol.sanity)
         if work.comparison is not None:
             generation, cautions = measure(
                 model, work.origins, protocol, work.comparison, work.parts, pictures
             )
             warnings.update(cautions)
         if protocol.density is not None:
-            watched = Watched(model, len(passport.classes)).eval()
             device = work.origins.device
-            density = summarise(verdicts.table, watched, passport.shape, protocol, device)
+            density = summarise(verdicts.table, target.model, passport.shape, protocol, device)
             if len(passport.classes) == 2:
                 warnings.update(["with two classes TA's one target is PGD's: they coincide"])
+    if protocol.curve is not None:
+        found["curve"] = points(verdicts.table, protocol.curve.radii(threat.eps))
     if generation is not None and density is not None:
         density = density.model_copy(update={"energies": density.energies | drawn(generation)})
     return found | {"generation": generation, "density": density}, verdicts.table

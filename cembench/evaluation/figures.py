@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -48,6 +48,28 @@ class Figure(Rate):
     def accuracy_8bit(self) -> float:
         """The accuracy for 8-bit images."""
         return self.correct_8bit / self.images
+
+
+class CurvePoint(Rate):
+    """Images that stand at one radius; `eps` 0 is the clean accuracy."""
+
+    eps: float
+
+
+class SanityCheck(Settings):
+    """One way in which robustness can be an illusion.
+
+    Attributes:
+        name: the problem that it looks for.
+        verdict: `skipped` where it does not apply.
+        figure: what was measured, as `meaning` says.
+        meaning: what the figure is, from where on it fails, and what a failure says.
+    """
+
+    name: str
+    verdict: Literal["pass", "fail", "skipped"]
+    figure: float | None
+    meaning: str
 
 
 class Scores(Settings):

@@ -16,7 +16,8 @@ from cembench.evaluation.extractors.inception import CHECKSUM
 from cembench.evaluation.features import to_uint8
 from cembench.evaluation.figures import Generation, SamplerFigures, Scores, Spread
 from cembench.evaluation.parts import Parts
-from cembench.evaluation.protocol import Protocol, SamplePlan
+from cembench.evaluation.plans import SamplePlan
+from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.quality import Estimate
 from cembench.files import write_bytes
 from cembench.grid import grid

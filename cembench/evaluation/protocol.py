@@ -10,81 +10,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from cembench.config import override
-from cembench.data import DataSettings, datasets
 from cembench.errors import ConfigError
 from cembench.evaluation.attacks import Attack, attacks
-from cembench.evaluation.extractors import Extractor, extractors
+from cembench.evaluation.plans import CurvePlan, DensityPlan, SamplePlan, SanityPlan
 from cembench.files import digest, read_yaml
-from cembench.samplers import Sampler, samplers
 from cembench.settings import Count, Settings, nearest
 from cembench.threat import ThreatChange
-
-
-class SamplePlan(Settings):
-    """What a protocol says of samples.
-
-    Attributes:
-        samplers: what is drawn; the first one leads the ranking. One setting serves all rows.
-        count: samples of each, and reference images; as many as the reference has unless given,
-            and never more.
-        extractor: whose features are compared.
-        reference: the real images: those that are attacked (`test`), or `train` as in papers.
-        batch_size: samples drawn together. The randomness depends on it.
-    """
-
-    samplers: Annotated[list[SerializeAsAny[Sampler]], Field(min_length=1)]
-    count: Annotated[int, Field(ge=20)] | None = None
-    extractor: Annotated[SerializeAsAny[Extractor], extractors.field("lite0")] = Field(
-        default_factory=lambda: extractors.parse("lite0")
-    )
-    reference: Literal["test", "train"] = "test"
-    batch_size: Count = 256
-
-    @field_validator("samplers", mode="before")
-    @classmethod
-    def _parse(cls, values: Any) -> Any:
-        return samplers.parse_all(values, "samplers")
-
-    @field_validator("samplers")
-    @classmethod
-    def _distinct(cls, values: list[Sampler]) -> list[Sampler]:
-        titles = [sampler.title for sampler in values]
-        for title in titles:
-            if titles.count(title) > 1:
-                raise ValueError(f"two samplers are '{title}'; give each a label of its own")
-        return values
-
-
-class DensityPlan(Settings):
-    """What a protocol says of densities.
-
-    Attributes:
-        steps: gradients of PGD and of TA in the ball of the threat model, 2.5 ε / steps each.
-        bins: of the calibration table.
-        outside: what test images are told from: `noise`, or data sets.
-    """
-
-    steps: Count = 10
-    bins: Count = 15
-    outside: list[Literal["noise"] | SerializeAsAny[DataSettings]] = ["noise"]
-
-    @field_validator("outside", mode="before")
-    @classmethod
-    def _parse(cls, values: Any) -> Any:
-        rest = [value for value in values if value != "noise"] if isinstance(values, list) else []
-        parsed = iter(datasets.parse_all(rest, "outside"))
-        known = isinstance(values, list)
-        return [v if v == "noise" else next(parsed) for v in values] if known else values
-
-    @field_validator("outside")
-    @classmethod
-    def _distinct(cls, values: list[Any]) -> list[Any]:
-        titles = [value if isinstance(value, str) else value.title for value in values]
-        for value, title in zip(values, titles, strict=True):
-            taken = title in ("clean", "pgd", "ta") or (value != "noise" and title == "noise")
-            if taken or titles.count(title) > 1:
-                raise ValueError(f"the title '{title}' is taken; give the data set an alias")
-        return values
 
 
 class Protocol(Settings):
@@ -96,8 +27,12 @@ class Protocol(Settings):
         limit: number of attacked images, a fixed random choice; all of them unless given.
         batch_size: images attacked together. Verdicts depend on it, so it is part of the protocol.
         attacks: what is run, each on every image that is classified correctly.
+        passes: forward passes whose mean probabilities decide what an image is taken for; more
+            than one for networks with random layers.
         samples: what is drawn from the network and compared with real images.
         density: calibration, energies and out-of-distribution scores.
+        sanity: whether the network hides its gradients from the attacks.
+        curve: robust accuracy at other radii.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -108,8 +43,11 @@ class Protocol(Settings):
     batch_size: Count = 256
     seed: Annotated[int, Field(ge=0)] = 0
     attacks: list[SerializeAsAny[Attack]] = []
+    passes: Count = 1
     samples: SamplePlan | None = None
     density: DensityPlan | None = None
+    sanity: SanityPlan | None = None
+    curve: CurvePlan | None = None
 
     @field_validator("attacks", mode="before")
     @classmethod
@@ -121,15 +59,16 @@ class Protocol(Settings):
     def _distinct(cls, values: list[Attack]) -> list[Attack]:
         titles = [attack.title for attack in values]
         for title, attack in zip(titles, values, strict=True):
-            reserved = {"clean", "worst_case", *attacks.names()} - {attack.name}
+            reserved = {"clean", "worst_case", "curve", *attacks.names()} - {attack.name}
             if titles.count(title) > 1 or title in reserved:
                 raise ValueError(f"the label '{title}' is taken; give each attack its own")
         return values
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if not (self.attacks or self.samples or self.density):
-            raise ValueError("nothing to measure: give attacks, samples or density")
+        parts = (self.attacks, self.samples, self.density, self.sanity, self.curve)
+        if not any(parts):
+            raise ValueError("nothing to measure: give attacks, samples, density, sanity or curve")
         return self
 
     @property

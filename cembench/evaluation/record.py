@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from cembench.errors import CembenchError, ConfigError
-from cembench.evaluation.figures import Density, Figure, Generation
+from cembench.evaluation.figures import CurvePoint, Density, Figure, Generation, SanityCheck
 from cembench.files import digest, read_bytes, write_bytes, write_text
 from cembench.settings import Settings
 from cembench.threat import Threat
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Record(Settings):
@@ -41,6 +41,8 @@ class Record(Settings):
         figures: by name: `clean`, each attack's label, `worst_case`; empty after an error.
         generation: what its samples score, if the protocol has any.
         density: calibration, energies and out-of-distribution scores, if the protocol wants them.
+        sanity: by which tests its robustness is no illusion, if the protocol has them.
+        curve: accuracy at rising radii, if the protocol wants it.
         error: why there are no figures.
         warnings: what attacks warned of.
         environment: versions, device and threads.
@@ -72,6 +74,8 @@ class Record(Settings):
     figures: dict[str, Figure] = {}
     generation: Generation | None = None
     density: Density | None = None
+    sanity: list[SanityCheck] = []
+    curve: list[CurvePoint] = []
     error: str | None = None
     warnings: list[str] = []
     environment: dict[str, Any] = {}

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from cembench.ascent import ball_of, to_bytes
 from cembench.data.split import Split
-from cembench.errors import CembenchError
-from cembench.evaluation.attacks import Attack, Propose, Target
+from cembench.evaluation.attacks import Target
+from cembench.evaluation.curve import breaking_radius
 from cembench.evaluation.density import look
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.standing import Columns, Standing
-from cembench.evaluation.verify import Verdict, Watched, verify
+from cembench.evaluation.stages import Chunk, run_stages, stages_of
+from cembench.evaluation.standing import Columns
+from cembench.evaluation.verify import Watched, averaged
 from cembench.guard import derive, exact, frozen, isolated_rng
 from cembench.progress import Bar
 from cembench.threat import Threat
@@ -31,7 +32,7 @@ class Verdicts:
         table: `index, label, clean_pred, clean_8bit_pred`, and for each attack
             `X_broken, X_broken_8bit` (booleans), `X_by` (the stage that won, else empty) and
             `X_norm` (of the winning perturbation, else NaN); with a density plan also what
-            `density.look` returns.
+            `density.look` returns, with a curve `curve_eps`, as `curve.breaking_radius` does.
         seconds: wall time of each attack.
     """
 
@@ -68,14 +69,14 @@ def attack_split(
     tables, seconds = [], dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
     work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
-        watched = Watched(model, len(split.classes)).eval()
-        target = Target(watched, threat, len(split.classes), protocol.seed)
+        target = target_of(model, len(split.classes), protocol, threat)
         for start in range(0, len(split), protocol.batch_size):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
             found = None if parts is None else parts.get(start)
             if found is None:
                 some = Chunk(split.take(chunk), rows[chunk], start, parts)
-                found = _chunk(target, some, protocol, bar)
+                with isolated_rng(derive(protocol.seed, "chunk", start)):
+                    found = _chunk(target, some, protocol, bar)
                 if parts is not None:
                     parts.put(start, *found)
             else:
@@ -85,21 +86,18 @@ def attack_split(
     return Verdicts(pd.concat(tables, ignore_index=True), seconds)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Images attacked together: where they are in the whole split, and where work is kept."""
-
-    split: Split
-    rows: Tensor
-    start: int
-    parts: Parts | None
+def target_of(model: nn.Module, classes: int, protocol: Protocol, threat: Threat) -> Target:
+    """Return what the attacks of a protocol face."""
+    watched = Watched(model, classes).eval()
+    return Target(watched, averaged(watched, protocol.passes), threat, classes, protocol.seed)
 
 
 def _chunk(
     target: Target, chunk: Chunk, protocol: Protocol, bar: Bar
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    watched, x, y = target.watched, chunk.split.pixels(), chunk.split.labels
-    columns = _clean(watched, x, y, chunk.rows, target.threat)
+    watched, x, y = target.model, chunk.split.pixels(), chunk.split.labels
+    columns = _clean(target.judge, x, y, chunk.rows, target.threat)
+    watched.require_finite("on clean images")
     if protocol.density is not None:
         seed = derive(protocol.seed, "density", int(chunk.rows[0]))
         columns |= look(watched, x, y, target.threat, protocol.density, seed)
@@ -108,59 +106,33 @@ def _chunk(
     seconds = {}
     for attack in protocol.attacks:
         begun = time.monotonic()
-        columns |= (result := _attack(attack, target, chunk, correct, bar))
+        stages = stages_of(attack, target, correct)
+        standing = run_stages(attack.title, stages, chunk, bar)
+        columns |= standing.columns(attack.title, [stage.name for stage in stages])
         seconds[attack.title] = time.monotonic() - begun
-        broken = int(torch.as_tensor(result[f"{attack.title}_broken"]).sum())
+        bar.advance(len(x))
         images = f"{protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
-        bar.report(f"{images}: {attack.title} breaks {broken} of {len(x)}")
+        bar.report(f"{images}: {attack.title} breaks {int(standing.broken.sum())} of {len(x)}")
+    if protocol.curve is not None:
+        known = _smallest(columns, protocol, correct)
+        columns["curve_eps"] = breaking_radius(target, chunk, known, protocol.curve, bar)
     return pd.DataFrame({key: _array(value) for key, value in columns.items()}), seconds
 
 
+def _smallest(columns: Columns, protocol: Protocol, correct: Tensor) -> Tensor:
+    """Return the size of the smallest perturbation that broke each image; infinity for none."""
+    known = torch.where(correct, torch.inf, 0.0)
+    for attack in protocol.attacks:
+        size = torch.as_tensor(columns[f"{attack.title}_norm"])
+        known = torch.fmin(known, size)
+    return known
+
+
 @torch.no_grad()
-def _clean(model: Watched, x: Tensor, y: Tensor, rows: Tensor, threat: Threat) -> Columns:
+def _clean(model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, threat: Threat) -> Columns:
     predicted = model(x).argmax(1)
     rounded = model(to_bytes(x, x, ball_of(threat))).argmax(1)
-    model.require_finite("on clean images")
     return {"index": rows, "label": y, "clean_pred": predicted, "clean_8bit_pred": rounded}
-
-
-def _attack(attack: Attack, target: Target, chunk: Chunk, alive: Tensor, bar: Bar) -> Columns:
-    """Run the stages of an attack, each on the survivors of those before it.
-
-    What stands after each stage is kept, so a killed evaluation goes on with the next one.
-    """
-    x, y = chunk.split.pixels(), chunk.split.labels
-    stages = attack.stages(target)
-    name = f"adversarial.{attack.title}.{chunk.start}"
-    kept = None if chunk.parts is None else chunk.parts.tensors(name)
-    standing = Standing.fresh(x) if kept is None else Standing.read(kept, x.device)
-    for stage, propose in stages[standing.stages :]:
-        left = (alive & ~standing.broken).nonzero().squeeze(1)
-        bar.advance(0, f"{attack.title} {stage}: {len(left)} of {len(x)} stand")
-        if len(left) == 0:
-            break
-        standing.record(left, _stage(attack, stage, propose, target, x[left], y[left]))
-        target.watched.require_finite(f"under {stage}")
-        if chunk.parts is not None:
-            chunk.parts.keep_tensors(name, standing.kept() | {"rows": chunk.rows.cpu()})
-    bar.advance(len(x))
-    return standing.columns(attack.title, [stage for stage, _ in stages])
-
-
-def _stage(
-    attack: Attack, stage: str, propose: Propose, target: Target, x: Tensor, y: Tensor
-) -> Verdict:
-    try:
-        # Attacks switch modes as they like: torchattacks leaves a model in training mode.
-        with isolated_rng(target.seed), frozen(target.model):
-            proposed = propose(x.clone(), y.clone())
-    except CembenchError:
-        raise
-    except Exception as error:
-        raise CembenchError(f"attack {attack.title}, stage {stage}, failed: {error!r}") from error
-    if proposed.shape != x.shape:
-        raise CembenchError(f"attack {attack.title} returned {tuple(proposed.shape)} images")
-    return verify(target.model, x, proposed, y, ball_of(target.threat))
 
 
 def _array(value: Tensor | list[str]) -> object:

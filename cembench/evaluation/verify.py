@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,29 @@ class Watched(nn.Module):
         finite, self._finite = self._finite, None
         if finite is not None and not bool(finite):
             raise ModelError(f"the model returned logits that are not finite {where}")
+
+
+class Averaged(nn.Module):
+    """A randomised network as the classifier it is on average (arXiv 1802.00420, section 5.2).
+
+    Its logits are logarithms of the mean probabilities of several forward passes, so climbing
+    them is expectation over transformation.
+    """
+
+    def __init__(self, model: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.passes = passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log mean softmax over the passes, in float32."""
+        logs = [self.model(x).float().log_softmax(1) for _ in range(self.passes)]
+        return torch.stack(logs).logsumexp(0) - math.log(self.passes)
+
+
+def averaged(model: nn.Module, passes: int) -> nn.Module:
+    """Return a network as it is on average over some passes; itself for one."""
+    return model if passes == 1 else Averaged(model, passes)
 
 
 @dataclass(frozen=True)

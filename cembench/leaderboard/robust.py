@@ -15,7 +15,8 @@ from cembench.leaderboard.board import Board, interval, slug
 FIRST = ["run", "method", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
 FIRST += ["worst_case_acc", "n_images", "seed", "checkpoint_sha256"]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
-LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "error"]
+LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
+LAST += ["error"]
 HIDDEN = ["slug", "fingerprint", "reference", "lead"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
@@ -104,6 +105,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "reference": _reference(record.generation),
         "cembench": record.environment.get("cembench"),
+        "sanity_failed": " ".join(c.name for c in record.sanity if c.verdict == "fail"),
         "error": record.error,
         "lead": None if record.generation is None else lead_of(record.generation),
     }
@@ -188,6 +190,8 @@ def _shown(table: pd.DataFrame, lead: str | None) -> pd.DataFrame:
     if table["divergences"].any():
         shown["divergences"] = table["divergences"]
     shown["gradients ↓"] = table["train_gradients"].map("{:.2g}".format)
+    if (table["sanity_failed"] != "").any():
+        shown["sanity"] = table["sanity_failed"].map(lambda names: f"⚠ {names}" if names else "")
     if table["error"].notna().any():
         shown["error"] = table["error"].fillna("")
     return pd.DataFrame(shown)

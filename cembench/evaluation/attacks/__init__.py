@@ -24,20 +24,17 @@ class Target:
     """What an attack faces: a frozen network in evaluation mode, and the rules.
 
     The global generators are seeded with `seed` before each stage and restored after it.
+
+    Attributes:
+        model: what is attacked.
+        judge: what decides: the same network, or its average over several passes.
     """
 
-    model: nn.Module
+    model: Watched
+    judge: nn.Module
     threat: Threat
     classes: int
     seed: int
-
-    @property
-    def watched(self) -> Watched:
-        """The network as the one that tells whether its logits were finite."""
-        from cembench.evaluation.verify import Watched
-
-        assert isinstance(self.model, Watched)
-        return self.model
 
 
 class Attack(Choice):

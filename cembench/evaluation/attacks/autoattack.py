@@ -17,33 +17,32 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 class AutoAttack(Attack):
-    """The standard version: APGD-CE, targeted APGD, targeted FAB, Square.
+    """AutoAttack, in two versions.
 
-    With K < 10 classes there are K − 1 targets instead of 9. The targeted DLR loss needs four
-    logits: with three classes untargeted APGD-DLR takes its place, with two it is left out.
+    `standard` is APGD-CE, targeted APGD, targeted FAB and Square. With K < 10 classes there are
+    K − 1 targets instead of 9. The targeted DLR loss needs four logits: with three classes
+    untargeted APGD-DLR takes its place, with two it is left out.
+
+    `rand`, for networks with random layers, is APGD-CE and APGD-DLR on gradients that are means of
+    20 passes (expectation over transformation).
     """
 
     name: ClassVar[str] = "autoattack"
     label: None = None
-    version: Literal["standard"] = "standard"
+    version: Literal["standard", "rand"] = "standard"
+
+    @property
+    def title(self) -> str:
+        """`autoattack` is the standard version alone."""
+        return self.name if self.version == "standard" else f"{self.name}-{self.version}"
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
-        """Return the four attacks in the official order."""
-        import pyautoattack
-
-        official = pyautoattack.AutoAttack(
-            target.model,
-            norm=NORMS[target.threat.norm],
-            eps=target.threat.eps,
-            seed=target.seed,
-            version=self.version,
-            device=next(target.model.parameters()).device,
-        )
+        """Return the attacks in the official order."""
+        official = _official(target, self.version)
         targets = min(9, target.classes - 1)
         official.apgd_targeted.n_target_classes = targets
         official.fab.n_target_classes = targets
         official.fab.targeted = True
-        second = {2: [], 3: ["apgd-dlr"]}.get(target.classes, ["apgd-t"])
         runs = {
             "apgd-ce": partial(_apgd, official.apgd, "ce"),
             "apgd-dlr": partial(_apgd, official.apgd, "dlr"),
@@ -51,7 +50,31 @@ class AutoAttack(Attack):
             "fab-t": official.fab.perturb,
             "square": official.square.perturb,
         }
-        return [(name, runs[name]) for name in ("apgd-ce", *second, "fab-t", "square")]
+        second = {2: [], 3: ["apgd-dlr"]}.get(target.classes, ["apgd-t"])
+        names = ["apgd-ce", *second, "fab-t", "square"]
+        if self.version == "rand":
+            names = ["apgd-ce", "apgd-dlr"] if target.classes > 2 else ["apgd-ce"]
+        return [(name, runs[name]) for name in names]
+
+
+def square(target: Target, queries: int) -> Propose:
+    """Return the official Square attack (arXiv 1912.00049) with so many forward passes."""
+    attack = _official(target, "standard").square
+    attack.n_queries = queries
+    return attack.perturb
+
+
+def _official(target: Target, version: str) -> Any:
+    import pyautoattack
+
+    return pyautoattack.AutoAttack(
+        target.model,
+        norm=NORMS[target.threat.norm],
+        eps=target.threat.eps,
+        seed=target.seed,
+        version=version,
+        device=next(target.model.parameters()).device,
+    )
 
 
 def _apgd(attack: Any, loss: str, x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,232 @@
+"""Ways in which robustness can be an illusion, each looked for with attacks of its own.
+
+Sources: Athalye et al., arXiv 1802.00420, section 3.1; Carlini et al., arXiv 1902.06705, section 5;
+the checks of AutoAttack, arXiv 2003.01690. Nothing here reuses a verdict: reuse would hide what
+the checks look for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from cembench import potentials
+from cembench.ascent import ascend, ball_of
+from cembench.data.split import Split, subset
+from cembench.evaluation.attacks import Target
+from cembench.evaluation.attacks.autoattack import square
+from cembench.evaluation.figures import SanityCheck, wilson
+from cembench.evaluation.plans import SanityPlan
+from cembench.evaluation.stages import Stage, run_stage
+from cembench.guard import derive, generator_of, isolated_rng
+
+FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Climb:
+    """A fresh PGD: the largest loss on each image's way, and whether it was ever misclassified."""
+
+    loss: Tensor
+    broken: Tensor
+
+
+class Suspect:
+    """A network under suspicion, and the attacks that several checks look at.
+
+    Attributes:
+        x: images, N×C×H×W, all classified as their labels y.
+    """
+
+    def __init__(self, target: Target, x: Tensor, y: Tensor, plan: SanityPlan) -> None:
+        self.target, self.x, self.y, self.plan = target, x, y, plan
+        self.eps = target.threat.eps
+
+    @cached_property
+    def one(self) -> Climb:
+        """One step of size ε from the image itself: FGSM."""
+        return self.climb(self.eps, 1)
+
+    @cached_property
+    def iterated(self) -> Climb:
+        """PGD at ε."""
+        return self.climb(self.eps, self.plan.steps)
+
+    @cached_property
+    def longer(self) -> Climb:
+        """PGD at ε with five times the steps."""
+        return self.climb(self.eps, 5 * self.plan.steps)
+
+    def climb(self, eps: float, steps: int) -> Climb:
+        """Climb the cross-entropy inside a ball of radius `eps`, without ever stopping early."""
+        ball = ball_of(self.target.threat.model_copy(update={"eps": eps}))
+        loss = torch.full((len(self.y),), -torch.inf, device=self.x.device)
+        broken = torch.zeros_like(self.y, dtype=torch.bool)
+
+        def visit(step: int, rows: Tensor, x: Tensor, out: Tensor) -> None:
+            loss[:] = torch.maximum(loss, potentials.cross_entropy(out, self.y))
+            broken[:] |= out.argmax(1) != self.y
+
+        generator = generator_of(derive(self.target.seed, "sanity"), self.x.device)
+        ascend(
+            self.target.model,
+            potentials.cross_entropy,
+            self.x if steps == 1 else ball.uniform(self.x, generator),
+            self.y,
+            steps=steps,
+            step_size=eps if steps == 1 else 2.5 * eps / steps,
+            direction=ball.direction,
+            ball=ball,
+            centre=self.x,
+            visit=visit,
+        )
+        return Climb(loss, broken)
+
+
+def randomised_forward(suspect: Suspect) -> tuple[float, bool]:
+    """Two forward passes differ."""
+    with torch.no_grad():
+        first, second = suspect.target.model(suspect.x), suspect.target.model(suspect.x)
+    moved = (first - second).abs().amax(1) > 1e-4 * (1 + first.abs().amax(1))
+    share = float(moved.float().mean())
+    return share, share > 0 and suspect.target.judge is suspect.target.model
+
+
+def softmax_outputs(suspect: Suspect) -> tuple[float, bool]:
+    """Outputs are probabilities, or their logarithms."""
+    with torch.no_grad():
+        out = suspect.target.model(suspect.x)
+    sums = out.sum(1) if bool((out >= 0).all()) else out.exp().sum(1)
+    share = float(((sums - 1).abs() < 1e-4).float().mean())
+    return share, share > 0.5
+
+
+def gradients_in_forward(suspect: Suspect) -> tuple[float, bool]:
+    """The forward pass climbs or descends something itself."""
+    engine = torch.autograd
+    with (
+        patch.object(engine, "grad", wraps=engine.grad) as grad,
+        patch.object(engine, "backward", wraps=engine.backward) as backward,
+        torch.no_grad(),
+    ):
+        suspect.target.model(suspect.x[:1])
+    calls = grad.call_count + backward.call_count
+    return float(calls), calls > 0
+
+
+def zero_gradients(suspect: Suspect) -> tuple[float, bool]:
+    """The gradient of the loss vanishes, so that PGD stands still."""
+    x = suspect.x.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = potentials.cross_entropy(suspect.target.model(x), suspect.y)
+        found = torch.autograd.grad(loss.sum(), x, allow_unused=True)[0]
+    gradient = torch.zeros_like(x) if found is None else found
+    return _share(gradient.flatten(1).abs().amax(1) == 0)
+
+
+def one_step_wins(suspect: Suspect) -> tuple[float, bool]:
+    """One step breaks images that many do not."""
+    return _share(suspect.one.broken & ~suspect.iterated.broken)
+
+
+def more_steps_help(suspect: Suspect) -> tuple[float, bool]:
+    """Five times the steps break many more images: PGD has not converged."""
+    return _share(suspect.longer.broken & ~suspect.iterated.broken, 0.02)
+
+
+def loss_does_not_grow(suspect: Suspect) -> tuple[float, bool]:
+    """A larger ball holds no larger loss."""
+    radii = [suspect.eps / 2, suspect.eps, 2 * suspect.eps]
+    losses = [suspect.climb(eps, suspect.plan.steps).loss for eps in radii]
+    growths = [(b - a).double() for a, b in pairwise(losses)]
+    lowest = min(growths, key=lambda growth: float(growth.mean()))
+    error = float(lowest.std()) / math.sqrt(len(lowest))
+    return float(lowest.mean()), float(lowest.mean()) - 1.96 * error <= 0
+
+
+def stands_at_any_radius(suspect: Suspect) -> tuple[float, bool]:
+    """Images stand where the ball holds every image there is."""
+    pixels = suspect.x[0].numel()
+    everything = 1.0 if suspect.target.threat.norm == "linf" else math.sqrt(pixels)
+    return _share(~suspect.climb(everything, 5 * suspect.plan.steps).broken, 0.02)
+
+
+def black_box_wins(suspect: Suspect) -> tuple[float, bool]:
+    """Square, which sees no gradient, breaks images that PGD does not."""
+    left = (~suspect.longer.broken).nonzero().squeeze(1)
+    won = torch.zeros_like(suspect.longer.broken)
+    if len(left):
+        target = suspect.target
+        everyone = torch.ones_like(won)
+        stage = Stage("square", target, square(target, suspect.plan.queries), everyone)
+        won[left] = run_stage("sanity", stage, suspect.x[left], suspect.y[left]).broken
+    return _share(won)
+
+
+def _share(found: Tensor, limit: float = 0.01) -> tuple[float, bool]:
+    """Return a share of images, and whether it is above the limit beyond chance."""
+    count = int(found.sum())
+    return count / len(found), wilson(count, len(found))[0] > limit
+
+
+CHECKS: dict[Callable[[Suspect], tuple[float, bool]], str] = {
+    randomised_forward: "share of images whose logits differ between two passes; above 0, single "
+    "verdicts are chance: use the protocol rand",
+    softmax_outputs: "share of images whose outputs are probabilities or their logarithms; above "
+    "0.5, gradients of the loss may vanish and log p(x) is lost",
+    gradients_in_forward: "gradients computed inside a forward pass; above 0, the network adapts "
+    "to its input, and attacks through it understate what is possible",
+    zero_gradients: "share of images whose loss has a gradient of exactly zero; beyond chance "
+    "above 1 %, white-box attacks stand still",
+    one_step_wins: "share of images that one step breaks and PGD does not; beyond chance above "
+    "1 %, gradients mislead",
+    more_steps_help: "share of images that five times the steps break besides; beyond chance "
+    "above 2 %, PGD has not converged",
+    loss_does_not_grow: "smallest mean growth of the loss from ε/2 to ε to 2ε; unless it is above "
+    "0 beyond chance, gradients lead nowhere",
+    stands_at_any_radius: "share of images that stand although the ball holds every image; beyond "
+    "chance above 2 %, PGD cannot find what must be there",
+    black_box_wins: "share of images that Square breaks and PGD does not; beyond chance above 1 %, "
+    "gradients hide what is there",
+}
+
+NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins}
+
+
+def sanity_checks(target: Target, split: Split, plan: SanityPlan) -> list[SanityCheck]:
+    """Look for every kind of illusion on some images of a split, those that are classified right.
+
+    Checks are skipped with fewer than twenty of them, or where there is no ball.
+
+    Args:
+        target: the frozen network and the threat model.
+        split: the attacked images.
+        plan: how many of them, steps and queries.
+    """
+    some, _ = subset(split, plan.images)
+    x, y = some.pixels(), some.labels
+    with isolated_rng(derive(target.seed, "sanity")), torch.no_grad():
+        right = target.judge(x).argmax(1) == y
+    suspect = Suspect(target, x[right], y[right], plan)
+    return [_checked(check, meaning, suspect) for check, meaning in CHECKS.items()]
+
+
+def _checked(
+    check: Callable[[Suspect], tuple[float, bool]], meaning: str, suspect: Suspect
+) -> SanityCheck:
+    name = check.__name__
+    if len(suspect.y) < FEWEST or (suspect.eps == 0 and check in NEEDS_BALL):
+        return SanityCheck(name=name, verdict="skipped", figure=None, meaning=meaning)
+    with isolated_rng(derive(suspect.target.seed, "sanity", name)):
+        figure, failed = check(suspect)
+    suspect.target.model.require_finite(f"in the check {name}")
+    return SanityCheck(
+        name=name, verdict="fail" if failed else "pass", figure=figure, meaning=meaning
+    )

@@ -1,0 +1,90 @@
+"""Attacks in stages: each on the survivors of those before it, judged, and kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cembench.ascent import ball_of
+from cembench.data.split import Split
+from cembench.errors import CembenchError
+from cembench.evaluation.attacks import Attack, Propose, Target
+from cembench.evaluation.parts import Parts
+from cembench.evaluation.standing import Standing
+from cembench.evaluation.verify import Verdict, verify
+from cembench.guard import derive, frozen, isolated_rng
+from cembench.progress import Bar
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an attack.
+
+    Attributes:
+        name: what it is called in tables.
+        target: its rules.
+        propose: images and labels to proposed images.
+        alive: the images of the chunk that it may be given, N booleans.
+    """
+
+    name: str
+    target: Target
+    propose: Propose
+    alive: Tensor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images attacked together: where they are in the whole split, and where work is kept."""
+
+    split: Split
+    rows: Tensor
+    start: int
+    parts: Parts | None
+
+
+def stages_of(attack: Attack, target: Target, alive: Tensor) -> list[Stage]:
+    """Return the stages of an attack under one set of rules."""
+    return [Stage(name, target, propose, alive) for name, propose in attack.stages(target)]
+
+
+def run_stages(title: str, stages: list[Stage], chunk: Chunk, bar: Bar) -> Standing:
+    """Run stages on a chunk, each on the images that still stand.
+
+    What stands after each stage is kept, so a killed evaluation goes on with the next one.
+
+    Raises:
+        CembenchError: when a stage fails; a `ModelError` for logits that are not finite.
+    """
+    x, y = chunk.split.pixels(), chunk.split.labels
+    name = f"adversarial.{title}.{chunk.start}"
+    kept = None if chunk.parts is None else chunk.parts.tensors(name)
+    standing = Standing.fresh(x) if kept is None else Standing.read(kept, x.device)
+    for stage in stages[standing.stages :]:
+        left = (stage.alive & ~standing.broken).nonzero().squeeze(1)
+        bar.advance(0, f"{title} {stage.name}: {len(left)} of {len(x)} stand")
+        if len(left) == 0:
+            break
+        standing.record(left, run_stage(title, stage, x[left], y[left]))
+        stage.target.model.require_finite(f"under {stage.name}")
+        if chunk.parts is not None:
+            chunk.parts.keep_tensors(name, standing.kept() | {"rows": chunk.rows.cpu()})
+    return standing
+
+
+def run_stage(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
+    """Let a stage propose images for x (N×C×H×W) with labels y (N), and judge them."""
+    target = stage.target
+    try:
+        # Attacks switch modes as they like: torchattacks leaves a model in training mode.
+        with isolated_rng(target.seed), frozen(target.model):
+            proposed = stage.propose(x.clone(), y.clone())
+    except CembenchError:
+        raise
+    except Exception as error:
+        raise CembenchError(f"attack {title}, stage {stage.name}, failed: {error!r}") from error
+    if proposed.shape != x.shape:
+        raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")
+    with isolated_rng(derive(target.seed, "verdict")):
+        return verify(target.judge, x, proposed, y, ball_of(target.threat))
