@@ -114,6 +114,12 @@ def checkpoint_file(path: Path) -> Path:
     return path / "model.safetensors" if path.is_dir() else path
 
 
+def run_name(file: Path) -> str:
+    """Return the name of a run: that of the folder, or of a file with a name of its own."""
+    named = file.name == "model.safetensors"
+    return file.resolve().parent.name if named else file.stem
+
+
 def read_passport(path: Path) -> Passport:
     """Read what a checkpoint says of itself, without its weights.
 

@@ -20,7 +20,7 @@ from tests.test_attacks import linear_case, run
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_each_image_breaks_at_the_first_radius_beyond_its_distance(norm):
-    model, split, distance = linear_case(6, norm)
+    model, split, distance = linear_case(2, norm)
     radii = np.quantile(distance.numpy(), [0.1, 0.4, 0.7, 0.9]).tolist()
     plan = {"eps": radii, "attack": {"name": "pgd", "steps": 40}}
     table = run(model, split, Threat(norm=norm, eps=radii[1]), "pgd", curve=plan)

@@ -21,6 +21,7 @@ class Difference(Settings):
         only_first: images that the first one alone gets right, by their numbers.
         only_second: likewise for the second.
         p_value: McNemar's exact test (1947): chance of such a split if both were equally good.
+        drop_p_value: the same, one-sided: chance that the second one loses so many or more.
         difference: accuracy of the second minus that of the first.
         low: lower end of the difference's 95 % interval; `high` is its upper end.
     """
@@ -32,6 +33,7 @@ class Difference(Settings):
     only_first: list[int]
     only_second: list[int]
     p_value: float
+    drop_p_value: float
     difference: float
     low: float
     high: float
@@ -75,13 +77,16 @@ def difference(name: str, numbers: pd.Series, first: pd.Series, second: pd.Serie
         only_first=numbers[lost].tolist(),
         only_second=numbers[won].tolist(),
         p_value=float(binomtest(b, b + c).pvalue) if b + c else 1.0,
+        drop_p_value=float(binomtest(b, b + c, alternative="greater").pvalue) if b + c else 1.0,
         difference=(c - b) / n,
         low=low,
         high=high,
     )
 
 
-def paired_interval(lost: int, won: int, images: int, z: float = 1.959964) -> tuple[float, float]:
+def paired_interval(
+    lost: float, won: float, images: int, z: float = 1.959964
+) -> tuple[float, float]:
     """Return the 95 % interval of a paired difference of proportions.
 
     Agresti and Min (2005): half a pair is added to each of the four cells, then Wald's formula.

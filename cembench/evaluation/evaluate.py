@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cembench.ascent import ball_of
-from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport
+from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport, run_name
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.comparison import Comparison
@@ -49,6 +49,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     data_root: str | None = None,
     inception_weights: Path | None = None,
+    folder: Path | None = None,
     save_samples: bool = False,
     save_adversarial: bool = False,
     reuse: bool = False,
@@ -63,6 +64,7 @@ def evaluate(
         device: where to compute.
         data_root: where the data lies, if not where it lay in training.
         inception_weights: a file of weights for the extractor inception.
+        folder: where `eval` and `samples` go, if not beside the checkpoint.
         save_adversarial: keep what broke each image, so that `recount` can check the record.
         save_samples: keep all samples, with starts and labels, beside the pictures of them.
         reuse: return the record that is there when checkpoint, protocol, data and software are
@@ -88,7 +90,7 @@ def evaluate(
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
-    path = _record_path(file, protocol)
+    path = _record_path(file, folder or file.parent, protocol)
     record = _blank(file, checksum, passport, protocol, split, device)
     record = record.model_copy(update={"inputs": _inputs(file, passport, reader)})
     if reuse and (old := _reusable(path, record)) is not None:
@@ -214,7 +216,7 @@ def _blank(
 ) -> Record:
     named = file.name == "model.safetensors"
     return Record(
-        run=file.resolve().parent.name if named else file.stem,
+        run=run_name(file),
         method=passport.method,
         dataset=passport.data.title,
         model=passport.model.name,
@@ -236,9 +238,9 @@ def _blank(
     )
 
 
-def _record_path(file: Path, protocol: Protocol) -> Path:
+def _record_path(file: Path, folder: Path, protocol: Protocol) -> Path:
     prefix = "" if file.name == "model.safetensors" else f"{file.stem}."
-    return file.parent / "eval" / f"{prefix}{protocol.name}.json"
+    return folder / "eval" / f"{prefix}{protocol.name}.json"
 
 
 def _reusable(path: Path, new: Record) -> Record | None:

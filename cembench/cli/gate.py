@@ -1,0 +1,71 @@
+"""The command that guards a repository of models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import DEVICE, FILE, Command, pick_device
+from cembench.errors import CembenchError
+
+
+@click.command(cls=Command)
+@click.argument("checkpoints", nargs=-1, metavar="[NAME=]CHECKPOINT...")
+@click.option("--baseline", required=True, type=FILE, help="The file to compare with.")
+@click.option("--update", "renew", is_flag=True, help="Write what is measured into the baseline.")
+@click.option("--protocol", help="With --update: what a new baseline begins with.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change it.")
+@click.option("--limit", type=click.IntRange(1), help="With --protocol: at most so many images.")
+@click.option("--junit", type=FILE, help="Write the outcomes as JUnit XML.")
+@click.option("--markdown", type=FILE, help="Write the table to a file too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcomes with all images.")
+@click.option("--out", type=FILE, help="Where records go; beside the checkpoints unless given.")
+@click.option("--data-root", help="Where the data lies now.")
+@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@DEVICE
+def check(
+    checkpoints: tuple[str, ...],
+    baseline: Path,
+    renew: bool,
+    protocol: str | None,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    junit: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+    out: Path | None,
+    data_root: str | None,
+    inception_weights: Path | None,
+    device: str,
+) -> None:
+    """Evaluate checkpoints again and compare them with a baseline, image by image.
+
+    Exit code 0 when nothing got worse, 1 after a regression, 2 when something could not be
+    evaluated or too few images tell.
+    """
+    from cembench.evaluation.protocol import load_protocol
+    from cembench.files import write_text
+    from cembench.regression import check as gate
+    from cembench.regression import report
+
+    if (protocol or overrides or limit) and not (renew and protocol):
+        raise CembenchError("--protocol, --set and --limit begin a new baseline: use --update")
+    evaluator = gate.Evaluator(pick_device(device), data_root, inception_weights, out)
+    if renew:
+        plan = None if protocol is None else load_protocol(protocol, overrides, limit)
+        rows = gate.update(checkpoints, baseline, plan, evaluator).rows
+        click.echo(f"wrote {baseline}: {', '.join(rows)}", err=True)
+        return
+    outcomes = gate.check(checkpoints, baseline, evaluator)
+    for path, text in ((junit, report.junit), (markdown, report.markdown)):
+        if path is not None:
+            write_text(path, text(outcomes))
+    found = [asdict(outcome) for outcome in outcomes]
+    click.echo(json.dumps(found, indent=2) if as_json else report.markdown(outcomes), nl=as_json)
+    click.echo(f"cembench: {report.verdict_line(outcomes)}", err=True)
+    verdicts = {outcome.verdict for outcome in outcomes}
+    sys.exit(1 if "regression" in verdicts else 2 if verdicts - {"pass"} else 0)

@@ -1,0 +1,105 @@
+"""`pytest --cembench-baseline FILE`: one test a figure of a baseline.
+
+Loaded in every pytest session, so it imports nothing heavy before it is asked to.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from cembench.regression.gate import Outcome
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    group = parser.getgroup("cembench")
+    group.addoption(
+        "--cembench-baseline",
+        type=Path,
+        metavar="FILE",
+        help="check the checkpoints of a baseline, one test a figure",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the file of the baseline too, wherever it lies."""
+    path = config.getoption("--cembench-baseline")
+    if path is not None and str(path) not in config.args:
+        config.args.append(str(path))
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect the baseline and nothing else."""
+    path = parent.config.getoption("--cembench-baseline")
+    if path is None or file_path != path.resolve():
+        return None
+    return BaselineFile.from_parent(parent, path=file_path)
+
+
+class BaselineFile(pytest.File):
+    """A baseline: its checkpoints are evaluated once, when the first test wants to know."""
+
+    problem = "was not measured"
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """Yield a test for each figure that the baseline knows."""
+        from cembench.regression.check import figures_of
+
+        for name, figures in figures_of(self.path).items():
+            for figure in figures:
+                yield Figure.from_parent(self, name=f"{name}::{figure}", key=(name, figure))
+
+    @cached_property
+    def outcomes(self) -> dict[tuple[str, str], Outcome]:
+        """The outcomes by row and figure, or none when something could not be evaluated."""
+        from cembench.errors import CembenchError
+        from cembench.regression.check import Evaluator, check
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found = check([], self.path, Evaluator(out=Path(folder)))
+            except CembenchError as error:
+                self.problem = str(error)
+                return {}
+        return {(outcome.row, outcome.metric): outcome for outcome in found}
+
+
+class Figure(pytest.Item):
+    """One figure of one checkpoint."""
+
+    def __init__(self, *, key: tuple[str, str], **rest: Any) -> None:
+        super().__init__(**rest)
+        self.key = key
+
+    def runtest(self) -> None:
+        """Fail unless the figure passes."""
+        from cembench.regression.report import sentence
+
+        parent = self.parent
+        assert isinstance(parent, BaselineFile)
+        outcome = parent.outcomes.get(self.key)
+        if outcome is None:
+            raise Worse(parent.problem)
+        if outcome.verdict != "pass":
+            raise Worse(sentence(outcome))
+
+    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+        """Show the outcome alone."""
+        if isinstance(excinfo.value, Worse):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return what the report is headed with."""
+        return self.path, None, self.name
+
+
+class Worse(Exception):
+    """A figure that does not pass."""
