@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, SerializeAsAny
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from cembench import __version__
@@ -19,10 +19,11 @@ from cembench.errors import CembenchError, ConfigError
 from cembench.files import read_bytes, write_bytes
 from cembench.models import ModelSettings, models
 from cembench.models.classifier import Classifier, build_classifier
+from cembench.seal import UNSEALED, is_sealed, seal
 from cembench.settings import Count, Settings
 from cembench.threat import Threat
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Passport(Settings):
@@ -105,8 +106,8 @@ def save_checkpoint(path: Path, weights: dict[str, torch.Tensor], passport: Pass
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     # One entry alone: safetensors writes several in random order, and files would differ.
-    metadata = {"cembench": json.dumps({"format": FORMAT, **passport.dump()})}
-    write_bytes(path, save(tensors, metadata))
+    values = {"format": FORMAT, "seal": UNSEALED, **passport.dump()}
+    write_bytes(path, seal(save(tensors, {"cembench": json.dumps(values)})))
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -121,34 +122,42 @@ def run_name(file: Path) -> str:
 
 
 def read_passport(path: Path) -> Passport:
-    """Read what a checkpoint says of itself, without its weights.
+    """Read what a checkpoint says of itself.
 
     Raises:
         CembenchError: for a missing, damaged, foreign or pickled file, or another format version.
     """
-    try:
-        with path.open("rb") as binary:
-            opening = binary.read(4)
-    except OSError as error:
-        raise CembenchError(f"cannot read {path}: {error.strerror}") from error
-    if opening[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[bytes, Passport]:
+    """Return the whole content of a checkpoint, once its seal is checked, and its passport."""
+    content = read_bytes(path)
+    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise CembenchError(f"{path}: a pickle, which could run code; only safetensors are read")
+    damaged = f"{path}: truncated or damaged; copy it again, or delete it and --resume its run"
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise CembenchError(f"{path}: truncated or damaged ({error}); copy it again") from error
-    if "cembench" not in metadata:
+        values = _metadata(content)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CembenchError(damaged) from error
+    if values is None:
         raise CembenchError(f"{path}: safetensors, but not written by cembench")
+    if (version := values.pop("format", None)) != FORMAT:
+        raise CembenchError(f"{path}: format version {version}, this cembench reads {FORMAT}")
+    if not is_sealed(content):
+        raise CembenchError(damaged)
     try:
-        values = json.loads(metadata["cembench"])
-        version = values.pop("format")
-        if version == FORMAT:
-            return Passport.parse(values)
-    except (ConfigError, ValueError, KeyError, AttributeError) as error:
+        return content, Passport.parse({k: v for k, v in values.items() if k != "seal"})
+    except ConfigError as error:
         hint = "is a plugin missing? Give it with --plugin"
         raise CembenchError(f"{path}: cannot be understood: {error} ({hint})") from error
-    raise CembenchError(f"{path}: format version {version}, this cembench reads {FORMAT}")
+
+
+def _metadata(content: bytes) -> dict[str, Any] | None:
+    """Return what the header of a safetensors file holds for cembench, if anything."""
+    length = int.from_bytes(content[:8], "little")
+    text = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("cembench")
+    return None if text is None else dict(json.loads(text))
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Classifier, Passport]:
@@ -158,8 +167,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Cla
         CembenchError: as `read_passport`, and for weights that do not fit the architecture.
     """
     path = checkpoint_file(path)
-    content = read_bytes(path)
-    passport = read_passport(path)
+    content, passport = _read(path)
     model = passport.build()
     try:
         model.load_state_dict(load(content))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import io
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from cembench.errors import CembenchError, ConfigError
+
+LONGEST = 100_000  # characters of settings, aliases followed: reading takes seconds at most
+_UNWRITABLE = re.compile(r"[\0\ud800-\udfff]")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -41,7 +46,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise _unwritable(path, error) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):  # gone already, or the file system is read-only by now
+                Path(temporary).unlink()
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what killed writes of this file left; nobody else may be writing it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,7 +95,8 @@ def tensor_file(
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -122,18 +135,45 @@ def parse_yaml(text: str, source: str) -> Any:
     """Read YAML 1.2 without tags; duplicate keys and syntax errors are named with their line.
 
     Raises:
-        ConfigError: for anything that is not plain YAML.
+        ConfigError: for anything that is not plain YAML, or longer than settings ever are.
     """
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        if len(text) > LONGEST:
+            raise ValueError(f"longer than {LONGEST} characters")
+        values = YAML(typ="safe", pure=True).load(text)
+        _require_plain(values)
+        return values
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" in line {mark.line + 1}" if mark else ""
-        problem = (error.problem or error.context or "syntax error").splitlines()[0]
+        problem = (error.problem or error.context or "syntax error").splitlines()[0][:200]
         raise ConfigError.single(f"{source}: not valid YAML{line}: {problem}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError.single(f"{source}: not valid YAML: {reason}") from None
+
+
+def _require_plain(values: Any) -> None:
+    """Refuse what only Python could mean, and aliases that make a short text huge or endless."""
+    left, size = [values], 0
+    while left:
+        value = left.pop()
+        size += len(value) if isinstance(value, list | dict | str) else 1
+        if size > LONGEST:
+            raise ValueError(f"longer than {LONGEST} characters once its aliases are followed")
+        if isinstance(value, list | dict):
+            left += value if isinstance(value, list) else [*value, *value.values()]
+        else:
+            _require_scalar(value)
+
+
+def _require_scalar(value: Any) -> None:
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"a {type(value).__name__} is no setting; in quotes it is a text")
+    if isinstance(value, str) and _UNWRITABLE.search(value):
+        raise ValueError("a text with a character that no file can hold")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("a whole number of more than 64 bits")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the file alone locks nobody out
+            path.unlink()
         os.close(descriptor)
         if not found:
             with suppress(OSError):  # what was written meanwhile keeps it

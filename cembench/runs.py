@@ -16,18 +16,20 @@ from torch import Tensor
 from cembench.checkpoint import Passport, read_passport, save_checkpoint
 from cembench.config import Experiment, parse_experiment
 from cembench.errors import CembenchError
-from cembench.files import read_bytes, read_yaml, to_yaml, write_bytes, write_text
+from cembench.files import read_yaml, to_yaml, write_bytes, write_text
+from cembench.seal import UNSEALED, read_sealed, seal
 
 
 @dataclass
 class State:
     """Everything that a run needs to go on, and everything that it has to show, after an epoch.
 
-    `data` is the fingerprint of the training split.
+    `data` is the fingerprint of the training split, `config` identifies the settings.
     """
 
     epoch: int
     data: str
+    config: str
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
@@ -65,6 +67,15 @@ class RunFolder:
         """Return the passport of the kept checkpoint if the run came to its end."""
         passport = read_passport(self.model) if self.model.exists() else None
         return passport if passport is not None and passport.finished else None
+
+    def check_own(self, file: Path, same: bool) -> None:
+        """Refuse a file that another run wrote and that came to lie here.
+
+        Raises:
+            CembenchError: naming the file.
+        """
+        if not same:
+            raise CembenchError(f"{file}: of another run; put the right one back, or delete it")
 
     def check_data(self, before: str, now: str) -> None:
         """Refuse to go on with other training images than the run was begun with.
@@ -107,7 +118,7 @@ class RunFolder:
         """Save the resume state."""
         stream = io.BytesIO()
         torch.save(vars(state), stream)
-        write_bytes(self.state, stream.getvalue())
+        write_bytes(self.state, seal(stream.getvalue() + UNSEALED.encode()))
 
     def publish(self, state: State, passport: Passport) -> None:
         """Write what others read, from the resume state."""
@@ -116,7 +127,8 @@ class RunFolder:
         if state.kept:
             save_checkpoint(self.model, state.kept, passport)
         if state.kept_buffer is not None:
-            write_bytes(self.buffer, save({"images": state.kept_buffer.contiguous()}))
+            images = {"images": state.kept_buffer.contiguous()}
+            write_bytes(self.buffer, seal(save(images, {"seal": UNSEALED})))
         table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_text(self.history, table)
 
@@ -129,9 +141,9 @@ class RunFolder:
         if not self.state.exists():
             return None
         try:
-            stream = io.BytesIO(read_bytes(self.state))
+            stream = io.BytesIO(read_sealed(self.state)[: -len(UNSEALED)])
             return State(**torch.load(stream, map_location="cpu", weights_only=True))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
+        except (CembenchError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
             raise CembenchError(
                 f"{self.state}: damaged resume state; delete it to train from the beginning"
             ) from error

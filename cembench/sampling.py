@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from cembench import energy
@@ -17,11 +17,12 @@ from cembench.ascent import Visit
 from cembench.checkpoint import Passport
 from cembench.data.fit import fitted
 from cembench.data.split import Split
-from cembench.errors import SamplingError
+from cembench.errors import CembenchError, SamplingError
 from cembench.guard import derive, generator_of
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
+from cembench.seal import read_sealed
 from cembench.threat import Threat
 
 CHUNK = 256
@@ -102,10 +103,10 @@ class Origins:
         """
         path = self.buffer_file
         try:
-            images = load_file(path)["images"].to(self.device)
-        except (OSError, KeyError, SafetensorError) as error:
+            images = load(read_sealed(path))["images"].to(self.device)
+        except (CembenchError, KeyError, SafetensorError) as error:
             raise SamplingError(
-                f"{path}: no replay buffer; start from gaussian or noise"
+                f"{path}: no replay buffer, or damaged; start from gaussian or noise"
             ) from error
         classes = len(self.passport.classes)
         if list(images.shape[1:]) != self.passport.shape or len(images) % classes:

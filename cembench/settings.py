@@ -36,6 +36,7 @@ NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
 Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
 Share = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # for file names
 
 
 class Settings(BaseModel):
@@ -86,7 +87,7 @@ def _problem(cls: type[Settings], item: Mapping[str, Any]) -> tuple[tuple[str, .
     if item["type"] == "missing":
         return place, "required, but not given"
     text = item["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(item["input"], dict) and not place else f", got {item['input']!r}"
+    got = "" if isinstance(item["input"], dict) and not place else f", got {item['input']!r:.200}"
     return place, f"{text[:1].lower()}{text[1:]}{got}"
 
 

@@ -13,6 +13,7 @@ from cembench.data.augment import augment
 from cembench.data.fit import fitted
 from cembench.data.split import Split, hold_out
 from cembench.errors import CembenchError, GaveUp
+from cembench.files import digest
 from cembench.guard import derive, generator_of, seed_everything
 from cembench.models.classifier import build_classifier
 from cembench.optimisation import build_average, build_optimizer, build_scheduler
@@ -204,6 +205,7 @@ class Trainer:
         return State(
             epoch=self.epoch,
             data=self.fingerprint,
+            config=digest(self.config.dump()),
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scheduler=self.scheduler.state_dict(),

@@ -8,6 +8,7 @@ import torch
 
 from cembench.config import Experiment
 from cembench.errors import CembenchError
+from cembench.files import digest
 from cembench.guard import isolated_rng
 from cembench.locks import locked
 from cembench.progress import Bar
@@ -46,6 +47,7 @@ def _begun(config: Experiment, run: RunFolder, resume: bool, device: str | torch
             )
         run.check_config(config)
         if (passport := run.finished()) is not None:
+            run.check_own(run.model, passport.config == config.dump())
             run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
             return run.model
     deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
@@ -61,6 +63,7 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
     if state is None:
         run.save(trainer.state())
     else:
+        run.check_own(run.state, state.config == digest(config.dump()))
         run.check_data(state.data, trainer.fingerprint)
         trainer.restore(state)
         run.publish(state, trainer.passport(state))

@@ -10,23 +10,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from cembench.checkpoint import load_checkpoint, read_passport, save_checkpoint
 from cembench.errors import CembenchError
 from cembench.files import to_yaml, write_bytes
+from cembench.seal import UNSEALED, seal
 from tests.conftest import experiment
 
 
 def rewrite(trained, path, change):
-    """Copy the trained checkpoint with its metadata changed."""
+    """Copy the trained checkpoint with its metadata changed, sealed anew."""
     from safetensors import safe_open
 
     with safe_open(trained / "model.safetensors", framework="pt") as file:
         values = json.loads(file.metadata()["cembench"])
     change(values)
-    tensors = load_file(trained / "model.safetensors")
-    save_file(tensors, path, {"cembench": json.dumps(values)})
+    metadata = {"cembench": json.dumps(values | {"seal": UNSEALED})}
+    path.write_bytes(seal(save(load_file(trained / "model.safetensors"), metadata)))
 
 
 def test_a_checkpoint_needs_nothing_else(trained, tmp_path):
@@ -102,8 +103,8 @@ def test_a_pickle_bomb_is_not_lit(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "boom",)
 
-    for save in (lambda p: p.write_bytes(pickle.dumps(Bomb())), lambda p: torch.save(Bomb(), p)):
-        save(tmp_path / "bomb.safetensors")
+    for lay in (lambda p: p.write_bytes(pickle.dumps(Bomb())), lambda p: torch.save(Bomb(), p)):
+        lay(tmp_path / "bomb.safetensors")
         with pytest.raises(CembenchError, match="pickle"):
             load_checkpoint(tmp_path / "bomb.safetensors")
     assert not (tmp_path / "boom").exists()

@@ -1,13 +1,12 @@
 """Evaluation of a checkpoint: goes on after a kill, reuses what is current, notices what is not."""
 
-import json
-
 import pandas as pd
 import pytest
 
 import cembench.evaluation.robustness as robustness
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
+from cembench.evaluation.record import load_record, load_table, save_record
 from tests.conftest import NOTHING, experiment
 
 OVERRIDES = [
@@ -48,6 +47,11 @@ def test_a_killed_evaluation_goes_on_chunk_by_chunk(copy, monkeypatch):
     assert not list(path.parent.glob(".*"))
 
 
+def changed(path, update):
+    """Write a record anew with something else in it."""
+    save_record(path, load_record(path).model_copy(update=update), load_table(path))
+
+
 def test_a_current_record_is_reused_and_any_other_is_not(copy, trained):
     protocol = load_protocol("quick", OVERRIDES, limit=16)
     first, path = evaluate(copy, protocol, reuse=True)
@@ -55,8 +59,8 @@ def test_a_current_record_is_reused_and_any_other_is_not(copy, trained):
     assert evaluate(copy, protocol, reuse=True)[0] == first and path.stat().st_mtime_ns == stamp
     for change in (
         lambda: path.write_text("{"),
-        lambda: path.write_text(json.dumps({**first.dump(), "checkpoint_sha256": "other"})),
-        lambda: path.write_text(json.dumps({**first.dump(), "error": "it failed"})),
+        lambda: changed(path, {"checkpoint_sha256": "other"}),
+        lambda: changed(path, {"error": "it failed"}),
         lambda: path.with_suffix(".parquet").unlink(),
     ):
         change()

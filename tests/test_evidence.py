@@ -14,6 +14,7 @@ from cembench.evaluation.compare import compare_records, difference, paired_inte
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.evidence import evidence_folder, recount
 from cembench.evaluation.protocol import load_protocol
+from cembench.evaluation.record import load_record, load_table, save_record
 from tests.conftest import NOTHING
 
 QUICK = [*NOTHING, "attacks=[{name: pgd, steps: 4}]", "batch_size=16"]
@@ -45,18 +46,24 @@ def test_the_kept_bytes_are_adversarial_as_they_are(kept, copy):
     assert sorted(images["rows"].tolist()) == sorted(table.loc[table["pgd_broken"], "index"])
 
 
+def touch_up(path, figure, more):
+    """Change a figure of a record as a forger would, who seals it anew."""
+    record, table = load_record(path), load_table(path)
+    figures = record.figures
+    changed = figures[figure].model_copy(update={"correct": figures[figure].correct + more})
+    update = {"figures": figures | {figure: changed}}
+    save_record(path, record.model_copy(update=update), table)
+
+
 def test_a_figure_that_was_touched_up_is_found(kept, copy):
-    record = json.loads(kept.read_text())
-    record["figures"]["pgd"]["correct"] += 1
-    kept.write_text(json.dumps(record))
+    touch_up(kept, "pgd", 1)
     assert disagreements(kept, copy) == {"pgd"}
 
 
 def test_a_verdict_that_was_touched_up_is_found(kept, copy):
-    path = kept.with_suffix(".parquet")
-    table = pd.read_parquet(path)
+    table = load_table(kept)
     table.loc[table["pgd_broken"].idxmax(), "pgd_broken"] = False
-    table.to_parquet(path, index=False)
+    save_record(kept, load_record(kept), table)
     assert disagreements(kept, copy) == {"images whose verdicts agree"}
 
 
@@ -76,9 +83,7 @@ def test_images_that_do_not_break_the_network_do_not_count(kept, copy, spoil):
 
 def test_the_command_exits_with_one_on_a_mismatch_and_two_without_evidence(cembench, kept, copy):
     assert cembench("verify", kept, copy).code == 0
-    record = json.loads(kept.read_text())
-    record["figures"]["clean"]["correct"] -= 1
-    kept.write_text(json.dumps(record))
+    touch_up(kept, "clean", -1)
     touched = cembench("verify", kept, copy)
     assert touched.code == 1 and "| clean |" in touched.out and "DIFFERS" in touched.out
     other = copy.with_name("other.safetensors")

@@ -8,7 +8,7 @@ import pytest
 
 from cembench.errors import CembenchError
 from cembench.evaluation.figures import Figure, count, wilson
-from cembench.evaluation.record import Record, load_record, save_record
+from cembench.evaluation.record import Record, load_record, load_table, save_record
 from cembench.leaderboard import find_records, rank, write_boards
 from cembench.leaderboard.robust import FIRST
 from cembench.threat import Threat
@@ -75,9 +75,9 @@ def test_figures_are_counts_over_the_table():
 
 def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path):
     path = tmp_path / "eval" / "standard.json"
-    save_record(path, record("a"), pd.DataFrame({"index": [0]}))
-    assert load_record(path) == record("a") and path.with_suffix(".parquet").exists()
-    for text in ("", "{", "[]", json.dumps({**record("a").dump(), "format": 99}), '{"format": 2}'):
+    written = save_record(path, record("a"), pd.DataFrame({"index": [0]}))
+    assert load_record(path) == written and load_table(path)["index"].tolist() == [0]
+    for text in ("", "{", "[]", json.dumps({**record("a").dump(), "format": 99}), '{"format": 3}'):
         path.write_text(text)
         with pytest.raises(CembenchError, match=r"standard\.json"):
             load_record(path)

@@ -69,7 +69,7 @@ def test_a_buffer_start_draws_from_the_saved_buffer(tmp_path, trained):
     kept = load_file(run / "buffer.safetensors")["images"]
     starts = drawn(run, settings).starts
     assert all((kept == start).flatten(1).all(1).any() for start in starts)
-    with pytest.raises(CembenchError, match="no replay buffer; start from gaussian or noise"):
+    with pytest.raises(CembenchError, match="no replay buffer, or damaged; start from gaussian"):
         drawn(trained, settings)
     (run / "buffer.safetensors").write_bytes(b"half")
     with pytest.raises(CembenchError, match="no replay buffer"):

@@ -48,8 +48,8 @@ class Command(click.Command):
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            known = isinstance(error, CembenchError | OSError | MemoryError)
-            fail(str(error) if known else f"unexpected {error!r}; --debug shows where")
+            known = isinstance(error, CembenchError | OSError) and str(error)
+            fail(known or f"unexpected {error!r}; --debug shows where")
 
 
 def fail(message: str, code: int = 2) -> None:

@@ -79,10 +79,14 @@ def show(file: Path) -> None:
 
 def _record(path: Path, protocol: str | None) -> Path:
     """Return the record that a path means: itself, or the one of a run folder."""
+    from cembench.evaluation.record import load_record, outdated
+
     if path.suffix == ".json":
         return path
     found = sorted((path / "eval").glob(f"{protocol or '*'}.json"))
     if len(found) == 1:
+        if outdated(found[0], load_record(found[0])):
+            raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")
         return found[0]
     names = ", ".join(file.stem for file in found)
     hint = f"choose one with --protocol: {names}" if found else "run `cembench eval` on it"

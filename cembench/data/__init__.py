@@ -23,7 +23,7 @@ class DataSettings(Choice):
         flip: whether to mirror images left to right at random.
     """
 
-    crop: Annotated[int, Field(ge=0)] = 0
+    crop: Annotated[int, Field(ge=0, le=1024)] = 0
     flip: bool = False
 
     @property

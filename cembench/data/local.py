@@ -18,7 +18,6 @@ from pydantic import Field, field_validator, model_validator
 from cembench.data import DataSettings, datasets
 from cembench.data.split import Split
 from cembench.errors import CembenchError
-from cembench.settings import Count
 
 Item = tuple[str, Any, int]
 
@@ -36,7 +35,7 @@ class LocalData(DataSettings):
     root: str
     alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     mode: Literal["RGB", "L"] | None = None
-    size: Count | None = None
+    size: Annotated[int, Field(ge=1, le=4096)] | None = None
 
     @property
     def title(self) -> str:

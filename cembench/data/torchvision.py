@@ -85,7 +85,7 @@ class CIFAR10(TorchvisionData):
 
     name: ClassVar[str] = "cifar10"
     torchvision_name: ClassVar[str] = "CIFAR10"
-    crop: Annotated[int, Field(ge=0)] = 4
+    crop: Annotated[int, Field(ge=0, le=1024)] = 4
     flip: bool = True
 
 
@@ -100,7 +100,7 @@ class SVHN(TorchvisionData):
     """SVHN, 32×32 colour, cropped digits."""
 
     name: ClassVar[str] = "svhn"
-    crop: Annotated[int, Field(ge=0)] = 4
+    crop: Annotated[int, Field(ge=0, le=1024)] = 4
 
     def _open(self, root: Path, split: str, download: bool) -> Any:
         import torchvision

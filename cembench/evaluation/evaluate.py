@@ -29,10 +29,10 @@ from cembench.evaluation.figures import count
 from cembench.evaluation.generation import drawn, measure
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, recipe_of, save_record
+from cembench.evaluation.record import Record, load_record, load_table, recipe_of, save_record
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import sanity_checks
-from cembench.files import digest, sha256, write_bytes
+from cembench.files import clear_leftovers, digest, sha256, write_bytes
 from cembench.guard import exact, frozen
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
@@ -96,6 +96,8 @@ def evaluate(
     if reuse and (old := _reusable(path, record)) is not None:
         return old, path
     with locked(path.with_name(f".{path.name}.lock"), str(path)):
+        for own in (path, path.with_suffix(".parquet")):
+            clear_leftovers(own)
         origins = Origins(file, passport, device, record.threat)
         comparison = None
         if protocol.samples is not None and reader is not None:
@@ -103,7 +105,7 @@ def evaluate(
         parts = Parts(path.parent, digest(identity(record)))
         work = Work(file, record, protocol, split.to(device), rows, origins, comparison, parts)
         record, table = _measured(work, _pictures(path))
-        save_record(path, record, table)
+        record = save_record(path, record, table)
         if record.curve:
             title = f"{record.run}, {record.dataset}, {record.threat.norm}"
             drawing = picture(record.curve, title, record.threat.eps)
@@ -138,6 +140,8 @@ def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
     with collected_warnings("auto-attack") as warnings:
         try:
             model, _ = load_checkpoint(work.file, work.origins.device)
+            if sha256(work.file) != work.record.checkpoint_sha256:
+                raise CembenchError(f"{work.file}: training went on meanwhile; evaluate again")
             ending["parameters"] = sum(p.numel() for p in model.parameters())
             found, table = _figures(work, model, pictures, warnings)
             ending |= found
@@ -247,10 +251,10 @@ def _reusable(path: Path, new: Record) -> Record | None:
     """Return the record that is there if it says what a new one would."""
     try:
         old = load_record(path)
+        load_table(path)
     except CembenchError:
         return None
-    same = old.error is None and identity(old) == identity(new)
-    return old if same and path.with_suffix(".parquet").exists() else None
+    return old if old.error is None and identity(old) == identity(new) else None
 
 
 def identity(record: Record) -> list[str]:

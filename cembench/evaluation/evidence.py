@@ -107,12 +107,12 @@ def _table(
     table = pd.DataFrame({key: value.cpu().numpy() for key, value in columns.items()})
     place = {int(row): number for number, row in enumerate(rows)}
     for attack in protocol.attacks:
-        kept = _evidence(evidence_folder(path) / f"{attack.title}.safetensors")
-        numbers = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
+        file = evidence_folder(path) / f"{attack.title}.safetensors"
+        numbers, kept = _evidence(file, place, split.shape)
         broken, broken_8bit = torch.zeros(len(x)).bool(), torch.zeros(len(x)).bool()
         for part in _batches(len(numbers), protocol.batch_size):
             where = numbers[part].to(x.device)
-            images = kept["images"][part].to(x.device)
+            images = kept[part].to(x.device)
             verdict = verify(model, x[where], images, y[where], ball)
             broken[numbers[part]] = verdict.broken.cpu()
             broken_8bit[numbers[part]] = verdict.broken_8bit.cpu()
@@ -130,10 +130,13 @@ def _predicted(model: nn.Module, x: Tensor, protocol: Protocol) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in x.split(protocol.batch_size)])
 
 
-def _evidence(path: Path) -> dict[str, Tensor]:
+def _evidence(path: Path, place: dict[int, int], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return where in the split the kept images belong, and the images."""
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        kept = load_file(path)
+        numbers = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
+        return numbers, kept["images"].reshape(len(numbers), *shape)
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise CembenchError(
             f"{path}: no adversarial images, or damaged; evaluate with --save-adversarial"
         ) from error

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from cembench.errors import CembenchError
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.files import digest, sha256, write_bytes
 from cembench.guard import exact
+from cembench.seal import UNSEALED, read_sealed, seal
 
 BATCH = 128
 VERSION = 1  # raise it when preprocessing changes, so that no cached features outlive that
@@ -67,12 +68,11 @@ class FeatureReader:
         content = digest([*how, str(images.shape), _hash(images)])
         path = cache_folder() / f"{content}.safetensors"
         try:
-            found = load_file(path)
-            return Features(found["pool"], found["logits"])
-        except (OSError, KeyError, SafetensorError):
+            return Features(**load(read_sealed(path, content)))
+        except (CembenchError, TypeError, SafetensorError):
             features = self.read([images])
         with contextlib.suppress(CembenchError):  # without a cache it only takes longer
-            write_bytes(path, save({"pool": features.pool, "logits": features.logits}))
+            write_bytes(path, seal(save(vars(features), {"seal": UNSEALED}), content))
         return features
 
     @torch.no_grad()

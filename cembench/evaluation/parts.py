@@ -10,18 +10,19 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from cembench.errors import CembenchError
 from cembench.files import write_bytes
+from cembench.seal import UNSEALED, read_sealed, seal
 
 
 class Parts:
     """A folder of chunks, named by the content of what they are a part of.
 
     Chunks are independent, so an evaluation that was killed takes these and computes the rest.
+    A file that is damaged, or of another chunk or evaluation, counts as missing.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -34,30 +35,30 @@ class Parts:
     def get(self, start: int) -> tuple[pd.DataFrame, dict[str, float]] | None:
         """Return the table and seconds of the chunk that begins at an image, if it is whole."""
         try:
-            table = pq.read_table(self._path(start))
-            return table.to_pandas(), json.loads(table.schema.metadata[b"seconds"])
-        except (OSError, pa.ArrowException, KeyError, ValueError):
+            table = pq.read_table(pa.BufferReader(self._read(f"{start}.parquet")))
+        except CembenchError:
             return None
+        return table.to_pandas(), json.loads(table.schema.metadata[b"seconds"])
 
     def put(self, start: int, table: pd.DataFrame, seconds: dict[str, float]) -> None:
         """Keep the table and seconds of a chunk."""
         arrow = pa.Table.from_pandas(table, preserve_index=False)
-        metadata = {**(arrow.schema.metadata or {}), b"seconds": json.dumps(seconds).encode()}
+        metadata = {"seconds": json.dumps(seconds), "seal": UNSEALED}
         stream = io.BytesIO()
-        pq.write_table(arrow.replace_schema_metadata(metadata), stream)
-        write_bytes(self._path(start), stream.getvalue())
+        pq.write_table(arrow.replace_schema_metadata(arrow.schema.metadata | metadata), stream)
+        self._write(f"{start}.parquet", stream.getvalue())
 
     def tensors(self, name: str) -> dict[str, Tensor] | None:
         """Return the tensors kept under a name, if they are whole."""
         try:
-            return load_file(self.folder / f"{name}.safetensors")
-        except (OSError, SafetensorError):
+            return load(self._read(f"{name}.safetensors"))
+        except CembenchError:
             return None
 
     def keep_tensors(self, name: str, values: dict[str, Tensor]) -> None:
         """Keep tensors under a name."""
         whole = {key: value.contiguous() for key, value in values.items()}
-        write_bytes(self.folder / f"{name}.safetensors", save(whole))
+        self._write(f"{name}.safetensors", save(whole, {"seal": UNSEALED}))
 
     def move_tensors(self, kind: str, folder: Path) -> None:
         """Move what was kept as `KIND.NAME` into a folder, as `NAME`, in place of what it held."""
@@ -73,5 +74,8 @@ class Parts:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _path(self, start: int) -> Path:
-        return self.folder / f"{start}.parquet"
+    def _read(self, name: str) -> bytes:
+        return read_sealed(self.folder / name, f"{self.folder.name}/{name}")
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_bytes(self.folder / name, seal(content, f"{self.folder.name}/{name}"))

@@ -58,7 +58,7 @@ class DensityPlan(Settings):
     """
 
     steps: Count = 10
-    bins: Count = 15
+    bins: Annotated[int, Field(ge=1, le=1000)] = 15
     outside: list[Literal["noise"] | SerializeAsAny[DataSettings]] = ["noise"]
 
     @field_validator("outside", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -11,7 +12,8 @@ import pandas as pd
 
 from cembench.errors import CembenchError, ConfigError
 from cembench.evaluation.figures import CurvePoint, Density, Figure, Generation, SanityCheck
-from cembench.files import digest, read_bytes, write_bytes, write_text
+from cembench.files import digest, read_bytes, sha256, write_bytes
+from cembench.seal import UNSEALED, is_sealed, seal
 from cembench.settings import Settings
 from cembench.threat import Threat
 
@@ -38,6 +40,7 @@ class Record(Settings):
         divergences: times that training was rolled back.
         train_seconds: wall time of training as its history tells, if there is one.
         recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
+        table_sha256: SHA-256 of the table of verdicts beside it; empty where there is none.
         figures: by name: `clean`, each attack's label, `worst_case`; empty after an error.
         generation: what its samples score, if the protocol has any.
         density: calibration, energies and out-of-distribution scores, if the protocol wants them.
@@ -71,6 +74,7 @@ class Record(Settings):
     gradients: int = 0
     divergences: int = 0
     train_seconds: float | None = None
+    table_sha256: str = ""
     figures: dict[str, Figure] = {}
     generation: Generation | None = None
     density: Density | None = None
@@ -89,41 +93,61 @@ def recipe_of(config: dict[str, Any]) -> str:
     return digest(rest) if rest else ""
 
 
-def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> None:
-    """Write the verdicts beside the record, then the record, each whole or not at all."""
+def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
+    """Write the verdicts, then the record with their checksum, each whole or not at all.
+
+    Returns:
+        The record as written.
+    """
+    checksum = ""
     if table is not None:
-        stream = io.BytesIO()
-        table.to_parquet(stream, index=False)
-        write_bytes(path.with_suffix(".parquet"), stream.getvalue())
-    write_text(path, json.dumps(record.dump(), indent=2) + "\n")
+        content = table.to_parquet(index=False)
+        checksum = hashlib.sha256(content).hexdigest()
+        write_bytes(path.with_suffix(".parquet"), content)
+    record = record.model_copy(update={"table_sha256": checksum})
+    text = json.dumps({"seal": UNSEALED, **record.dump()}, indent=2)
+    write_bytes(path, seal(text.encode() + b"\n"))
+    return record
 
 
 def load_record(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        CembenchError: when it is missing, damaged or of another format version.
+        CembenchError: when it is missing, damaged, edited or of another format version.
     """
+    content = read_bytes(path)
     try:
-        values = json.loads(read_bytes(path))
-        version = values["format"]
-        if version == FORMAT:
-            return Record.parse(values)
-    except (ValueError, KeyError, TypeError, ConfigError) as error:
-        raise CembenchError(f"{path}: not a record, or damaged; evaluate again") from error
-    raise CembenchError(
-        f"{path}: record format {version}, this cembench reads {FORMAT}; delete it, evaluate again"
-    )
+        values = json.loads(content)
+        if (version := values["format"]) != FORMAT:
+            raise CembenchError(
+                f"{path}: record format {version}, this cembench reads {FORMAT}; delete it, "
+                "evaluate again"
+            )
+        if not is_sealed(content):
+            raise ValueError("the seal does not fit")
+        return Record.parse({key: value for key, value in values.items() if key != "seal"})
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+        raise CembenchError(
+            f"{path}: not a record, damaged, or changed since it was written; evaluate again"
+        ) from error
+
+
+def outdated(path: Path, record: Record) -> bool:
+    """Return whether a record in a run folder is of other weights than those that lie there."""
+    checkpoint = path.parent.parent / "model.safetensors"
+    ours = path.stem == record.protocol["name"] and checkpoint.exists()
+    return ours and record.checkpoint_sha256 not in ("", sha256(checkpoint))
 
 
 def load_table(record: Path) -> pd.DataFrame:
     """Read the table of verdicts beside a record, a row an image.
 
     Raises:
-        CembenchError: when it is missing or damaged.
+        CembenchError: when it is missing, or not the one that the record was written with.
     """
     path = record.with_suffix(".parquet")
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise CembenchError(f"{path}: missing or damaged; evaluate again") from error
+    content = read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != load_record(record).table_sha256:
+        raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
+    return pd.read_parquet(io.BytesIO(content))

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cembench.errors import CembenchError
-from cembench.evaluation.record import Record, load_record
-from cembench.files import sha256
+from cembench.evaluation.record import Record, load_record, outdated
 from cembench.leaderboard.board import Board, write_boards
 from cembench.leaderboard.robust import robust_boards
 from cembench.leaderboard.samples import sample_boards
@@ -41,16 +40,8 @@ def find_records(paths: Iterable[Path]) -> list[Record]:
     records: list[Record] = []
     for path in paths:
         found = [(file, load_record(file)) for file in sorted(path.glob("**/eval/*.json"))]
-        current = [record for file, record in found if not _outdated(file, record)]
+        current = [record for file, record in found if not outdated(file, record)]
         if not current:
             raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
         records += current
     return records
-
-
-def _outdated(file: Path, record: Record) -> bool:
-    checkpoint = file.parent.parent / "model.safetensors"
-    ours = file.stem == record.protocol["name"] and checkpoint.exists()
-    return (
-        ours and record.checkpoint_sha256 != "" and sha256(checkpoint) != record.checkpoint_sha256
-    )

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from cembench.errors import ModelError
 from cembench.models import Activation, ModelSettings, Norm, Shape
 from cembench.models.blocks import Network, activation, norm
-from cembench.settings import Count
 
 
 class ResidualSettings(ModelSettings):
@@ -29,7 +28,7 @@ class ResNet18(ResidualSettings):
     """ResNet-18 for small images, 11.2 million parameters at width 64."""
 
     name: ClassVar[str] = "resnet18"
-    width: Count = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Build the network."""
@@ -41,7 +40,7 @@ class PreActResNet18(ResidualSettings):
     """ResNet-18 with pre-activation blocks, the usual network of adversarial training."""
 
     name: ClassVar[str] = "preact_resnet18"
-    width: Count = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Build the network."""
@@ -53,8 +52,8 @@ class WideResNet(ResidualSettings):
     """WRN-depth-width; JEM's is depth 28, width 10, norm none."""
 
     name: ClassVar[str] = "wide_resnet"
-    depth: Annotated[int, Field(ge=10)] = 28
-    width: Count = 10
+    depth: Annotated[int, Field(ge=10, le=1000)] = 28
+    width: Annotated[int, Field(ge=1, le=100)] = 10
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Build the network."""

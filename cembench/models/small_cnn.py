@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from cembench.models import Activation, ModelSettings, Norm, Shape
 from cembench.models.blocks import Network, activation, norm
-from cembench.settings import Count
 
 
 class SmallCNN(ModelSettings):
     """Four 3×3 convolutions, two of them strided, and one linear layer."""
 
     name: ClassVar[str] = "small_cnn"
-    width: Count = 32
+    width: Annotated[int, Field(ge=1, le=1024)] = 32
     activation: Activation = "relu"
     norm: Norm = "batch"
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from cembench.registry import Registry
-from cembench.settings import Choice, Count
+from cembench.settings import Choice, Count, Label
 from cembench.threat import Threat
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ class Sampler(Choice):
             norm; the running statistics stay as they were either way.
     """
 
-    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$")] | None = None
+    label: Label | None = None
     steps: Count = 10
     mode: Literal["eval", "train"] = "eval"
 

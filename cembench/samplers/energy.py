@@ -55,7 +55,7 @@ class EnergySampler(Sampler):
     eps: NonNegative | None = None
     norm: Literal["linf", "l2"] = "l2"
     box: bool = True
-    buffer: Count = 10_000
+    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     renewed: Annotated[float, Field(ge=0, le=1)] = 0.05
     renewal: Literal["noise", "gaussian"] = "noise"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cembench.registry import Registry
-from cembench.settings import Choice
+from cembench.settings import Choice, Label
 from cembench.threat import Threat
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Attack(Choice):
         label: its name in tables; the name of the attack unless given.
     """
 
-    label: str | None = None
+    label: Label | None = None
 
     @property
     def title(self) -> str:
