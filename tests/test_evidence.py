@@ -12,9 +12,10 @@ from cembench.data import datasets
 from cembench.errors import CembenchError
 from cembench.evaluation.compare import compare_records, difference, paired_interval
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.evidence import evidence_folder, recount
+from cembench.evaluation.evidence import evidence_folder
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
+from cembench.evaluation.recount import recount
 from tests.conftest import NOTHING
 
 QUICK = [*NOTHING, "attacks=[{name: pgd, steps: 4}]", "batch_size=16"]

@@ -14,9 +14,10 @@ import cembench.trainer as trainer_module
 from cembench.checkpoint import load_checkpoint
 from cembench.errors import CembenchError
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.evidence import evidence_folder, recount
+from cembench.evaluation.evidence import evidence_folder
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.recount import recount
 from cembench.leaderboard import find_records, rank
 from cembench.runs import RunFolder
 from cembench.trainer import Trainer

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import cembench.evaluation.comparison as comparison
 import cembench.evaluation.generation as generation
+import cembench.evaluation.scoring as scoring
 from cembench.checkpoint import read_passport
 from cembench.data.digits import Digits
 from cembench.errors import CembenchError
@@ -299,7 +300,7 @@ def test_a_full_disk_is_an_error_and_not_a_samplers_result(copy, monkeypatch):
     def full(*_):
         raise CembenchError("cannot write x: No space left on device; free some space")
 
-    monkeypatch.setattr(generation, "write_bytes", full)
+    monkeypatch.setattr(scoring, "write_bytes", full)
     with pytest.raises(CembenchError, match="free some space"):
         evaluate(copy, protocol())
     monkeypatch.undo()

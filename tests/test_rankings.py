@@ -132,7 +132,7 @@ def test_a_sampler_that_failed_is_a_row_without_figures():
     assert named(rank([broken]))["digits-linf-0.125"].shown["run"].tolist() == ["broken"]
 
 
-def test_seeds_of_one_recipe_become_a_mean_with_its_interval():
+def test_seeds_of_one_recipe_become_a_mean_with_its_deviation_and_its_interval():
     runs = [
         both(f"at.s{seed}", robust, 1.0, recipe="r", seed=seed, divergences=seed)
         for seed, robust in enumerate((40, 50, 60))
@@ -142,8 +142,9 @@ def test_seeds_of_one_recipe_become_a_mean_with_its_interval():
     (row,) = board.table.to_dict("records")
     assert (row["runs"], row["seeds"], row["divergences"]) == ("at", 3, 3)
     assert row["autoattack_acc"] == pytest.approx(0.5)
+    assert row["autoattack_acc_std"] == pytest.approx(0.1)
     assert row["autoattack_acc_half"] == pytest.approx(4.302653 * 0.1 / 3**0.5)
-    assert "50.0 ± 24.8 %" in board.markdown()
+    assert "50.0 ± 10.0 %" in board.markdown() and "mean ± standard deviation" in board.title
     assert half_width(pd.Series([1.0])) != half_width(pd.Series([1.0]))
 
 

@@ -13,26 +13,40 @@ from cembench.errors import CembenchError
 
 
 @click.command(cls=Command)
-@click.argument("record", type=FILE)
-@click.argument("checkpoint", type=FILE)
+@click.argument("claim", type=FILE, metavar="RECORD|TABLE.csv")
+@click.argument("proofs", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT|RUNS...")
+@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
 @DEVICE
-def verify(record: Path, checkpoint: Path, device: str) -> None:
-    """Count the figures of RECORD again from its adversarial images; exit code 1 if any differs."""
+def verify(
+    claim: Path, proofs: tuple[Path, ...], inception_weights: Path | None, device: str
+) -> None:
+    """Compute every figure of a record or a table again; exit code 1 if any differs.
+
+    RECORD: from CHECKPOINT and what `eval --save-adversarial --save-samples` kept. TABLE.csv: from
+    RUNS that the table's command made again, run folders or folders of them.
+    """
     import pandas as pd
 
-    from cembench.evaluation.evidence import recount
+    from cembench.evaluation.recount import recount
+    from cembench.leaderboard import find_records
     from cembench.leaderboard.board import markdown_table
+    from cembench.leaderboard.remade import compare_table
 
-    rows = recount(record, checkpoint, pick_device(device))
+    if claim.suffix == ".csv":
+        rows = compare_table(claim, find_records(proofs))
+    elif len(proofs) == 1:
+        rows = recount(claim, proofs[0], pick_device(device), inception_weights)
+    else:
+        raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
     shown = {
         "figure": [row.figure for row in rows],
-        "recorded": ["–" if row.recorded is None else f"{row.recorded:g}" for row in rows],
-        "recounted": ["–" if row.recounted is None else f"{row.recounted:g}" for row in rows],
+        "recorded": [_cell(row.recorded) for row in rows],
+        "again": [_cell(row.recounted) for row in rows],
         "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
     }
     click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
     if not all(row.agrees for row in rows):
-        click.echo(f"cembench: {record} does not agree with its evidence", err=True)
+        click.echo(f"cembench: {claim} does not agree with its evidence", err=True)
         sys.exit(1)
 
 
@@ -91,3 +105,9 @@ def _record(path: Path, protocol: str | None) -> Path:
     names = ", ".join(file.stem for file in found)
     hint = f"choose one with --protocol: {names}" if found else "run `cembench eval` on it"
     raise CembenchError(f"{path}: {len(found)} records; {hint}")
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else f"{value:g}"

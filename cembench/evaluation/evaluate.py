@@ -23,7 +23,7 @@ from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.curve import picture, points
 from cembench.evaluation.density import summarise
-from cembench.evaluation.evidence import save_evidence
+from cembench.evaluation.evidence import samples_folder, save_evidence
 from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import count
 from cembench.evaluation.generation import drawn, measure
@@ -91,7 +91,7 @@ def evaluate(
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
     path = _record_path(file, folder or file.parent, protocol)
-    record = _blank(file, checksum, passport, protocol, split, device)
+    record = blank(file, checksum, passport, protocol, split, device)
     record = record.model_copy(update={"inputs": _inputs(file, passport, reader)})
     if reuse and (old := _reusable(path, record)) is not None:
         return old, path
@@ -104,7 +104,7 @@ def evaluate(
             comparison = Comparison(protocol.samples, reader, whole, origins.data)
         parts = Parts(path.parent, digest(identity(record)))
         work = Work(file, record, protocol, split.to(device), rows, origins, comparison, parts)
-        record, table = _measured(work, _pictures(path))
+        record, table = _measured(work, samples_folder(path))
         record = save_record(path, record, table)
         if record.curve:
             title = f"{record.run}, {record.dataset}, {record.threat.norm}"
@@ -113,7 +113,7 @@ def evaluate(
         if save_adversarial:
             save_evidence(parts, protocol, split, ball_of(record.threat), path)
         if save_samples:
-            parts.move_tensors("samples", _pictures(path))
+            parts.move_tensors("samples", samples_folder(path))
         parts.clear()
     return record, path
 
@@ -201,16 +201,11 @@ def _moved(passport: Passport, root: str | None) -> Passport:
     return passport.model_copy(update={"data": data})
 
 
-def _pictures(record: Path) -> Path:
-    """Return the folder of samples, and the beginning of the names of pictures beside it."""
-    return record.parent.parent / "samples" / record.stem
-
-
 def _repeated(text: str, times: int) -> str:
     return text if times == 1 else f"{text} ({times} times)"
 
 
-def _blank(
+def blank(
     file: Path,
     checksum: str,
     passport: Passport,
@@ -218,6 +213,7 @@ def _blank(
     split: Split,
     device: torch.device,
 ) -> Record:
+    """Return the record of a checkpoint before anything is measured."""
     named = file.name == "model.safetensors"
     return Record(
         run=run_name(file),

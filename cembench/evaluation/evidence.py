@@ -1,32 +1,32 @@
-"""Adversarial images kept beside a record, and a recount of every figure from them."""
+"""What is kept beside a record so that others can count it again: attacked images and samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
-from cembench.ascent import Ball, ball_of, to_bytes
-from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint
-from cembench.data.split import Split, subset
+from cembench.ascent import Ball, to_bytes
+from cembench.data.split import Split
 from cembench.errors import CembenchError
-from cembench.evaluation.figures import Figure, count
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, load_table
-from cembench.evaluation.verify import Watched, verify
-from cembench.files import sha256, write_bytes
-from cembench.guard import exact, frozen
+from cembench.files import write_bytes
+from cembench.sampling import Samples
 
 
 def evidence_folder(record: Path) -> Path:
     """Return where the adversarial images of a record lie."""
     return record.with_suffix(".adversarial")
+
+
+def samples_folder(record: Path) -> Path:
+    """Return where the samples of a record lie; pictures of them lie beside it, under its name."""
+    return record.parent.parent / "samples" / record.stem
 
 
 def save_evidence(parts: Parts, protocol: Protocol, split: Split, ball: Ball, record: Path) -> None:
@@ -52,111 +52,54 @@ def save_evidence(parts: Parts, protocol: Protocol, split: Split, ball: Ball, re
         write_bytes(evidence_folder(record) / f"{attack.title}.safetensors", save(values))
 
 
-@dataclass(frozen=True)
-class Recount:
-    """One figure, as recorded and as counted again; `None` where one of them is missing."""
-
-    figure: str
-    recorded: float | None
-    recounted: float | None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both are the same."""
-        return self.recorded == self.recounted
-
-
-def recount(path: Path, checkpoint: Path, device: str = "cpu") -> list[Recount]:
-    """Count the figures of a record again, from the checkpoint, the data and the kept images.
+def require_evidence(record: Path, protocol: Protocol) -> None:
+    """Refuse a record whose figures nobody can compute again.
 
     Raises:
-        CembenchError: when the record is of another checkpoint or other data, or has no evidence.
+        CembenchError: naming the options that keep what is missing.
     """
-    record = load_record(path)
-    file = checkpoint_file(checkpoint)
-    if record.error is not None:
-        raise CembenchError(f"{path}: holds no figures: {record.error}")
-    if sha256(file) != record.checkpoint_sha256:
-        raise CembenchError(f"{path}: of another checkpoint than {file}")
-    model, passport = load_checkpoint(file, device)
-    protocol = Protocol.parse(record.protocol)
-    split, rows = _images(record, protocol, passport)
-    with frozen(model), exact():
-        watched = Watched(model, len(split.classes)).eval()
-        table = _table(watched, split.to(torch.device(device)), rows, protocol, record, path)
-    titles = [attack.title for attack in protocol.attacks]
-    again = count(table, titles, {})
-    return [*_compared(record.figures, again), *_verdicts(path, table)]
+    wanted = {
+        "--save-adversarial": bool(protocol.attacks) and evidence_folder(record),
+        "--save-samples": protocol.samples is not None and samples_folder(record),
+    }
+    missing = [option for option, folder in wanted.items() if folder and not folder.is_dir()]
+    if missing:
+        options = " ".join(missing)
+        raise CembenchError(f"{record}: its evidence was not kept; evaluate with {options}")
 
 
-def _images(record: Record, protocol: Protocol, passport: Passport) -> tuple[Split, Tensor]:
-    split, rows = subset(passport.images(protocol.split), protocol.limit)
-    if split.fingerprint != record.fingerprint:
-        raise CembenchError("the attacked images are not those of the record")
-    return split, rows
+def kept_images(record: Path, attack: str) -> dict[str, Tensor]:
+    """Return what `save_evidence` kept of an attack.
+
+    Raises:
+        CembenchError: when it is missing or damaged.
+    """
+    return _read(evidence_folder(record) / f"{attack}.safetensors", "--save-adversarial")
 
 
-@torch.no_grad()
-def _table(
-    model: Watched, split: Split, rows: Tensor, protocol: Protocol, record: Record, path: Path
-) -> pd.DataFrame:
-    ball = ball_of(record.threat)
-    x, y = split.pixels(), split.labels
-    columns = {"index": rows, "label": y, "clean_pred": _predicted(model, x, protocol)}
-    columns["clean_8bit_pred"] = _predicted(model, to_bytes(x, x, ball), protocol)
-    table = pd.DataFrame({key: value.cpu().numpy() for key, value in columns.items()})
-    place = {int(row): number for number, row in enumerate(rows)}
-    for attack in protocol.attacks:
-        file = evidence_folder(path) / f"{attack.title}.safetensors"
-        numbers, kept = _evidence(file, place, split.shape)
-        broken, broken_8bit = torch.zeros(len(x)).bool(), torch.zeros(len(x)).bool()
-        for part in _batches(len(numbers), protocol.batch_size):
-            where = numbers[part].to(x.device)
-            images = kept[part].to(x.device)
-            verdict = verify(model, x[where], images, y[where], ball)
-            broken[numbers[part]] = verdict.broken.cpu()
-            broken_8bit[numbers[part]] = verdict.broken_8bit.cpu()
-        table[f"{attack.title}_broken"] = broken.numpy()
-        table[f"{attack.title}_broken_8bit"] = broken_8bit.numpy()
-        table[f"{attack.title}_by"] = ""
-    return table
+def kept_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Samples:
+    """Return all samples of a sampler as they were kept, images and starts as bytes.
+
+    Args:
+        record: the file of the record.
+        sampler: its title.
+        labels: the classes of each chunk. They are not read, so that none can be chosen afterwards.
+
+    Raises:
+        CembenchError: when a chunk is missing or damaged.
+    """
+    parts = []
+    for number, y in enumerate(labels):
+        path = samples_folder(record) / f"{sampler}.{number}.safetensors"
+        values = _read(path, "--save-samples") | {"labels": y}
+        if set(values) != set(Samples.__annotations__) or {*map(len, values.values())} != {len(y)}:
+            raise CembenchError(f"{path}: not {len(y)} samples; evaluate with --save-samples")
+        parts.append(Samples(**values))
+    return Samples.joined(parts)
 
 
-def _batches(length: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, length, size)]
-
-
-def _predicted(model: nn.Module, x: Tensor, protocol: Protocol) -> Tensor:
-    return torch.cat([model(part).argmax(1) for part in x.split(protocol.batch_size)])
-
-
-def _evidence(path: Path, place: dict[int, int], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return where in the split the kept images belong, and the images."""
+def _read(path: Path, option: str) -> dict[str, Tensor]:
     try:
-        kept = load_file(path)
-        numbers = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
-        return numbers, kept["images"].reshape(len(numbers), *shape)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise CembenchError(
-            f"{path}: no adversarial images, or damaged; evaluate with --save-adversarial"
-        ) from error
-
-
-def _compared(recorded: dict[str, Figure], again: dict[str, Figure]) -> list[Recount]:
-    rows = []
-    for name, figure in again.items():
-        old = recorded.get(name)
-        eight = None if old is None else old.correct_8bit
-        rows.append(Recount(name, None if old is None else old.correct, figure.correct))
-        rows.append(Recount(f"{name} (8 bits)", eight, figure.correct_8bit))
-    return rows
-
-
-def _verdicts(path: Path, again: pd.DataFrame) -> list[Recount]:
-    """Compare the table beside the record image by image."""
-    table = load_table(path)
-    shared = [c for c in again.columns if not c.endswith("_by")]
-    if len(table) != len(again) or not set(shared) <= set(table.columns):
-        return [Recount("images in the table", len(table), len(again))]
-    same = (table[shared].to_numpy() == again[shared].to_numpy()).all(1)
-    return [Recount("images whose verdicts agree", len(table), int(same.sum()))]
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CembenchError(f"{path}: missing or damaged; evaluate with {option}") from error

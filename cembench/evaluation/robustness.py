@@ -114,12 +114,12 @@ def _chunk(
         images = f"{protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
         bar.report(f"{images}: {attack.title} breaks {int(standing.broken.sum())} of {len(x)}")
     if protocol.curve is not None:
-        known = _smallest(columns, protocol, correct)
+        known = smallest(columns, protocol, correct)
         columns["curve_eps"] = breaking_radius(target, chunk, known, protocol.curve, bar)
     return pd.DataFrame({key: _array(value) for key, value in columns.items()}), seconds
 
 
-def _smallest(columns: Columns, protocol: Protocol, correct: Tensor) -> Tensor:
+def smallest(columns: Columns, protocol: Protocol, correct: Tensor) -> Tensor:
     """Return the size of the smallest perturbation that broke each image; infinity for none."""
     known = torch.where(correct, torch.inf, 0.0)
     for attack in protocol.attacks:

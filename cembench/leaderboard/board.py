@@ -28,6 +28,10 @@ class Board:
     table: pd.DataFrame
     shown: pd.DataFrame
 
+    def csv(self) -> str:
+        """Return every column, numbers with six digits."""
+        return self.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+
     def markdown(self) -> str:
         """Return the table for people."""
         return markdown_table(self.shown)
@@ -37,9 +41,9 @@ def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
     """Write `STEM.csv` and `STEM.md` for each board and return the paths."""
     written = []
     for board in boards:
-        csv = board.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         text = f"# {board.title}\n\n{board.markdown()}"
-        for path, content in ((out / f"{board.stem}.csv", csv), (out / f"{board.stem}.md", text)):
+        for ending, content in (("csv", board.csv()), ("md", text)):
+            path = out / f"{board.stem}.{ending}"
             write_text(path, content)
             written.append(path)
     return written

@@ -48,7 +48,8 @@ def _board(stem: str, rows: pd.DataFrame) -> Board:
     )
     title = (
         f"{first['dataset']}, {first['threat']}, protocol {first['protocol']}, "
-        f"{first['split']} images: means over seeds with their 95 % t-interval"
+        f"{first['split']} images: mean ± standard deviation over seeds "
+        "(CSV: also half the 95 % t-interval of the mean)"
     )
     return Board(stem, title, table.reset_index(drop=True), _shown(table, figures))
 
@@ -64,6 +65,7 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
     for column in figures:
         values = group[column].dropna().astype(float)
         row[column] = values.mean() if len(values) else math.nan
+        row[f"{column}_std"] = values.std()
         row[f"{column}_half"] = half_width(values)
         row[f"{column}_runs"] = len(values)
     return row | {"recipe": group["recipe"].iloc[0]}
@@ -86,10 +88,10 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
         if column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
             continue
         shown[heading(column)] = [
-            _cell(scale * value, scale * half, form, runs, seeds)
-            for value, half, runs, seeds in zip(
+            _cell(scale * value, scale * deviation, form, runs, seeds)
+            for value, deviation, runs, seeds in zip(
                 table[column],
-                table[f"{column}_half"],
+                table[f"{column}_std"],
                 table[f"{column}_runs"],
                 table["seeds"],
                 strict=True,
@@ -107,7 +109,7 @@ def heading(column: str) -> str:
     return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
 
 
-def _cell(value: float, half: float, form: str, runs: int, seeds: int) -> str:
+def _cell(value: float, deviation: float, form: str, runs: int, seeds: int) -> str:
     if runs == 0:
         return f"– (0 of {seeds})"
-    return form.format(value, half) + ("" if runs == seeds else f" ({runs} of {seeds})")
+    return form.format(value, deviation) + ("" if runs == seeds else f" ({runs} of {seeds})")

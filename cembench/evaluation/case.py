@@ -1,0 +1,85 @@
+"""A record about to be computed again, and refused where it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cembench.checkpoint import checkpoint_file, load_checkpoint
+from cembench.data.split import Split, subset
+from cembench.errors import CembenchError
+from cembench.evaluation.evaluate import blank
+from cembench.evaluation.evidence import require_evidence
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.record import Record, load_record, load_table
+from cembench.evaluation.verify import Watched
+from cembench.files import sha256
+from cembench.sampling import Origins
+
+
+@dataclass(frozen=True)
+class Case:
+    """A record, with all that it takes to compute it again.
+
+    Attributes:
+        path: where the record lies, and its evidence beside it.
+        record: what it says.
+        table: the verdicts beside it.
+        blank: what it should say before anything is measured.
+        model: the network, in evaluation mode.
+        whole: the images of the protocol's split.
+        split: those of them that were attacked, on the device.
+        rows: their numbers in the whole split.
+        origins: where chains started, and the device.
+    """
+
+    path: Path
+    record: Record
+    table: pd.DataFrame
+    blank: Record
+    protocol: Protocol
+    model: Watched
+    whole: Split
+    split: Split
+    rows: Tensor
+    origins: Origins
+
+
+def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
+    """Read a record with its table, its checkpoint and its data.
+
+    Raises:
+        CembenchError: when they do not belong together, or the evidence was not kept.
+    """
+    file, record = checkpoint_file(checkpoint), load_record(path)
+    if record.error is not None:
+        raise CembenchError(f"{path}: holds no figures: {record.error}")
+    if sha256(file) != record.checkpoint_sha256:
+        raise CembenchError(f"{path}: of another checkpoint than {file}")
+    protocol = Protocol.parse(record.protocol)
+    if protocol.passes > 1:
+        raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
+    require_evidence(path, protocol)
+    model, passport = load_checkpoint(file, device)
+    whole = passport.images(protocol.split)
+    split, rows = subset(whole, protocol.limit)
+    if split.fingerprint != record.fingerprint:
+        raise CembenchError("the attacked images are not those of the record")
+    new = blank(file, record.checkpoint_sha256, passport, protocol, split, device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Case(
+        path=path,
+        record=record,
+        table=load_table(path),
+        blank=new.model_copy(update={"parameters": parameters}),
+        protocol=protocol,
+        model=Watched(model, len(split.classes)).eval(),
+        whole=whole,
+        split=split.to(device),
+        rows=rows,
+        origins=Origins(file, passport, device, new.threat),
+    )

@@ -1,0 +1,206 @@
+"""Every figure of a record, computed again from the checkpoint, the data and what was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cembench.ascent import ball_of, to_bytes
+from cembench.errors import CembenchError, SamplingError
+from cembench.evaluation.agreement import Recount, accuracies, compared, samples, verdicts
+from cembench.evaluation.attacks import Target
+from cembench.evaluation.case import Case, open_case
+from cembench.evaluation.comparison import Comparison
+from cembench.evaluation.curve import breaking_radius, points
+from cembench.evaluation.density import look, summarise
+from cembench.evaluation.evidence import kept_images, kept_samples
+from cembench.evaluation.features import FeatureReader
+from cembench.evaluation.figures import Density, Generation, count
+from cembench.evaluation.generation import drawn
+from cembench.evaluation.plans import CurvePlan, DensityPlan
+from cembench.evaluation.robustness import smallest, target_of
+from cembench.evaluation.sanity import sanity_checks
+from cembench.evaluation.scoring import score
+from cembench.evaluation.stages import Chunk
+from cembench.evaluation.standing import Columns
+from cembench.evaluation.verify import verify
+from cembench.guard import derive, exact, frozen, isolated_rng
+from cembench.progress import Bar
+from cembench.samplers import Sampler
+from cembench.sampling import Samples, chunks
+from cembench.settings import Settings
+
+# What a record says of training and of its protocol, and checkpoint and protocol say too.
+SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}
+SAID |= {"protocol_digest", "gradients", "divergences", "parameters"}
+NEAR = 0.1  # of the largest logit: rounding to bytes moves logits by a tenth of that
+
+
+def recount(
+    path: Path, checkpoint: Path, device: str = "cpu", inception_weights: Path | None = None
+) -> list[Recount]:
+    """Compute every figure of a record again.
+
+    Accuracies come from the kept adversarial images, scores from the kept samples; energies and
+    calibration, sanity checks and the curve from the checkpoint and the data alone. Wall times are
+    left out.
+
+    Args:
+        path: the record.
+        checkpoint: the checkpoint, or its run folder.
+        device: where to compute; randomness of a GPU is not that of a CPU.
+        inception_weights: a file of weights for the extractor inception.
+
+    Raises:
+        CembenchError: when the record is of another checkpoint or other data, or its evidence is
+            missing or damaged.
+    """
+    case = open_case(path, checkpoint, torch.device(device))
+    record = case.record
+    with frozen(case.model), exact():
+        table = _table(case)
+        figures = count(table, [attack.title for attack in case.protocol.attacks], {})
+        generation, read = _generation(case, inception_weights)
+        density = _density(case, table, generation)
+        target = target_of(case.model, case.model.classes, case.protocol, record.threat)
+        plan, curve = case.protocol.curve, []
+        if plan is not None:
+            curve = points(_radii(case, target, plan), plan.radii(record.threat.eps))
+        checks = case.protocol.sanity
+        sanity = [] if checks is None else sanity_checks(target, case.split, checks)
+    return [
+        *compared("run", record.model_dump(include=SAID), case.blank.model_dump(include=SAID)),
+        *accuracies(record.figures, figures),
+        *verdicts(case.table, table),
+        *samples(record.generation, generation),
+        *read,
+        *compared("density", record.density, density),
+        *compared("sanity", _plain(record.sanity), _plain(sanity)),
+        *compared("curve", _plain(record.curve), _plain(curve)),
+    ]
+
+
+@torch.no_grad()
+def _table(case: Case) -> pd.DataFrame:
+    """Return the table of verdicts, with the stages that won as the record's own table has them."""
+    protocol, ball = case.protocol, ball_of(case.blank.threat)
+    x, y = case.split.pixels(), case.split.labels
+    columns = {"index": case.rows, "label": y, "clean_pred": _predicted(case, x)}
+    columns["clean_8bit_pred"] = _predicted(case, to_bytes(x, x, ball))
+    if protocol.density is not None:
+        columns |= _looks(case, x, y, protocol.density)
+    for attack in protocol.attacks:
+        columns |= _verdicts(case, attack.title, x, y)
+    table = pd.DataFrame({key: value.cpu().numpy() for key, value in columns.items()})
+    for attack in protocol.attacks:
+        table[f"{attack.title}_by"] = case.table.get(f"{attack.title}_by", "")
+    return table
+
+
+def _verdicts(case: Case, attack: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Judge the kept images of an attack; an image that none was kept of stands."""
+    kept, ball = kept_images(case.path, attack), ball_of(case.blank.threat)
+    place = {int(row): number for number, row in enumerate(case.rows)}
+    if not set(kept["rows"].tolist()) <= set(place):
+        raise CembenchError(f"{case.path}: images were kept that nobody attacked ({attack})")
+    numbers = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
+    found = torch.zeros(2, len(x)).bool()
+    for part in _batches(len(numbers), case.protocol.batch_size):
+        where = numbers[part].to(x.device)
+        verdict = verify(case.model, x[where], kept["images"][part].to(x.device), y[where], ball)
+        found[:, numbers[part]] = torch.stack([verdict.broken, verdict.broken_8bit]).cpu()
+    return {f"{attack}_broken": found[0], f"{attack}_broken_8bit": found[1]}
+
+
+def _looks(case: Case, x: Tensor, y: Tensor, plan: DensityPlan) -> dict[str, Tensor]:
+    parts = []
+    for part in _batches(len(x), case.protocol.batch_size):
+        seed = derive(case.protocol.seed, "density", int(case.rows[part][0]))
+        parts.append(look(case.model, x[part], y[part], case.blank.threat, plan, seed))
+    return {key: torch.cat([columns[key] for columns in parts]) for key in parts[0]}
+
+
+def _predicted(case: Case, x: Tensor) -> Tensor:
+    return torch.cat([case.model(part).argmax(1) for part in x.split(case.protocol.batch_size)])
+
+
+def _radii(case: Case, target: Target, plan: CurvePlan) -> pd.DataFrame:
+    """Climb the radii again; the smallest perturbations known are those that the table has."""
+    right = torch.tensor((case.table["clean_pred"] == case.table["label"]).to_numpy())
+    names = [f"{attack.title}_norm" for attack in case.protocol.attacks]
+    columns: Columns = {name: torch.tensor(case.table[name].to_numpy()) for name in names}
+    known = smallest(columns, case.protocol, right)
+    parts = []
+    with Bar(f"curve of {case.record.run}", 0) as bar:
+        for part in _batches(len(known), case.protocol.batch_size):
+            rows = torch.arange(len(known))[part]
+            chunk = Chunk(case.split.take(rows), case.rows[part], part.start, None)
+            with isolated_rng(derive(case.protocol.seed, "chunk", part.start)):
+                parts.append(breaking_radius(target, chunk, known[part], plan, bar))
+    return pd.DataFrame({"curve_eps": torch.cat(parts).numpy()})
+
+
+def _plain(settings: Sequence[Settings]) -> list[dict[str, Any]]:
+    return [inner.dump() for inner in settings]
+
+
+def _batches(length: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, length, size)]
+
+
+def _generation(case: Case, weights: Path | None) -> tuple[Generation | None, list[Recount]]:
+    """Score the kept samples, and tell how many have the logits that were kept with them."""
+    plan, origins, recorded = case.protocol.samples, case.origins, case.record.generation
+    if plan is None:
+        return None, []
+    reader = FeatureReader(plan.extractor, origins.device, weights)
+    comparison = Comparison(plan, reader, case.whole, origins.data)
+    failed = {} if recorded is None else {k: v.error for k, v in recorded.samplers.items()}
+    read = []
+
+    def obtain(sampler: Sampler) -> Samples:
+        labels = chunks(len(comparison.split), len(origins.passport.classes), plan.batch_size)
+        try:
+            kept = kept_samples(case.path, sampler.title, labels)
+        except CembenchError:
+            if failed.get(sampler.title) is None:
+                raise
+            raise SamplingError(failed[sampler.title]) from None
+        read.extend(_read(case, sampler, kept))
+        return kept
+
+    with Bar(f"samples of {case.record.run}", 0) as bar:
+        return score(obtain, case.protocol, case.blank.threat, comparison, bar.report), read
+
+
+@torch.no_grad()
+def _read(case: Case, sampler: Sampler, kept: Samples) -> list[Recount]:
+    """Count the samples whose bytes the network reads as their kept logits say.
+
+    The kept logits are those before rounding. Where samples may leave [0, 1], or were climbed with
+    batch statistics, they say nothing of the bytes.
+    """
+    if sampler.mode == "train" or sampler.begins == "buffer" or not getattr(sampler, "box", True):
+        return []
+    near = torch.ones(len(kept.labels)).bool()
+    for images, logits in ((kept.images, kept.logits), (kept.starts, kept.start_logits)):
+        parts = images.split(case.protocol.batch_size)
+        out = [case.model(part.to(case.origins.device).float() / 255).cpu() for part in parts]
+        apart = (torch.cat(out) - logits).abs().amax(1)
+        near &= apart <= NEAR * logits.abs().amax(1).clamp_min(1)
+    title = f"samples {sampler.title}: read as their logits say"
+    return [Recount(title, len(near), int(near.sum()))]
+
+
+def _density(case: Case, table: pd.DataFrame, generation: Generation | None) -> Density | None:
+    if case.protocol.density is None:
+        return None
+    device = case.origins.device
+    found = summarise(table, case.model, case.origins.passport.shape, case.protocol, device)
+    of_samples = {} if generation is None else drawn(generation)
+    return found.model_copy(update={"energies": found.energies | of_samples})
