@@ -17,10 +17,10 @@ from cembench.evaluation.protocol import load_protocol
 from cembench.files import to_yaml
 from cembench.seal import UNSEALED, seal
 from cembench.training import train
-from tests.conftest import experiment
+from tests.conftest import NOTHING, experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-PLAN = ["samples=null", "density=null", "attacks=[{name: pgd, steps: 3}]"]
+PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 3}]"]
 
 
 class Bomb:

@@ -22,9 +22,9 @@ from cembench.leaderboard import find_records, rank
 from cembench.runs import RunFolder
 from cembench.trainer import Trainer
 from cembench.training import train
-from tests.conftest import experiment
+from tests.conftest import NOTHING, experiment
 
-PLAN = ["samples=null", "density=null", "attacks=[{name: pgd, steps: 3}]", "batch_size=16"]
+PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 3}]", "batch_size=16"]
 
 
 @pytest.fixture

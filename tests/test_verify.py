@@ -11,9 +11,12 @@ from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.evidence import samples_folder
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.recount import recount
+from cembench.seal import UNSEALED, seal
 
 SAMPLES = "count: 40, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}, sgld]"
 PLAN = [
+    "sanity={images: 40, steps: 2, queries: 10}",
+    "curve={attack: {steps: 2}}",
     "attacks=[{name: pgd, steps: 3}]",
     f"samples={{{SAMPLES}}}",
     "density={steps: 2}",
@@ -52,9 +55,9 @@ def touch(path, *changes):
         *outer, last = place.split("/")
         section = record
         for key in outer:
-            section = section[key]
+            section = section[int(key) if isinstance(section, list) else key]
         section[last] = value
-    path.write_text(json.dumps(record))
+    path.write_bytes(seal(json.dumps(record | {"seal": UNSEALED}).encode()))
 
 
 def spoil(path, key, change, sampler="rcs-gaussian"):
@@ -76,6 +79,8 @@ def test_a_record_agrees_with_its_evidence_down_to_the_last_value(kept):
         ("samples ta-gaussian", 25),
         ("samples sgld-buffer", 5),
         ("density", 60),
+        ("sanity", 30),
+        ("curve", 30),
     ):
         assert rows[f"{group}: values that agree"].recounted > fewest
     assert rows["samples ta-gaussian: read as their logits say"].recounted == 40
@@ -95,6 +100,8 @@ def test_every_value_that_was_touched_up_is_found(kept):
         "density/calibration/ece": "density",
         "density/outside/noise/log_px/auroc": "density",
         "density/pushed/ta/accuracy/correct": "density",
+        "sanity/4/figure": "sanity",
+        "curve/3/correct": "curve",
     }
     touch(
         kept, *((place, 1 if place.endswith(("t", "s", "won/pgd")) else 0.875) for place in touches)

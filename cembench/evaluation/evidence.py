@@ -18,6 +18,8 @@ from cembench.evaluation.protocol import Protocol
 from cembench.files import write_bytes
 from cembench.sampling import Samples
 
+Size = tuple[int, int, int]
+
 
 def evidence_folder(record: Path) -> Path:
     """Return where the adversarial images of a record lie."""
@@ -68,13 +70,26 @@ def require_evidence(record: Path, protocol: Protocol) -> None:
         raise CembenchError(f"{record}: its evidence was not kept; evaluate with {options}")
 
 
-def kept_images(record: Path, attack: str) -> dict[str, Tensor]:
-    """Return what `save_evidence` kept of an attack.
+def kept_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
+    """Return what `save_evidence` kept of an attack: places in `rows`, and images in float32.
+
+    Args:
+        record: the file of the record.
+        attack: its title.
+        rows: the numbers of the attacked images.
+        shape: channels, height and width of one.
 
     Raises:
-        CembenchError: when it is missing or damaged.
+        CembenchError: when it is missing, damaged or about other images.
     """
-    return _read(evidence_folder(record) / f"{attack}.safetensors", "--save-adversarial")
+    path = evidence_folder(record) / f"{attack}.safetensors"
+    kept = _read(path, "--save-adversarial")
+    place = {int(row): number for number, row in enumerate(rows)}
+    try:
+        places = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
+        return places, kept["images"].reshape(len(places), *shape)
+    except (KeyError, RuntimeError) as error:
+        raise CembenchError(f"{path}: not of these images, or damaged") from error
 
 
 def kept_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Samples:

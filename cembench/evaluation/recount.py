@@ -67,10 +67,10 @@ def recount(
         figures = count(table, [attack.title for attack in case.protocol.attacks], {})
         generation, read = _generation(case, inception_weights)
         density = _density(case, table, generation)
-        target = target_of(case.model, case.model.classes, case.protocol, record.threat)
+        target = target_of(case.model, case.model.classes, case.protocol, case.blank.threat)
         plan, curve = case.protocol.curve, []
         if plan is not None:
-            curve = points(_radii(case, target, plan), plan.radii(record.threat.eps))
+            curve = points(_radii(case, target, plan), plan.radii(case.blank.threat.eps))
         checks = case.protocol.sanity
         sanity = [] if checks is None else sanity_checks(target, case.split, checks)
     return [
@@ -104,15 +104,12 @@ def _table(case: Case) -> pd.DataFrame:
 
 def _verdicts(case: Case, attack: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Judge the kept images of an attack; an image that none was kept of stands."""
-    kept, ball = kept_images(case.path, attack), ball_of(case.blank.threat)
-    place = {int(row): number for number, row in enumerate(case.rows)}
-    if not set(kept["rows"].tolist()) <= set(place):
-        raise CembenchError(f"{case.path}: images were kept that nobody attacked ({attack})")
-    numbers = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
+    numbers, images = kept_images(case.path, attack, case.rows, case.split.shape)
+    ball = ball_of(case.blank.threat)
     found = torch.zeros(2, len(x)).bool()
     for part in _batches(len(numbers), case.protocol.batch_size):
         where = numbers[part].to(x.device)
-        verdict = verify(case.model, x[where], kept["images"][part].to(x.device), y[where], ball)
+        verdict = verify(case.model, x[where], images[part].to(x.device), y[where], ball)
         found[:, numbers[part]] = torch.stack([verdict.broken, verdict.broken_8bit]).cpu()
     return {f"{attack}_broken": found[0], f"{attack}_broken_8bit": found[1]}
 
