@@ -115,3 +115,21 @@ def test_every_value_that_was_touched_up_is_found(kept):
         places[place] = places[place].removeprefix(f"samplers.{group.removeprefix('samples ')}.")
         places[place] = places[place].removeprefix(f"{group}.")
     assert found == {f"{group}: {places[place]}" for place, group in touches.items()}
+
+
+def test_samples_that_were_exchanged_are_found(kept):
+    spoil(kept, "images", lambda images: 255 - images)
+    found = differing(kept)
+    assert {"samples rcs-gaussian: samples.kid", "samples rcs-gaussian: samples.nearest"} <= found
+    assert "samples rcs-gaussian: read as their logits say" in found
+    assert not any(figure.startswith("samples ta") for figure in found)
+
+
+def test_samples_that_were_not_kept_are_an_error(cembench, kept):
+    file = samples_folder(kept) / "ta-gaussian.0.safetensors"
+    file.unlink()
+    result = cembench("verify", kept, kept.parent.parent)
+    assert result.code == 2 and str(file) in result.err and "--save-samples" in result.err
+    shutil.rmtree(samples_folder(kept))
+    result = cembench("verify", kept, kept.parent.parent)
+    assert result.code == 2 and "--save-samples" in result.err

@@ -30,8 +30,6 @@ from cembench.threat import Threat, ThreatChange
 class Evaluator:
     """How and where checkpoints are evaluated.
 
-    A record that is there and still holds is not made again.
-
     Attributes:
         device: where to compute.
         data_root: where the data lies, if not where it lay in training.
@@ -44,8 +42,13 @@ class Evaluator:
     inception_weights: Path | None = None
     out: Path | None = None
 
-    def measure(self, name: str, file: Path, protocol: Protocol) -> tuple[Record, pd.DataFrame]:
-        """Return the record of a checkpoint and its table of verdicts, empty after an error."""
+    def measure(
+        self, name: str, file: Path, protocol: Protocol, keep: bool = False
+    ) -> tuple[Record, pd.DataFrame]:
+        """Return the record of a checkpoint and its table of verdicts, empty after an error.
+
+        A record that is there and still holds is not made again, unless to keep its evidence.
+        """
         record, place = evaluate(
             file,
             protocol,
@@ -53,7 +56,9 @@ class Evaluator:
             data_root=self.data_root,
             inception_weights=self.inception_weights,
             folder=None if self.out is None else self.out / name,
-            reuse=True,
+            save_adversarial=keep,
+            save_samples=keep and protocol.samples is not None,
+            reuse=not keep,
         )
         return record, pd.DataFrame() if record.error else load_table(place)
 
@@ -85,6 +90,8 @@ def update(
 ) -> Baseline:
     """Evaluate checkpoints as `check` does and write what they score into the baseline.
 
+    Their records keep all evidence, so that `cembench verify` can check them.
+
     Args:
         checkpoints: as in `check`.
         path: the file of the baseline.
@@ -105,7 +112,7 @@ def update(
         first = read_passport(checkpoint_file(next(iter(named.values()))))
         baseline = Baseline(protocol=_settled(protocol, first.threat))
     for name, file in named.items():
-        record, table = evaluator.measure(name, file, baseline.protocol)
+        record, table = evaluator.measure(name, file, baseline.protocol, keep=True)
         if record.error is not None:
             raise CembenchError(f"{file}: cannot be a baseline: {record.error}")
         baseline = updated(baseline, path, name, checkpoint_file(file), record, table)
