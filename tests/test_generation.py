@@ -129,6 +129,17 @@ def test_reference_features_are_cached_by_content_alone():
     assert torch.equal(reader.reference(images).pool, first.pool)
 
 
+def test_the_judge_is_the_same_on_a_machine_that_rounds_otherwise():
+    generator = torch.Generator().manual_seed(0)
+    values, labels = torch.rand(400, 1280, generator=generator), torch.arange(400) % 10
+    rounding = 1 + 1e-6 * torch.randn(values.shape, generator=generator)
+    here, there = (
+        comparison.judge_of(torch.nn.functional.normalize(features), labels).coef_
+        for features in (values, values * rounding)
+    )
+    assert abs(here - there).max() < 1e-4 * abs(here).max()
+
+
 def test_a_cache_that_cannot_be_written_costs_time_alone(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
