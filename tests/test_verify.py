@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from cembench.evaluation.agreement import compared
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.evidence import samples_folder
 from cembench.evaluation.protocol import load_protocol
@@ -88,33 +90,49 @@ def test_a_record_agrees_with_its_evidence_down_to_the_last_value(kept):
 
 def test_every_value_that_was_touched_up_is_found(kept):
     touches = {
-        "gradients": "run",
-        "threat/eps": "run",
-        "figures/pgd/low": "intervals and stages",
-        "figures/pgd/won/pgd": "intervals and stages",
-        "generation/floor/fd": "samples",
-        "generation/samplers/rcs-gaussian/samples/kid": "samples rcs-gaussian",
-        "generation/samplers/rcs-gaussian/seeds/recall": "samples rcs-gaussian",
-        "generation/samplers/ta-gaussian/own_acc": "samples ta-gaussian",
-        "generation/samplers/sgld-buffer/gain": "samples sgld-buffer",
-        "density/calibration/ece": "density",
-        "density/outside/noise/log_px/auroc": "density",
-        "density/pushed/ta/accuracy/correct": "density",
-        "sanity/4/figure": "sanity",
-        "curve/3/correct": "curve",
+        "gradients": (1, "run: gradients"),
+        "threat/eps": (0.875, "run: threat.eps"),
+        "figures/pgd/low": (0.875, "intervals and stages: pgd.low"),
+        "figures/pgd/won/pgd": (1, "intervals and stages: pgd.won.pgd"),
+        "generation/floor/fd": (0.875, "samples: floor.fd"),
+        "density/calibration/ece": (0.875, "density: calibration.ece"),
+        "density/outside/noise/log_px/auroc": (0.875, "density: outside.noise.log_px.auroc"),
+        "density/pushed/ta/accuracy/correct": (1, "density: pushed.ta.accuracy.correct"),
+        "sanity/4/figure": (0.875, "sanity: 4.figure"),
+        "curve/3/correct": (1, "curve: 3.correct"),
     }
-    touch(
-        kept, *((place, 1 if place.endswith(("t", "s", "won/pgd")) else 0.875) for place in touches)
-    )
+    for sampler, value in (
+        ("rcs-gaussian", "samples.kid"),
+        ("rcs-gaussian", "seeds.recall"),
+        ("ta-gaussian", "own_acc"),
+        ("sgld-buffer", "gain"),
+    ):
+        place = f"generation/samplers/{sampler}/{value.replace('.', '/')}"
+        touches[place] = 0.875, f"samples {sampler}: {value}"
+    touch(kept, *((place, value) for place, (value, _) in touches.items()))
     found = {figure for figure in differing(kept) if not figure.endswith("values that agree")}
-    places = {
-        place: place.replace("/", ".").removeprefix("figures.").removeprefix("generation.")
-        for place in touches
-    }
-    for place, group in touches.items():
-        places[place] = places[place].removeprefix(f"samplers.{group.removeprefix('samples ')}.")
-        places[place] = places[place].removeprefix(f"{group}.")
-    assert found == {f"{group}: {places[place]}" for place, group in touches.items()}
+    assert found == {figure for _, figure in touches.values()}
+
+
+def test_the_command_names_each_value_that_differs_and_how_many_agree(cembench, kept):
+    touch(kept, ("generation/samplers/ta-gaussian/samples/fd", 1.5))
+    result = cembench("verify", kept, kept.parent.parent)
+    assert result.code == 1 and result.out.count("DIFFERS") == 2
+    assert "| samples ta-gaussian: samples.fd | 1.5 |" in result.out
+    total = next(line for line in result.out.splitlines() if "ta-gaussian: values" in line)
+    count, agreeing = (int(cell) for cell in total.split("|")[2:4])
+    assert agreeing == count - 1
+
+
+def test_rounding_agrees_and_neither_counts_nor_missing_values_do():
+    recorded = {"kid": 1.0, "gain": 0.0, "images": 30_000, "fd": [2.0, None], "start": "noise"}
+    rounded = recorded | {"kid": 1.00005, "gain": 1e-7}
+    assert all(row.agrees for row in compared("x", recorded, rounded))
+    wrong = {"kid": 1.001, "gain": 1e-3, "images": 30_001, "fd": [2.0], "start": "data"}
+    rows = compared("x", recorded | {"more": 1}, wrong)
+    assert (rows[0].recorded, rows[0].recounted) == (7, 2)
+    differing = {row.figure for row in rows[1:]}
+    assert differing == {"x: kid", "x: gain", "x: images", "x: start", "x: more"}
 
 
 def test_samples_that_were_exchanged_are_found(kept):
@@ -125,6 +143,18 @@ def test_samples_that_were_exchanged_are_found(kept):
     assert not any(figure.startswith("samples ta") for figure in found)
 
 
+def test_logits_that_are_not_those_of_the_samples_are_found(kept):
+    """The share read as intended and log p(x) come from them."""
+    spoil(kept, "logits", lambda logits: logits + 1)
+    row = again(kept)["samples rcs-gaussian: read as their logits say"]
+    assert (row.recorded, row.recounted) == (40, 25)
+
+
+def test_classes_are_those_that_were_asked_for_whatever_the_files_say(kept):
+    spoil(kept, "labels", lambda labels: labels.flip(0))
+    assert differing(kept) == set()
+
+
 def test_samples_that_were_not_kept_are_an_error(cembench, kept):
     file = samples_folder(kept) / "ta-gaussian.0.safetensors"
     file.unlink()
@@ -133,3 +163,18 @@ def test_samples_that_were_not_kept_are_an_error(cembench, kept):
     shutil.rmtree(samples_folder(kept))
     result = cembench("verify", kept, kept.parent.parent)
     assert result.code == 2 and "--save-samples" in result.err
+
+
+def test_the_weights_of_inception_are_given_as_in_an_evaluation(cembench, kept, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(kept.parent / "hub"))
+    touch(kept, ("protocol/samples/extractor", {"name": "inception"}))
+    for more, message in (
+        ((), "pass it with --inception-weights FILE"),
+        (("--inception-weights", kept.parent / "none"), "no such file"),
+    ):
+        result = cembench("verify", kept, kept.parent.parent, *more)
+        assert result.code == 2 and message in result.err
