@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cembench.evaluation.figures import Generation, SamplerFigures, Scores
+from cembench.evaluation.figures import Generation, SamplerFigures, SanityCheck, Scores
 from cembench.leaderboard import rank
 from cembench.leaderboard.robust import pareto
 from cembench.leaderboard.seeds import half_width
@@ -146,6 +146,17 @@ def test_seeds_of_one_recipe_become_a_mean_with_its_deviation_and_its_interval()
     assert row["autoattack_acc_half"] == pytest.approx(4.302653 * 0.1 / 3**0.5)
     assert "50.0 ± 10.0 %" in board.markdown() and "mean ± standard deviation" in board.title
     assert half_width(pd.Series([1.0])) != half_width(pd.Series([1.0]))
+
+
+def test_a_mean_says_how_many_of_its_runs_fail_a_sanity_check():
+    bad = SanityCheck(name="zero_gradients", verdict="fail", figure=0.3, meaning="…")
+    runs = [
+        both(f"at.s{seed}", 40, 1.0, recipe="r", seed=seed, sanity=[bad] if seed else [])
+        for seed in range(3)
+    ]
+    board = named(rank(runs))["digits-linf-0.125-seeds"]
+    assert board.table["sanity_failed"].tolist() == [2]
+    assert board.shown["sanity"].tolist() == ["⚠ 2 of 3"]
 
 
 def test_seeds_that_gave_no_figures_are_counted_and_repeats_are_not():

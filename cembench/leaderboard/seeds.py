@@ -61,6 +61,7 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         "seeds": group["seed"].nunique(),
         "divergences": int(group["divergences"].sum()),
         "train_gradients": float(group["train_gradients"].mean()),
+        "sanity_failed": int((group["sanity_failed"] != "").sum()),
     }
     for column in figures:
         values = group[column].dropna().astype(float)
@@ -97,6 +98,9 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
                 strict=True,
             )
         ]
+    if table["sanity_failed"].any():
+        both = zip(table["sanity_failed"], table["seeds"], strict=True)
+        shown["sanity"] = [f"⚠ {failed} of {seeds}" if failed else "" for failed, seeds in both]
     return pd.DataFrame(shown)
 
 
