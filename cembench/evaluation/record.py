@@ -86,6 +86,11 @@ class Record(Settings):
     seconds: float = 0.0
     created: str = ""
 
+    @property
+    def sanity_failed(self) -> list[str]:
+        """The names of the sanity checks that fail."""
+        return [check.name for check in self.sanity if check.verdict == "fail"]
+
 
 def recipe_of(config: dict[str, Any]) -> str:
     """Return what identifies a resolved experiment whatever its seed; empty for none."""

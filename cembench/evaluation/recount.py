@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -33,7 +31,6 @@ from cembench.guard import derive, exact, frozen, isolated_rng
 from cembench.progress import Bar
 from cembench.samplers import Sampler
 from cembench.sampling import Samples, chunks
-from cembench.settings import Settings
 
 # What a record says of training and of its protocol, and checkpoint and protocol say too.
 SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}
@@ -80,8 +77,8 @@ def recount(
         *samples(record.generation, generation),
         *read,
         *compared("density", record.density, density),
-        *compared("sanity", _plain(record.sanity), _plain(sanity)),
-        *compared("curve", _plain(record.curve), _plain(curve)),
+        *compared("sanity", record.sanity, sanity),
+        *compared("curve", record.curve, curve),
     ]
 
 
@@ -140,10 +137,6 @@ def _radii(case: Case, target: Target, plan: CurvePlan) -> pd.DataFrame:
             with isolated_rng(derive(case.protocol.seed, "chunk", part.start)):
                 parts.append(breaking_radius(target, chunk, known[part], plan, bar))
     return pd.DataFrame({"curve_eps": torch.cat(parts).numpy()})
-
-
-def _plain(settings: Sequence[Settings]) -> list[dict[str, Any]]:
-    return [inner.dump() for inner in settings]
 
 
 def _batches(length: int, size: int) -> list[slice]:

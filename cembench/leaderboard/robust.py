@@ -105,7 +105,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "reference": _reference(record.generation),
         "cembench": record.environment.get("cembench"),
-        "sanity_failed": " ".join(c.name for c in record.sanity if c.verdict == "fail"),
+        "sanity_failed": " ".join(record.sanity_failed),
         "error": record.error,
         "lead": None if record.generation is None else lead_of(record.generation),
     }

@@ -116,7 +116,7 @@ def updated(
         fingerprint=record.fingerprint,
         verdicts=relative(file, path.parent),
         verdicts_sha256=sha256(file),
-        sanity_failed=failed_checks(record),
+        sanity_failed=record.sanity_failed,
         metrics=metrics,
     )
     return baseline.model_copy(update={"rows": {**baseline.rows, name: row}})
@@ -140,11 +140,6 @@ def metrics_of(record: Record) -> dict[str, Metric]:
             read = scored.judge_acc
             found[f"judge_acc {title}"] = Metric(value=read, tolerance=0.05, better="higher")
     return found
-
-
-def failed_checks(record: Record) -> list[str]:
-    """Return the names of the sanity checks that fail."""
-    return [check.name for check in record.sanity if check.verdict == "fail"]
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -76,7 +76,7 @@ def check(checkpoints: Sequence[str], path: Path, evaluator: Evaluator) -> list[
         CembenchError: when a row or a checkpoint is missing or cannot be evaluated.
     """
     baseline = load_baseline(path)
-    named = _named(checkpoints, path)
+    named = _named(checkpoints, path, baseline)
     for name in named:
         if name not in baseline.rows:
             hint = nearest(name, baseline.rows)
@@ -105,10 +105,10 @@ def update(
     if path.exists() == (protocol is not None):
         remedy = "delete it first" if path.exists() else "begin it with --protocol"
         raise CembenchError(f"{path}: {'is' if path.exists() else 'not'} there; {remedy}")
-    named = _named(checkpoints, path)
-    if protocol is None:
-        baseline = load_baseline(path)
-    else:
+    baseline = load_baseline(path) if protocol is None else None
+    named = _named(checkpoints, path, baseline)
+    if baseline is None:
+        assert protocol is not None
         first = read_passport(checkpoint_file(next(iter(named.values()))))
         baseline = Baseline(protocol=_settled(protocol, first.threat))
     for name, file in named.items():
@@ -137,7 +137,7 @@ def figures_of(path: Path) -> dict[str, list[str]]:
     }
 
 
-def _named(checkpoints: Sequence[str], path: Path) -> dict[str, Path]:
+def _named(checkpoints: Sequence[str], path: Path, baseline: Baseline | None) -> dict[str, Path]:
     """Return checkpoints by the name of their row; those of the baseline at `path` for none."""
     named: dict[str, Path] = {}
     for text in checkpoints:
@@ -147,9 +147,8 @@ def _named(checkpoints: Sequence[str], path: Path) -> dict[str, Path]:
         if name in named:
             raise CembenchError(f"two checkpoints are called '{name}'; give NAME=CHECKPOINT")
         named[name] = file
-    if not checkpoints and path.exists():
-        rows = load_baseline(path).rows
-        named = {name: path.parent / row.checkpoint for name, row in rows.items()}
+    if not checkpoints and baseline is not None:
+        named = {name: path.parent / row.checkpoint for name, row in baseline.rows.items()}
     if not named:
         raise CembenchError(f"{path}: no rows to check; name checkpoints, with --update")
     return named

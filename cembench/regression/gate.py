@@ -15,7 +15,6 @@ from cembench.regression.baseline import (
     Baseline,
     Metric,
     Row,
-    failed_checks,
     load_verdicts,
     metrics_of,
 )
@@ -160,7 +159,7 @@ def _metric(name: str, key: str, before: Metric, now: Metric | None) -> Outcome:
 
 def _sanity(name: str, row: Row, record: Record) -> list[Outcome]:
     """Return one outcome for all checks together, if there are any."""
-    new = [check for check in failed_checks(record) if check not in row.sanity_failed]
+    new = [check for check in record.sanity_failed if check not in row.sanity_failed]
     note = f"new: {', '.join(new)}" if new else "no check fails that did not before"
     verdict: Literal["pass", "regression"] = "regression" if new else "pass"
     return [Outcome(name, SANITY, verdict, note=note)] if record.sanity else []
