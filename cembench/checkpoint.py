@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from cembench.files import read_bytes, write_bytes
 from cembench.models import ModelSettings, models
 from cembench.models.classifier import Classifier, build_classifier
 from cembench.seal import UNSEALED, is_sealed, seal
-from cembench.settings import Count, Settings
+from cembench.settings import Count, LabelUse, Settings
 from cembench.threat import Threat
 
 FORMAT = 2
@@ -40,6 +41,7 @@ class Passport(Settings):
             epochs included.
         fingerprint: SHA-256 of the training split.
         divergences: times that training diverged and was rolled back.
+        labels: what training knew of the labels: all, none, or those a probe was fitted with.
         config: the resolved experiment; empty for weights trained elsewhere.
         version: the cembench that wrote it.
     """
@@ -59,6 +61,7 @@ class Passport(Settings):
     gradients: int = 0
     fingerprint: str = ""
     divergences: int = 0
+    labels: LabelUse = "all"
     config: dict[str, Any] = {}
     version: str = __version__
 
@@ -108,6 +111,19 @@ def save_checkpoint(path: Path, weights: dict[str, torch.Tensor], passport: Pass
     # One entry alone: safetensors writes several in random order, and files would differ.
     values = {"format": FORMAT, "seal": UNSEALED, **passport.dump()}
     write_bytes(path, seal(save(tensors, {"cembench": json.dumps(values)})))
+
+
+def weights_digest(weights: dict[str, torch.Tensor]) -> str:
+    """Return a SHA-256 over names, types, shapes and values of weights.
+
+    Unlike that of a checkpoint's file it does not change when settings gain a key.
+    """
+    sha = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        values = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {values.dtype} {tuple(values.shape)}\0".encode())
+        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def checkpoint_file(path: Path) -> Path:

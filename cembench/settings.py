@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -36,6 +36,7 @@ NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
 Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
 Share = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # for file names
 
 

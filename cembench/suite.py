@@ -94,6 +94,7 @@ def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, de
         fingerprint=subset(split, protocol.limit)[0].fingerprint,
         checkpoint_sha256="",
         gradients=0 if state is None else state.gradients,
+        labels=experiment.method.labels,
         divergences=1 if state is None else state.divergences + 1,
         environment=environment(torch.device(device)),
         error=f"training diverged: {why}",

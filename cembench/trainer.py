@@ -251,5 +251,6 @@ class Trainer:
             fingerprint=self.fingerprint,
             divergences=state.divergences,
             gradients=state.gradients,
+            labels=config.method.labels,
             config=config.dump(),
         )

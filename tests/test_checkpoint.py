@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from cembench.checkpoint import load_checkpoint, save_checkpoint
+from cembench.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from cembench.errors import CembenchError
 from cembench.files import to_yaml, write_bytes
 from cembench.seal import UNSEALED, seal
@@ -126,3 +126,16 @@ def test_a_folder_that_cannot_be_made_is_named(cembench, tmp_path):
     (tmp_path / "c.yaml").write_text(to_yaml(experiment(epochs=1).dump()))
     result = cembench("train", tmp_path / "c.yaml", "--out", tmp_path / "file")
     assert result.code == 2 and "cannot write" in result.err.splitlines()[-1]
+
+
+def test_the_digest_of_weights_knows_names_values_and_types_alone():
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
+    digest = weights_digest(weights)
+    assert digest == weights_digest(dict(reversed(weights.items())))
+    for other in (
+        {**weights, "a": weights["a"].reshape(3, 2)},
+        {**weights, "n": torch.tensor(3, dtype=torch.int32)},
+        {"b": weights["a"], "n": weights["n"]},
+        {**weights, "a": weights["a"] + 1},
+    ):
+        assert weights_digest(other) != digest

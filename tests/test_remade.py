@@ -50,7 +50,7 @@ def test_a_table_agrees_with_its_runs_made_again(cembench, tables, runs, stem):
     ("stem", "column"),
     [
         ("digits-linf-0.125", "pgd_acc_low"),
-        ("digits-linf-0.125", "checkpoint_sha256"),
+        ("digits-linf-0.125", "weights_sha256"),
         ("digits-samples-gaussian", "kid"),
         ("digits-linf-0.125-seeds", "autoattack_acc_std"),
     ],

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cembench.checkpoint import checkpoint_file, load_checkpoint
+from cembench.checkpoint import checkpoint_file, load_checkpoint, weights_digest
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError
 from cembench.evaluation.evaluate import blank
@@ -70,12 +70,15 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     if split.fingerprint != record.fingerprint:
         raise CembenchError("the attacked images are not those of the record")
     new = blank(file, record.checkpoint_sha256, passport, protocol, split, device)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    known = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights_sha256": weights_digest(model.state_dict()),
+    }
     return Case(
         path=path,
         record=record,
         table=load_table(path),
-        blank=new.model_copy(update={"parameters": parameters}),
+        blank=new.model_copy(update=known),
         protocol=protocol,
         model=Watched(model, len(split.classes)).eval(),
         whole=whole,

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from cembench.ascent import ball_of
-from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint, read_passport, run_name
+from cembench.checkpoint import (
+    Passport,
+    checkpoint_file,
+    load_checkpoint,
+    read_passport,
+    run_name,
+    weights_digest,
+)
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.comparison import Comparison
@@ -143,6 +150,7 @@ def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
             if sha256(work.file) != work.record.checkpoint_sha256:
                 raise CembenchError(f"{work.file}: training went on meanwhile; evaluate again")
             ending["parameters"] = sum(p.numel() for p in model.parameters())
+            ending["weights_sha256"] = weights_digest(model.state_dict())
             found, table = _figures(work, model, pictures, warnings)
             ending |= found
         except ModelError as error:
@@ -233,6 +241,7 @@ def blank(
         finished=passport.finished,
         gradients=passport.gradients,
         divergences=passport.divergences,
+        labels=passport.labels,
         train_seconds=_train_seconds(file.parent / "history.csv") if named else None,
         environment=environment(device),
     )

@@ -14,10 +14,10 @@ from cembench.errors import CembenchError, ConfigError
 from cembench.evaluation.figures import CurvePoint, Density, Figure, Generation, SanityCheck
 from cembench.files import digest, read_bytes, sha256, write_bytes
 from cembench.seal import UNSEALED, is_sealed, seal
-from cembench.settings import Settings
+from cembench.settings import LabelUse, Settings
 from cembench.threat import Threat
 
-FORMAT = 3
+FORMAT = 4
 
 
 class Record(Settings):
@@ -37,7 +37,9 @@ class Record(Settings):
         inputs: SHA-256 of the training split, the extractor's weights and the replay buffer.
         parameters: number of trained parameters.
         gradients: gradient evaluations of training, images times steps.
+        weights_sha256: digest of the weights alone, the same when a file says more of them.
         divergences: times that training was rolled back.
+        labels: what training knew of the labels: `all`, `probe` or `none`.
         train_seconds: wall time of training as its history tells, if there is one.
         recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
         table_sha256: SHA-256 of the table of verdicts beside it; empty where there is none.
@@ -69,6 +71,8 @@ class Record(Settings):
     data: dict[str, Any]
     fingerprint: str
     checkpoint_sha256: str
+    weights_sha256: str = ""
+    labels: LabelUse = "all"
     inputs: dict[str, str] = {}
     parameters: int = 0
     gradients: int = 0

@@ -34,7 +34,8 @@ from cembench.sampling import Samples, chunks
 
 # What a record says of training and of its protocol, and checkpoint and protocol say too.
 SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}
-SAID |= {"protocol_digest", "gradients", "divergences", "parameters"}
+SAID |= {"protocol_digest", "gradients", "divergences", "parameters", "labels"}
+SAID |= {"weights_sha256"}
 NEAR = 0.1  # of the largest logit: rounding to bytes moves logits by a tenth of that
 
 

@@ -16,14 +16,15 @@ from cembench.files import read_bytes
 from cembench.leaderboard import rank
 
 KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, where a table has it
+VARIES = ("cembench", "recipe", "protocol_digest", "plan")
 
 
 def compare_table(path: Path, records: Sequence[Record]) -> list[Recount]:
     """Compare a table with the one of its name that records of remade runs give, cell by cell.
 
-    Cells are compared as the file has them, with six digits. Wall times and the version of cembench
-    are left out; checksums of checkpoints are not: where they agree, training was the same bit for
-    bit.
+    Cells are compared as the file has them, with six digits. Wall times, the version of cembench
+    and digests of settings are left out; those of weights are not: where they agree, training was
+    the same bit for bit.
 
     Args:
         path: the CSV file, under the name that it was written with.
@@ -87,8 +88,11 @@ def _table(path: Path, text: str) -> pd.DataFrame:
 
 
 def _varies(column: str) -> bool:
-    """Tell what another run of the same command need not repeat."""
-    return column == "cembench" or column.endswith("_seconds")
+    """Tell what another run of the same command need not repeat.
+
+    Settings that gain a key give the same figures under other digests.
+    """
+    return column in VARIES or column.endswith("_seconds")
 
 
 def _differing(old: pd.DataFrame, new: pd.DataFrame, column: str, rows: list[str]) -> list[Recount]:

@@ -12,8 +12,8 @@ from cembench.evaluation.record import Record
 from cembench.files import digest
 from cembench.leaderboard.board import Board, interval, slug
 
-FIRST = ["run", "method", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
-FIRST += ["worst_case_acc", "n_images", "seed", "checkpoint_sha256"]
+FIRST = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
+FIRST += ["worst_case_acc", "n_images", "seed", "weights_sha256"]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
 LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
 LAST += ["error"]
@@ -86,12 +86,13 @@ def row_of(record: Record) -> dict[str, Any]:
     row |= {
         "run": record.run if record.finished else f"{record.run} (unfinished)",
         "method": record.method,
+        "labels": record.labels,
         "dataset": record.dataset,
         "threat": str(record.threat),
         "slug": record.threat.slug,
         "n_images": next((figure.images for figure in record.figures.values()), 0),
         "seed": record.seed,
-        "checkpoint_sha256": record.checkpoint_sha256,
+        "weights_sha256": record.weights_sha256,
         "parameters": record.parameters,
         "divergences": record.divergences,
         "train_gradients": record.gradients,
@@ -173,6 +174,8 @@ def _arranged(table: pd.DataFrame) -> pd.DataFrame:
 
 def _shown(table: pd.DataFrame, lead: str | None) -> pd.DataFrame:
     shown: dict[str, Any] = {"run": table["run"], "method": table["method"]}
+    if (table["labels"] != "all").any():
+        shown["labels"] = table["labels"]
     for column in table.columns:
         if f"{column}_low" in table and column.endswith("_acc") and table[column].notna().any():
             shown[f"{column.removesuffix('_acc')} ↑"] = _percent(table, column)

@@ -48,6 +48,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
         yield {
             "run": record.run if record.finished else f"{record.run} (unfinished)",
             "method": record.method,
+            "labels": record.labels,
             "sampler": title.removesuffix(f"-{found.start}"),
             "dataset": record.dataset,
             "start": found.start,
@@ -62,7 +63,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
             "seed": record.seed,
             "divergences": record.divergences,
             "train_gradients": record.gradients,
-            "checkpoint_sha256": record.checkpoint_sha256,
+            "weights_sha256": record.weights_sha256,
             "protocol": record.protocol["name"],
             "plan": plan,
             "recipe": record.recipe,
@@ -105,6 +106,7 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
     gains = zip(group["gain"], group["gain_low"], group["gain_high"], strict=True)
     shown = {
         "run": group["run"],
+        "labels": group["labels"],
         "sampler": group["sampler"],
         f"KID ({name}) ↓": _pairs(group["kid"], group["kid_error"]),
         "KID of its seeds": group["kid_seeds"].map("{:.3g}".format),
@@ -117,6 +119,8 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         "recall ↑": group["recall"].map("{:.2f}".format),
         "read as intended ↑": group["judge_acc"].map("{:.1%}".format),
     }
+    if (group["labels"] == "all").all():
+        del shown["labels"]
     if group["error"].notna().any():
         shown["error"] = group["error"].fillna("")
     return Board(stem, title, group.reset_index(drop=True), pd.DataFrame(shown))

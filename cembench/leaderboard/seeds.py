@@ -58,6 +58,7 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "runs": re.sub(r"[.]s\d+$", "", str(group["run"].min())),
         "method": group["method"].iloc[0],
+        "labels": group["labels"].iloc[0],
         "seeds": group["seed"].nunique(),
         "divergences": int(group["divergences"].sum()),
         "train_gradients": float(group["train_gradients"].mean()),
@@ -81,7 +82,9 @@ def half_width(values: pd.Series) -> float:
 
 
 def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
-    shown: dict[str, Any] = {key: table[key] for key in ("runs", "method", "seeds", "divergences")}
+    told = (table["labels"] != "all").any()
+    named = ["runs", "method", *(["labels"] if told else []), "seeds", "divergences"]
+    shown: dict[str, Any] = {key: table[key] for key in named}
     shown["gradients ↓"] = table["train_gradients"].map("{:.2g}".format)
     for column in figures:
         percent = column.endswith("acc")

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cembench.registry import Registry
-from cembench.settings import Choice, Share
+from cembench.settings import Choice, LabelUse, Share
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Method(Choice):
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
     on_divergence: ClassVar[Literal["stop", "rollback"]] = "stop"
+    labels: ClassVar[LabelUse] = "all"
     label_smoothing: Share = 0.0
 
     @abstractmethod
