@@ -127,7 +127,8 @@ def ascend(
         generator: the source of that noise.
         visit: called as visit(step, rows, x, out) at every iterate, the last one included (which
             costs one forward pass more); `rows` are the indices of x's rows in the start. It may
-            return a mask of rows that are done: they keep their x and leave the batch.
+            return a mask of rows that are done: they keep their x and leave the batch, which a
+            coupled potential refuses.
 
     Returns:
         The last iterate of each row, detached.
@@ -144,6 +145,8 @@ def ascend(
         if last or (done is not None and bool(done.all())):
             break
         keep = None if done is None or not bool(done.any()) else ~done
+        if keep is not None and getattr(potential, "coupled", False):
+            raise ValueError("rows of a coupled potential belong together: none may leave")
         with torch.enable_grad():
             value = potential(out if keep is None else out[keep], _kept(target, keep))
             (gradient,) = torch.autograd.grad(value.sum(), x)

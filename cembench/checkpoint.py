@@ -20,6 +20,7 @@ from cembench.errors import CembenchError, ConfigError
 from cembench.files import read_bytes, write_bytes
 from cembench.models import ModelSettings, models
 from cembench.models.classifier import Classifier, build_classifier
+from cembench.models.heads import Head, heads
 from cembench.seal import UNSEALED, is_sealed, seal
 from cembench.settings import Count, LabelUse, Settings
 from cembench.threat import Threat
@@ -31,6 +32,8 @@ class Passport(Settings):
     """What a checkpoint says of itself.
 
     Attributes:
+        kind: what it gives: logits, or embeddings.
+        head: what sits on its features, if not the network's own last layer.
         shape: channels, height, width of its images.
         classes: class names in logit order.
         mean: pixel means that the model subtracts, a channel each.
@@ -46,8 +49,9 @@ class Passport(Settings):
         version: the cembench that wrote it.
     """
 
-    kind: Literal["classifier"] = "classifier"
+    kind: Literal["classifier", "encoder"] = "classifier"
     model: Annotated[SerializeAsAny[ModelSettings], models.field()]
+    head: Annotated[SerializeAsAny[Head], heads.field()] | None = None
     shape: list[Count] = Field(min_length=3, max_length=3)
     classes: list[str] = Field(min_length=2)
     mean: list[float]
@@ -70,7 +74,7 @@ class Passport(Settings):
         channels, height, width = self.shape
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         shape = (channels, height, width)
-        return build_classifier(self.model, shape, len(self.classes), mean, std)
+        return build_classifier(self.model, shape, len(self.classes), mean, std, self.head)
 
     def training_split(self) -> tuple[Split, Split]:
         """Return the images that training used, and those that it held out for validation.

@@ -11,10 +11,10 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from cembench.data import DataSettings, datasets
 from cembench.errors import ConfigError
-from cembench.files import parse_yaml, read_yaml
+from cembench.files import digest, parse_yaml, read_yaml
 from cembench.methods import Method, methods
 from cembench.models import ModelSettings, models
-from cembench.settings import Count, NonNegative, Positive, Settings, Share
+from cembench.settings import Count, LabelUse, NonNegative, Positive, Settings, Share
 from cembench.threat import Threat, ThreatChange
 
 
@@ -74,6 +74,26 @@ class Validation(Settings):
     every: Count = 1
 
 
+class Pretrained(Settings):
+    """Weights that training starts from: the features of another run, under a new head.
+
+    Attributes:
+        checkpoint: that run: its checkpoint or its folder.
+        frozen: whether the head alone is trained.
+        weights: their digest. This and what follows is filled in when training begins.
+        method: what trained them, for how many gradients, and what it knew of the labels.
+        recipe: identifies that experiment whatever its seed.
+    """
+
+    checkpoint: str
+    frozen: bool = False
+    weights: str = ""
+    method: str = ""
+    gradients: int = 0
+    labels: LabelUse = "all"
+    recipe: str = ""
+
+
 class Experiment(Settings):
     """Everything that decides the weights of a run."""
 
@@ -89,8 +109,60 @@ class Experiment(Settings):
     ema: Share = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]
+    pretrained: Pretrained | None = None
     validation: Validation = Validation()
     divergence: Divergence = Divergence()
+
+    @property
+    def title(self) -> str:
+        """The method as tables name it: `at`, or `infonce+adv-linear` for a probe."""
+        start, own = self.pretrained, self.method.name
+        if start is None:
+            return own
+        manner = {"standard": "", "at": "adv-"}.get(own, f"{own}-")
+        part = manner + ("linear" if start.frozen else "finetune")
+        return f"{start.method or 'pretrained'}+{part if self.method.learns else own}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the run from others: everything but the place of what it started from."""
+        return placeless(self.dump())
+
+    @property
+    def labels(self) -> LabelUse:
+        """What training knew of the labels, that of the weights it started from included."""
+        start = self.pretrained
+        if start is None or not start.frozen:
+            return self.method.labels
+        return "probe" if start.labels == "none" else "all"
+
+    @model_validator(mode="after")
+    def _without_labels(self) -> Self:
+        if self.method.labels == "none" and self.select != "last":
+            raise ValueError(
+                f"select: {self.select} needs labels, which {self.method.name} goes without; "
+                "leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_images(self) -> Self:
+        if self.batch_size < self.method.fewest:
+            raise ValueError(
+                f"batch_size: {self.method.name} tells images from each other, so it needs "
+                f"{self.method.fewest} or more, got {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_features(self) -> Self:
+        frozen = self.pretrained is not None and self.pretrained.frozen
+        if not self.method.learns and not frozen:
+            raise ValueError(
+                f"method {self.method.name} learns nothing: give it pretrained: "
+                "{checkpoint: …, frozen: true}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:
@@ -139,6 +211,33 @@ def parse_experiment(values: dict[str, Any], source: str) -> Experiment:
     except ConfigError as error:
         error.source = source
         raise
+
+
+def placeless(config: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without the place of the weights that training started from."""
+    start = config.get("pretrained")
+    if not isinstance(start, dict):
+        return config
+    return config | {"pretrained": {k: v for k, v in start.items() if k != "checkpoint"}}
+
+
+def recipe_of(config: dict[str, Any]) -> str:
+    """Return what identifies a resolved experiment whatever its seed; empty for none."""
+    rest = {key: value for key, value in config.items() if key != "seed"}
+    if rest.get("pretrained"):
+        own = ("checkpoint", "weights", "gradients")  # of the one run that it started from
+        rest["pretrained"] = {k: v for k, v in rest["pretrained"].items() if k not in own}
+    return digest(rest) if rest else ""
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another; where both hold a mapping without a new `name`, inside too."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        joined = isinstance(old, dict) and isinstance(value, dict) and "name" not in value
+        result[key] = merge(old, value) if joined and isinstance(old, dict) else value
+    return result
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

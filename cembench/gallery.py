@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint
 from cembench.errors import CembenchError
@@ -16,7 +17,7 @@ from cembench.guard import derive, exact, frozen
 from cembench.progress import Bar
 from cembench.samplers import Sampler
 from cembench.samplers.energy import EnergySampler
-from cembench.sampling import CHUNK, Origins, Samples, chunks, draw
+from cembench.sampling import CHUNK, Origins, Samples, chunks, draw, toward
 from cembench.trajectory import Trace
 
 SHOWN = 8
@@ -78,6 +79,8 @@ def sample_to_files(
             done += len(drawn.labels)
     first = Samples.joined(shown)
     panels = {"starts": first.starts, "samples": first.images}
+    if sampler.reads == "images":
+        panels["images gone for"] = _gone_for(sampler, first.labels, origins, seed)
     write_bytes(picture, grid(panels, first.labels, passport.classes, SHOWN))
     if trace is not None and trajectory is not None:
         write_bytes(trajectory, trace.render(passport.classes, trajectory.suffix))
@@ -95,11 +98,20 @@ def _drawn(
 ) -> Iterator[Samples]:
     title = f"{sampler.name} {origins.passport.data.title}"
     with Bar(title, count) as bar:
-        for number, y in enumerate(chunks(count, len(origins.passport.classes), CHUNK)):
+        for number, y in enumerate(chunks(sampler, count, len(origins.passport.classes))):
             labels = (y if label is None else torch.full_like(y, label)).to(origins.device)
             visit = trace.follow(labels) if trace is not None and number == 0 else None
             yield draw(model, sampler, labels, origins, derive(seed, number), visit).cpu()
             bar.advance(len(y))
+
+
+def _gone_for(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:
+    """Return the training images that samples of labels y were pulled toward."""
+    found = [
+        toward(sampler, part.to(origins.device), origins, derive(seed, number))
+        for number, part in enumerate(y.split(CHUNK))
+    ]
+    return origins.data.pixels(torch.cat(found)).cpu()
 
 
 def _trace(path: Path | None, sampler: Sampler) -> Trace | None:
@@ -109,7 +121,7 @@ def _trace(path: Path | None, sampler: Sampler) -> Trace | None:
         raise CembenchError(f"--trajectory {path}: give a .gif, or a .png for a strip")
     if not isinstance(sampler, EnergySampler):
         raise CembenchError(f"--trajectory: {sampler.name} is an attack; use an energy sampler")
-    return Trace()
+    return Trace(sampler)
 
 
 def _shapes(count: int, passport: Passport) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-CELL, GAP, MARGIN, TOP = 32, 2, 80, 16
+CELL, GAP, MARGIN, TOP, UNNAMED = 32, 2, 80, 16, 8
 
 
 def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> bytes:
@@ -18,7 +18,7 @@ def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int 
 
     Args:
         panels: N×C×H×W by title; floats in [0, 1] or bytes.
-        y: the class of each image, N.
+        y: the class of each image, N; with −1, the first ones are shown in rows without names.
         classes: their names.
         columns: images of a class at most.
     """
@@ -29,6 +29,10 @@ def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int 
 
 def page(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> Image.Image:
     """Return the picture of `grid`."""
+    if bool((y < 0).any()):
+        y = torch.arange(len(y)) // columns
+        y, classes = y[y < UNNAMED], [""] * UNNAMED
+        panels = {title: images[: len(y)] for title, images in panels.items()}
     labels = y.unique().tolist()
     drawn = [_panel(images, y, labels, columns) for images in panels.values()]
     width, height = drawn[0].size

@@ -1,17 +1,20 @@
 """The scalar fields that attacks and samplers climb.
 
 A potential reads the network's outputs and a target and gives one value a row. It climbs by its
-gradient with respect to the image, so constants do not matter. Half precision ends here: values
+gradient with respect to the image, so constants do not matter. One that is `coupled` reads all rows
+for each: none may leave the batch. Half precision ends here: values
 are float32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
 
 from cembench import energy
+from cembench.contrast import likeness
 
 Potential = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,3 +52,20 @@ def divergence(out: Tensor, target: Tensor) -> Tensor:
         target: N×K log-probabilities at the clean x₀.
     """
     return (target.exp() * (target - out.float().log_softmax(1))).sum(1)
+
+
+class BatchEntropy:
+    """−log mean_j exp f(x_i, x_j), climbed by MaxEnt (arXiv 2203.13455): N×D embeddings, no target.
+
+    Its sum over the batch is highest when embeddings of length 1 lie as far apart as they can.
+    """
+
+    coupled = True
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(self, out: Tensor, target: Tensor) -> Tensor:
+        """Return one value a row; each depends on all rows."""
+        z = out.float()
+        return math.log(len(z)) - energy.marginal(likeness(z, z, self.temperature))

@@ -95,8 +95,8 @@ class RunFolder:
         Raises:
             CembenchError: naming each setting that differs.
         """
-        old = _flat(parse_experiment(read_yaml(self.config), str(self.config)).dump())
-        new = _flat(config.dump())
+        old = _flat(parse_experiment(read_yaml(self.config), str(self.config)).identity)
+        new = _flat(config.identity)
         changed = [
             f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
             for key in sorted({*old, *new})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from cembench.errors import CembenchError, SamplingError
 from cembench.guard import derive, generator_of
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.energy import EnergySampler
-from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
+from cembench.samplers.starts import FITTED, GaussianSeeds, ReplayBuffer, fitted_seeds
 from cembench.seal import read_sealed
 from cembench.threat import Threat
 
@@ -35,8 +36,8 @@ class Samples:
     Attributes:
         images: N×C×H×W.
         starts: where their chains began.
-        labels: the classes asked for, N.
-        logits: the network's own, for images and for starts, N×K each.
+        labels: the classes asked for, N; −1 where none was.
+        logits: the network's own, for images and for starts, N×K each; N×0 from an encoder.
     """
 
     images: Tensor
@@ -47,13 +48,20 @@ class Samples:
 
     def summary(self) -> dict[str, float]:
         """Return how the network itself sees its samples, which says nothing of their quality."""
-        before, after = energy.marginal(self.start_logits), energy.marginal(self.logits)
-        return {
-            "own_acc_start": float((self.start_logits.argmax(1) == self.labels).float().mean()),
-            "own_acc": float((self.logits.argmax(1) == self.labels).float().mean()),
-            "lse_start": float(before.mean()),
-            "lse": float(after.mean()),
-        }
+        found: dict[str, float] = {}
+        if self.logits.shape[1] == 0:
+            return found
+        for name, logits in (("_start", self.start_logits), ("", self.logits)):
+            found[f"lse{name}"] = float(energy.marginal(logits).mean())
+            if self.asked:
+                right = logits.argmax(1) == self.labels
+                found[f"own_acc{name}"] = float(right.float().mean())
+        return found
+
+    @property
+    def asked(self) -> bool:
+        """Whether classes were asked for."""
+        return not bool((self.labels < 0).any())
 
     def cpu(self) -> Samples:
         """Return the same on the CPU."""
@@ -69,7 +77,7 @@ class Samples:
 class Origins:
     """Everything that chains of a checkpoint can start from, read when it is first asked for.
 
-    Gaussian seeds are fitted on the images that training used: not on those held out.
+    Seeds are fitted on the images that training used: not on those held out.
     """
 
     def __init__(
@@ -83,16 +91,18 @@ class Origins:
         self.passport = passport
         self.device = device
         self.threat = threat or passport.threat
+        self._seeds: dict[tuple[str, int], GaussianSeeds] = {}
 
     @cached_property
     def data(self) -> Split:
         """The training images."""
         return self.passport.training_split()[0].to(self.device)
 
-    @cached_property
-    def seeds(self) -> GaussianSeeds:
-        """The Gaussians of the training images."""
-        return GaussianSeeds(self.data)
+    def seeds(self, start: str, clusters: int) -> GaussianSeeds:
+        """Return the Gaussians of the training images, fitted once."""
+        if (start, clusters) not in self._seeds:
+            self._seeds[start, clusters] = fitted_seeds(start, self.data, clusters)
+        return self._seeds[start, clusters]
 
     @cached_property
     def buffer(self) -> ReplayBuffer:
@@ -108,7 +118,7 @@ class Origins:
             raise SamplingError(
                 f"{path}: no replay buffer, or damaged; start from gaussian or noise"
             ) from error
-        classes = len(self.passport.classes)
+        classes = 1 if self.passport.labels == "none" else len(self.passport.classes)
         if list(images.shape[1:]) != self.passport.shape or len(images) % classes:
             raise SamplingError(f"{path}: a replay buffer of another network")
         return ReplayBuffer.of(images, classes)
@@ -117,20 +127,33 @@ class Origins:
         """Return what a sampler needs, and nothing that it does not."""
         start = sampler.begins
         outside = getattr(sampler, "outside", None) if start == "outside" else None
-        renewal = getattr(sampler, "renewal", None) if start == "buffer" else None
+        fitted_on = getattr(sampler, "renewal", "") if start == "buffer" else start
+        seeds = None
+        if fitted_on in FITTED:
+            seeds = self.seeds(fitted_on, getattr(sampler, "clusters", 1))
         return Scene(
             self.threat,
             generator,
-            seeds=self.seeds if "gaussian" in (start, renewal) else None,
+            seeds=seeds,
             buffer=self.buffer if start == "buffer" else None,
             outside=None if outside is None else self._outside(outside),
+            data=self.data if sampler.reads == "images" else None,
         )
 
-    def images(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a random training image of each label."""
+    def rows(self, sampler: Sampler, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the numbers of training images, N: random ones of the labels, or the one given.
+
+        Raises:
+            CembenchError: when the given one is not there.
+        """
+        given = getattr(sampler, "image", None)
+        if given is not None and given >= len(self.data):
+            raise CembenchError(f"image: {given} of {len(self.data)} training images")
+        if given is not None:
+            return torch.full_like(y, given)
         scores = torch.rand(len(y), len(self.data), generator=generator, device=y.device)
-        scores[y[:, None] != self.data.labels] = -1
-        return self.data.pixels(scores.argmax(1))
+        scores[(y[:, None] >= 0) & (y[:, None] != self.data.labels)] = -1
+        return scores.argmax(1)
 
     def blank(self, count: int) -> Tensor:
         """Return black images, for samplers that look at their shape alone."""
@@ -149,10 +172,16 @@ def buffer_of(file: Path) -> Path:
     return file.parent / f"{stem}buffer.safetensors"
 
 
-def chunks(count: int, classes: int, size: int = CHUNK) -> Iterator[Tensor]:
-    """Return labels in chunks, all classes in turn, so that every count is balanced."""
-    for start in range(0, count, size):
-        yield torch.arange(start, min(start + size, count)) % classes
+def chunks(sampler: Sampler, count: int, classes: int, size: int = CHUNK) -> Iterator[Tensor]:
+    """Return labels in chunks, all classes in turn, so that every count is balanced.
+
+    They are −1 for a sampler that reads nothing. One sample alone is drawn with the chunk before,
+    since it has nothing to differ from.
+    """
+    starts = [start for start in range(0, count, size) if start == 0 or count - start > 1]
+    for start, end in pairwise([*starts, count]):
+        y = torch.arange(start, end) % classes
+        yield torch.full_like(y, -1) if sampler.reads == "nothing" else y
 
 
 def draw(
@@ -177,24 +206,45 @@ def draw(
         visit: looks at every iterate of energy samplers, as in `ascend`.
 
     Raises:
-        SamplingError: when the sampler needs a buffer that is not there, or leaves the finite
-            numbers.
+        SamplingError: when the sampler needs logits and the network is an encoder, needs a buffer
+            that is not there, or leaves the finite numbers.
     """
+    if sampler.reads == "logits" and origins.passport.kind == "encoder":
+        raise SamplingError(
+            f"sampler {sampler.name} climbs logits, and an encoder has none; "
+            "take maxent or infonce, or fit a head with `cembench probe`"
+        )
     generator = generator_of(derive(seed, "starts", sampler.begins), y.device)
     scene = origins.scene(sampler, generator)
-    data = sampler.begins == "data"
-    x = origins.images(y, generator) if data else origins.blank(len(y))
+    x, target = origins.blank(len(y)), y
+    if sampler.begins == "data" or sampler.reads == "images":
+        rows = toward(sampler, y, origins, seed)
+        x = origins.data.pixels(rows)
+        if sampler.reads == "images":
+            y, target = origins.data.labels[rows], rows
     noisy = replace(scene, generator=generator_of(derive(seed, "noise"), y.device))
     if isinstance(sampler, EnergySampler):
         start, _ = sampler.begin(x, y, scene)
         ends = _Ends(sampler, start, visit)
-        images = sampler.climb(model, start, y, noisy, visit=ends.visit)
-        return Samples(images, start, y, ends.last, ends.first)
-    images = sampler.draw(model, x, y, noisy)
-    with torch.no_grad():
-        out = Samples(images, x, y, model(images).float(), model(x).float())
+        images = sampler.climb(model, start, target, noisy, visit=ends.visit)
+        if sampler.reads == "logits":
+            return Samples(images, start, y, ends.last, ends.first)
+    else:
+        start, images = x, sampler.draw(model, x, y, noisy)
+    out = Samples(images, start, y, _logits(model, images, origins), _logits(model, start, origins))
     _require_finite(images, out.logits, f"sampler {sampler.name}: samples are not finite")
     return out
+
+
+def toward(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:
+    """Return the numbers of the training images, N, that samples of labels y begin or end with."""
+    return origins.rows(sampler, y, generator_of(derive(seed, "images"), y.device))
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, images: Tensor, origins: Origins) -> Tensor:
+    encoder = origins.passport.kind == "encoder"
+    return images.new_zeros(len(images), 0) if encoder else model(images).float()
 
 
 class _Ends:

@@ -9,17 +9,19 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, field_validator
 
-from cembench.config import Experiment, parse_experiment
+from cembench.checkpoint import read_passport
+from cembench.config import Experiment, merge, parse_experiment, recipe_of
 from cembench.data.split import hold_out, subset
 from cembench.errors import CembenchError, ConfigError, GaveUp
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.record import Record, recipe_of, save_record
+from cembench.evaluation.record import Record, save_record
 from cembench.files import read_yaml
 from cembench.leaderboard import Board, find_records, rank, write_boards
+from cembench.probe import Probe, probe_settings
 from cembench.provenance import environment
 from cembench.runs import RunFolder
-from cembench.settings import Settings
+from cembench.settings import Settings, nearest
 from cembench.training import train
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -32,7 +34,9 @@ class Suite(Settings):
         protocol: name or file of the protocol, relative to the suite's folder.
         shared: settings that all experiments start from.
         seeds: when given, each experiment runs once with each, as `NAME.s0`, `NAME.s1`, ….
-        experiments: by name, what each adds to them; an inner mapping adds to the shared one.
+        experiments: by name, what each adds to them; an inner mapping adds to the shared one. With
+            `probe: NAME`, or `probe: {of: NAME, mode: …}`, it starts from the features of another
+            one above it, and adds to the settings of that probe instead.
     """
 
     protocol: str = "standard"
@@ -48,8 +52,12 @@ class Suite(Settings):
         return values
 
 
-def load_suite(path: Path) -> tuple[dict[str, Experiment], Protocol]:
+def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experiment], Protocol]:
     """Read a suite file: its experiments by name, and its protocol.
+
+    Args:
+        path: the file.
+        out: the folder of its runs, where probes find what they probe.
 
     Raises:
         ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.
@@ -58,18 +66,41 @@ def load_suite(path: Path) -> tuple[dict[str, Experiment], Protocol]:
         suite = Suite.parse(read_yaml(path))
     except ConfigError as error:
         raise ConfigError(error.problems, error.source or str(path)) from None
-    experiments = {}
+    experiments: dict[str, Experiment] = {}
     for name, own in suite.experiments.items():
-        values = merge(suite.shared, own)
-        repeats = {name: {}} if suite.seeds is None else _repeats(name, suite.seeds)
-        for full, seed in repeats.items():
-            source = f"{path}, experiment {full}"
-            experiments[full] = parse_experiment(values | seed, source)
+        seeds: list[int | None] = [None] if suite.seeds is None else [*suite.seeds]
+        for seed in seeds:
+            end = "" if seed is None else f".s{seed}"
+            chosen = {} if seed is None else {"seed": seed}
+            source = f"{path}, experiment {name}{end}"
+            values = _values(suite.shared, own, experiments, end, out, source)
+            experiments[name + end] = parse_experiment(values | chosen, source)
     return experiments, load_protocol(suite.protocol, base=path.parent)
 
 
-def _repeats(name: str, seeds: list[int]) -> dict[str, dict[str, int]]:
-    return {f"{name}.s{seed}": {"seed": seed} for seed in seeds}
+def _values(
+    shared: dict[str, Any],
+    own: dict[str, Any],
+    before: dict[str, Experiment],
+    end: str,
+    out: Path,
+    source: str,
+) -> dict[str, Any]:
+    """Return the settings of an experiment; those of a probe rest on what it probes."""
+    if "probe" not in own:
+        return merge(shared, own)
+    given, rest = own["probe"], {key: value for key, value in own.items() if key != "probe"}
+    try:
+        probe = Probe.parse({"of": given} if isinstance(given, str) else given)
+    except ConfigError as error:
+        raise ConfigError(error.within("probe").problems, source) from None
+    name = probe.of + end
+    if name not in before:
+        known = [key.removesuffix(end) for key in before]
+        hint = nearest(probe.of, known) if known else "put it above its probes"
+        message = f"no experiment '{probe.of}' above; {hint}"
+        raise ConfigError(ConfigError.single(message, "probe.of").problems, source)
+    return merge(probe_settings(before[name].dump(), out / name, probe.mode), rest)
 
 
 def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, device: str) -> None:
@@ -80,7 +111,7 @@ def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, de
         split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
     record = Record(
         run=folder.name,
-        method=experiment.method.name,
+        method=experiment.title,
         dataset=experiment.data.title,
         model=experiment.model.name,
         seed=experiment.seed,
@@ -94,23 +125,13 @@ def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, de
         fingerprint=subset(split, protocol.limit)[0].fingerprint,
         checkpoint_sha256="",
         gradients=0 if state is None else state.gradients,
-        labels=experiment.method.labels,
+        labels=experiment.labels,
         divergences=1 if state is None else state.divergences + 1,
         environment=environment(torch.device(device)),
         error=f"training diverged: {why}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     save_record(folder / "eval" / f"{protocol.name}.json", record, None)
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay one mapping over another; where both hold a mapping without a new `name`, inside too."""
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        joined = isinstance(old, dict) and isinstance(value, dict) and "name" not in value
-        result[key] = merge(old, value) if joined and isinstance(old, dict) else value
-    return result
 
 
 def run_suite(
@@ -126,11 +147,13 @@ def run_suite(
     Raises:
         CembenchError: when the suite file is wrong or every experiment failed.
     """
-    experiments, protocol = load_suite(path)
+    experiments, protocol = load_suite(path, out)
     failures: list[str] = []
     for name, experiment in experiments.items():
         try:
             checkpoint = train(experiment, out / name, resume=True, device=device)
+            if protocol.measured_of(read_passport(checkpoint).kind) is None:
+                continue
             record, place = evaluate(
                 checkpoint,
                 protocol,

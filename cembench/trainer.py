@@ -15,12 +15,13 @@ from cembench.data.split import Split, hold_out
 from cembench.errors import CembenchError, GaveUp
 from cembench.files import digest
 from cembench.guard import derive, generator_of, seed_everything
-from cembench.models.classifier import build_classifier
+from cembench.models.classifier import Classifier, build_classifier
 from cembench.optimisation import build_average, build_optimizer, build_scheduler
+from cembench.pretrained import freeze_features, start_from
 from cembench.progress import Bar
 from cembench.runs import RunFolder, State
 from cembench.samplers import Scene
-from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
+from cembench.samplers.starts import FITTED, GaussianSeeds, ReplayBuffer, fitted_seeds
 from cembench.validation import best_epoch, pixel_statistics, summary, validate
 
 
@@ -34,6 +35,8 @@ class Trainer:
     Attributes:
         epoch: epochs done.
         steps: steps an epoch; a rest smaller than a batch waits for another epoch's order.
+        labelled: whether the method may see labels; otherwise its data have none.
+        learns_features: whether all weights are trained, or those of the head alone.
     """
 
     def __init__(self, config: Experiment, device: torch.device) -> None:
@@ -42,14 +45,15 @@ class Trainer:
         whole = config.data.load("train")
         self.fingerprint = whole.fingerprint
         training, held = hold_out(whole, config.validation.fraction)
-        self.data, self.held = training.to(device), held.to(device)
+        self.held = held.to(device)
+        self.labelled = config.method.labels == "all"
+        self.data = (training if self.labelled else training.unlabelled()).to(device)
         self.batch = min(config.batch_size, len(training))
-        self.steps = len(training) // self.batch
-        self.statistics = pixel_statistics(training)
+        if self.batch < config.method.fewest:
+            raise CembenchError(f"{len(training)} training images are too few for {config.title}")
+        self.steps = len(training) // self.batch if config.method.learns else 0
         seed_everything(derive(config.seed, "weights"))
-        model = build_classifier(
-            config.model, training.shape, len(training.classes), *self.statistics
-        )
+        model = self._build_model(training)
         # On a CPU, ResNet-18, 32×32 pixels: channels last gains clearly in bf16, and in fp32 a
         # little in batches of 32; in smaller ones it loses. `cembench bench train` shows it.
         large = self.batch >= 32 and training.shape[1] >= 32
@@ -57,7 +61,8 @@ class Trainer:
         self.layout = torch.channels_last if fast else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
         self.optimizer = build_optimizer(config.optimizer, self.model)
-        self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, self.steps)
+        steps = max(1, self.steps)
+        self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, steps)
         self.average = build_average(self.model, config.ema)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -65,8 +70,8 @@ class Trainer:
         self.kept_epoch = 0
         self.kept_buffer: Tensor | None = None
         self.divergences = 0
-        self.gradients = 0
-        self.seeds = GaussianSeeds(self.data)
+        self.gradients = 0 if config.pretrained is None else config.pretrained.gradients
+        self.seeds = self._build_seeds()
         self.buffer = self._build_buffer()
         self.outside = self._load_outside()
 
@@ -84,6 +89,8 @@ class Trainer:
         generator = generator_of(derive(*stream, "draws"), self.device)
         order = torch.randperm(len(self.data), generator=generator, device=self.device)
         rate = self.optimizer.param_groups[0]["lr"]
+        if self.epoch == 0:
+            self.config.method.fit(self.model, self.data)
         sums: dict[str, float] = {}
         for step in range(self.steps):
             rows = order[step * self.batch : (step + 1) * self.batch]
@@ -122,12 +129,21 @@ class Trainer:
             Diverged: when the loss is not finite; the weights are not touched then.
         """
         config, data = self.config, self.data
-        self.model.train()
-        images = augment(data.images[rows], config.data.crop, config.data.flip, generator)
+        self.model.train(self.learns_features)
+        images = data.images[rows]
+        if self.labelled:  # methods without labels make views of their own
+            images = augment(images, config.data.crop, config.data.flip, generator)
         x = (images.float() / data.levels).contiguous(memory_format=self.layout)
         threat = config.method.threat_at(config.threat, self.epoch + step / self.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            scene = Scene(threat, generator, self.seeds, self.buffer, self.outside, self.history)
+            scene = Scene(
+                threat,
+                generator,
+                seeds=self.seeds,
+                buffer=self.buffer,
+                outside=self.outside,
+                history=self.history,
+            )
             loss, parts = config.method.loss(self.model, x, data.labels[rows], scene)
         self.gradients += config.method.cost(scene) * len(rows)
         self._require_bounded({"loss": loss.detach(), **parts}, step)
@@ -179,13 +195,39 @@ class Trainer:
             group["lr"] *= slower
         self.divergences, self.gradients = divergences, spent
 
+    def _build_model(self, training: Split) -> Classifier:
+        """Return the network, with the features of another run where it starts from them."""
+        config = self.config
+        start = config.pretrained
+        self.statistics = pixel_statistics(training)
+        model = build_classifier(
+            config.model,
+            training.shape,
+            len(training.classes),
+            *self.statistics,
+            config.method.head,
+        )
+        self.learns_features = start is None or not start.frozen
+        if start is not None:
+            start_from(model, config)
+            self.statistics = model.mean.flatten(), model.std.flatten()
+        if not self.learns_features:
+            freeze_features(model)
+        return model
+
+    def _build_seeds(self) -> GaussianSeeds:
+        sampler = self.config.method.sampler
+        start = "gaussian" if sampler is None else sampler.begins
+        start = start if start in FITTED else "gaussian"
+        return fitted_seeds(start, self.data, getattr(sampler, "clusters", 1))
+
     def _build_buffer(self) -> ReplayBuffer | None:
         sampler = self.config.method.sampler
         if sampler is None or sampler.places == 0:
             return None
         generator = generator_of(derive(self.config.seed, "buffer"), self.device)
         seeds = self.seeds if getattr(sampler, "renewal", None) == "gaussian" else None
-        classes = len(self.data.classes)
+        classes = len(self.data.classes) if self.labelled else 1
         return ReplayBuffer(sampler.places, self.data.shape, classes, generator, seeds)
 
     def _load_outside(self) -> Split | None:
@@ -205,7 +247,7 @@ class Trainer:
         return State(
             epoch=self.epoch,
             data=self.fingerprint,
-            config=digest(self.config.dump()),
+            config=digest(self.config.identity),
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scheduler=self.scheduler.state_dict(),
@@ -235,22 +277,25 @@ class Trainer:
 
     def passport(self, state: State) -> Passport:
         """Describe the kept weights."""
-        config, (mean, std) = self.config, self.statistics
+        config, head = self.config, self.config.method.head
+        mean, std = self.statistics
         return Passport(
+            kind="encoder" if head is not None and head.encodes else "classifier",
             model=config.model,
+            head=head,
             shape=list(self.data.shape),
             classes=list(self.data.classes),
             mean=mean.tolist(),
             std=std.tolist(),
             data=config.data,
             threat=config.threat,
-            method=config.method.name,
+            method=config.title,
             seed=config.seed,
             epoch=state.kept_epoch,
             finished=state.epoch == config.epochs,
             fingerprint=self.fingerprint,
             divergences=state.divergences,
             gradients=state.gradients,
-            labels=config.method.labels,
+            labels=config.labels,
             config=config.dump(),
         )

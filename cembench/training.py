@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from cembench.config import Experiment
+from cembench.config import Experiment, placeless
 from cembench.errors import CembenchError
 from cembench.files import digest
 from cembench.guard import isolated_rng
 from cembench.locks import locked
+from cembench.pretrained import resolved
 from cembench.progress import Bar
 from cembench.runs import RunFolder
 from cembench.trainer import Diverged, Trainer
@@ -40,6 +41,7 @@ def train(
 
 
 def _begun(config: Experiment, run: RunFolder, resume: bool, device: str | torch.device) -> Path:
+    config = resolved(config)
     if run.exists():
         if not resume:
             raise CembenchError(
@@ -47,7 +49,7 @@ def _begun(config: Experiment, run: RunFolder, resume: bool, device: str | torch
             )
         run.check_config(config)
         if (passport := run.finished()) is not None:
-            run.check_own(run.model, passport.config == config.dump())
+            run.check_own(run.model, placeless(passport.config) == config.identity)
             run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
             return run.model
     deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
@@ -63,7 +65,7 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
     if state is None:
         run.save(trainer.state())
     else:
-        run.check_own(run.state, state.config == digest(config.dump()))
+        run.check_own(run.state, state.config == digest(config.identity))
         run.check_data(state.data, trainer.fingerprint)
         trainer.restore(state)
         run.publish(state, trainer.passport(state))

@@ -1,4 +1,4 @@
-"""How chains move: the image, log p(x) and log p(y|x) at every step, as a GIF or a strip."""
+"""How chains move: the image and what the sampler says of it at every step, as a GIF or a strip."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cembench import energy
 from cembench.ascent import Visit
 from cembench.grid import CELL, GAP, MARGIN, TOP, page, picture
+from cembench.samplers.energy import EnergySampler
 
 CHAINS, COLUMNS, LINE = 10, 11, 12
 
@@ -20,14 +20,13 @@ class Trace:
 
     Attributes:
         images: a list over steps of N×C×H×W.
-        log_px: a list over steps of LSE f(x, ·) = log p(x) + log Z, N values.
-        log_py: a list over steps of log p(y|x), N values.
+        readings: a list over steps of the sampler's own, by name, N values each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: EnergySampler) -> None:
+        self.sampler = sampler
         self.images: list[Tensor] = []
-        self.log_px: list[Tensor] = []
-        self.log_py: list[Tensor] = []
+        self.readings: list[dict[str, Tensor]] = []
         self.labels = torch.empty(0, dtype=torch.long)
 
     def follow(self, y: Tensor) -> Visit:
@@ -35,10 +34,9 @@ class Trace:
         self.labels = y[:CHAINS].cpu()
 
         def visit(step: int, rows: Tensor, x: Tensor, out: Tensor) -> None:
-            logits = out[:CHAINS].float().cpu()
             self.images.append(x[:CHAINS].cpu())
-            self.log_px.append(energy.marginal(logits))
-            self.log_py.append(energy.conditional(logits, self.labels))
+            read = self.sampler.readings(out.float(), y)
+            self.readings.append({name: value[:CHAINS].cpu() for name, value in read.items()})
 
         return visit
 
@@ -49,10 +47,9 @@ class Trace:
     def _gif(self, classes: list[str]) -> bytes:
         frames = []
         for step, images in enumerate(self.images):
-            note = (
-                f"step {step}: log p(x) {float(self.log_px[step].mean()):.2f} + const, "
-                f"log p(y|x) {float(self.log_py[step].mean()):.2f}"
-            )
+            read = self.readings[step].items()
+            note = ", ".join(f"{name} {float(value.mean()):.2f}" for name, value in read)
+            note = f"step {step}: {note}"
             panels = {"start": self.images[0], "now": images}
             sheet = page(panels, self.labels, classes)
             frame = Image.new("RGB", (max(sheet.width, 320), sheet.height + TOP), "white")
@@ -76,12 +73,13 @@ class Trace:
             for row in range(len(self.labels)):
                 top = TOP + row * height
                 sheet.paste(picture(self.images[step][row]), (left, top))
-                values = (self.log_px[step][row], self.log_py[step][row])
-                for line, value in enumerate(values):
-                    pen.text((left, top + CELL + line * LINE), f"{float(value):.2f}", fill="black")
+                for line, value in enumerate(self.readings[step].values()):
+                    text = f"{float(value[row]):.2f}"
+                    pen.text((left, top + CELL + line * LINE), text, fill="black")
         for row, label in enumerate(self.labels.tolist()):
-            pen.text((4, TOP + row * height + CELL // 3), classes[label][:12], fill="black")
-        note = "below each image: log p(x) + const, then log p(y|x)"
+            name = classes[label][:12] if label >= 0 else ""
+            pen.text((4, TOP + row * height + CELL // 3), name, fill="black")
+        note = f"below each image: {', then '.join(self.readings[0])}"
         pen.text((4, size[1] - TOP + 2), note, fill="black")
         stream = io.BytesIO()
         sheet.save(stream, "png")

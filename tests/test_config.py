@@ -41,7 +41,7 @@ from tests.conftest import TINY, experiment
         ({"epochs": 0}, "epochs"),
         (
             {"method": None},
-            "method: give the name of a method: at, cem, dat, jem, standard, trades",
+            "method: give the name of a method: adv-infonce, at, cem, dat, infonce",
         ),
         ({"validation": {"fraction": 0}}, "validation.fraction"),
     ],

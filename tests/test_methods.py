@@ -70,8 +70,9 @@ def test_eps_grows_over_the_warm_up():
 
 def test_gradient_evaluations_count_sampler_and_weights():
     counts = {name: methods.parse(name).cost(scene()) for name in methods.names()}
-    first_stage = {"dat": 11}
-    assert counts == {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 15} | first_stage
+    supervised = {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 15, "knn": 0}
+    unlabelled = {"infonce": 2, "adv-infonce": 24, "np-jem": 23}
+    assert counts == {**supervised, **unlabelled, "dat": 11}
     later = replace(scene(), history=[{}] * 10)
     assert methods.parse("dat").cost(later) == 11 + 5 + 2
 

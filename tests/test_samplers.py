@@ -50,10 +50,11 @@ def assert_untouched(before, model):
 
 
 ENERGY = ["sgld", "ta", "cs", "rcs"]
+EMBEDDING = ["maxent", "infonce"]  # tests/test_embedding_samplers.py
 
 
 def test_the_tables_cover_every_sampler():
-    assert {*STARTS, *ENERGY} == set(samplers.names())
+    assert {*STARTS, *ENERGY, *EMBEDDING} == set(samplers.names())
 
 
 def starts():

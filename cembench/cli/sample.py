@@ -10,13 +10,16 @@ import click
 from cembench.cli.base import DEVICE, FILE, Command, pick_device
 from cembench.errors import CembenchError
 
+STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
+
 
 @click.command(cls=Command)
 @click.argument("checkpoint", type=FILE)
-@click.option("--sampler", default="rcs", show_default=True, help="ta, cs, rcs, sgld, pgd, ….")
+@click.option("--sampler", default="rcs", show_default=True, help="A name of `list samplers`.")
 @click.option("-n", "count", default=80, show_default=True, type=click.IntRange(1))
 @click.option("--class", "label", help="Name of the one class to draw.")
-@click.option("--seeds", type=click.Choice(["gaussian", "noise", "data", "buffer", "outside"]))
+@click.option("--seeds", type=click.Choice([*STARTS]))
+@click.option("--image", type=click.IntRange(0), help="Training image to go for (infonce).")
 @click.option("--steps", type=click.IntRange(1))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the sampler.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
@@ -30,6 +33,7 @@ def sample(
     count: int,
     label: str | None,
     seeds: str | None,
+    image: int | None,
     steps: int | None,
     overrides: tuple[str, ...],
     seed: int,
@@ -45,7 +49,7 @@ def sample(
     from cembench.samplers import samplers
     from cembench.settings import nearest
 
-    given = {"start": seeds, "steps": steps}
+    given = {"start": seeds, "steps": steps, "image": image}
     chosen = {key: value for key, value in given.items() if value is not None}
     settings = samplers.parse(override({"name": sampler, **chosen}, overrides))
     classes = read_passport(checkpoint_file(checkpoint)).classes

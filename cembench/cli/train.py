@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,6 +26,43 @@ def train(
 
     experiment = load_experiment(config, overrides)
     folder = out / (name or config.stem)
+    click.echo(run(experiment, folder, resume=resume, device=pick_device(device)))
+
+
+@click.command(cls=Command)
+@click.argument("checkpoint", type=FILE)
+@click.option(
+    "--mode",
+    default="linear",
+    show_default=True,
+    type=click.Choice(["linear", "adv-linear", "finetune", "adv-finetune", "knn"]),
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@click.option("--name", help="Name of the run; NAME-MODE of the probed run unless given.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@DEVICE
+def probe(
+    checkpoint: Path,
+    mode: Any,
+    overrides: tuple[str, ...],
+    out: Path,
+    name: str | None,
+    resume: bool,
+    device: str,
+) -> None:
+    """Fit a classifier to the features of a checkpoint; print the path of the new checkpoint.
+
+    linear and adv-linear train a linear head on frozen features, on clean or on attacked images;
+    finetune and adv-finetune train all weights; knn asks the nearest training images.
+    """
+    from cembench.checkpoint import checkpoint_file, run_name
+    from cembench.config import override
+    from cembench.probe import probe_experiment
+    from cembench.training import train as run
+
+    experiment = probe_experiment(checkpoint, mode, override({}, overrides))
+    folder = out / (name or f"{run_name(checkpoint_file(checkpoint))}-{mode}")
     click.echo(run(experiment, folder, resume=resume, device=pick_device(device)))
 
 

@@ -56,6 +56,10 @@ class Split:
         """Return the split of these rows alone."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
+    def unlabelled(self) -> Split:
+        """Return the split without its labels: all images are of the first class."""
+        return replace(self, labels=torch.zeros_like(self.labels))
+
     def to(self, device: torch.device) -> Split:
         """Return the split with its tensors on a device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))

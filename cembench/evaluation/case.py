@@ -12,7 +12,7 @@ from torch import Tensor
 from cembench.checkpoint import checkpoint_file, load_checkpoint, weights_digest
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError
-from cembench.evaluation.evaluate import blank
+from cembench.evaluation.evaluate import applicable, blank
 from cembench.evaluation.evidence import require_evidence
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
@@ -28,7 +28,7 @@ class Case:
     Attributes:
         path: where the record lies, and its evidence beside it.
         record: what it says.
-        table: the verdicts beside it.
+        table: the verdicts beside it; empty for an encoder.
         blank: what it should say before anything is measured.
         model: the network, in evaluation mode.
         whole: the images of the protocol's split.
@@ -60,16 +60,17 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
         raise CembenchError(f"{path}: holds no figures: {record.error}")
     if sha256(file) != record.checkpoint_sha256:
         raise CembenchError(f"{path}: of another checkpoint than {file}")
-    protocol = Protocol.parse(record.protocol)
+    model, passport = load_checkpoint(file, device)
+    whole_protocol = Protocol.parse(record.protocol)
+    protocol = applicable(whole_protocol, passport, file)
     if protocol.passes > 1:
         raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
     require_evidence(path, protocol)
-    model, passport = load_checkpoint(file, device)
     whole = passport.images(protocol.split)
     split, rows = subset(whole, protocol.limit)
     if split.fingerprint != record.fingerprint:
         raise CembenchError("the attacked images are not those of the record")
-    new = blank(file, record.checkpoint_sha256, passport, protocol, split, device)
+    new = blank(file, record.checkpoint_sha256, passport, whole_protocol, split, device)
     known = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_sha256": weights_digest(model.state_dict()),
@@ -77,7 +78,7 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     return Case(
         path=path,
         record=record,
-        table=load_table(path),
+        table=load_table(path) if record.kind == "classifier" else pd.DataFrame(),
         blank=new.model_copy(update=known),
         protocol=protocol,
         model=Watched(model, len(split.classes)).eval(),

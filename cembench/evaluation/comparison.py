@@ -70,6 +70,7 @@ class Comparison:
         unit = self.reader.extractor.unit
         pair = (fake.unit, real.unit) if unit else (fake.pool, real.pool)
         precision, recall = quality.precision_recall(*pair)
+        judged = pool is not self.floor and not bool((pool.labels < 0).any())
         return Scores(
             kid=estimate.value,
             kid_error=estimate.error,
@@ -78,7 +79,7 @@ class Comparison:
             inception_score_std=deviation if splits > 1 else None,
             precision=precision,
             recall=recall,
-            judge_acc=None if pool is self.floor else self.judged(pool),
+            judge_acc=self.judged(pool) if judged else None,
             nearest=None if distances is None else float(distances.median()),
         ), estimate
 

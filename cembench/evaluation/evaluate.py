@@ -25,6 +25,7 @@ from cembench.checkpoint import (
     run_name,
     weights_digest,
 )
+from cembench.config import recipe_of
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.comparison import Comparison
@@ -36,7 +37,7 @@ from cembench.evaluation.figures import count
 from cembench.evaluation.generation import drawn, measure
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, load_table, recipe_of, save_record
+from cembench.evaluation.record import Record, load_record, load_table, save_record
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import sanity_checks
 from cembench.files import clear_leftovers, digest, sha256, write_bytes
@@ -84,6 +85,7 @@ def evaluate(
     file = checkpoint_file(checkpoint)
     checksum = sha256(file)
     passport = _moved(read_passport(file), data_root)
+    whole_protocol, protocol = protocol, applicable(protocol, passport, file)
     device = torch.device(device)
     reader = None
     if protocol.samples is not None:
@@ -98,7 +100,7 @@ def evaluate(
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
     path = _record_path(file, folder or file.parent, protocol)
-    record = blank(file, checksum, passport, protocol, split, device)
+    record = blank(file, checksum, passport, whole_protocol, split, device)
     record = record.model_copy(update={"inputs": _inputs(file, passport, reader)})
     if reuse and (old := _reusable(path, record)) is not None:
         return old, path
@@ -163,9 +165,11 @@ def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
 
 def _figures(
     work: Work, model: Classifier, pictures: Path, warnings: Counter[str]
-) -> tuple[dict[str, Any], pd.DataFrame]:
+) -> tuple[dict[str, Any], pd.DataFrame | None]:
     protocol, passport = work.protocol, work.origins.passport
     threat = work.record.threat
+    if passport.kind == "encoder":
+        return _of_encoder(work, model, pictures, warnings), None
     verdicts = attack_split(model, work.split, work.rows, protocol, threat, work.parts)
     titles = [attack.title for attack in protocol.attacks]
     found: dict[str, Any] = {"figures": count(verdicts.table, titles, verdicts.seconds)}
@@ -189,6 +193,34 @@ def _figures(
     if generation is not None and density is not None:
         density = density.model_copy(update={"energies": density.energies | drawn(generation)})
     return found | {"generation": generation, "density": density}, verdicts.table
+
+
+def _of_encoder(
+    work: Work, model: Classifier, pictures: Path, warnings: Counter[str]
+) -> dict[str, Any]:
+    """Return the figures of a network without logits: those of its samples."""
+    assert work.comparison is not None
+    with frozen(model), exact():
+        generation, cautions = measure(
+            model, work.origins, work.protocol, work.comparison, work.parts, pictures
+        )
+    warnings.update(cautions)
+    return {"generation": generation}
+
+
+def applicable(protocol: Protocol, passport: Passport, file: Path) -> Protocol:
+    """Return what a protocol measures of a checkpoint: everything, or an encoder's samples alone.
+
+    Raises:
+        CembenchError: when it measures nothing of an encoder.
+    """
+    part = protocol.measured_of(passport.kind)
+    if part is None:
+        raise CembenchError(
+            f"{file}: an encoder, of which protocol {protocol.name} measures nothing; fit a head "
+            "with `cembench probe`, or add the sampler maxent or infonce"
+        )
+    return part
 
 
 def _inputs(file: Path, passport: Passport, reader: FeatureReader | None) -> dict[str, str]:
@@ -224,6 +256,7 @@ def blank(
     """Return the record of a checkpoint before anything is measured."""
     named = file.name == "model.safetensors"
     return Record(
+        kind=passport.kind,
         run=run_name(file),
         method=passport.method,
         dataset=passport.data.title,
@@ -256,7 +289,8 @@ def _reusable(path: Path, new: Record) -> Record | None:
     """Return the record that is there if it says what a new one would."""
     try:
         old = load_record(path)
-        load_table(path)
+        if old.kind == "classifier":
+            load_table(path)
     except CembenchError:
         return None
     return old if old.error is None and identity(old) == identity(new) else None

@@ -82,7 +82,7 @@ class Scores(Settings):
         precision: share of the images within the reference's neighbourhoods.
         recall: share of the reference within the images' neighbourhoods.
         judge_acc: share that an independent classifier takes for the intended class; None for
-            images that it was trained on.
+            images that it was trained on, and where no class was intended.
         nearest: median Euclidean pixel distance to the nearest training image; far below the
             reference's own it tells of memorisation.
     """

@@ -70,7 +70,7 @@ def _draw(
     bar: Bar,
 ) -> Iterator[Samples]:
     """Yield chunks with images and starts as bytes."""
-    labels = chunks(count, len(origins.passport.classes), plan.batch_size)
+    labels = chunks(sampler, count, len(origins.passport.classes), plan.batch_size)
     for number, y in enumerate(labels):
         name = f"samples.{sampler.title}.{number}"
         values = parts.tensors(name)

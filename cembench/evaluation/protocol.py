@@ -71,6 +71,18 @@ class Protocol(Settings):
             raise ValueError("nothing to measure: give attacks, samples, density, sanity or curve")
         return self
 
+    def measured_of(self, kind: Literal["classifier", "encoder"]) -> Protocol | None:
+        """Return what is measured of a network: everything, or an encoder's samples, if any."""
+        if kind == "classifier":
+            return self
+        drawn = [] if self.samples is None else self.samples.samplers
+        drawn = [sampler for sampler in drawn if sampler.reads != "logits"]
+        if self.samples is None or not drawn:
+            return None
+        plan = self.samples.model_copy(update={"samplers": drawn})
+        none: dict[str, Any] = {"attacks": [], "density": None, "sanity": None, "curve": None}
+        return self.model_copy(update={**none, "samples": plan})
+
     @property
     def digest(self) -> str:
         """Identifies everything that decides verdicts."""

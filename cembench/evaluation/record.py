@@ -6,13 +6,13 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from cembench.errors import CembenchError, ConfigError
 from cembench.evaluation.figures import CurvePoint, Density, Figure, Generation, SanityCheck
-from cembench.files import digest, read_bytes, sha256, write_bytes
+from cembench.files import read_bytes, sha256, write_bytes
 from cembench.seal import UNSEALED, is_sealed, seal
 from cembench.settings import LabelUse, Settings
 from cembench.threat import Threat
@@ -37,6 +37,7 @@ class Record(Settings):
         inputs: SHA-256 of the training split, the extractor's weights and the replay buffer.
         parameters: number of trained parameters.
         gradients: gradient evaluations of training, images times steps.
+        kind: of the network; an encoder has figures of its samples alone.
         weights_sha256: digest of the weights alone, the same when a file says more of them.
         divergences: times that training was rolled back.
         labels: what training knew of the labels: `all`, `probe` or `none`.
@@ -56,6 +57,7 @@ class Record(Settings):
     """
 
     format: int = FORMAT
+    kind: Literal["classifier", "encoder"] = "classifier"
     run: str
     method: str
     dataset: str
@@ -94,12 +96,6 @@ class Record(Settings):
     def sanity_failed(self) -> list[str]:
         """The names of the sanity checks that fail."""
         return [check.name for check in self.sanity if check.verdict == "fail"]
-
-
-def recipe_of(config: dict[str, Any]) -> str:
-    """Return what identifies a resolved experiment whatever its seed; empty for none."""
-    rest = {key: value for key, value in config.items() if key != "seed"}
-    return digest(rest) if rest else ""
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:

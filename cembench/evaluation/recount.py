@@ -60,6 +60,8 @@ def recount(
     """
     case = open_case(path, checkpoint, torch.device(device))
     record = case.record
+    if record.kind == "encoder":
+        return _of_encoder(case, inception_weights)
     with frozen(case.model), exact():
         table = _table(case)
         figures = count(table, [attack.title for attack in case.protocol.attacks], {})
@@ -81,6 +83,14 @@ def recount(
         *compared("sanity", record.sanity, sanity),
         *compared("curve", record.curve, curve),
     ]
+
+
+def _of_encoder(case: Case, weights: Path | None) -> list[Recount]:
+    """Compute what an encoder's record has: the scores of its samples."""
+    with frozen(case.model), exact():
+        generation, _ = _generation(case, weights)
+    said = case.record.model_dump(include=SAID), case.blank.model_dump(include=SAID)
+    return [*compared("run", *said), *samples(case.record.generation, generation)]
 
 
 @torch.no_grad()
@@ -155,7 +165,8 @@ def _generation(case: Case, weights: Path | None) -> tuple[Generation | None, li
     read = []
 
     def obtain(sampler: Sampler) -> Samples:
-        labels = chunks(len(comparison.split), len(origins.passport.classes), plan.batch_size)
+        classes = len(origins.passport.classes)
+        labels = chunks(sampler, len(comparison.split), classes, plan.batch_size)
         try:
             kept = kept_samples(case.path, sampler.title, labels)
         except CembenchError:
@@ -176,7 +187,8 @@ def _read(case: Case, sampler: Sampler, kept: Samples) -> list[Recount]:
     The kept logits are those before rounding. Where samples may leave [0, 1], or were climbed with
     batch statistics, they say nothing of the bytes.
     """
-    if sampler.mode == "train" or sampler.begins == "buffer" or not getattr(sampler, "box", True):
+    unlike = sampler.mode == "train" or sampler.begins == "buffer"
+    if unlike or kept.logits.shape[1] == 0 or not getattr(sampler, "box", True):
         return []
     near = torch.ones(len(kept.labels)).bool()
     for images, logits in ((kept.images, kept.logits), (kept.starts, kept.start_logits)):

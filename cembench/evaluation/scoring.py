@@ -102,10 +102,12 @@ def _figures(
 
 
 def own_view(drawn: Samples) -> dict[str, float]:
-    """Return what the network's logits say of samples and of their seeds."""
+    """Return what the network's logits say of samples and of their seeds; nothing without any."""
+    if drawn.logits.shape[1] == 0:
+        return {}
     lse, lse_seeds = energy.marginal(drawn.logits), energy.marginal(drawn.start_logits)
-    return {
-        "own_acc": drawn.summary()["own_acc"],
+    asked = {"own_acc": drawn.summary()["own_acc"]} if drawn.asked else {}
+    return asked | {
         "lse": float(lse.mean()),
         "lse_std": float(lse.std()),
         "lse_seeds": float(lse_seeds.mean()),

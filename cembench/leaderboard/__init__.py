@@ -20,13 +20,15 @@ def rank(records: Sequence[Record]) -> list[Board]:
 
     There is one for each data set and threat model with robust and generative columns, one for
     each kind of start with all samplers, and one with means over seeds where there are several.
+    Encoders are on the boards of samples alone.
     """
     newest = {}
     for record in sorted(records, key=lambda record: record.created):
         where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
         newest[(*where, record.run, record.checkpoint_sha256)] = record
     kept = list(newest.values())
-    return [*robust_boards(kept), *sample_boards(kept), *seed_boards(kept)]
+    classifiers = [record for record in kept if record.kind == "classifier"]
+    return [*robust_boards(classifiers), *sample_boards(kept), *seed_boards(classifiers)]
 
 
 def find_records(paths: Iterable[Path]) -> list[Record]:

@@ -28,6 +28,8 @@ def robust_boards(records: Sequence[Record]) -> list[Board]:
     the name of any other says its protocol.
     """
     rows = pd.DataFrame([row_of(record) for record in records])
+    if rows.empty:
+        return []
     rows["reference"] = filled(rows)
     groups = [group for _, group in rows.groupby(SAME, sort=True)]
     groups.sort(key=lambda group: (-group["n_images"].max(), -len(group)))

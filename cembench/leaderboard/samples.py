@@ -117,13 +117,17 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         f"IS ({name}) ↑": group["inception_score"].map("{:.2f}".format),
         "precision ↑": group["precision"].map("{:.2f}".format),
         "recall ↑": group["recall"].map("{:.2f}".format),
-        "read as intended ↑": group["judge_acc"].map("{:.1%}".format),
+        "read as intended ↑": _dashed(group["judge_acc"], "{:.1%}"),
     }
     if (group["labels"] == "all").all():
         del shown["labels"]
     if group["error"].notna().any():
         shown["error"] = group["error"].fillna("")
     return Board(stem, title, group.reset_index(drop=True), pd.DataFrame(shown))
+
+
+def _dashed(values: pd.Series, form: str) -> list[str]:
+    return ["–" if pd.isna(value) else form.format(value) for value in values]
 
 
 def _pairs(values: pd.Series, errors: pd.Series) -> list[str]:

@@ -11,6 +11,9 @@ from cembench.settings import Choice, LabelUse, Share
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cembench.data.split import Split
+    from cembench.models.classifier import Classifier
+    from cembench.models.heads import Head
     from cembench.samplers import Sampler, Scene
     from cembench.threat import Threat
 
@@ -19,13 +22,16 @@ class Method(Choice):
     """A training objective.
 
     Attributes:
-        label_smoothing: the share of the target spread over all classes in each cross-entropy.
+        labels: what it may know of the labels; with `none` it is given none.
+        learns: whether it takes optimiser steps.
+        fewest: the smallest batch that it can work on.
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
     on_divergence: ClassVar[Literal["stop", "rollback"]] = "stop"
     labels: ClassVar[LabelUse] = "all"
-    label_smoothing: Share = 0.0
+    learns: ClassVar[bool] = True
+    fewest: ClassVar[int] = 1
 
     @abstractmethod
     def loss(
@@ -54,9 +60,27 @@ class Method(Choice):
         """What draws from the model, if anything: it decides on seeds, buffer and other data."""
         return getattr(self, "negatives", None)
 
+    @property
+    def head(self) -> Head | None:
+        """What sits on the features of the network, if not its own last layer."""
+        return None
+
+    def fit(self, model: Classifier, data: Split) -> None:
+        """Do what is to be done once, before the first epoch, with the training images."""
+
     def cost(self, scene: Scene) -> int:
         """Gradient evaluations an image and step: the currency of equal-compute comparisons."""
         return 1
+
+
+class Supervised(Method):
+    """A method that reads labels.
+
+    Attributes:
+        label_smoothing: the share of the target spread over all classes in each cross-entropy.
+    """
+
+    label_smoothing: Share = 0.0
 
 
 methods: Registry[Method] = Registry(
@@ -69,5 +93,9 @@ methods: Registry[Method] = Registry(
         "jem": "cembench.methods.jem:JEM",
         "dat": "cembench.methods.dat:DAT",
         "cem": "cembench.methods.cem:CEM",
+        "infonce": "cembench.methods.infonce:InfoNCE",
+        "adv-infonce": "cembench.methods.adv_infonce:AdvInfoNCE",
+        "np-jem": "cembench.methods.np_jem:NPJEM",
+        "knn": "cembench.methods.knn:KNN",
     },
 )

@@ -6,18 +6,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cembench.methods import Method
+from cembench.methods import Method, Supervised
 from cembench.threat import Threat
 
 
-class Adversarial(Method):
+class InnerAttack(Method):
     """A method with perturbations inside the threat model.
 
     Attributes:
         eps_warmup: epochs over which ε grows linearly from 0 to the threat model's.
     """
 
-    select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
     eps_warmup: Annotated[int, Field(ge=0)] = 0
 
     def threat_at(self, threat: Threat, epoch: float) -> Threat:
@@ -25,3 +24,9 @@ class Adversarial(Method):
         if epoch >= self.eps_warmup:
             return threat
         return threat.model_copy(update={"eps": threat.eps * epoch / self.eps_warmup})
+
+
+class Adversarial(InnerAttack, Supervised):
+    """A supervised one."""
+
+    select: ClassVar[Literal["robust", "clean", "last"]] = "robust"

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench import energy
-from cembench.methods import Method
+from cembench.methods import Supervised
 from cembench.samplers import Sampler, Scene, samplers
 from cembench.samplers.energy import SGLD
 from cembench.settings import NonNegative
 
 
-class JEM(Method):
+class JEM(Supervised):
     """Minimise CE(x, y) − γ·(LSE(x) − LSE(x̂)), and optional regularisers.
 
     Attributes:

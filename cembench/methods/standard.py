@@ -7,11 +7,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cembench.methods import Method
+from cembench.methods import Supervised
 from cembench.samplers import Scene
 
 
-class Standard(Method):
+class Standard(Supervised):
     """Minimise CE(x, y)."""
 
     name: ClassVar[str] = "standard"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 Activation = Literal["relu", "silu", "softplus"]
-Norm = Literal["batch", "group", "none"]
+Norm = Literal["batch", "dual", "group", "none"]
 
 
 class ModelSettings(Choice):
@@ -23,7 +23,8 @@ class ModelSettings(Choice):
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Return a network from N×C×H×W images, already normalised, to N×classes logits.
 
-        It may also have `features(x)`, the N×D input of its last layer.
+        It may also have `features(x)`, the N×D input of its last layer, which is `head`: encoders
+        and probes put other heads there.
         """
 
 

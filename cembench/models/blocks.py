@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 from torch import Tensor, nn
 
 from cembench.models import Activation, Norm
@@ -22,9 +26,41 @@ def norm(kind: Norm, channels: int) -> nn.Module:
     """Return a normalisation layer; groups hold at least 8 channels."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
+    if kind == "dual":
+        return DualBatchNorm2d(channels)
     if kind == "group":
         return nn.GroupNorm(max(1, min(8, channels // 8)), channels)
     return nn.Identity()
+
+
+class DualBatchNorm2d(nn.Module):
+    """Two batch norms: one for clean batches, one for attacked ones (arXiv 1911.09665, 2010.13337).
+
+    Everything goes through the second, evaluation too, but for what runs inside `clean_branch`.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.clean = nn.BatchNorm2d(channels)
+        self.attacked = nn.BatchNorm2d(channels)
+        self.branch: Literal["clean", "attacked"] = "attacked"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise N×C×H×W with the statistics of the branch."""
+        return self.clean(x) if self.branch == "clean" else self.attacked(x)
+
+
+@contextmanager
+def clean_branch(model: nn.Module) -> Iterator[None]:
+    """Send batches through the clean branch of every dual batch norm; others do not mind."""
+    duals = [module for module in model.modules() if isinstance(module, DualBatchNorm2d)]
+    for dual in duals:
+        dual.branch = "clean"
+    try:
+        yield
+    finally:
+        for dual in duals:
+            dual.branch = "attacked"
 
 
 class Network(nn.Module):

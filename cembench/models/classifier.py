@@ -1,18 +1,21 @@
-"""The network that everything else sees: pixels in, logits out."""
+"""The network that everything else sees: pixels in, logits or embeddings out."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from cembench.errors import CembenchError, ModelError
 from cembench.models import ModelSettings, Shape
+from cembench.models.heads import Head, Projector
 
 
 class Classifier(nn.Module):
     """A network with its pixel normalisation inside, so that every attack works in pixels.
 
-    `forward` maps float images in [0, 1], N×C×H×W, to N×K logits.
+    `forward` maps float images in [0, 1], N×C×H×W, to N×K logits; with a projection head it is an
+    encoder, and gives N×D embeddings of length 1.
     """
 
     mean: Tensor
@@ -25,7 +28,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", std.reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
+        """Return the logits, or the embeddings."""
         return self.net((x - self.mean) / self.std)
 
     def features(self, x: Tensor) -> Tensor:
@@ -39,6 +42,28 @@ class Classifier(nn.Module):
             raise ModelError(f"{type(self.net).__name__} has no features(x)")
         return features((x - self.mean) / self.std)
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it gives embeddings."""
+        return isinstance(getattr(self.net, "head", None), Projector)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Images to embeddings of length 1: itself, or its features scaled to that length."""
+        return self if self.encodes else UnitFeatures(self)
+
+
+class UnitFeatures(nn.Module):
+    """The features of a classifier as embeddings."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return N×D features of length 1."""
+        return normalize(self.model.features(x))
+
 
 def build_classifier(
     settings: ModelSettings,
@@ -46,6 +71,7 @@ def build_classifier(
     classes: int,
     mean: Tensor | None = None,
     std: Tensor | None = None,
+    head: Head | None = None,
 ) -> Classifier:
     """Build a network and try it on one blank image.
 
@@ -55,24 +81,37 @@ def build_classifier(
         classes: the number of logits.
         mean: pixel means a channel; 0 unless given.
         std: pixel standard deviations a channel; 1 unless given.
+        head: what sits on its features, if not its own last layer.
 
     Raises:
-        ModelError: when the network cannot take the shape or gives other than `classes` logits.
+        ModelError: when the network cannot take the shape, has no features for a head, or gives
+            other than `classes` logits.
     """
     mean = torch.zeros(shape[0]) if mean is None else mean
     std = torch.ones(shape[0]) if std is None else std
+    blank = torch.zeros(1, *shape)
     try:
         model = Classifier(settings.build(shape, classes), mean, std)
         model.eval()
+        if head is not None:
+            _put_head(model, head, classes, blank)
         with torch.no_grad():
-            out = model(torch.zeros(1, *shape))
+            out = model(blank)
     except CembenchError:
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model '{settings.name}' does not take {shape}: {reason}") from error
-    check_logits(out, 1, classes)
+    check_logits(out, 1, classes if head is None else head.outputs(classes))
     return model.train()
+
+
+def _put_head(model: Classifier, head: Head, classes: int, blank: Tensor) -> None:
+    with torch.no_grad():
+        dimension = model.features(blank).shape[1]
+    if not isinstance(getattr(model.net, "head", None), nn.Module):
+        raise ModelError(f"{type(model.net).__name__} has no head to put another in place of")
+    model.net.head = head.build(dimension, classes).eval()
 
 
 def check_logits(out: object, rows: int, classes: int) -> None:

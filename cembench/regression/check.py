@@ -60,6 +60,8 @@ class Evaluator:
             save_samples=keep and protocol.samples is not None,
             reuse=not keep,
         )
+        if record.kind == "encoder":
+            raise CembenchError(f"{file}: an encoder has no verdicts to guard; check its probe")
         return record, pd.DataFrame() if record.error else load_table(place)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cembench.registry import Registry
 from cembench.settings import Choice, Count, Label
@@ -33,6 +33,7 @@ class Scene:
         seeds: class-conditional Gaussians, for samplers that start from them.
         buffer: a replay buffer, for samplers that start from it.
         outside: images of another data set, for samplers that start from them.
+        data: training images, for samplers that tell images from others.
         history: what training has logged so far, a row an epoch.
     """
 
@@ -41,6 +42,7 @@ class Scene:
     seeds: GaussianSeeds | None = None
     buffer: ReplayBuffer | None = None
     outside: Split | None = None
+    data: Split | None = None
     history: Sequence[Mapping[str, float]] = ()
 
 
@@ -52,11 +54,15 @@ class Sampler(Choice):
         steps: gradients an image.
         mode: the mode of the model while it is climbed. `train` uses batch statistics in batch
             norm; the running statistics stay as they were either way.
+        reads: what it is told to go for: a class, by its logit; an image, by its embedding; or
+            nothing. The last two work on encoders too.
     """
 
     label: Label | None = None
     steps: Count = 10
     mode: Literal["eval", "train"] = "eval"
+
+    reads: ClassVar[Literal["logits", "images", "nothing"]] = "logits"
 
     @property
     def begins(self) -> str:
@@ -84,8 +90,18 @@ class Sampler(Choice):
         return 0
 
     @abstractmethod
-    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
-        """Return one negative for each image of x (N×C×H×W) with labels y (N), detached."""
+    def draw(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+    ) -> Tensor:
+        """Return one negative for each image, detached.
+
+        Args:
+            model: images to logits.
+            x: images, N×C×H×W.
+            y: their labels, N, which decide on class-conditional starts.
+            scene: the threat model, randomness, and what chains can start from.
+            target: the logits to climb or to leave, N; those of the labels unless given.
+        """
 
 
 samplers: Registry[Sampler] = Registry(
@@ -98,5 +114,7 @@ samplers: Registry[Sampler] = Registry(
         "ta": "cembench.samplers.energy:TA",
         "cs": "cembench.samplers.energy:CS",
         "rcs": "cembench.samplers.energy:RCS",
+        "maxent": "cembench.samplers.contrastive:MaxEnt",
+        "infonce": "cembench.samplers.contrastive:InfoNCE",
     },
 )

@@ -75,9 +75,11 @@ class PGD(InBall):
     start: Literal["uniform", "data"] = "uniform"
     restarts: Count = 1
 
-    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+    def draw(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+    ) -> Tensor:
         """Return the last iterate."""
-        return self._climb(model, x, y, scene, None)
+        return self._climb(model, x, y if target is None else target, scene, None)
 
     def search(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
         """Return for each image the best iterate: misclassified before large loss.
@@ -110,8 +112,10 @@ class TRADES(InBall):
     name: ClassVar[str] = "trades"
     noise: NonNegative = 0.001
 
-    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
-        """Return the last iterate; the labels are not used."""
+    def draw(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+    ) -> Tensor:
+        """Return the last iterate; labels and target are not used."""
         jitter = torch.randn(x.shape, generator=scene.generator, device=x.device)
         start = x + self.noise * jitter
         with frozen(model, self.mode):

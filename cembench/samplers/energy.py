@@ -12,16 +12,18 @@ import torch
 from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
-from cembench import potentials
+from cembench import energy, potentials
 from cembench.ascent import L2, Ball, Linf, Visit, ascend
 from cembench.data import DataSettings, datasets
 from cembench.errors import CembenchError
 from cembench.guard import frozen
 from cembench.potentials import Potential
 from cembench.samplers import Sampler, Scene
+from cembench.samplers.starts import FITTED
 from cembench.settings import Count, NonNegative, Positive
 
-Start = Literal["gaussian", "noise", "data", "buffer", "outside"]
+Start = Literal["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
+Landscape = tuple[nn.Module, Potential, Tensor]
 
 
 class EnergySampler(Sampler):
@@ -34,8 +36,10 @@ class EnergySampler(Sampler):
         direction: `l2` scales each gradient to length 1, `raw` leaves it, `sign` takes signs.
         noise: σ of the noise in each step; √(2α), Langevin's, for raw directions unless given, and
             none for the others.
-        start: class-conditional Gaussians fitted on training images, uniform `noise`, the `data`
-            themselves, the replay `buffer`, or images from `outside`.
+        start: Gaussians fitted on training images (`gaussian`: one a class; without labels
+            `pooled`: one in all, or `cluster`: one for each of their k-means clusters), uniform
+            `noise`, the `data` themselves, the replay `buffer`, or images from `outside`.
+        clusters: how many clusters.
         outside: the other data set that `outside` starts come from.
         eps: radius of a ball around the start; none unless given.
         norm: the norm of that ball.
@@ -51,6 +55,7 @@ class EnergySampler(Sampler):
     direction: Literal["l2", "raw", "sign"] = "l2"
     noise: NonNegative | None = None
     start: Start = "gaussian"
+    clusters: Annotated[int, Field(ge=1, le=10_000)] = 10
     outside: Annotated[SerializeAsAny[DataSettings], datasets.field()] | None = None
     eps: NonNegative | None = None
     norm: Literal["linf", "l2"] = "l2"
@@ -77,10 +82,12 @@ class EnergySampler(Sampler):
         """The size of the buffer, if chains start from it."""
         return self.buffer if self.start == "buffer" else 0
 
-    def draw(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+    def draw(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+    ) -> Tensor:
         """Return one sample for each label; images x are used by the `data` start alone."""
         start, places = self.begin(x, y, scene)
-        sample = self.climb(model, start, y, scene)
+        sample = self.climb(model, start, y if target is None else target, scene)
         if places is not None and scene.buffer is not None:
             scene.buffer.put_back(places, sample)
         return sample
@@ -95,8 +102,9 @@ class EnergySampler(Sampler):
             return x, None
         if self.start == "noise":
             return torch.rand(x.shape, generator=scene.generator, device=x.device), None
-        if self.start == "gaussian" and scene.seeds is not None:
-            return scene.seeds.draw(y, scene.generator), None
+        if self.start in FITTED and scene.seeds is not None:
+            parts = y if self.start == "gaussian" else scene.seeds.parts(len(y), scene.generator)
+            return scene.seeds.draw(parts, scene.generator), None
         if self.start == "buffer" and scene.buffer is not None:
             seeds = scene.seeds if self.renewal == "gaussian" else None
             return scene.buffer.draw(y, self.renewed, scene.generator, seeds)
@@ -112,6 +120,17 @@ class EnergySampler(Sampler):
         change = 1 / 20 if self.start in ("noise", "outside") else 1 / 160
         return self.step_size or change * math.sqrt(start[0].numel())
 
+    def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
+        """Return what is climbed: images to outputs, the potential, and what it is told."""
+        return model, type(self).potential, y
+
+    def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Return what outputs (N×K) say of the images, N values by name, for labels y (N)."""
+        return {
+            "log p(x) + const": energy.marginal(out),
+            "log p(y|x)": energy.conditional(out, y),
+        }
+
     def climb(
         self, model: nn.Module, start: Tensor, y: Tensor, scene: Scene, visit: Visit | None = None
     ) -> Tensor:
@@ -121,11 +140,12 @@ class EnergySampler(Sampler):
         if noise is None:
             noise = math.sqrt(2 * alpha) if self.direction == "raw" else 0.0
         with frozen(model, self.mode):
+            forward, potential, target = self.landscape(model, y, scene)
             return ascend(
-                model,
-                type(self).potential,
+                forward,
+                potential,
                 start,
-                y,
+                target,
                 steps=self.steps,
                 step_size=alpha,
                 direction=self.direction,

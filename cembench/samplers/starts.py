@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from cembench.data.split import Split
+from cembench.data.split import Split, subset
 from cembench.errors import CembenchError
+
+FITTED = ("gaussian", "pooled", "cluster")
+MOST = 10_000  # images that a Gaussian without labels is fitted on
 
 
 class GaussianSeeds:
@@ -20,6 +24,12 @@ class GaussianSeeds:
 
     def __init__(self, split: Split) -> None:
         self.split = split
+
+    def parts(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return random classes, N, as often as the images have them."""
+        device = self.split.labels.device
+        rows = torch.randint(len(self.split), (count,), generator=generator, device=device)
+        return self.split.labels[rows]
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return one seed for each label, N×C×H×W, cut to [0, 1].
@@ -42,6 +52,31 @@ class GaussianSeeds:
         weights = torch.randn(count, len(images), generator=generator, device=images.device)
         spread = weights @ (images - mean).flatten(1) / (len(images) - 1) ** 0.5
         return mean + spread.reshape(count, *mean.shape)
+
+
+def fitted_seeds(start: str, split: Split, clusters: int) -> GaussianSeeds:
+    """Return the Gaussians of a start of `FITTED`: one a class, one in all, or one a cluster."""
+    if start == "gaussian":
+        return GaussianSeeds(split)
+    some = subset(split, MOST)[0]
+    return GaussianSeeds(some.unlabelled() if start == "pooled" else clustered(some, clusters))
+
+
+def clustered(split: Split, clusters: int) -> Split:
+    """Return a split whose classes are the k-means clusters of its pixels.
+
+    Raises:
+        CembenchError: for more clusters than images.
+    """
+    from sklearn.cluster import KMeans
+
+    if clusters > len(split):
+        raise CembenchError(f"clusters: {clusters} of {len(split)} images")
+    pixels = split.pixels().flatten(1).cpu().numpy()
+    found = KMeans(clusters, n_init=4, random_state=0).fit_predict(pixels)
+    labels = torch.from_numpy(found).long().to(split.labels.device)
+    names = tuple(f"cluster {number}" for number in range(max(2, clusters)))
+    return replace(split, labels=labels, classes=names)
 
 
 class ReplayBuffer:

@@ -1,0 +1,64 @@
+"""What methods without labels share: an encoder, two views of each image, NT-Xent.
+
+The non-parametric half of CEM (arXiv 2203.13455): p(x, x′) ∝ exp(g(x)·g(x′)/τ). Every image is a
+class of its own, so `cembench.contrast` turns the encoder into a classifier, and samplers for
+classifiers make negatives here too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import SerializeAsAny
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cembench.contrast import Likeness, pair_logits, partners
+from cembench.data.views import Views
+from cembench.guard import frozen
+from cembench.methods import Method
+from cembench.models.heads import Head, Projection, heads
+from cembench.samplers import Sampler
+from cembench.settings import LabelUse, Positive
+
+
+class Contrastive(Method):
+    """A method that trains an encoder.
+
+    Attributes:
+        temperature: τ.
+        views: how the two views of an image differ.
+        projection: the head that gives embeddings; probes put another in its place.
+    """
+
+    select: ClassVar[Literal["robust", "clean", "last"]] = "last"
+    labels: ClassVar[LabelUse] = "none"
+    fewest: ClassVar[int] = 2
+    temperature: Positive = 0.5
+    views: Views = Views()
+    projection: Annotated[SerializeAsAny[Head], heads.field("projection")] = Projection()
+
+    @property
+    def head(self) -> Head:
+        """The projection head."""
+        return self.projection
+
+
+def nt_xent(z: Tensor, temperature: float) -> Tensor:
+    """Return the mean NT-Xent loss (SimCLR, arXiv 2002.05709) of two views of N images.
+
+    Each of the 2N embeddings has its partner to find among the 2N − 1 others. Memory is linear in N
+    but for the 2N×2N logits.
+
+    Args:
+        z: 2N×D embeddings of length 1, those of the first views before those of the second.
+        temperature: τ.
+    """
+    return cross_entropy(pair_logits(z, temperature), partners(len(z) // 2, z.device))
+
+
+def beside(model: nn.Module, images: Tensor, temperature: float, sampler: Sampler) -> Likeness:
+    """Return the classifier of these images, N×C×H×W, that a sampler climbs in its own mode."""
+    with frozen(model, sampler.mode), torch.no_grad():
+        return Likeness(model, temperature, model(images).float())

@@ -1,0 +1,60 @@
+"""JEM without labels: the likelihood of the non-parametric CEM (arXiv 2203.13455).
+
+log p(x, x′) = log p(x′|x) + log p(x), where log p(x) = log mean_j exp f(x, x′_j) up to a constant.
+InfoNCE raises the first alone. This raises both, with samples of the model in place of the data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import SerializeAsAny
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cembench import energy
+from cembench.contrast import likeness
+from cembench.methods.contrastive import Contrastive, beside
+from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers.energy import SGLD
+from cembench.settings import NonNegative
+
+
+class NPJEM(Contrastive):
+    """Minimise InfoNCE(x, x′) − γ·(LSE f(x, ·) − LSE f(x̂, ·)) over the second views x′.
+
+    γ = 0 is InfoNCE; at γ = 1 LSE f(x, ·) cancels, and the gradient is that of the likelihood.
+
+    Attributes:
+        gamma: γ, the weight of log p(x).
+        negatives: where x̂ comes from: `sgld` climbs LSE f(x, ·), `pgd` is the attack of InfoNCE.
+    """
+
+    name: ClassVar[str] = "np-jem"
+    on_divergence: ClassVar[Literal["stop", "rollback"]] = "rollback"
+    gamma: NonNegative = 1.0
+    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("sgld")] = SGLD()
+
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum, InfoNCE and both energies."""
+        first, second = self.views.pair(x)
+        target = torch.arange(len(x), device=x.device)
+        classifier = beside(model, second, self.temperature, self.negatives)
+        negative = self.negatives.draw(classifier, first, torch.zeros_like(target), scene, target)
+        z, bank, away = model(torch.cat([first, second, negative])).float().chunk(3)
+        logits = likeness(z, bank, self.temperature)
+        natural = cross_entropy(logits, target)
+        data = energy.marginal(logits).mean()
+        sampled = energy.marginal(likeness(away, bank, self.temperature)).mean()
+        return natural + self.gamma * (sampled - data), {
+            "infonce": natural.detach(),
+            "lse_data": data.detach(),
+            "lse_negatives": sampled.detach(),
+        }
+
+    def cost(self, scene: Scene) -> int:
+        """The sampler's steps, and the weights' gradient through three batches."""
+        return self.negatives.steps + 3

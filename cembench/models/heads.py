@@ -1,0 +1,133 @@
+"""What sits on a network's features in place of its linear layer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from cembench.registry import Registry
+from cembench.settings import Choice, Count, Positive
+
+
+class Head(Choice):
+    """Turns N×D features into outputs: logits, or embeddings if it `encodes`."""
+
+    encodes: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, dimension: int, classes: int) -> nn.Module:
+        """Return the layers from `dimension` features to `outputs(classes)` outputs."""
+
+    @abstractmethod
+    def outputs(self, classes: int) -> int:
+        """Return how many outputs there are."""
+
+
+class Projection(Head):
+    """SimCLR's projection head (arXiv 2002.05709): two linear layers, then length 1.
+
+    Attributes:
+        hidden: width of the layer between; that of the features unless given.
+        dimension: of the embedding.
+    """
+
+    name: ClassVar[str] = "projection"
+    encodes: ClassVar[bool] = True
+    hidden: Count | None = None
+    dimension: Count = 128
+
+    def build(self, dimension: int, classes: int) -> nn.Module:
+        """Build the head; classes play no part."""
+        return Projector(dimension, self.hidden or dimension, self.dimension)
+
+    def outputs(self, classes: int) -> int:
+        """The length of an embedding."""
+        return self.dimension
+
+
+class Projector(nn.Module):
+    """N×D features to embeddings g(x) of length 1."""
+
+    def __init__(self, dimension: int, hidden: int, embedding: int) -> None:
+        super().__init__()
+        first, last = nn.Linear(dimension, hidden), nn.Linear(hidden, embedding)
+        self.layers = nn.Sequential(first, nn.ReLU(), last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the embeddings."""
+        return normalize(self.layers(features))
+
+
+class Neighbours(Head):
+    """Weighted k-nearest neighbours among kept features (Wu et al., arXiv 1805.01978).
+
+    Attributes:
+        neighbours: k.
+        temperature: a neighbour at cosine s has the weight exp(s / temperature).
+    """
+
+    name: ClassVar[str] = "knn"
+    neighbours: Count = 20
+    temperature: Positive = 0.1
+
+    def build(self, dimension: int, classes: int) -> nn.Module:
+        """Build the head, which keeps nothing yet."""
+        return NeighbourVotes(dimension, classes, self.neighbours, self.temperature)
+
+    def outputs(self, classes: int) -> int:
+        """A logit a class."""
+        return classes
+
+
+class NeighbourVotes(nn.Module):
+    """The votes of the nearest kept features, as logits that have gradients.
+
+    The logit of a class is log(exp(−1/τ) + Σ exp(s/τ)) over its kept features among the k nearest:
+    never infinite, and softmax gives the weighted votes.
+    """
+
+    bank: Tensor
+    labels: Tensor
+
+    def __init__(self, dimension: int, classes: int, neighbours: int, temperature: float) -> None:
+        super().__init__()
+        self.classes, self.neighbours, self.temperature = classes, neighbours, temperature
+        self.register_buffer("bank", torch.zeros(0, dimension))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
+
+    def keep(self, features: Tensor, labels: Tensor) -> None:
+        """Keep N×D features and their N labels, in place of what was kept."""
+        self.bank, self.labels = normalize(features.float()), labels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return N×K logits; all alike while nothing is kept."""
+        near = normalize(features.float()) @ self.bank.T / self.temperature
+        votes, places = near.topk(min(self.neighbours, near.shape[1]))
+        floor = near.new_full((len(near), self.classes, 1), -1 / self.temperature)
+        theirs = (
+            self.labels[places][:, None] == torch.arange(self.classes, device=near.device)[:, None]
+        )
+        counted = votes[:, None].masked_fill(~theirs, -torch.inf)
+        return torch.cat([floor, counted], 2).logsumexp(2)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Make room for as many features as a checkpoint holds."""
+        for name in ("bank", "labels"):
+            found = state.get(f"{prefix}{name}")
+            if isinstance(found, Tensor):
+                setattr(self, name, torch.zeros_like(found, device=getattr(self, name).device))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+heads: Registry[Head] = Registry(
+    "head",
+    Head,
+    {
+        "projection": "cembench.models.heads:Projection",
+        "knn": "cembench.models.heads:Neighbours",
+    },
+)
