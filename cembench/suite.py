@@ -18,6 +18,7 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import Record, save_record
 from cembench.files import read_yaml
 from cembench.leaderboard import Board, find_records, rank, write_boards
+from cembench.pretrained import resolved
 from cembench.probe import Probe, probe_settings
 from cembench.provenance import environment
 from cembench.runs import RunFolder
@@ -105,7 +106,7 @@ def _values(
 
 def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, device: str) -> None:
     """Leave a record of a run that diverged for good: a ranking without it would flatter."""
-    state = RunFolder(folder).load()
+    experiment, state = resolved(experiment), RunFolder(folder).load()
     split = experiment.data.load("test")
     if protocol.split == "validation":
         split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]

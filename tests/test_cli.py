@@ -50,7 +50,7 @@ def test_list_needs_no_torch_and_knows_everything(cembench):
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "methods: at, cem, dat, jem, standard, trades" in done.stdout
+    assert done.returncode == 0 and "methods: adv-infonce, at, cem, dat, infonce" in done.stdout
     assert cembench("list", "methods").out.split() == methods.names()
     assert cembench("list", "protocols").out.split() == shipped()
 
@@ -168,7 +168,7 @@ def test_one_line_exit_2_and_a_traceback_on_request(cembench, trained, tmp_path)
         ("eval", trained, "--protocol", "nope"),
         ("eval", trained, "--data-root", "x"),
         ("leaderboard", tmp_path),
-        ("train", ROOT / "configs/digits-at.yaml", "--set", "epochs"),
+        ("train", ROOT / "configs/digits/at.yaml", "--set", "epochs"),
     ):
         result = cembench(*args)
         assert result.code == 2 and len(result.err.splitlines()) == 1, args
@@ -233,6 +233,9 @@ def test_a_plugin_brings_a_model_and_a_nan_network_is_an_error_row(tmp_path):
 
 def test_bench_prints_ratio_and_json(cembench):
     args = ("bench", "train", "--model", "small_cnn", "--batch", 4, "--rounds", 1)
+    for method in ("infonce", "adv-infonce"):
+        assert f"| train {method} |" in cembench(*args, "--method", method).out
+    assert "did you mean 'infonce'" in cembench(*args, "--method", "infonze").err
     assert "| ratio |" in cembench(*args).out
     (row,) = json.loads(cembench(*args, "--json").out)
     assert row["work"] == "train at" and row["model"] == "small_cnn" and row["ratio"] > 0

@@ -262,3 +262,27 @@ def test_energy_of_the_bank_is_the_marginal_over_its_images(toy):
     out = Likeness(net, TAU, net(x))(x)
     expected = likeness(net(x), net(x), TAU).exp().sum(1).log()
     assert torch.allclose(energy.marginal(out), expected)
+
+
+def held_bytes(count):
+    """Return what one loss on images keeps for its gradient."""
+    size = 0
+
+    def pack(tensor):
+        nonlocal size
+        size += tensor.numel() * tensor.element_size()
+        return tensor
+
+    method, scene = methods.parse("infonce"), Scene(THREATS[0], generator_of(0, "cpu"))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        method.loss(encoder(), images(count), torch.zeros(count), scene)
+    return size
+
+
+def test_memory_is_linear_in_the_batch_but_for_the_matrix_of_similarities():
+    few, some, more, most = (held_bytes(count) for count in (16, 32, 64, 128))
+    square = ((more - 2 * some) - (some - 2 * few)) / (2 * 32**2 - 2 * 16**2)
+    assert 4 * 4 <= square <= 4 * 12  # the logits of 2N rows: at most three floats an entry
+    constant = -(some - 2 * few) + square * 2 * 16**2
+    slope = (few - constant - square * 16**2) / 16
+    assert most == pytest.approx(constant + slope * 128 + square * 128**2, rel=1e-3)

@@ -12,6 +12,7 @@ from cembench.errors import CembenchError
 
 @click.command(cls=Command)
 @click.argument("work", type=click.Choice(["train", "sample"]))
+@click.option("--method", default="at", show_default=True, help="at, infonce or adv-infonce.")
 @click.option("--model", default="resnet18", show_default=True, help="Name of the architecture.")
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(2))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
@@ -19,17 +20,29 @@ from cembench.errors import CembenchError
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON instead of a table.")
 @DEVICE
 def bench(
-    work: str, model: str, batch: int, rounds: int, precision: str, as_json: bool, device: str
+    work: str,
+    method: str,
+    model: str,
+    batch: int,
+    rounds: int,
+    precision: str,
+    as_json: bool,
+    device: str,
 ) -> None:
     """Time WORK beside a plain reference loop, interleaved in one process."""
-    from cembench.bench import bench_sample, bench_train, table
+    from cembench.bench import table
+    from cembench.bench.sample import bench_sample
+    from cembench.bench.train import METHODS, bench_train
+    from cembench.settings import nearest
 
+    if method not in METHODS:
+        raise CembenchError(f"--method: no plain loop for '{method}'; {nearest(method, METHODS)}")
     if work == "sample":
         if precision != "fp32":
             raise CembenchError("bench sample: samplers run in fp32; leave --precision out")
         rows = bench_sample(model, batch, rounds, pick_device(device))
     else:
-        rows = bench_train(model, batch, rounds, precision, pick_device(device))
+        rows = bench_train(model, batch, rounds, precision, pick_device(device), method)
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)
 
 

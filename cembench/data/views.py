@@ -19,7 +19,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 PRESETS: dict[str, dict[str, Any]] = {
     # 8×8 scans: no mirror, and a shift of a pixel is an eighth of the image
-    "grey-8": {"area": 0.6, "rotate": 15.0, "shift": 0.1, "light": 0.4},
+    "grey-8": {"area": 0.8, "rotate": 10.0, "shift": 0.1, "light": 0.3},
     # MNIST, clothes: 28×28
     "grey-28": {"area": 0.4, "rotate": 15.0, "shift": 0.1, "light": 0.4},
     # SimCLR's for CIFAR-10: colours distorted at strength 0.5, no blur

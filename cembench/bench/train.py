@@ -1,0 +1,128 @@
+"""A training step beside the loop that research code has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cembench.bench import ALPHA, CLASSES, EPS, SHAPE, STEPS, RandomImages, interleaved, row
+from cembench.config import Experiment
+from cembench.data.views import Views
+from cembench.guard import generator_of
+from cembench.models.classifier import build_classifier
+from cembench.trainer import Trainer
+
+TEMPERATURE = 0.5
+ATTACK = {"negatives": {"name": "pgd", "steps": STEPS, "step_size": ALPHA}}
+METHODS: dict[str, dict[str, Any]] = {
+    "at": ATTACK,
+    "infonce": {"temperature": TEMPERATURE},
+    "adv-infonce": {"temperature": TEMPERATURE, "stream": "dual", **ATTACK},
+}
+
+
+def bench_train(
+    model: str, batch: int, rounds: int, precision: str, device: str, method: str = "at"
+) -> list[dict[str, Any]]:
+    """Time a training step against the plain loop; attacks take 10 steps of 2/255 in 8/255.
+
+    Args:
+        model: name of the architecture, on 3×32×32 images with 10 classes.
+        batch: images a step; methods without labels make two views of each.
+        rounds: timed steps of each, after one that is not counted.
+        precision: of our loop; the reference is always float32.
+        device: where to compute.
+        method: a key of `METHODS`. Both sides make views in the same way.
+
+    Returns:
+        A row a comparison; `ratio` is reference time over ours, so above 1 ours is faster.
+    """
+    experiment = Experiment.parse(
+        {
+            "data": RandomImages(count=2 * batch),
+            "model": model,
+            "method": {"name": method, **METHODS[method]},
+            "batch_size": batch,
+            "precision": precision,
+            "validation": {"fraction": 0.5},
+        }
+    )
+    trainer = Trainer(experiment, torch.device(device))
+    reference = build_classifier(
+        experiment.model, SHAPE, CLASSES, *trainer.statistics, experiment.method.head
+    ).to(device)
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    rows = torch.arange(batch, device=device)
+    x, y = trainer.data.pixels(rows), trainer.data.labels[rows]
+    generator = generator_of(0, device)
+    ours, theirs = interleaved(
+        lambda: trainer.step(0, rows, generator),
+        lambda: plain_step(reference, optimizer, x, y, PLAIN[method]),
+        rounds,
+        device,
+    )
+    return [row(f"train {method}", model, batch, precision, ours, theirs)]
+
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def plain_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss
+) -> None:
+    """Take one step as research code writes it: float32, default layout, no tricks."""
+    value = loss(model, x, y)
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+
+
+def plain_attack(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return x moved by PGD."""
+    model.eval()
+    perturbed = x + 0.001 * torch.randn_like(x)
+    for _ in range(STEPS):
+        perturbed.requires_grad_()
+        gradient = torch.autograd.grad(loss(model(perturbed)), [perturbed])[0]
+        perturbed = perturbed.detach() + ALPHA * gradient.sign()
+        perturbed = torch.min(torch.max(perturbed, x - EPS), x + EPS).clamp(0, 1)
+    model.train()
+    return perturbed
+
+
+def plain_at(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of adversarial training."""
+    perturbed = plain_attack(model, x, lambda logits: cross_entropy(logits, y))
+    return cross_entropy(model(perturbed), y)
+
+
+def plain_nt_xent(z: Tensor) -> Tensor:
+    """Return SimCLR's loss as its formula reads."""
+    similar = (z @ z.T / TEMPERATURE).exp()
+    similar = similar - torch.diag(similar.diag())
+    half = len(z) // 2
+    positive = torch.cat([similar.diagonal(half), similar.diagonal(-half)])
+    return -(positive / similar.sum(1)).log().mean()
+
+
+def plain_infonce(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of SimCLR."""
+    return plain_nt_xent(model(torch.cat(Views().pair(x))))
+
+
+def plain_adv_infonce(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of ACL with both streams."""
+    views = torch.cat(Views().pair(x))
+    moved = plain_attack(model, views, plain_nt_xent)
+    return (plain_nt_xent(model(moved)) + plain_nt_xent(model(views))) / 2
+
+
+PLAIN: dict[str, Loss] = {
+    "at": plain_at,
+    "infonce": plain_infonce,
+    "adv-infonce": plain_adv_infonce,
+}
