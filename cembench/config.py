@@ -132,9 +132,10 @@ class Experiment(Settings):
     def labels(self) -> LabelUse:
         """What training knew of the labels, that of the weights it started from included."""
         start = self.pretrained
-        if start is None or not start.frozen:
-            return self.method.labels
-        return "probe" if start.labels == "none" else "all"
+        seen = start is not None and start.labels == "all"  # a probe's own features saw none
+        if self.method.labels == "none":
+            return "all" if seen else "none"
+        return "probe" if start is not None and start.frozen and not seen else "all"
 
     @model_validator(mode="after")
     def _without_labels(self) -> Self:

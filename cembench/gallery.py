@@ -17,7 +17,7 @@ from cembench.guard import derive, exact, frozen
 from cembench.progress import Bar
 from cembench.samplers import Sampler
 from cembench.samplers.energy import EnergySampler
-from cembench.sampling import CHUNK, Origins, Samples, chunks, draw, toward
+from cembench.sampling import Origins, Samples, asked, chunks, draw, toward
 from cembench.trajectory import Trace
 
 SHOWN = 8
@@ -59,6 +59,7 @@ def sample_to_files(
     file = checkpoint_file(checkpoint)
     model, passport = load_checkpoint(file, device)
     shown: list[Samples] = []
+    goals: list[Tensor] = []
     sums: dict[str, float] = {}
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
@@ -68,7 +69,7 @@ def sample_to_files(
             kept = stack.enter_context(tensor_file(tensors, _shapes(count, passport)))
         done = 0
         origins = Origins(file, passport, torch.device(device))
-        for drawn in _drawn(model, sampler, origins, count, label, seed, trace):
+        for drawn, rows in _drawn(model, sampler, origins, count, label, seed, trace):
             if kept is not None:
                 for name, values in kept.items():
                     values[done : done + len(drawn.labels)] = getattr(drawn, name).numpy()
@@ -76,11 +77,12 @@ def sample_to_files(
                 sums[key] = sums.get(key, 0.0) + value * len(drawn.labels)
             if done < SHOWN * len(passport.classes):
                 shown.append(drawn)
+                goals.append(rows)
             done += len(drawn.labels)
     first = Samples.joined(shown)
     panels = {"starts": first.starts, "samples": first.images}
     if sampler.reads == "images":
-        panels["images gone for"] = _gone_for(sampler, first.labels, origins, seed)
+        panels["images gone for"] = origins.data.pixels(torch.cat(goals)).cpu()
     write_bytes(picture, grid(panels, first.labels, passport.classes, SHOWN))
     if trace is not None and trajectory is not None:
         write_bytes(trajectory, trace.render(passport.classes, trajectory.suffix))
@@ -95,23 +97,19 @@ def _drawn(
     label: int | None,
     seed: int,
     trace: Trace | None,
-) -> Iterator[Samples]:
+) -> Iterator[tuple[Samples, Tensor]]:
+    """Yield chunks, each with the numbers of the training images that it went for, if any."""
     title = f"{sampler.name} {origins.passport.data.title}"
     with Bar(title, count) as bar:
         for number, y in enumerate(chunks(sampler, count, len(origins.passport.classes))):
-            labels = (y if label is None else torch.full_like(y, label)).to(origins.device)
-            visit = trace.follow(labels) if trace is not None and number == 0 else None
-            yield draw(model, sampler, labels, origins, derive(seed, number), visit).cpu()
+            y = (y if label is None else torch.full_like(y, label)).to(origins.device)
+            stream, visit = derive(seed, number), None
+            if trace is not None and number == 0:
+                visit = trace.follow(asked(sampler, y, origins, stream))
+            images = sampler.reads == "images"
+            rows = toward(sampler, y, origins, stream) if images else torch.empty(0)
+            yield draw(model, sampler, y, origins, stream, visit).cpu(), rows
             bar.advance(len(y))
-
-
-def _gone_for(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:
-    """Return the training images that samples of labels y were pulled toward."""
-    found = [
-        toward(sampler, part.to(origins.device), origins, derive(seed, number))
-        for number, part in enumerate(y.split(CHUNK))
-    ]
-    return origins.data.pixels(torch.cat(found)).cpu()
 
 
 def _trace(path: Path | None, sampler: Sampler) -> Trace | None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cembench.checkpoint import checkpoint_file, read_passport
-from cembench.config import Experiment, merge, parse_experiment
+from cembench.config import Experiment, merge, parse_experiment, recipe_of
 from cembench.errors import CembenchError
 from cembench.settings import Settings
 
@@ -44,17 +44,23 @@ class Probe(Settings):
     mode: Mode = "linear"
 
 
-def probe_settings(base: dict[str, Any], checkpoint: Path, mode: Mode) -> dict[str, Any]:
+def probe_settings(base: Experiment, checkpoint: Path, mode: Mode) -> dict[str, Any]:
     """Return the settings of a probe.
 
     Args:
-        base: the settings of the experiment that is probed: data, network, threat model, seed and
-            validation images are its own.
-        checkpoint: where its weights lie.
+        base: the experiment that is probed: data, network, threat model, seed and validation
+            images are its own.
+        checkpoint: where its weights lie, or will lie.
         mode: a key of `MODES`.
     """
-    values = {key: base[key] for key in KEPT if base.get(key) is not None}
-    return merge(values, merge(MODES[mode], {"pretrained": {"checkpoint": str(checkpoint)}}))
+    settings = base.dump()
+    start = {
+        "checkpoint": str(checkpoint),
+        "method": base.title,
+        "labels": base.labels,
+        "recipe": recipe_of(settings),
+    }
+    return merge({key: settings[key] for key in KEPT}, merge(MODES[mode], {"pretrained": start}))
 
 
 def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) -> Experiment:
@@ -68,5 +74,6 @@ def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) ->
     passport = read_passport(file)
     if not passport.config:
         raise CembenchError(f"{file}: says nothing of its training; a probe needs its data split")
-    values = merge(probe_settings(passport.config, checkpoint, mode), overrides)
+    base = parse_experiment(passport.config, str(file))
+    values = merge(probe_settings(base, checkpoint, mode), overrides)
     return parse_experiment(values, f"probe of {file}")

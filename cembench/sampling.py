@@ -118,7 +118,7 @@ class Origins:
             raise SamplingError(
                 f"{path}: no replay buffer, or damaged; start from gaussian or noise"
             ) from error
-        classes = 1 if self.passport.labels == "none" else len(self.passport.classes)
+        classes = 1 if self.passport.kind == "encoder" else len(self.passport.classes)
         if list(images.shape[1:]) != self.passport.shape or len(images) % classes:
             raise SamplingError(f"{path}: a replay buffer of another network")
         return ReplayBuffer.of(images, classes)
@@ -137,11 +137,11 @@ class Origins:
             seeds=seeds,
             buffer=self.buffer if start == "buffer" else None,
             outside=None if outside is None else self._outside(outside),
-            data=self.data if sampler.reads == "images" else None,
+            data=self.data if getattr(sampler, "others", 0) else None,
         )
 
     def rows(self, sampler: Sampler, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the numbers of training images, N: random ones of the labels, or the one given.
+        """Return the numbers of training images, N: random ones of labels y, or the one given.
 
         Raises:
             CembenchError: when the given one is not there.
@@ -175,13 +175,13 @@ def buffer_of(file: Path) -> Path:
 def chunks(sampler: Sampler, count: int, classes: int, size: int = CHUNK) -> Iterator[Tensor]:
     """Return labels in chunks, all classes in turn, so that every count is balanced.
 
-    They are −1 for a sampler that reads nothing. One sample alone is drawn with the chunk before,
-    since it has nothing to differ from.
+    They are −1 for a sampler that asks for no class. One sample alone is drawn with the chunk
+    before, since it has nothing to differ from.
     """
     starts = [start for start in range(0, count, size) if start == 0 or count - start > 1]
     for start, end in pairwise([*starts, count]):
         y = torch.arange(start, end) % classes
-        yield torch.full_like(y, -1) if sampler.reads == "nothing" else y
+        yield y if sampler.reads == "logits" else torch.full_like(y, -1)
 
 
 def draw(
@@ -200,28 +200,30 @@ def draw(
     Args:
         model: a frozen network in evaluation mode.
         sampler: what to climb, and how.
-        y: the classes to draw, N, on the device of the network.
+        y: the classes to draw, N, on the device of the network; −1 for any.
         origins: what chains can start from.
         seed: decides starts and noise; each chunk wants its own.
         visit: looks at every iterate of energy samplers, as in `ascend`.
 
     Raises:
         SamplingError: when the sampler needs logits and the network is an encoder, needs a buffer
-            that is not there, or leaves the finite numbers.
+            or a second sample that is not there, or leaves the finite numbers.
     """
     if sampler.reads == "logits" and origins.passport.kind == "encoder":
         raise SamplingError(
             f"sampler {sampler.name} climbs logits, and an encoder has none; "
             "take maxent or infonce, or fit a head with `cembench probe`"
         )
+    if sampler.coupled and len(y) < 2:
+        raise SamplingError(f"sampler {sampler.name} needs two samples or more drawn together")
     generator = generator_of(derive(seed, "starts", sampler.begins), y.device)
     scene = origins.scene(sampler, generator)
     x, target = origins.blank(len(y)), y
     if sampler.begins == "data" or sampler.reads == "images":
         rows = toward(sampler, y, origins, seed)
         x = origins.data.pixels(rows)
-        if sampler.reads == "images":
-            y, target = origins.data.labels[rows], rows
+        target = rows if sampler.reads == "images" else y
+        y = asked(sampler, y, origins, seed)
     noisy = replace(scene, generator=generator_of(derive(seed, "noise"), y.device))
     if isinstance(sampler, EnergySampler):
         start, _ = sampler.begin(x, y, scene)
@@ -234,6 +236,13 @@ def draw(
     out = Samples(images, start, y, _logits(model, images, origins), _logits(model, start, origins))
     _require_finite(images, out.logits, f"sampler {sampler.name}: samples are not finite")
     return out
+
+
+def asked(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:
+    """Return what samples of labels y should be read as: y, or the classes of their images."""
+    if sampler.reads != "images":
+        return y
+    return origins.data.labels[toward(sampler, y, origins, seed)]
 
 
 def toward(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:

@@ -18,7 +18,6 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import Record, save_record
 from cembench.files import read_yaml
 from cembench.leaderboard import Board, find_records, rank, write_boards
-from cembench.pretrained import resolved
 from cembench.probe import Probe, probe_settings
 from cembench.provenance import environment
 from cembench.runs import RunFolder
@@ -101,16 +100,18 @@ def _values(
         hint = nearest(probe.of, known) if known else "put it above its probes"
         message = f"no experiment '{probe.of}' above; {hint}"
         raise ConfigError(ConfigError.single(message, "probe.of").problems, source)
-    return merge(probe_settings(before[name].dump(), out / name, probe.mode), rest)
+    return merge(probe_settings(before[name], out / name, probe.mode), rest)
 
 
 def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, device: str) -> None:
     """Leave a record of a run that diverged for good: a ranking without it would flatter."""
-    experiment, state = resolved(experiment), RunFolder(folder).load()
+    state = RunFolder(folder).load()
     split = experiment.data.load("test")
     if protocol.split == "validation":
         split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
+    head = experiment.method.head
     record = Record(
+        kind="encoder" if head is not None and head.encodes else "classifier",
         run=folder.name,
         method=experiment.title,
         dataset=experiment.data.title,
@@ -143,15 +144,20 @@ def run_suite(
     Experiments that fail are skipped; the others go on.
 
     Returns:
-        The boards, and a message for each experiment that failed.
+        The boards, none for encoders of which the protocol measures nothing, and a message for
+        each experiment that failed.
 
     Raises:
         CembenchError: when the suite file is wrong or every experiment failed.
     """
     experiments, protocol = load_suite(path, out)
     failures: list[str] = []
+    given_up: set[str] = set()
     for name, experiment in experiments.items():
+        start = experiment.pretrained
         try:
+            if start is not None and Path(start.checkpoint).name in given_up:
+                raise GaveUp(f"{start.checkpoint}, which it starts from, gave up")
             checkpoint = train(experiment, out / name, resume=True, device=device)
             if protocol.measured_of(read_passport(checkpoint).kind) is None:
                 continue
@@ -165,12 +171,15 @@ def run_suite(
         except CembenchError as error:
             failures.append(f"experiment {name}: {error}")
             if isinstance(error, GaveUp):
+                given_up.add(name)
                 _note(experiment, out / name, protocol, str(error), device)
             continue
         if record.error is not None:
             failures.append(f"experiment {name}: {record.error} ({place})")
     if not any(out.glob("*/eval/*.json")):
-        raise CembenchError(f"{path}: {'; '.join(failures)}")
+        if failures:
+            raise CembenchError(f"{path}: {'; '.join(failures)}")
+        return [], []
     boards = rank(find_records([out]))
     write_boards(boards, out / "leaderboards")
     return boards, failures

@@ -63,7 +63,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optimizer, self.model)
         steps = max(1, self.steps)
         self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, steps)
-        self.average = build_average(self.model, config.ema)
+        self.average = build_average(self.model, config.ema if config.method.learns else 0.0)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.kept: dict[str, Tensor] = {}
@@ -142,7 +142,7 @@ class Trainer:
                 seeds=self.seeds,
                 buffer=self.buffer,
                 outside=self.outside,
-                history=self.history,
+                history=self.history if self.labelled else (),
             )
             loss, parts = config.method.loss(self.model, x, data.labels[rows], scene)
         self.gradients += config.method.cost(scene) * len(rows)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from cembench.config import Experiment
-from cembench.data.split import Split, subset
-from cembench.guard import derive, frozen, generator_of, isolated_rng
-from cembench.methods.contrastive import Contrastive, nt_xent
+from cembench.data.split import Split
+from cembench.guard import derive, frozen, generator_of
 from cembench.samplers import Scene
 from cembench.samplers.adversarial import PGD
 
 History = list[dict[str, float]]
 MONITORED = {"val_clean_acc": "clean", "val_pgd_acc": "pgd", "val_knn_acc": "k-NN"}
-MOST, NEIGHBOURS = 1000, 5
 
 
 def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> dict[str, float]:
@@ -23,8 +20,8 @@ def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> d
 
     The attack's random starts are the same in every epoch. An encoder has other figures.
     """
-    if isinstance(config.method, Contrastive):
-        return encoder_figures(model, held, config.method, config.seed)
+    if (found := config.method.figures(model, held, config.seed)) is not None:
+        return found
     settings = config.validation
     attack = PGD(steps=settings.steps)
     generator = generator_of(derive(config.seed, "validation"), held.images.device)
@@ -58,25 +55,6 @@ def summary(sums: dict[str, float], steps: int, history: History) -> str:
         known = [row[key] for row in history if key in row]
         parts += [f"{label} {known[-1]:.1%}"] if known else []
     return " ".join(parts)
-
-
-def encoder_figures(
-    model: nn.Module, held: Split, method: Contrastive, seed: int
-) -> dict[str, float]:
-    """Return NT-Xent on views of at most `MOST` held-out images, and how well neighbours tell them.
-
-    Each image is read by its nearest neighbours among the others. That takes labels, so it is there
-    to look at: no epoch is chosen by it.
-    """
-    some = subset(held, MOST)[0]
-    x = some.pixels()
-    with frozen(model), torch.no_grad(), isolated_rng(derive(seed, "validation")):
-        loss = nt_xent(model(torch.cat(method.views.pair(x))), method.temperature)
-        z = model(x)
-    near = (z @ z.T).fill_diagonal_(-1).topk(min(NEIGHBOURS, len(x) - 1)).indices
-    votes = one_hot(some.labels[near], len(some.classes)).sum(1)
-    right = votes.argmax(1) == some.labels
-    return {"val_infonce": float(loss), "val_knn_acc": float(right.float().mean())}
 
 
 def correct(model: nn.Module, x: Tensor, y: Tensor) -> int:

@@ -20,6 +20,7 @@ from cembench.models.classifier import build_classifier
 from cembench.models.heads import Projection
 from cembench.potentials import BatchEntropy
 from cembench.samplers import Sampler, Scene
+from cembench.samplers.adversarial import PGD
 from cembench.threat import Threat
 from tests.conftest import images
 
@@ -182,15 +183,13 @@ def encoder(norm="dual"):
     return build_classifier(settings, (1, 8, 8), 10, head=Projection(dimension=16))
 
 
-class Watching(Sampler):
+class Watching(PGD):
     """PGD that keeps what it was given and what it made."""
 
     name = "watching"
 
     def draw(self, model, x, y, scene, target=None):
-        from cembench.samplers.adversarial import PGD
-
-        moved = PGD(steps=5).draw(model, x, y, scene, target)
+        moved = super().draw(model, x, y, scene, target)
         with torch.no_grad():
             model.eval()
             losses = [cross_entropy(model(images), target).item() for images in (x, moved)]
@@ -206,7 +205,7 @@ SEEN = []
 @pytest.mark.parametrize("stream", ["dual", "a2a", "a2s"])
 def test_adversarial_views_stay_in_the_ball_and_raise_the_loss(stream, threat):
     SEEN.clear()
-    settings = {"stream": stream, "temperature": 0.02, "negatives": Watching()}
+    settings = {"stream": stream, "temperature": 0.02, "negatives": Watching(steps=5)}
     method = methods.parse({"name": "adv-infonce", **settings})
     scene = Scene(threat, generator_of(0, "cpu"))
     loss, _ = method.loss(encoder(), images(), torch.zeros(16), scene)

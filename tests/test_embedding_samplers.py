@@ -6,11 +6,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from cembench import energy
 from cembench.checkpoint import load_checkpoint
+from cembench.contrast import Likeness
 from cembench.data.digits import Digits
-from cembench.errors import CembenchError, ConfigError
-from cembench.evaluation.record import load_record
+from cembench.errors import CembenchError, ConfigError, SamplingError
+from cembench.evaluation.figures import Figure
+from cembench.evaluation.record import load_record, save_record
 from cembench.gallery import sample_to_files
 from cembench.potentials import BatchEntropy
 from cembench.samplers import samplers
@@ -19,13 +23,14 @@ from cembench.sampling import Origins, chunks, draw, toward
 from cembench.training import train
 from tests.conftest import experiment
 
+NAMES = ["maxent", "infonce", "np-sgld"]
 PROTOCOL = """
 limit: 60
 attacks: [{name: pgd, steps: 2}]
 density: {}
 samples:
   count: 60
-  samplers: [rcs, maxent, {name: infonce, start: cluster}]
+  samplers: [rcs, maxent, {name: infonce, start: cluster}, {name: infonce, label: one, image: 7}]
 """
 
 
@@ -53,7 +58,7 @@ def drawn(run, settings, count=24, seed=0):
 
 
 @pytest.mark.parametrize("start", ["pooled", "cluster", "noise", "data"])
-@pytest.mark.parametrize("name", ["maxent", "infonce"])
+@pytest.mark.parametrize("name", NAMES)
 def test_samples_stay_images_repeat_and_leave_the_network_alone(run, name, start):
     settings = {"name": name, "start": start, "steps": 4}
     model, _, _, first = drawn(run, settings)
@@ -64,7 +69,7 @@ def test_samples_stay_images_repeat_and_leave_the_network_alone(run, name, start
     assert torch.equal(first.images, drawn(run, settings)[3].images)
     assert not torch.equal(first.images, drawn(run, settings, seed=1)[3].images)
     assert first.logits.shape == (24, 0 if run.name == "infonce" else 10)
-    assert (first.labels < 0).all() == (name == "maxent")
+    assert (first.labels < 0).all() == (name != "infonce")
 
 
 def test_maxent_raises_the_entropy_of_the_batch(run):
@@ -76,6 +81,43 @@ def test_maxent_raises_the_entropy_of_the_batch(run):
     assert after > before + 0.1
 
 
+def test_np_sgld_raises_the_marginal_beside_training_images(run):
+    model, origins, sampler, found = drawn(run, {"name": "np-sgld", "steps": 20})
+    with torch.no_grad():
+        bank = model.encoder(origins.data.pixels(slice(0, 200)))
+        likeness = Likeness(model.encoder, sampler.temperature, bank)
+        before, after = (energy.marginal(likeness(x)) for x in (found.starts, found.images))
+    assert (after > before).float().mean() > 0.8
+
+
+def test_np_sgld_goes_on_from_the_buffer_that_training_left(tmp_path, encoder):
+    method = {"name": "np-jem", "negatives": {"steps": 2, "buffer": 40}}
+    train(experiment(method=method, epochs=1, optimizer={"lr": 0.001}), tmp_path / "np")
+    settings = {"name": "np-sgld", "start": "buffer", "renewed": 0.0, "steps": 1}
+    kept = load_file(tmp_path / "np" / "buffer.safetensors")["images"]
+    starts = drawn(tmp_path / "np", settings)[3].starts
+    assert all((kept == start).flatten(1).all(1).any() for start in starts)
+    with pytest.raises(SamplingError, match="no replay buffer"):
+        drawn(encoder, settings)
+
+
+def test_one_sample_alone_has_no_entropy(encoder, cembench, tmp_path):
+    result = cembench(
+        "sample", encoder, "--sampler", "maxent", "-n", 1, "--out", tmp_path / "x.png"
+    )
+    assert result.code == 2 and "maxent needs two samples or more" in result.err
+
+
+def test_classes_cannot_be_asked_of_samplers_that_know_none(trained, cembench, tmp_path):
+    for options in (("--sampler", "maxent"), ("--sampler", "infonce", "--image", 7)):
+        args = (*options, "--class", "3", "--out", tmp_path / "x.png")
+        result = cembench("sample", trained, *args)
+        assert result.code == 2 and "--class: with --image, or a sampler" in result.err
+    _, origins, sampler, _ = drawn(trained, {"name": "infonce"})
+    rows = toward(sampler, torch.full((30,), 3), origins, 0)
+    assert origins.data.labels[rows].tolist() == [3] * 30
+
+
 def test_maxent_uses_noise_that_is_asked_for(encoder):
     still = drawn(encoder, {"name": "maxent", "steps": 1})[3].images
     noisy = drawn(encoder, {"name": "maxent", "steps": 1, "noise": 0.2})[3].images
@@ -83,10 +125,10 @@ def test_maxent_uses_noise_that_is_asked_for(encoder):
 
 
 def test_infonce_goes_for_its_image_more_than_for_others(run):
-    model, origins, sampler, found = drawn(run, {"name": "infonce", "steps": 20})
-    y = next(chunks(sampler, 24, 10))
-    rows = toward(sampler, y, origins, 0)
-    assert torch.equal(origins.data.labels[rows], y) and torch.equal(found.labels, y)
+    model, origins, sampler, found = drawn(run, {"name": "infonce", "steps": 20, "step_size": 0.05})
+    rows = toward(sampler, torch.full((24,), -1), origins, 0)
+    assert torch.equal(origins.data.labels[rows], found.labels)
+    assert len(rows.unique()) > 20
     goal = model.encoder(origins.data.pixels(rows))
     near = [(model.encoder(x) * goal).sum(1) for x in (found.starts, found.images)]
     assert (near[1] > near[0]).float().mean() > 0.9 and (near[1] - near[0]).mean() > 0.02
@@ -137,7 +179,7 @@ def test_samplers_of_logits_say_what_an_encoder_lacks(encoder, cembench, tmp_pat
         samplers.parse({"name": "maxent", "start": "gaussian"})
 
 
-@pytest.mark.parametrize("name", ["maxent", "infonce"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_command_draws_and_films(encoder, cembench, tmp_path, name):
     picture, film = tmp_path / "grid.png", tmp_path / "film.gif"
     args = ("--sampler", name, "-n", 20, "--steps", 3, "--seeds", "cluster")
@@ -163,7 +205,7 @@ def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench,
     assert record.kind == "encoder" and record.labels == "none" and record.error is None
     assert record.figures == {} and record.density is None and record.weights_sha256
     found = record.generation.samplers
-    assert list(found) == ["maxent-pooled", "infonce-cluster"]
+    assert list(found) == ["maxent-pooled", "infonce-cluster", "one-pooled"]
     assert found["maxent-pooled"].samples.judge_acc is None
     assert found["infonce-cluster"].samples.judge_acc is not None
     assert all(item.own_acc is None and item.lse is None for item in found.values())
@@ -175,10 +217,20 @@ def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench,
     assert robust.generation.samplers["maxent-pooled"].own_acc is None
     result = cembench("verify", tmp_path / "at" / "eval" / f"{protocol.name}.json", trained)
     assert result.code == 2 and "--save-adversarial" in result.err
+    text = json.loads(place.read_text())
+    forged = {"clean": {"correct": 40, "images": 40, "low": 0.9, "high": 1.0, "correct_8bit": 40}}
+    other = record.model_copy(update={"figures": {"clean": Figure(**forged["clean"])}})
+    save_record(place, other, None)
+    assert cembench("verify", place, encoder).code == 1 and text["figures"] == {}
+    claimed = robust.model_copy(update={"kind": "encoder", "figures": {}})
+    folder = tmp_path / "at" / "eval"
+    save_record(folder / f"{protocol.name}.json", claimed, None)
+    (folder / f"{protocol.name}.adversarial").mkdir()
+    assert cembench("verify", folder / f"{protocol.name}.json", trained).code in (1, 2)
     boards = {board.stem: board for board in rank([record, robust])}
     assert list(boards["digits-linf-0.125"].table["run"]) == ["tiny"]
     pooled = boards["digits-samples-pooled"]
-    assert sorted(pooled.table["labels"]) == ["all", "none"] and "labels" in pooled.shown
+    assert set(pooled.table["labels"]) == {"all", "none"} and "labels" in pooled.shown
     assert "–" in list(pooled.shown["read as intended ↑"])
     assert pd.notna(pooled.table["kid_seeds"]).all()
 

@@ -1,14 +1,18 @@
 """Probes: ordinary classifiers on the features of another run, by the rules of the literature."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from cembench.checkpoint import load_checkpoint, read_passport, save_checkpoint
+from cembench.checkpoint import Passport, load_checkpoint, read_passport, save_checkpoint
 from cembench.config import recipe_of
 from cembench.errors import CembenchError, ConfigError
+from cembench.models.classifier import build_classifier
 from cembench.models.heads import Neighbours
 from cembench.probe import MODES, probe_experiment
 from cembench.suite import load_suite
@@ -16,6 +20,17 @@ from cembench.training import train
 from tests.conftest import NOTHING, experiment
 
 SHORT = {"epochs": 2, "optimizer": {"lr": 0.05}}
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A folder of ten classes of colour images."""
+    folder = tmp_path_factory.mktemp("colours")
+    for split, name, image in itertools.product(("train", "test"), "0123456789", range(2)):
+        (folder / split / name).mkdir(parents=True, exist_ok=True)
+        shade = (int(name) * 20, 20 * image, 90)
+        Image.new("RGB", (32, 32), shade).save(folder / split / name / f"{image}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +154,29 @@ def edited(encoder, folder, change=None, **passport):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("start", "own", "frozen", "expected"),
+    [
+        ("none", "infonce", False, "none"),
+        ("none", "infonce", True, "none"),
+        ("all", "infonce", False, "all"),
+        ("probe", "infonce", False, "none"),
+        ("none", "standard", True, "probe"),
+        ("none", "standard", False, "all"),
+        ("probe", "standard", True, "probe"),
+        ("all", "standard", True, "all"),
+    ],
+)
+def test_what_was_known_of_labels_follows_the_weights(start, own, frozen, expected):
+    pretrained = {"checkpoint": "x", "frozen": frozen, "labels": start}
+    assert experiment(method=own, pretrained=pretrained).labels == expected
+
+
+def test_neighbours_do_not_ask_an_average_of_weights(encoder, tmp_path):
+    model, passport = load_checkpoint(fit(encoder, "knn", tmp_path / "knn", ema=0.9))
+    assert len(model.net.head.bank) == len(passport.training_split()[0])
+
+
 def test_what_cannot_be_probed_is_named(encoder, tmp_path):
     unfinished = edited(encoder, tmp_path / "a", finished=False)
     with pytest.raises(CembenchError, match="not finished; --resume it first"):
@@ -154,22 +192,16 @@ def test_what_cannot_be_probed_is_named(encoder, tmp_path):
         fit(tmp_path / "none", "linear", tmp_path / "z")
 
 
-def test_a_network_without_features_has_nothing_to_probe(tmp_path):
-    model = {"name": "torchvision", "arch": "squeezenet1_1"}
-    data = {"name": "digits"}
-    from cembench.models.classifier import build_classifier
-    from cembench.models.torchvision import TorchvisionModel
-
-    net = build_classifier(TorchvisionModel(arch="mobilenet_v3_small"), (1, 8, 8), 10)
-    values = {"method": "standard", "data": data, "model": {**model, "arch": "mobilenet_v3_small"}}
-    config = experiment(**values)
-    from cembench.checkpoint import Passport
-
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "swin_t"])
+def test_a_network_without_features_has_nothing_to_probe(tmp_path, arch, colours):
+    data = {"name": "folder", "root": str(colours)}
+    config = experiment(method="standard", model={"name": "torchvision", "arch": arch}, data=data)
     split = config.data.load("train")
-    told = {"mean": [0.0], "std": [1.0], "data": config.data, "threat": config.threat}
+    net = build_classifier(config.model, split.shape, 10)
+    told = {"mean": [0.0] * 3, "std": [1.0] * 3, "data": config.data, "threat": config.threat}
     passport = Passport(
         model=config.model,
-        shape=[1, 8, 8],
+        shape=[3, 32, 32],
         classes=list("0123456789"),
         method="standard",
         finished=True,
@@ -234,7 +266,8 @@ def test_a_suite_probes_what_it_trained(tmp_path):
     assert found["linear.s1"].pretrained.checkpoint == str(tmp_path / "runs" / "infonce.s1")
     assert found["linear.s1"].epochs == 3 and found["linear.s1"].seed == 1
     assert found["robust.s0"].method.name == "at" and found["robust.s0"].method.negatives.steps == 3
-    assert found["robust.s0"].title == "pretrained+adv-linear"
+    assert found["robust.s0"].title == "infonce+adv-linear"
+    assert found["robust.s0"].labels == "probe"
     one, two = (recipe_of(found[f"linear.s{seed}"].dump()) for seed in (0, 1))
     assert one == two != recipe_of(found["robust.s0"].dump())
 
@@ -254,6 +287,26 @@ def test_mistakes_in_a_suite_of_probes_are_named(tmp_path, old, new, message):
     with pytest.raises(ConfigError, match=message) as error:
         load_suite(path)
     assert "suite.yaml, experiment" in str(error.value)
+
+
+def test_probes_of_an_encoder_that_gave_up_are_rows(cembench, tmp_path):
+    short = tmp_path / "short.yaml"
+    short.write_text("{limit: 40, attacks: [{name: pgd, steps: 2}]}")
+    path = tmp_path / "suite.yaml"
+    wild = "{method: infonce, optimizer: {lr: 1.0e+30}}"
+    text = SUITE.replace("quick", "short.yaml").replace("{method: infonce}", wild)
+    path.write_text(text.replace("seeds: [0, 1]\n", ""))
+    result = cembench("run", path, "--out", tmp_path / "runs")
+    assert result.code == 2 and "which it starts from, gave up" in result.err
+    assert "| linear | infonce+linear | probe |" in result.out
+    assert "| infonce |" not in result.out
+
+
+def test_a_suite_of_encoders_alone_says_that_nothing_was_measured(cembench, tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE.split("  linear:")[0].replace("seeds: [0, 1]\n", ""))
+    result = cembench("run", path, "--out", tmp_path / "runs")
+    assert result.code == 0 and "nothing was measured" in result.err
 
 
 def test_a_suite_of_encoders_and_probes_runs_whole(cembench, tmp_path):

@@ -50,7 +50,7 @@ def assert_untouched(before, model):
 
 
 ENERGY = ["sgld", "ta", "cs", "rcs"]
-EMBEDDING = ["maxent", "infonce"]  # tests/test_embedding_samplers.py
+EMBEDDING = ["maxent", "infonce", "np-sgld"]  # tests/test_embedding_samplers.py
 
 
 def test_the_tables_cover_every_sampler():

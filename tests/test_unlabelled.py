@@ -9,7 +9,6 @@ from cembench.checkpoint import load_checkpoint, weights_digest
 from cembench.data.digits import Digits
 from cembench.errors import CembenchError, ConfigError
 from cembench.training import train
-from cembench.validation import encoder_figures
 from tests.conftest import experiment
 
 METHODS = {
@@ -98,9 +97,10 @@ def test_neighbours_among_held_out_images_are_asked_without_the_image_itself(enc
     held = passport.training_split()[1]
     method = unlabelled(encoder.name).method
     alone = replace(held, labels=torch.arange(len(held)), classes=tuple(map(str, range(len(held)))))
-    assert encoder_figures(model, alone, method, 0)["val_knn_acc"] == 0
+    assert method.figures(model, alone, 0)["val_knn_acc"] == 0
     same = replace(held, labels=torch.zeros(len(held), dtype=torch.long))
-    assert encoder_figures(model, same, method, 0)["val_knn_acc"] == 1
+    assert method.figures(model, same, 0)["val_knn_acc"] == 1
+    assert set(method.figures(model, held.take(torch.tensor([3])), 0)) == {"val_infonce"}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,12 @@ def test_neighbours_among_held_out_images_are_asked_without_the_image_itself(enc
         ({"method": {"name": "infonce", "views": {"mirrors": True}}}, "did you mean 'mirror'"),
         ({"method": {"name": "np-jem", "projection": {"dimensions": 3}}}, "'dimension'"),
         ({"model": {"name": "small_cnn", "norm": "duel"}}, "model.norm"),
+        ({"method": {"name": "adv-infonce", "negatives": "sgld"}}, "sgld leaves the ball"),
+        (
+            {"method": {"name": "np-jem", "negatives": "maxent"}},
+            "maxent draws samples",
+        ),
+        ({"method": {"name": "jem", "negatives": "infonce"}}, "infonce draws samples"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):
@@ -122,10 +128,26 @@ def test_wrong_settings_are_named(changes, message):
 
 
 def test_a_network_without_features_is_no_encoder(tmp_path):
-    model = {"name": "torchvision", "arch": "squeezenet1_1"}
-    data = {"model": model, "method": "infonce", "data": {"name": "digits"}}
-    with pytest.raises(CembenchError, match=r"has no features|does not take"):
-        train(experiment(**data), tmp_path / "run")
+    model = {"name": "torchvision", "arch": "resnet18"}
+    with pytest.raises(CembenchError, match="has no features"):
+        train(experiment(model=model, method="infonce"), tmp_path / "run")
+
+
+def test_colours_of_grey_images_cannot_change(tmp_path):
+    method = {"name": "infonce", "views": {"hue": 0.1}}
+    with pytest.raises(CembenchError, match="hue: the images are grey"):
+        train(experiment(method=method), tmp_path / "run")
+
+
+def test_half_precision_leaves_views_as_they_are():
+    from cembench.data.views import Views
+
+    x, found = torch.rand(8, 1, 28, 28), []
+    for half in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found.append(Views().pair(x)[0])
+    assert torch.equal(*found)
 
 
 def test_embeddings_that_are_not_finite_stop_training(tmp_path):

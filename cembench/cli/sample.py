@@ -55,6 +55,8 @@ def sample(
     classes = read_passport(checkpoint_file(checkpoint)).classes
     if label is not None and label not in classes:
         raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
+    if label is not None and (settings.reads == "nothing" or image is not None):
+        raise CembenchError("--class: with --image, or a sampler that asks for no class; drop it")
     summary = sample_to_files(
         checkpoint,
         settings,

@@ -80,6 +80,7 @@ def run(suite: Path, out: Path, inception_weights: Path | None, device: str) -> 
 
     boards, failures = run_suite(suite, out, pick_device(device), inception_weights)
     show(boards)
-    click.echo(f"tables and records are in {out}", err=True)
+    nothing = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
+    click.echo(f"tables and records are in {out}" if boards else nothing, err=True)
     if failures:
         fail("; ".join(failures))

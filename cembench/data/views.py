@@ -9,9 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cembench.errors import CembenchError
 from cembench.settings import NonNegative, Settings, Share
 
 Shape = tuple[int, int, int]
@@ -41,9 +43,9 @@ class Views(Settings):
         preset: `auto` goes by channels and size.
         area: the smallest share of the image that a crop keeps.
         mirror: whether to mirror left to right.
-        rotate: degrees, at most, each way.
-        shift: share of the side, at most, each way.
-        light: change of brightness and contrast, at most, each way.
+        rotate: degrees, at most, each way, in half of the views.
+        shift: share of the side, at most, each way, in half of the views.
+        light: change of brightness and contrast, at most, each way, in most views.
         colour: the same of saturation; `hue` of hue.
         grey: probability of losing all colour.
         noise: σ of Gaussian noise.
@@ -61,7 +63,14 @@ class Views(Settings):
     noise: NonNegative | None = None
 
     def resolved(self, shape: Shape) -> dict[str, Any]:
-        """Return every setting for images of a shape."""
+        """Return every setting for images of a shape.
+
+        Raises:
+            CembenchError: for changes of colour in grey images.
+        """
+        coloured = [key for key in ("colour", "hue", "grey") if getattr(self, key)]
+        if shape[0] == 1 and coloured:
+            raise CembenchError(f"views.{coloured[0]}: the images are grey; leave it out")
         none = {"area": 1.0, "mirror": False}
         none |= dict.fromkeys(("rotate", "shift", "light", "colour", "hue", "grey", "noise"), 0.0)
         chosen = _preset(shape) if self.preset == "auto" else self.preset
@@ -72,7 +81,8 @@ class Views(Settings):
         """Return two views of images in [0, 1], N×C×H×W each, by torch's global generator."""
         channels, height, width = x.shape[1:]
         view = _pipeline(self, (channels, height, width)).to(x.device)
-        return view(x).clamp(0, 1), view(x).clamp(0, 1)
+        with torch.autocast(x.device.type, enabled=False):  # half a pixel is lost in bfloat16
+            return view(x).clamp(0, 1), view(x).clamp(0, 1)
 
 
 def _preset(shape: Shape) -> str:
@@ -89,12 +99,14 @@ def _pipeline(views: Views, shape: Shape) -> nn.Sequential:
     light, colour, shift = on["light"], on["colour"], (on["shift"], on["shift"])
     steps = {
         kornia.RandomResizedCrop(shape[1:], scale=(on["area"], 1.0)): on["area"] < 1,
-        kornia.RandomAffine(on["rotate"], shift): on["rotate"] or on["shift"],
+        kornia.RandomAffine(on["rotate"], shift, p=0.5): on["rotate"] or on["shift"],
         kornia.RandomHorizontalFlip(): on["mirror"],
         kornia.RandomGrayscale(p=on["grey"]): on["grey"],
     }
     if shape[0] == 3:
-        steps[kornia.ColorJitter(light, light, colour, on["hue"], p=0.8)] = light or colour
+        steps[kornia.ColorJitter(light, light, colour, on["hue"], p=0.8)] = (
+            light or colour or on["hue"]
+        )
     else:
         limits = (1 - light, 1 + light)
         steps[kornia.RandomBrightness(limits, p=0.8)] = light

@@ -78,7 +78,7 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     return Case(
         path=path,
         record=record,
-        table=load_table(path) if record.kind == "classifier" else pd.DataFrame(),
+        table=load_table(path) if passport.kind == "classifier" else pd.DataFrame(),
         blank=new.model_copy(update=known),
         protocol=protocol,
         model=Watched(model, len(split.classes)).eval(),

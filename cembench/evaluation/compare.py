@@ -46,6 +46,8 @@ def compare_records(first: Path, second: Path) -> list[Difference]:
         CembenchError: when they are not about the same images, threat model and protocol.
     """
     records = [load_record(path) for path in (first, second)]
+    if "encoder" in (record.kind for record in records):
+        raise CembenchError("an encoder has no verdicts to compare; compare probes of it")
     _require_alike(*records)
     tables = [load_table(path) for path in (first, second)]
     standing = [right_of(table) for table in tables]

@@ -51,7 +51,7 @@ def measure(
 
         def obtain(sampler: Sampler) -> Samples:
             bar.advance(0, sampler.title)
-            found = _draw(model, sampler, origins, count, plan, protocol.seed, parts, bar)
+            found = _draw(model, sampler, origins, count, protocol, parts, bar)
             return Samples.joined(list(found))
 
         threat = origins.threat
@@ -64,19 +64,20 @@ def _draw(
     sampler: Sampler,
     origins: Origins,
     count: int,
-    plan: SamplePlan,
-    seed: int,
+    protocol: Protocol,
     parts: Parts,
     bar: Bar,
 ) -> Iterator[Samples]:
     """Yield chunks with images and starts as bytes."""
+    plan = protocol.samples
+    assert plan is not None
     labels = chunks(sampler, count, len(origins.passport.classes), plan.batch_size)
     for number, y in enumerate(labels):
         name = f"samples.{sampler.title}.{number}"
         values = parts.tensors(name)
         if values is None:
-            stream = derive(seed, "samples", number)
-            drawn = draw(model, sampler, y.to(origins.device), origins, stream).cpu()
+            y = y.to(origins.device)
+            drawn = draw(model, sampler, y, origins, chunk_seed(protocol, number)).cpu()
             values = vars(drawn) | {
                 "images": to_uint8(drawn.images),
                 "starts": to_uint8(drawn.starts),
@@ -84,6 +85,11 @@ def _draw(
             parts.keep_tensors(name, values)
         bar.advance(len(y))
         yield Samples(**values)
+
+
+def chunk_seed(protocol: Protocol, number: int) -> int:
+    """Return the seed of a chunk of samples."""
+    return derive(protocol.seed, "samples", number)
 
 
 def drawn(generation: Generation) -> dict[str, Spread]:

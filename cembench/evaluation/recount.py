@@ -19,7 +19,7 @@ from cembench.evaluation.density import look, summarise
 from cembench.evaluation.evidence import kept_images, kept_samples
 from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import Density, Generation, count
-from cembench.evaluation.generation import drawn
+from cembench.evaluation.generation import chunk_seed, drawn
 from cembench.evaluation.plans import CurvePlan, DensityPlan
 from cembench.evaluation.robustness import smallest, target_of
 from cembench.evaluation.sanity import sanity_checks
@@ -30,12 +30,12 @@ from cembench.evaluation.verify import verify
 from cembench.guard import derive, exact, frozen, isolated_rng
 from cembench.progress import Bar
 from cembench.samplers import Sampler
-from cembench.sampling import Samples, chunks
+from cembench.sampling import Samples, asked, chunks
 
 # What a record says of training and of its protocol, and checkpoint and protocol say too.
 SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}
 SAID |= {"protocol_digest", "gradients", "divergences", "parameters", "labels"}
-SAID |= {"weights_sha256"}
+SAID |= {"kind", "weights_sha256"}
 NEAR = 0.1  # of the largest logit: rounding to bytes moves logits by a tenth of that
 
 
@@ -60,7 +60,7 @@ def recount(
     """
     case = open_case(path, checkpoint, torch.device(device))
     record = case.record
-    if record.kind == "encoder":
+    if case.origins.passport.kind == "encoder":
         return _of_encoder(case, inception_weights)
     with frozen(case.model), exact():
         table = _table(case)
@@ -89,8 +89,12 @@ def _of_encoder(case: Case, weights: Path | None) -> list[Recount]:
     """Compute what an encoder's record has: the scores of its samples."""
     with frozen(case.model), exact():
         generation, _ = _generation(case, weights)
-    said = case.record.model_dump(include=SAID), case.blank.model_dump(include=SAID)
-    return [*compared("run", *said), *samples(case.record.generation, generation)]
+    record, none = case.record, {"figures", "density", "sanity", "curve"}
+    return [
+        *compared("run", record.model_dump(include=SAID), case.blank.model_dump(include=SAID)),
+        *compared("logits", record.model_dump(include=none), case.blank.model_dump(include=none)),
+        *samples(record.generation, generation),
+    ]
 
 
 @torch.no_grad()
@@ -166,7 +170,12 @@ def _generation(case: Case, weights: Path | None) -> tuple[Generation | None, li
 
     def obtain(sampler: Sampler) -> Samples:
         classes = len(origins.passport.classes)
-        labels = chunks(sampler, len(comparison.split), classes, plan.batch_size)
+        labels = [
+            asked(sampler, y.to(origins.device), origins, chunk_seed(case.protocol, number)).cpu()
+            for number, y in enumerate(
+                chunks(sampler, len(comparison.split), classes, plan.batch_size)
+            )
+        ]
         try:
             kept = kept_samples(case.path, sampler.title, labels)
         except CembenchError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from cembench.registry import Registry
 from cembench.settings import Choice, LabelUse, Share
@@ -32,6 +34,14 @@ class Method(Choice):
     labels: ClassVar[LabelUse] = "all"
     learns: ClassVar[bool] = True
     fewest: ClassVar[int] = 1
+
+    @model_validator(mode="after")
+    def _climb_logits(self) -> Self:
+        for key in type(self).model_fields:
+            if getattr(getattr(self, key), "reads", "logits") != "logits":
+                name = getattr(self, key).name
+                raise ValueError(f"{key}: {name} draws samples, it makes no negatives; take pgd")
+        return self
 
     @abstractmethod
     def loss(
@@ -67,6 +77,16 @@ class Method(Choice):
 
     def fit(self, model: Classifier, data: Split) -> None:
         """Do what is to be done once, before the first epoch, with the training images."""
+
+    def figures(self, model: nn.Module, held: Split, seed: int) -> dict[str, float] | None:
+        """Return what an epoch is judged by, on held-out images; accuracies unless given.
+
+        Args:
+            model: the network.
+            held: images that training does not use, with labels.
+            seed: decides all randomness, the same in every epoch.
+        """
+        return None
 
     def cost(self, scene: Scene) -> int:
         """Gradient evaluations an image and step: the currency of equal-compute comparisons."""

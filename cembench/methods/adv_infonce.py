@@ -6,10 +6,10 @@ the ball of the threat model, and the encoder learns from what comes out.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import SerializeAsAny
+from pydantic import SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from cembench.contrast import Pairs, partners
@@ -34,6 +34,15 @@ class AdvInfoNCE(InnerAttack, Contrastive):
     name: ClassVar[str] = "adv-infonce"
     stream: Literal["dual", "a2a", "a2s"] = "dual"
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()
+
+    @model_validator(mode="after")
+    def _attacks(self) -> Self:
+        if not self.negatives.in_ball:
+            raise ValueError(
+                f"negatives: {self.negatives.name} leaves the ball, so what it makes is no view "
+                "of the image; take pgd or trades"
+            )
+        return self
 
     def loss(
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene

@@ -12,15 +12,18 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import SerializeAsAny
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from cembench.contrast import Likeness, pair_logits, partners
+from cembench.data.split import Split, subset
 from cembench.data.views import Views
-from cembench.guard import frozen
+from cembench.guard import derive, frozen, isolated_rng
 from cembench.methods import Method
 from cembench.models.heads import Head, Projection, heads
 from cembench.samplers import Sampler
 from cembench.settings import LabelUse, Positive
+
+MOST, NEIGHBOURS = 1000, 5
 
 
 class Contrastive(Method):
@@ -43,6 +46,31 @@ class Contrastive(Method):
     def head(self) -> Head:
         """The projection head."""
         return self.projection
+
+    def figures(self, model: nn.Module, held: Split, seed: int) -> dict[str, float]:
+        """Return NT-Xent on views of at most `MOST` images, and how well neighbours read them.
+
+        That second one takes labels: it is there to look at, and no epoch is chosen by it.
+        """
+        some = subset(held, MOST)[0]
+        x = some.pixels()
+        with frozen(model), torch.no_grad(), isolated_rng(derive(seed, "validation")):
+            loss = nt_xent(model(torch.cat(self.views.pair(x))), self.temperature)
+            z = model(x)
+        found = {"val_infonce": float(loss)}
+        return found | ({"val_knn_acc": neighbour_accuracy(z, some)} if len(some) > 1 else {})
+
+
+def neighbour_accuracy(z: Tensor, split: Split) -> float:
+    """Return the share of images whose nearest neighbours among the others vote for their label.
+
+    Args:
+        z: N×D embeddings of length 1.
+        split: the images.
+    """
+    near = (z @ z.T).fill_diagonal_(-torch.inf).topk(min(NEIGHBOURS, len(z) - 1)).indices
+    votes = one_hot(split.labels[near], len(split.classes)).sum(1)
+    return float((votes.argmax(1) == split.labels).float().mean())
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:

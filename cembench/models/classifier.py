@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from cembench.errors import CembenchError, ModelError
 from cembench.models import ModelSettings, Shape
-from cembench.models.heads import Head, Projector
+from cembench.models.heads import Head
 
 
 class Classifier(nn.Module):
@@ -16,14 +16,18 @@ class Classifier(nn.Module):
 
     `forward` maps float images in [0, 1], N×C×H×W, to N×K logits; with a projection head it is an
     encoder, and gives N×D embeddings of length 1.
+
+    Attributes:
+        encodes: whether it is one.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor, head: Head | None = None) -> None:
         super().__init__()
         self.net = net
+        self.encodes = head is not None and head.encodes
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
         self.register_buffer("std", std.reshape(1, -1, 1, 1))
 
@@ -35,17 +39,15 @@ class Classifier(nn.Module):
         """Return what the last layer sees, N×D.
 
         Raises:
-            ModelError: when the architecture has no `features`.
+            ModelError: when the architecture has no `features` of that form, or no `head`.
         """
-        features = getattr(self.net, "features", None)
-        if not callable(features):
-            raise ModelError(f"{type(self.net).__name__} has no features(x)")
-        return features((x - self.mean) / self.std)
-
-    @property
-    def encodes(self) -> bool:
-        """Whether it gives embeddings."""
-        return isinstance(getattr(self.net, "head", None), Projector)
+        features, kind = getattr(self.net, "features", None), type(self.net).__name__
+        if not callable(features) or not isinstance(getattr(self.net, "head", None), nn.Module):
+            raise ModelError(f"{kind} has no features(x) with a head on them")
+        found = features((x - self.mean) / self.std)
+        if found.dim() != 2:
+            raise ModelError(f"{kind} has no features(x): they are {tuple(found.shape)}, not N×D")
+        return found
 
     @property
     def encoder(self) -> nn.Module:
@@ -62,7 +64,7 @@ class UnitFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return N×D features of length 1."""
-        return normalize(self.model.features(x))
+        return normalize(self.model.features(x).float())
 
 
 def build_classifier(
@@ -91,7 +93,7 @@ def build_classifier(
     std = torch.ones(shape[0]) if std is None else std
     blank = torch.zeros(1, *shape)
     try:
-        model = Classifier(settings.build(shape, classes), mean, std)
+        model = Classifier(settings.build(shape, classes), mean, std, head)
         model.eval()
         if head is not None:
             _put_head(model, head, classes, blank)
@@ -109,8 +111,6 @@ def build_classifier(
 def _put_head(model: Classifier, head: Head, classes: int, blank: Tensor) -> None:
     with torch.no_grad():
         dimension = model.features(blank).shape[1]
-    if not isinstance(getattr(model.net, "head", None), nn.Module):
-        raise ModelError(f"{type(model.net).__name__} has no head to put another in place of")
     model.net.head = head.build(dimension, classes).eval()
 
 

@@ -59,7 +59,7 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the embeddings."""
-        return normalize(self.layers(features))
+        return normalize(self.layers(features).float())
 
 
 class Neighbours(Head):

@@ -56,6 +56,7 @@ class Sampler(Choice):
             norm; the running statistics stay as they were either way.
         reads: what it is told to go for: a class, by its logit; an image, by its embedding; or
             nothing. The last two work on encoders too.
+        coupled: whether each sample depends on those that are drawn together with it.
     """
 
     label: Label | None = None
@@ -63,6 +64,7 @@ class Sampler(Choice):
     mode: Literal["eval", "train"] = "eval"
 
     reads: ClassVar[Literal["logits", "images", "nothing"]] = "logits"
+    coupled: ClassVar[bool] = False
 
     @property
     def begins(self) -> str:
@@ -116,5 +118,6 @@ samplers: Registry[Sampler] = Registry(
         "rcs": "cembench.samplers.energy:RCS",
         "maxent": "cembench.samplers.contrastive:MaxEnt",
         "infonce": "cembench.samplers.contrastive:InfoNCE",
+        "np-sgld": "cembench.samplers.contrastive:NPSGLD",
     },
 )

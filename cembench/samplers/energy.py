@@ -65,6 +65,7 @@ class EnergySampler(Sampler):
     renewal: Literal["noise", "gaussian"] = "noise"
 
     potential: ClassVar[Potential]
+    change: ClassVar[float] = 1 / 160
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -117,7 +118,7 @@ class EnergySampler(Sampler):
 
     def alpha(self, start: Tensor) -> float:
         """Return the step size for images of this shape."""
-        change = 1 / 20 if self.start in ("noise", "outside") else 1 / 160
+        change = 1 / 20 if self.start in ("noise", "outside") else self.change
         return self.step_size or change * math.sqrt(start[0].numel())
 
     def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
