@@ -14,10 +14,11 @@ from cembench.errors import CembenchError
 from cembench.files import tensor_file, write_bytes
 from cembench.grid import grid
 from cembench.guard import derive, exact, frozen
+from cembench.origins import Origins
 from cembench.progress import Bar
 from cembench.samplers import Sampler
 from cembench.samplers.energy import EnergySampler
-from cembench.sampling import Origins, Samples, asked, chunks, draw, toward
+from cembench.sampling import Samples, asked, chunks, draw, toward
 from cembench.trajectory import Trace
 
 SHOWN = 8

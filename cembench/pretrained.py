@@ -13,7 +13,7 @@ from cembench.checkpoint import (
     read_passport,
     weights_digest,
 )
-from cembench.config import Experiment, recipe_of
+from cembench.config import Experiment, Pretrained, recipe_of
 from cembench.errors import CembenchError
 from cembench.models.classifier import Classifier
 
@@ -58,15 +58,13 @@ def _require_fit(file: Path, passport: Passport, config: Experiment) -> None:
         )
 
 
-def start_from(model: Classifier, config: Experiment) -> None:
-    """Give a network the features of the run that its experiment starts from, and its pixels.
+def start_from(model: Classifier, start: Pretrained) -> None:
+    """Give a network the features of the run that it starts from, and its pixel statistics.
 
     Raises:
         ModelError: when its architecture has no features.
         CembenchError: when they are not those that the run was begun with, or are not finite.
     """
-    start = config.pretrained
-    assert start is not None
     source, passport = load_checkpoint(Path(start.checkpoint))
     source.features(torch.zeros(1, *passport.shape))
     weights = source.state_dict()

@@ -7,22 +7,19 @@ import time
 import torch
 from torch import Tensor, nn
 
+from cembench.assembly import build_buffer, build_model, build_seeds, load_outside
 from cembench.checkpoint import Passport
 from cembench.config import Experiment
 from cembench.data.augment import augment
-from cembench.data.fit import fitted
-from cembench.data.split import Split, hold_out
+from cembench.data.split import hold_out
 from cembench.errors import CembenchError, GaveUp
 from cembench.files import digest
 from cembench.guard import derive, generator_of, seed_everything
-from cembench.models.classifier import Classifier, build_classifier
 from cembench.optimisation import build_average, build_optimizer, build_scheduler
-from cembench.pretrained import freeze_features, start_from
 from cembench.progress import Bar
 from cembench.runs import RunFolder, State
 from cembench.samplers import Scene
-from cembench.samplers.starts import FITTED, GaussianSeeds, ReplayBuffer, fitted_seeds
-from cembench.validation import best_epoch, pixel_statistics, summary, validate
+from cembench.validation import best_epoch, summary, validate
 
 
 class Diverged(CembenchError):
@@ -53,7 +50,8 @@ class Trainer:
             raise CembenchError(f"{len(training)} training images are too few for {config.title}")
         self.steps = len(training) // self.batch if config.method.learns else 0
         seed_everything(derive(config.seed, "weights"))
-        model = self._build_model(training)
+        self.learns_features = config.pretrained is None or not config.pretrained.frozen
+        model, self.statistics = build_model(config, training)
         # On a CPU, ResNet-18, 32×32 pixels: channels last gains clearly in bf16, and in fp32 a
         # little in batches of 32; in smaller ones it loses. `cembench bench train` shows it.
         large = self.batch >= 32 and training.shape[1] >= 32
@@ -71,9 +69,10 @@ class Trainer:
         self.kept_buffer: Tensor | None = None
         self.divergences = 0
         self.gradients = 0 if config.pretrained is None else config.pretrained.gradients
-        self.seeds = self._build_seeds()
-        self.buffer = self._build_buffer()
-        self.outside = self._load_outside()
+        sampler = config.method.sampler
+        self.seeds = build_seeds(sampler, self.data)
+        self.buffer = build_buffer(config, self.data, self.seeds)
+        self.outside = load_outside(sampler, self.data)
 
     def run_epoch(self, bar: Bar) -> State:
         """Train one epoch, validate, and return the state to save.
@@ -194,47 +193,6 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] *= slower
         self.divergences, self.gradients = divergences, spent
-
-    def _build_model(self, training: Split) -> Classifier:
-        """Return the network, with the features of another run where it starts from them."""
-        config = self.config
-        start = config.pretrained
-        self.statistics = pixel_statistics(training)
-        model = build_classifier(
-            config.model,
-            training.shape,
-            len(training.classes),
-            *self.statistics,
-            config.method.head,
-        )
-        self.learns_features = start is None or not start.frozen
-        if start is not None:
-            start_from(model, config)
-            self.statistics = model.mean.flatten(), model.std.flatten()
-        if not self.learns_features:
-            freeze_features(model)
-        return model
-
-    def _build_seeds(self) -> GaussianSeeds:
-        sampler = self.config.method.sampler
-        start = "gaussian" if sampler is None else sampler.begins
-        start = start if start in FITTED else "gaussian"
-        return fitted_seeds(start, self.data, getattr(sampler, "clusters", 1))
-
-    def _build_buffer(self) -> ReplayBuffer | None:
-        sampler = self.config.method.sampler
-        if sampler is None or sampler.places == 0:
-            return None
-        generator = generator_of(derive(self.config.seed, "buffer"), self.device)
-        seeds = self.seeds if getattr(sampler, "renewal", None) == "gaussian" else None
-        classes = len(self.data.classes) if self.labelled else 1
-        return ReplayBuffer(sampler.places, self.data.shape, classes, generator, seeds)
-
-    def _load_outside(self) -> Split | None:
-        settings = getattr(self.config.method.sampler, "outside", None)
-        if settings is None:
-            return None
-        return fitted(settings.load("train"), self.data.shape).to(self.device)
 
     def _diverged(self, what: str) -> Diverged:
         kept = (

@@ -65,6 +65,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of InfoNCE; do not write to it."""
+    folder = tmp_path_factory.mktemp("encoders") / "infonce"
+    adamw = {"name": "adamw", "lr": 0.003}
+    train(experiment(method="infonce", epochs=4, optimizer=adamw), folder)
+    return folder
+
+
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Path:
     """The checkpoint of `trained` in a run folder of its own."""

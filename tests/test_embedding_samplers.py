@@ -16,10 +16,11 @@ from cembench.errors import CembenchError, ConfigError, SamplingError
 from cembench.evaluation.figures import Figure
 from cembench.evaluation.record import load_record, save_record
 from cembench.gallery import sample_to_files
+from cembench.origins import Origins
 from cembench.potentials import BatchEntropy
 from cembench.samplers import samplers
 from cembench.samplers.starts import clustered, fitted_seeds
-from cembench.sampling import Origins, chunks, draw, toward
+from cembench.sampling import chunks, draw, toward
 from cembench.training import train
 from tests.conftest import experiment
 
@@ -32,15 +33,6 @@ samples:
   count: 60
   samplers: [rcs, maxent, {name: infonce, start: cluster}, {name: infonce, label: one, image: 7}]
 """
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """A run of InfoNCE; do not write to it."""
-    folder = tmp_path_factory.mktemp("encoders") / "infonce"
-    adamw = {"name": "adamw", "lr": 0.003}
-    train(experiment(method="infonce", epochs=4, optimizer=adamw), folder)
-    return folder
 
 
 @pytest.fixture(params=["encoder", "classifier"])

@@ -33,15 +33,6 @@ def colours(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """A run of InfoNCE with batch norm; do not write to it."""
-    folder = tmp_path_factory.mktemp("encoders") / "infonce"
-    adamw = {"name": "adamw", "lr": 0.003}
-    train(experiment(method="infonce", epochs=4, optimizer=adamw), folder)
-    return folder
-
-
 def fit(encoder, mode, folder, **overrides):
     given = {} if mode == "knn" else SHORT
     train(probe_experiment(encoder, mode, {**given, **overrides}), folder, resume=True)

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from cembench.checkpoint import load_checkpoint
 from cembench.errors import CembenchError
 from cembench.gallery import sample_to_files
+from cembench.origins import Origins
 from cembench.samplers import samplers
-from cembench.sampling import Origins, chunks, draw
+from cembench.sampling import chunks, draw
 from cembench.training import train
 from tests.conftest import experiment
 

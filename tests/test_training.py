@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import cembench.trainer as trainer_module
+from cembench import assembly
 from cembench.checkpoint import load_checkpoint, read_passport
 from cembench.errors import CembenchError
 from cembench.files import to_yaml
@@ -211,8 +212,8 @@ class Explosive(nn.Module):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(tmp_path, monkeypatch):
-    build = trainer_module.build_classifier
-    monkeypatch.setattr(trainer_module, "build_classifier", lambda *a: Explosive(build(*a), 11))
+    build = assembly.build_classifier
+    monkeypatch.setattr(assembly, "build_classifier", lambda *a: Explosive(build(*a), 11))
     with pytest.raises(CembenchError, match=r"loss is nan at epoch 2, step 4; .* epoch 1 is kept"):
         train(experiment(), tmp_path / "run")
     state = RunFolder(tmp_path / "run").load()

@@ -12,8 +12,9 @@ from cembench.bench import EPS, SHAPE, STEPS, RandomImages, interleaved, row
 from cembench.checkpoint import Passport
 from cembench.guard import exact, frozen
 from cembench.models import models
+from cembench.origins import Origins
 from cembench.samplers.energy import RCS
-from cembench.sampling import Origins, draw
+from cembench.sampling import draw
 from cembench.threat import Threat
 
 RCS_STEP = 0.35

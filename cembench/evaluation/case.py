@@ -12,13 +12,13 @@ from torch import Tensor
 from cembench.checkpoint import checkpoint_file, load_checkpoint, weights_digest
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError
-from cembench.evaluation.evaluate import applicable, blank
+from cembench.evaluation.blank import applicable, blank
 from cembench.evaluation.evidence import require_evidence
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.verify import Watched
 from cembench.files import sha256
-from cembench.sampling import Origins
+from cembench.origins import Origins
 
 
 @dataclass(frozen=True)

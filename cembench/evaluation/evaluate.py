@@ -18,16 +18,22 @@ from torch import Tensor
 
 from cembench.ascent import ball_of
 from cembench.checkpoint import (
-    Passport,
     checkpoint_file,
     load_checkpoint,
     read_passport,
-    run_name,
     weights_digest,
 )
-from cembench.config import recipe_of
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
+from cembench.evaluation.blank import (
+    applicable,
+    blank,
+    identity,
+    inputs_of,
+    moved,
+    record_path,
+    reusable,
+)
 from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.curve import picture, points
 from cembench.evaluation.density import summarise
@@ -37,17 +43,14 @@ from cembench.evaluation.figures import count
 from cembench.evaluation.generation import drawn, measure
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, load_table, save_record
+from cembench.evaluation.record import Record, save_record
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import sanity_checks
 from cembench.files import clear_leftovers, digest, sha256, write_bytes
 from cembench.guard import exact, frozen
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
-from cembench.provenance import environment
-from cembench.sampling import Origins, buffer_of
-
-IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "inputs")
+from cembench.origins import Origins
 
 
 def evaluate(
@@ -84,7 +87,7 @@ def evaluate(
     """
     file = checkpoint_file(checkpoint)
     checksum = sha256(file)
-    passport = _moved(read_passport(file), data_root)
+    passport = moved(read_passport(file), data_root)
     whole_protocol, protocol = protocol, applicable(protocol, passport, file)
     device = torch.device(device)
     reader = None
@@ -99,10 +102,10 @@ def evaluate(
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
-    path = _record_path(file, folder or file.parent, protocol)
+    path = record_path(file, folder or file.parent, protocol)
     record = blank(file, checksum, passport, whole_protocol, split, device)
-    record = record.model_copy(update={"inputs": _inputs(file, passport, reader)})
-    if reuse and (old := _reusable(path, record)) is not None:
+    record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
+    if reuse and (old := reusable(path, record)) is not None:
         return old, path
     with locked(path.with_name(f".{path.name}.lock"), str(path)):
         for own in (path, path.with_suffix(".parquet")):
@@ -208,108 +211,8 @@ def _of_encoder(
     return {"generation": generation}
 
 
-def applicable(protocol: Protocol, passport: Passport, file: Path) -> Protocol:
-    """Return what a protocol measures of a checkpoint: everything, or an encoder's samples alone.
-
-    Raises:
-        CembenchError: when it measures nothing of an encoder.
-    """
-    part = protocol.measured_of(passport.kind)
-    if part is None:
-        raise CembenchError(
-            f"{file}: an encoder, of which protocol {protocol.name} measures nothing; fit a head "
-            "with `cembench probe`, or add the sampler maxent or infonce"
-        )
-    return part
-
-
-def _inputs(file: Path, passport: Passport, reader: FeatureReader | None) -> dict[str, str]:
-    """Return checksums of whatever else figures are made of."""
-    buffer = buffer_of(file)
-    values = {"training": passport.fingerprint}
-    if buffer.exists():
-        values["buffer"] = sha256(buffer)
-    return values | ({} if reader is None else {"extractor": reader.checksum})
-
-
-def _moved(passport: Passport, root: str | None) -> Passport:
-    if root is None:
-        return passport
-    if "root" not in type(passport.data).model_fields:
-        raise CembenchError(f"data set '{passport.data.name}' has no root to replace")
-    data = passport.data.model_copy(update={"root": root})
-    return passport.model_copy(update={"data": data})
-
-
 def _repeated(text: str, times: int) -> str:
     return text if times == 1 else f"{text} ({times} times)"
-
-
-def blank(
-    file: Path,
-    checksum: str,
-    passport: Passport,
-    protocol: Protocol,
-    split: Split,
-    device: torch.device,
-) -> Record:
-    """Return the record of a checkpoint before anything is measured."""
-    named = file.name == "model.safetensors"
-    return Record(
-        kind=passport.kind,
-        run=run_name(file),
-        method=passport.method,
-        dataset=passport.data.title,
-        model=passport.model.name,
-        seed=passport.seed,
-        recipe=recipe_of(passport.config),
-        threat=protocol.threat.over(passport.threat),
-        protocol=protocol.dump(),
-        protocol_digest=protocol.digest,
-        split=protocol.split,
-        data=passport.data.dump(),
-        fingerprint=split.fingerprint,
-        checkpoint_sha256=checksum,
-        epoch=passport.epoch,
-        finished=passport.finished,
-        gradients=passport.gradients,
-        divergences=passport.divergences,
-        labels=passport.labels,
-        train_seconds=_train_seconds(file.parent / "history.csv") if named else None,
-        environment=environment(device),
-    )
-
-
-def _record_path(file: Path, folder: Path, protocol: Protocol) -> Path:
-    prefix = "" if file.name == "model.safetensors" else f"{file.stem}."
-    return folder / "eval" / f"{prefix}{protocol.name}.json"
-
-
-def _reusable(path: Path, new: Record) -> Record | None:
-    """Return the record that is there if it says what a new one would."""
-    try:
-        old = load_record(path)
-        if old.kind == "classifier":
-            load_table(path)
-    except CembenchError:
-        return None
-    return old if old.error is None and identity(old) == identity(new) else None
-
-
-def identity(record: Record) -> list[str]:
-    """Return everything that decides figures; the source of cembench stands for its commit."""
-    values = [str(getattr(record, key)) for key in IDENTITY]
-    machine = {k: v for k, v in record.environment.items() if k not in ("commit", "dirty")}
-    return [*values, str(sorted(machine.items()))]
-
-
-def _train_seconds(history: Path) -> float | None:
-    if not history.exists():
-        return None
-    try:
-        return round(float(pd.read_csv(history)["seconds"].sum()), 3)
-    except (KeyError, ValueError):
-        return None
 
 
 @contextmanager

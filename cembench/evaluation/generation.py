@@ -16,9 +16,10 @@ from cembench.evaluation.plans import SamplePlan
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.scoring import score
 from cembench.guard import derive
+from cembench.origins import Origins
 from cembench.progress import Bar
 from cembench.samplers import Sampler
-from cembench.sampling import Origins, Samples, chunks, draw
+from cembench.sampling import Samples, chunks, draw
 
 
 def measure(
