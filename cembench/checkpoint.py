@@ -135,10 +135,20 @@ def checkpoint_file(path: Path) -> Path:
     return path / "model.safetensors" if path.is_dir() else path
 
 
+def own_name(file: Path) -> str:
+    """Return the name that a checkpoint has of its own; empty for the one of a run folder."""
+    return "" if file.name == "model.safetensors" else file.stem
+
+
+def beside(file: Path, name: str) -> str:
+    """Return what a file that belongs to a checkpoint is called, so that no two checkpoints mix."""
+    own = own_name(file)
+    return f"{own}.{name}" if own else name
+
+
 def run_name(file: Path) -> str:
     """Return the name of a run: that of the folder, or of a file with a name of its own."""
-    named = file.name == "model.safetensors"
-    return file.resolve().parent.name if named else file.stem
+    return own_name(file) or file.resolve().parent.name
 
 
 def read_passport(path: Path) -> Passport:

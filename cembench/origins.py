@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from cembench.checkpoint import Passport
+from cembench.checkpoint import Passport, beside
 from cembench.data import DataSettings
 from cembench.data.fit import fitted
 from cembench.data.split import Split
@@ -113,5 +113,4 @@ class Origins:
 
 def buffer_of(file: Path) -> Path:
     """Return where the replay buffer of a checkpoint lies: beside it, and with its name."""
-    stem = "" if file.name == "model.safetensors" else f"{file.stem}."
-    return file.parent / f"{stem}buffer.safetensors"
+    return file.parent / beside(file, "buffer.safetensors")

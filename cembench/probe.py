@@ -26,7 +26,12 @@ MODES: dict[str, dict[str, Any]] = {
     "adv-linear": {"method": {"name": "at"}, "pretrained": {"frozen": True}, **HEAD_ALONE},
     "finetune": {"method": {"name": "standard"}, **ALL_WEIGHTS},
     "adv-finetune": {"method": {"name": "at"}, **ALL_WEIGHTS},
-    "knn": {"method": "knn", "pretrained": {"frozen": True}, "epochs": 1, "select": "last"},
+    "knn": {
+        "method": {"name": "knn"},
+        "pretrained": {"frozen": True},
+        "epochs": 1,
+        "select": "last",
+    },
 }
 KEPT = ("data", "model", "threat", "seed", "precision", "validation")
 

@@ -20,7 +20,9 @@ PACKAGES = (
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return what figures can depend on besides the data and the weights."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},

@@ -71,6 +71,9 @@ def test_the_command_names_the_run_and_resumes(cembench, encoder, tmp_path):
     assert result.code == 0 and result.out.strip() == str(expected)
     assert "a run is there already" in cembench("probe", encoder, *options).err
     assert cembench("probe", encoder, *options, "--resume").code == 0
+    few = ("--mode", "knn", "--set", "method.votes.neighbours=3", "--out", tmp_path)
+    assert cembench("probe", encoder, *few).code == 0
+    assert load_checkpoint(tmp_path / "infonce-knn")[0].net.head.neighbours == 3
 
 
 def test_a_probe_learns_something(encoder, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cembench.checkpoint import Passport, run_name
+from cembench.checkpoint import Passport, beside, own_name, run_name
 from cembench.config import recipe_of
 from cembench.data.split import Split
 from cembench.errors import CembenchError
@@ -68,7 +68,6 @@ def blank(
     device: torch.device,
 ) -> Record:
     """Return the record of a checkpoint before anything is measured."""
-    named = file.name == "model.safetensors"
     return Record(
         kind=passport.kind,
         run=run_name(file),
@@ -89,15 +88,14 @@ def blank(
         gradients=passport.gradients,
         divergences=passport.divergences,
         labels=passport.labels,
-        train_seconds=_train_seconds(file.parent / "history.csv") if named else None,
+        train_seconds=None if own_name(file) else _train_seconds(file.parent / "history.csv"),
         environment=environment(device),
     )
 
 
 def record_path(file: Path, folder: Path, protocol: Protocol) -> Path:
     """Return where the record of a checkpoint goes, below the folder of a run."""
-    prefix = "" if file.name == "model.safetensors" else f"{file.stem}."
-    return folder / "eval" / f"{prefix}{protocol.name}.json"
+    return folder / "eval" / beside(file, f"{protocol.name}.json")
 
 
 def reusable(path: Path, new: Record) -> Record | None:
