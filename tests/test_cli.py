@@ -13,6 +13,7 @@ from cembench.cli import main
 from cembench.evaluation.protocol import shipped
 from cembench.files import to_yaml
 from cembench.methods import methods
+from cembench.tables import read_frame
 from tests.conftest import TINY, experiment
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def test_the_quickstart_shrunk(cembench, tmp_path):
     assert all(p.stat().st_mtime_ns == files[p] for p in made)
 
     (path,) = (tmp_path / "runs/robust/eval").glob("proto-*.json")
-    verdicts, record = pd.read_parquet(path.with_suffix(".parquet")), json.loads(path.read_text())
+    verdicts, record = read_frame(path.with_suffix(".parquet")), json.loads(path.read_text())
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".json", ".parquet"]
     correct = (verdicts["label"] == verdicts["clean_pred"]) & ~verdicts["autoattack_broken"]
     assert correct.sum() == record["figures"]["autoattack"]["correct"]

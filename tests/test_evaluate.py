@@ -7,6 +7,7 @@ import cembench.evaluation.robustness as robustness
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
+from cembench.tables import read_frame
 from tests.conftest import NOTHING, experiment
 
 OVERRIDES = [
@@ -23,7 +24,7 @@ def figures(record):
 def test_a_killed_evaluation_goes_on_chunk_by_chunk(copy, monkeypatch):
     protocol = load_protocol("quick", OVERRIDES, limit=64)
     straight, path = evaluate(copy, protocol)
-    table = pd.read_parquet(path.with_suffix(".parquet"))
+    table = read_frame(path.with_suffix(".parquet"))
     path.unlink()
     chunk, done = robustness._chunk, []
 
@@ -43,7 +44,7 @@ def test_a_killed_evaluation_goes_on_chunk_by_chunk(copy, monkeypatch):
     resumed, _ = evaluate(copy, protocol)
     assert done.count(1) == 5  # four chunks, one of them again because its part was damaged
     assert figures(resumed) == figures(straight)
-    pd.testing.assert_frame_equal(pd.read_parquet(path.with_suffix(".parquet")), table)
+    pd.testing.assert_frame_equal(read_frame(path.with_suffix(".parquet")), table)
     assert not list(path.parent.glob(".*"))
 
 
@@ -75,7 +76,7 @@ def test_the_record_says_what_it_takes_to_check_it(copy):
     assert record.protocol["attacks"][0]["steps"] == 3 and record.data["name"] == "digits"
     assert record.environment["threads"] == 1 and record.parameters > 1000
     assert record.finished and record.epoch >= 1
-    rows = pd.read_parquet(path.with_suffix(".parquet"))
+    rows = read_frame(path.with_suffix(".parquet"))
     assert rows["index"].is_unique and len(rows) == 16
 
 

@@ -16,6 +16,7 @@ from cembench.evaluation.evidence import evidence_folder
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
 from cembench.evaluation.recount import recount
+from cembench.tables import read_frame
 from tests.conftest import NOTHING
 
 QUICK = [*NOTHING, "attacks=[{name: pgd, steps: 4}]", "batch_size=16"]
@@ -43,7 +44,7 @@ def test_every_figure_is_counted_again_from_the_kept_images(kept, copy):
 def test_the_kept_bytes_are_adversarial_as_they_are(kept, copy):
     images = load_file(evidence_folder(kept) / "pgd.safetensors")
     assert images["bytes"].dtype == torch.uint8 and len(images["rows"]) == len(images["images"])
-    table = pd.read_parquet(kept.with_suffix(".parquet"))
+    table = read_frame(kept.with_suffix(".parquet"))
     assert sorted(images["rows"].tolist()) == sorted(table.loc[table["pgd_broken"], "index"])
 
 

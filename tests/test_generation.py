@@ -2,7 +2,6 @@
 
 import io
 
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +20,7 @@ from cembench.evaluation.protocol import load_protocol
 from cembench.leaderboard import rank
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
+from cembench.tables import read_frame
 from tests.conftest import NOTHING
 
 SAMPLES = (
@@ -239,7 +239,7 @@ def test_mistakes_in_a_plan_are_one_line(cembench, copy, change, message):
 def test_energies_calibration_and_pushes_are_recounted_from_the_table(copy):
     plan = load_protocol("quick", [*NOTHING, "density={steps: 5}"], limit=100)
     record, path = evaluate(copy, plan)
-    table, density = pd.read_parquet(path.with_suffix(".parquet")), record.density
+    table, density = read_frame(path.with_suffix(".parquet")), record.density
     assert density.energies["clean"].mean == pytest.approx(table["clean_lse"].mean(), rel=1e-5)
     assert set(density.energies) == {"clean", "pgd", "ta", "noise"}
     pgd, ta = density.pushed["pgd"], density.pushed["ta"]

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from cembench.data import DataSettings, datasets
 from cembench.data.split import Split
 from cembench.errors import CembenchError
+from cembench.tables import read_arrow
 
 Item = tuple[str, Any, int]
 
@@ -155,13 +156,12 @@ class Parquet(LocalData):
 
     def _table(self, root: Path, split: str) -> tuple[list[int], Any, Any]:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         files = sorted(root.glob(f"{split}*.parquet"))
         if not files:
             raise CembenchError(f"no files {split}*.parquet")
         try:
-            table = pa.concat_tables([pq.read_table(file) for file in files])
+            table = pa.concat_tables([read_arrow(file) for file in files])
         except (pa.ArrowException, OSError) as error:
             raise CembenchError(f"unreadable parquet: {str(error).splitlines()[0]}") from error
         image = self.image or next(

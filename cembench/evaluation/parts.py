@@ -16,6 +16,7 @@ from torch import Tensor
 from cembench.errors import CembenchError
 from cembench.files import write_bytes
 from cembench.seal import UNSEALED, read_sealed, seal
+from cembench.tables import read_arrow
 
 
 class Parts:
@@ -35,10 +36,10 @@ class Parts:
     def get(self, start: int) -> tuple[pd.DataFrame, dict[str, float]] | None:
         """Return the table and seconds of the chunk that begins at an image, if it is whole."""
         try:
-            table = pq.read_table(pa.BufferReader(self._read(f"{start}.parquet")))
+            table = read_arrow(self._read(f"{start}.parquet"))
         except CembenchError:
             return None
-        return table.to_pandas(), json.loads(table.schema.metadata[b"seconds"])
+        return table.to_pandas(use_threads=False), json.loads(table.schema.metadata[b"seconds"])
 
     def put(self, start: int, table: pd.DataFrame, seconds: dict[str, float]) -> None:
         """Keep the table and seconds of a chunk."""

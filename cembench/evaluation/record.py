@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from cembench.evaluation.figures import CurvePoint, Density, Figure, Generation,
 from cembench.files import read_bytes, sha256, write_bytes
 from cembench.seal import UNSEALED, is_sealed, seal
 from cembench.settings import LabelUse, Settings
+from cembench.tables import read_frame
 from cembench.threat import Threat
 
 FORMAT = 4
@@ -155,4 +155,4 @@ def load_table(record: Path) -> pd.DataFrame:
     content = read_bytes(path)
     if hashlib.sha256(content).hexdigest() != load_record(record).table_sha256:
         raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
-    return pd.read_parquet(io.BytesIO(content))
+    return read_frame(content)

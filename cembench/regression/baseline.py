@@ -15,6 +15,7 @@ from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.files import read_yaml, sha256, to_yaml, write_bytes, write_text
 from cembench.settings import NonNegative, Settings
+from cembench.tables import read_frame
 
 
 class Metric(Settings):
@@ -90,7 +91,7 @@ def load_verdicts(path: Path, row: Row) -> pd.DataFrame:
     file = path.parent / row.verdicts
     if sha256(file) != row.verdicts_sha256:
         raise CembenchError(f"{file}: not the verdicts of {path}; restore it, or --update")
-    return pd.read_parquet(file)
+    return read_frame(file)
 
 
 def updated(
