@@ -171,7 +171,9 @@ def test_batch_entropy_separates_two_points_that_are_close():
 
 
 def test_rows_of_a_coupled_potential_may_not_leave():
-    leave = lambda step, rows, x, out: torch.tensor([True, False])  # noqa: E731
+    def leave(step, rows, x, out):
+        return torch.tensor([True, False])
+
     x = torch.rand(2, 1, 2, 3)
     with pytest.raises(ValueError, match="belong together"):
         ascend(Embedding(), BatchEntropy(TAU), x, x, steps=1, step_size=0.1, visit=leave)

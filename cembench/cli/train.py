@@ -9,13 +9,19 @@ import click
 
 from cembench.cli.base import DEVICE, FILE, Command, fail, pick_device, show
 
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
+)
+OUT = click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+RESUME = click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+
 
 @click.command(cls=Command)
 @click.argument("config", type=FILE)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@SET
+@OUT
 @click.option("--name", help="Name of the run; the config's file name unless given.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@RESUME
 @DEVICE
 def train(
     config: Path, overrides: tuple[str, ...], out: Path, name: str | None, resume: bool, device: str
@@ -37,10 +43,10 @@ def train(
     show_default=True,
     type=click.Choice(["linear", "adv-linear", "finetune", "adv-finetune", "knn"]),
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@SET
+@OUT
 @click.option("--name", help="Name of the run; NAME-MODE of the probed run unless given.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@RESUME
 @DEVICE
 def probe(
     checkpoint: Path,
@@ -68,7 +74,7 @@ def probe(
 
 @click.command(cls=Command)
 @click.argument("suite", type=FILE)
-@click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+@OUT
 @click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
 @DEVICE
 def run(suite: Path, out: Path, inception_weights: Path | None, device: str) -> None:
