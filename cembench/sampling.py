@@ -161,6 +161,8 @@ class _Ends:
     def visit(self, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
         """Look at an iterate."""
         left = f"sampler {self.name}: chains left the finite numbers at step {step}; {self.failure}"
+        if step == 0:
+            left = f"sampler {self.name}: what the network says of the starts is not finite"
         _require_finite(x, out, left)
         self.first, self.last = (out.float() if step == 0 else self.first), out.float()
         return None if self.inner is None else self.inner(step, rows, x, out)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from cembench import energy
-from cembench.checkpoint import load_checkpoint
+from cembench.checkpoint import load_checkpoint, save_checkpoint
 from cembench.contrast import Likeness
 from cembench.data.digits import Digits
 from cembench.errors import CembenchError, ConfigError, SamplingError
@@ -236,3 +236,18 @@ def test_an_encoder_and_a_protocol_of_attacks_have_nothing_in_common(encoder, ce
     args = ("--baseline", baseline, "--update", "--protocol", path)
     result = cembench("check", encoder, *args)
     assert result.code == 2 and "check its probe" in result.err and not baseline.exists()
+
+
+def test_embeddings_that_are_not_finite_are_named(encoder, cembench, tmp_path):
+    model, passport = load_checkpoint(encoder)
+    weights = model.state_dict()
+    weights["net.body.0.weight"].fill_(torch.nan)
+    save_checkpoint(tmp_path / "nan" / "model.safetensors", weights, passport)
+    for name in NAMES:
+        args = ("--sampler", name, "--out", tmp_path / "x.png")
+        result = cembench("sample", tmp_path / "nan", *args)
+        assert result.code == 2 and "says of the starts is not finite" in result.err
+    path = tmp_path / "both.yaml"
+    path.write_text(PROTOCOL)
+    result = cembench("eval", tmp_path / "nan", "--protocol", path)
+    assert "is not finite" in result.out and "nan |" not in result.out.replace("| nan |", "")

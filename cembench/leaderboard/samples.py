@@ -109,14 +109,14 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         "labels": group["labels"],
         "sampler": group["sampler"],
         f"KID ({name}) ↓": _pairs(group["kid"], group["kid_error"]),
-        "KID of its seeds": group["kid_seeds"].map("{:.3g}".format),
+        "KID of its seeds": _dashed(group["kid_seeds"], "{:.3g}"),
         "gain ↑": [interval(*row) for row in gains],
-        f"{'FID' if first['extractor'] == 'inception' else 'FD'} ({name}) ↓": group["fd"].map(
-            "{:.4g}".format
+        f"{'FID' if first['extractor'] == 'inception' else 'FD'} ({name}) ↓": _dashed(
+            group["fd"], "{:.4g}"
         ),
-        f"IS ({name}) ↑": group["inception_score"].map("{:.2f}".format),
-        "precision ↑": group["precision"].map("{:.2f}".format),
-        "recall ↑": group["recall"].map("{:.2f}".format),
+        f"IS ({name}) ↑": _dashed(group["inception_score"], "{:.2f}"),
+        "precision ↑": _dashed(group["precision"], "{:.2f}"),
+        "recall ↑": _dashed(group["recall"], "{:.2f}"),
         "read as intended ↑": _dashed(group["judge_acc"], "{:.1%}"),
     }
     if (group["labels"] == "all").all():
