@@ -10,7 +10,6 @@ from cembench.checkpoint import (
     Passport,
     checkpoint_file,
     load_checkpoint,
-    read_passport,
     weights_digest,
 )
 from cembench.config import Experiment, Pretrained, recipe_of
@@ -29,10 +28,10 @@ def resolved(config: Experiment) -> Experiment:
     if config.pretrained is None:
         return config
     file = checkpoint_file(Path(config.pretrained.checkpoint))
-    passport = read_passport(file)
+    model, passport = load_checkpoint(file)
     _require_fit(file, passport, config)
     found = {
-        "weights": weights_digest(load_checkpoint(file)[0].state_dict()),
+        "weights": weights_digest(model.state_dict()),
         "method": passport.method,
         "gradients": passport.gradients,
         "labels": passport.labels,

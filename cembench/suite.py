@@ -109,9 +109,8 @@ def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, de
     split = experiment.data.load("test")
     if protocol.split == "validation":
         split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
-    head = experiment.method.head
     record = Record(
-        kind="encoder" if head is not None and head.encodes else "classifier",
+        kind=experiment.method.kind,
         run=folder.name,
         method=experiment.title,
         dataset=experiment.data.title,

@@ -235,12 +235,12 @@ class Trainer:
 
     def passport(self, state: State) -> Passport:
         """Describe the kept weights."""
-        config, head = self.config, self.config.method.head
+        config = self.config
         mean, std = self.statistics
         return Passport(
-            kind="encoder" if head is not None and head.encodes else "classifier",
+            kind=config.method.kind,
             model=config.model,
-            head=head,
+            head=config.method.head,
             shape=list(self.data.shape),
             classes=list(self.data.classes),
             mean=mean.tolist(),

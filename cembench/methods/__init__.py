@@ -75,6 +75,12 @@ class Method(Choice):
         """What sits on the features of the network, if not its own last layer."""
         return None
 
+    @property
+    def kind(self) -> Literal["classifier", "encoder"]:
+        """What it trains."""
+        head = self.head
+        return "encoder" if head is not None and head.encodes else "classifier"
+
     def fit(self, model: Classifier, data: Split) -> None:
         """Do what is to be done once, before the first epoch, with the training images."""
 
