@@ -14,7 +14,7 @@ from cembench.errors import ConfigError
 from cembench.files import digest, parse_yaml, read_yaml
 from cembench.methods import Method, methods
 from cembench.models import ModelSettings, models
-from cembench.settings import Count, LabelUse, NonNegative, Positive, Settings, Share
+from cembench.settings import Count, LabelUse, NonNegative, Positive, Settings, Share, unless
 from cembench.threat import Threat, ThreatChange
 
 
@@ -106,6 +106,7 @@ class Experiment(Settings):
     epochs: Count = 30
     batch_size: Count = 128
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = unless(False)
     ema: Share = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]

@@ -84,6 +84,7 @@ def draw(
     origins: Origins,
     seed: int,
     visit: Visit | None = None,
+    climber: nn.Module | None = None,
 ) -> Samples:
     """Draw one chunk of samples.
 
@@ -97,6 +98,8 @@ def draw(
         origins: what chains can start from.
         seed: decides starts and noise; each chunk wants its own.
         visit: looks at every iterate of energy samplers, as in `ascend`.
+        climber: what is climbed: a copy of the network that an engine prepared. How samples are
+            seen is asked of the network itself.
 
     Raises:
         SamplingError: when the sampler needs logits and the network is an encoder, needs a buffer
@@ -109,6 +112,7 @@ def draw(
         )
     if sampler.coupled and len(y) < 2:
         raise SamplingError(f"sampler {sampler.name} needs two samples or more drawn together")
+    climber = model if climber is None else climber
     generator = generator_of(derive(seed, "starts", sampler.begins), y.device)
     scene = origins.scene(sampler, generator)
     x, target = origins.blank(len(y)), y
@@ -121,11 +125,11 @@ def draw(
     if isinstance(sampler, EnergySampler):
         start, _ = sampler.begin(x, y, scene)
         ends = _Ends(sampler, start, visit)
-        images = sampler.climb(model, start, target, noisy, visit=ends.visit)
-        if sampler.reads == "logits":
+        images = sampler.climb(climber, start, target, noisy, visit=ends.visit)
+        if sampler.reads == "logits" and climber is model:
             return Samples(images, start, y, ends.last, ends.first)
     else:
-        start, images = x, sampler.draw(model, x, y, noisy)
+        start, images = x, sampler.draw(climber, x, y, noisy)
     out = Samples(images, start, y, _logits(model, images, origins), _logits(model, start, origins))
     _require_finite(images, out.logits, f"sampler {sampler.name}: samples are not finite")
     return out

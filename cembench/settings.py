@@ -40,6 +40,14 @@ LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # for file names
 
 
+def unless(default: Any) -> Any:
+    """Return a field that is dumped only when it is not its default.
+
+    So a setting that one never touched does not tell experiments and protocols apart.
+    """
+    return Field(default, exclude_if=lambda value: value == default)
+
+
 class Settings(BaseModel):
     """Immutable settings that refuse unknown keys, wrong types, infinities and NaN."""
 

@@ -58,6 +58,8 @@ class Trainer:
         fast = large or config.precision == "bf16" or device.type == "cuda"
         self.layout = torch.channels_last if fast else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
+        if config.compile:
+            self.model.compile(dynamic=False)
         self.optimizer = build_optimizer(config.optimizer, self.model)
         steps = max(1, self.steps)
         self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, steps)

@@ -1,65 +1,100 @@
-"""Our work beside a plain reference loop: same process, same data, interleaved, medians."""
+"""Our work beside a reference: same process, same data, interleaved, medians."""
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
 
-from cembench.data import DataSettings
-from cembench.data.split import Split
+from cembench.bench.meters import Peak
 from cembench.leaderboard.board import markdown_table
 
-SHAPE, CLASSES = (3, 32, 32), 10
-EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
 
+@dataclass(frozen=True)
+class Contest:
+    """Median seconds of both sides, and the most memory that each took in any round, in bytes."""
 
-class RandomImages(DataSettings):
-    """Noise of CIFAR-10's shape: the cost of a step does not depend on what is in the images."""
-
-    name: ClassVar[str] = "random"
-    count: int = 256
-
-    def load(self, split: Literal["train", "test"]) -> Split:
-        """Return the same noise each time."""
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (self.count, *SHAPE), generator=generator)
-        labels = torch.arange(self.count) % CLASSES
-        return Split(images.byte(), labels, tuple("0123456789"))
+    ours: float
+    theirs: float
+    our_memory: int
+    their_memory: int
 
 
 def interleaved(
-    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, device: str
-) -> tuple[float, float]:
-    """Return the median seconds of two functions called in turn, in swapped order each round."""
-    times: dict[int, list[float]] = {0: [], 1: []}
-    for number in range(rounds + 1):
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    rounds: int,
+    device: str,
+    warm_up: bool = True,
+) -> Contest:
+    """Time two functions called in turn, in swapped order each round.
+
+    Args:
+        ours: what is compared.
+        theirs: the reference.
+        rounds: how often each is timed.
+        device: where they compute.
+        warm_up: whether each runs once before that; memory is measured then too.
+    """
+    sides, times, peaks = (ours, theirs), ([], []), [0, 0]  # type: ignore[var-annotated]
+    for number in range(rounds + warm_up):
         for which in (0, 1) if number % 2 else (1, 0):
-            begun = time.perf_counter()
-            (ours, theirs)[which]()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if number > 0:
-                times[which].append(time.perf_counter() - begun)
-    return statistics.median(times[0]), statistics.median(times[1])
+            gc.collect()
+            with Peak(device) as peak:
+                begun = time.perf_counter()
+                sides[which]()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                taken = time.perf_counter() - begun
+            peaks[which] = max(peaks[which], peak.bytes)
+            if number >= warm_up:
+                times[which].append(taken)
+    return Contest(statistics.median(times[0]), statistics.median(times[1]), *peaks)
 
 
 def row(
-    work: str, model: str, batch: int, precision: str, ours: float, theirs: float
+    work: str,
+    model: str,
+    network: str,
+    images: int,
+    precision: str,
+    contest: Contest,
+    agreement: float,
+    roofline: float,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Return a row of the table; `ratio` is reference time over ours, so above 1 ours is faster."""
+    """Return a row of the table.
+
+    Args:
+        work: what was done.
+        model: what kind of network: `robust`, `standard`, or `new` for one not trained yet.
+        network: its architecture.
+        images: how many, in one round.
+        precision: of our side; the reference is always float32.
+        contest: `ratio` is reference time over ours, so above 1 ours is faster.
+        agreement: share of images on which both sides come to the same decision.
+        roofline: share of the rate of a plain matrix product, in our precision, that we reach.
+        more: further columns.
+    """
     return {
         "work": work,
         "model": model,
-        "batch": batch,
+        "network": network,
+        "images": images,
         "precision": precision,
-        "images_per_second": round(batch / ours, 2),
-        "reference_images_per_second": round(batch / theirs, 2),
-        "ratio": round(theirs / ours, 3),
+        "images_per_second": round(images / contest.ours, 3),
+        "reference_images_per_second": round(images / contest.theirs, 3),
+        "ratio": round(contest.theirs / contest.ours, 3),
+        "agreement": round(agreement, 4),
+        "roofline": round(roofline, 3),
+        "memory_ratio": round(contest.our_memory / max(1, contest.their_memory), 3),
+        **more,
     }
 
 

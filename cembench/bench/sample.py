@@ -1,68 +1,99 @@
-"""RCS beside the loop that research code has for it."""
+"""RCS and SGLD beside the loops that research code has for them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cembench.bench import EPS, SHAPE, STEPS, RandomImages, interleaved, row
+from cembench.bench import interleaved, row
+from cembench.bench.meters import Work, product_rate
+from cembench.bench.networks import CLASSES, SHAPE, EnlargedDigits
 from cembench.checkpoint import Passport
+from cembench.evaluation.engine import engines
 from cembench.guard import exact, frozen
 from cembench.models import models
 from cembench.origins import Origins
-from cembench.samplers.energy import RCS
+from cembench.samplers import Sampler
+from cembench.samplers.energy import RCS, SGLD
 from cembench.sampling import draw
-from cembench.threat import Threat
 
-RCS_STEP = 0.35
+STEPS, RCS_STEP, SGLD_STEP, SGLD_NOISE = 40, 0.35, 0.25, 0.005
+SAMPLERS: dict[str, Sampler] = {
+    "rcs": RCS(steps=STEPS, step_size=RCS_STEP, start="noise"),
+    "sgld": SGLD(steps=STEPS, step_size=SGLD_STEP, noise=SGLD_NOISE, start="noise", box=True),
+}
 
 
-def bench_sample(model: str, batch: int, rounds: int, device: str) -> list[dict[str, Any]]:
-    """Time RCS (10 normalised steps of 0.35, kept in [0, 1]) against the plain loop.
+def bench_sample(
+    model: str, batch: int, rounds: int, precision: str, device: str, sampler: str = "rcs"
+) -> list[dict[str, Any]]:
+    """Time 40 steps from noise, kept in [0, 1], against the plain loop.
 
     Args:
-        model: name of the architecture, on 3×32×32 images with 10 classes.
+        model: name of the architecture, on 3×32×32 images with 10 classes, not trained.
         batch: samples.
         rounds: timed draws of each, after one that is not counted.
+        precision: of the copy that we climb; the reference is always float32.
         device: where to compute.
+        sampler: a key of `SAMPLERS`.
 
     Returns:
-        A row, as `bench_train`.
+        A row; `agreement` is the share of samples, from the same starts, that the network takes for
+        the same class on both sides.
     """
-    data = RandomImages(count=batch)
-    passport = Passport(
+    passport = passport_of(model)
+    torch.manual_seed(0)
+    net = passport.build().to(device).eval()
+    y = torch.arange(batch, device=device) % CLASSES
+    origins = Origins(Path("model.safetensors"), passport, torch.device(device))
+    example = origins.data.pixels(slice(2))
+    spent, chosen = Work(net, example), SAMPLERS[sampler]
+    found: dict[str, Tensor] = {}
+
+    def us() -> None:
+        engine = engines.parse({"name": "fast", "precision": precision})
+        climber = engine.prepare(net, example)
+        drawn = draw(net, chosen, y, origins, 0, climber=climber)
+        found["ours"], found["starts"] = drawn.logits, drawn.starts
+
+    def them() -> None:
+        found["theirs"] = PLAIN[sampler](net, found["starts"], y)[1]
+
+    with frozen(net), exact():
+        us()
+        spent.total = 0
+        us()
+        done = spent.total
+        contest = interleaved(us, them, rounds, device)
+    alike = found["ours"].argmax(1) == found["theirs"].argmax(1)
+    share = done / contest.ours / product_rate(device, precision)
+    agreement = float(alike.float().mean())
+    return [row(f"sample {sampler}", "new", model, batch, precision, contest, agreement, share)]
+
+
+def passport_of(model: str) -> Passport:
+    """Describe a network that was not trained."""
+    data = EnlargedDigits()
+    return Passport(
         model=models.parse(model),
         shape=list(SHAPE),
         classes=list("0123456789"),
-        mean=[0.0] * 3,
-        std=[1.0] * 3,
+        mean=[0.0] * SHAPE[0],
+        std=[1.0] * SHAPE[0],
         data=data,
-        threat=Threat(norm="linf", eps=EPS),
+        threat=data.threat,
         method="none",
     )
-    torch.manual_seed(0)
-    net = passport.build().to(device).eval()
-    y = torch.arange(batch, device=device) % 10
-    origins = Origins(Path("model.safetensors"), passport, torch.device(device))
-    sampler = RCS(steps=STEPS, step_size=RCS_STEP, start="noise")
-    with frozen(net), exact():
-        ours, theirs = interleaved(
-            lambda: draw(net, sampler, y, origins, 0),
-            lambda: plain_rcs(net, batch, y),
-            rounds,
-            device,
-        )
-    return [row("sample rcs", model, batch, "fp32", ours, theirs)]
 
 
-def plain_rcs(model: nn.Module, batch: int, y: Tensor) -> tuple[Tensor, Tensor]:
+def plain_rcs(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Draw samples, and how the network sees them, as research code writes it."""
-    x = torch.rand(batch, *SHAPE, device=y.device)
     for _ in range(STEPS):
-        x.requires_grad_()
+        x = x.detach().requires_grad_()
         logits = model(x)
         score = logits.gather(1, y[:, None]).squeeze(1) + logits.logsumexp(1)
         gradient = torch.autograd.grad(score.sum(), [x])[0]
@@ -70,3 +101,20 @@ def plain_rcs(model: nn.Module, batch: int, y: Tensor) -> tuple[Tensor, Tensor]:
         x = (x.detach() + RCS_STEP * gradient / length).clamp(0, 1)
     with torch.no_grad():
         return x, model(x)
+
+
+def plain_sgld(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw samples of log p(x) as JEM's code does; labels play no part."""
+    for _ in range(STEPS):
+        x = x.detach().requires_grad_()
+        gradient = torch.autograd.grad(model(x).logsumexp(1).sum(), [x])[0]
+        x = x.detach() + SGLD_STEP * gradient + SGLD_NOISE * torch.randn_like(x)
+        x = x.clamp(0, 1)
+    with torch.no_grad():
+        return x, model(x)
+
+
+PLAIN: dict[str, Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "rcs": plain_rcs,
+    "sgld": plain_sgld,
+}

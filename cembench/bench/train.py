@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
-from cembench.bench import ALPHA, CLASSES, EPS, SHAPE, STEPS, RandomImages, interleaved, row
+from cembench.bench import interleaved, row
+from cembench.bench.meters import flops, product_rate
+from cembench.bench.networks import EnlargedDigits
 from cembench.config import Experiment
 from cembench.data.views import Views
 from cembench.guard import generator_of
-from cembench.models.classifier import build_classifier
 from cembench.trainer import Trainer
 
+EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
+RATE = 0.01
 TEMPERATURE = 0.5
 ATTACK = {"negatives": {"name": "pgd", "steps": STEPS, "step_size": ALPHA}}
 METHODS: dict[str, dict[str, Any]] = {
     "at": ATTACK,
+    "trades": {"negatives": {"steps": STEPS, "step_size": ALPHA}},
     "infonce": {"temperature": TEMPERATURE},
     "adv-infonce": {"temperature": TEMPERATURE, "stream": "dual", **ATTACK},
 }
 
 
 def bench_train(
-    model: str, batch: int, rounds: int, precision: str, device: str, method: str = "at"
+    model: str,
+    batch: int,
+    rounds: int,
+    precision: str,
+    device: str,
+    method: str = "at",
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
     """Time a training step against the plain loop; attacks take 10 steps of 2/255 in 8/255.
+
+    Both begin with the same weights and see the same images in every step.
 
     Args:
         model: name of the architecture, on 3×32×32 images with 10 classes.
@@ -37,35 +50,46 @@ def bench_train(
         precision: of our loop; the reference is always float32.
         device: where to compute.
         method: a key of `METHODS`. Both sides make views in the same way.
+        compiled: whether our network is compiled.
 
     Returns:
-        A row a comparison; `ratio` is reference time over ours, so above 1 ours is faster.
+        A row; `agreement` compares what both networks say of the images after the last step.
     """
     experiment = Experiment.parse(
         {
-            "data": RandomImages(count=2 * batch),
+            "data": EnlargedDigits(),
             "model": model,
             "method": {"name": method, **METHODS[method]},
+            "threat": {"norm": "linf", "eps": EPS},
             "batch_size": batch,
             "precision": precision,
-            "validation": {"fraction": 0.5},
+            "optimizer": {"lr": RATE},
+            "schedule": {"name": "constant"},
+            "compile": compiled,
         }
     )
     trainer = Trainer(experiment, torch.device(device))
-    reference = build_classifier(
-        experiment.model, SHAPE, CLASSES, *trainer.statistics, experiment.method.head
-    ).to(device)
-    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    reference = copy.deepcopy(trainer.model).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.SGD(reference.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
     rows = torch.arange(batch, device=device)
     x, y = trainer.data.pixels(rows), trainer.data.labels[rows]
     generator = generator_of(0, device)
-    ours, theirs = interleaved(
+    before = trainer.gradients
+    contest = interleaved(
         lambda: trainer.step(0, rows, generator),
         lambda: plain_step(reference, optimizer, x, y, PLAIN[method]),
         rounds,
         device,
     )
-    return [row(f"train {method}", model, batch, precision, ours, theirs)]
+    gradients = (trainer.gradients - before) / (rounds + 1)
+    trainer.model.eval(), reference.eval()
+    with torch.no_grad():
+        alike = trainer.model(x).argmax(1) == reference(x).argmax(1)
+    rate = gradients * flops(reference, x[:2])[1] / contest.ours
+    share = rate / product_rate(device, precision)
+    agreement = float(alike.float().mean())
+    title = f"train {method}" + (" compiled" if compiled else "")
+    return [row(title, "new", model, batch, precision, contest, agreement, share)]
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -100,6 +124,20 @@ def plain_at(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return cross_entropy(model(perturbed), y)
 
 
+def plain_trades(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of TRADES as its code has it."""
+    model.eval()
+    clean = model(x).softmax(1).detach()
+    model.train()
+    moved = plain_attack(model, x, lambda out: _divergence(out, clean))
+    logits = model(x)
+    return cross_entropy(logits, y) + 6 * _divergence(model(moved), logits.softmax(1)) / len(x)
+
+
+def _divergence(out: Tensor, clean: Tensor) -> Tensor:
+    return kl_div(out.log_softmax(1), clean, reduction="sum")
+
+
 def plain_nt_xent(z: Tensor) -> Tensor:
     """Return SimCLR's loss as its formula reads."""
     similar = (z @ z.T / TEMPERATURE).exp()
@@ -123,6 +161,7 @@ def plain_adv_infonce(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 PLAIN: dict[str, Loss] = {
     "at": plain_at,
+    "trades": plain_trades,
     "infonce": plain_infonce,
     "adv-infonce": plain_adv_infonce,
 }

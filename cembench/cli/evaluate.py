@@ -15,6 +15,7 @@ from cembench.errors import CembenchError
 @click.argument("checkpoints", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT...")
 @click.option("--protocol", default="quick", show_default=True, help="Name, or a YAML file.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the protocol.")
+@click.option("--engine", help="plain or fast: what proposes; verdicts are the network's own.")
 @click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 @click.option("--data-root", help="Where the data lies now.")
 @click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
@@ -26,6 +27,7 @@ def evaluate(
     checkpoints: tuple[Path, ...],
     protocol: str,
     overrides: tuple[str, ...],
+    engine: str | None,
     limit: int | None,
     data_root: str | None,
     inception_weights: Path | None,
@@ -39,7 +41,8 @@ def evaluate(
     from cembench.evaluation.protocol import load_protocol
     from cembench.leaderboard import rank
 
-    settings = load_protocol(protocol, overrides, limit)
+    chosen = () if engine is None else (f"engine={engine}",)
+    settings = load_protocol(protocol, (*overrides, *chosen), limit)
     records, failed = [], []
     for path in checkpoints:
         try:

@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from cembench.cli.base import DEVICE, Command, pick_device
-from cembench.errors import CembenchError
 
 
 @click.command(cls=Command)
-@click.argument("work", type=click.Choice(["train", "sample"]))
-@click.option("--method", default="at", show_default=True, help="at, infonce or adv-infonce.")
-@click.option("--model", default="resnet18", show_default=True, help="Name of the architecture.")
+@click.argument("works", nargs=-1, type=click.Choice(["train", "sample", "pgd", "autoattack"]))
+@click.option("--method", default="at", show_default=True, help="train: at, trades, infonce, …")
+@click.option("--sampler", default="rcs", show_default=True, help="sample: rcs or sgld.")
+@click.option("--model", default="resnet18", show_default=True, help="train, sample: architecture.")
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(2))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), show_default=True)
+@click.option("--images", default=256, show_default=True, type=click.IntRange(1, 597))
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Attacks.")
+@click.option("--precision", default="auto", type=click.Choice(["auto", "fp32", "bf16"]))
+@click.option("--compile", "compiled", is_flag=True, help="Compile our side's networks.")
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON instead of a table.")
 @DEVICE
-def bench(
-    work: str,
-    method: str,
-    model: str,
-    batch: int,
-    rounds: int,
-    precision: str,
-    as_json: bool,
-    device: str,
-) -> None:
-    """Time WORK beside a plain reference loop, interleaved in one process."""
-    from cembench.bench import table
-    from cembench.bench.sample import bench_sample
-    from cembench.bench.train import METHODS, bench_train
-    from cembench.settings import nearest
+def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
+    """Time WORKS (all unless given) beside references, interleaved in one process.
 
-    if method not in METHODS:
-        raise CembenchError(f"--method: no plain loop for '{method}'; {nearest(method, METHODS)}")
-    if work == "sample":
-        if precision != "fp32":
-            raise CembenchError("bench sample: samplers run in fp32; leave --precision out")
-        rows = bench_sample(model, batch, rounds, pick_device(device))
-    else:
-        rows = bench_train(model, batch, rounds, precision, pick_device(device), method)
+    References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
+    research code has for training and sampling. All works together take about half an hour on two
+    cores, most of it in pyautoattack.
+    """
+    from cembench.bench import table
+    from cembench.bench.works import run
+
+    chosen = works or ("train", "sample", "pgd", "autoattack")
+    rows = [row for work in chosen for row in run(work, pick_device(device), **options)]
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from cembench.evaluation.comparison import SPLIT_IMAGES, Comparison
+from cembench.evaluation.engine import EXAMPLES
 from cembench.evaluation.extractors.inception import CHECKSUM
 from cembench.evaluation.features import to_uint8
 from cembench.evaluation.figures import Generation, Spread
@@ -48,11 +49,13 @@ def measure(
     """
     plan, count = protocol.samples, len(comparison.split)
     assert plan is not None
+    example = origins.data.pixels(slice(EXAMPLES))
+    climber = protocol.engine.prepare(model, example)
     with Bar(f"samples {origins.passport.data.title}", count * len(plan.samplers)) as bar:
 
         def obtain(sampler: Sampler) -> Samples:
             bar.advance(0, sampler.title)
-            found = _draw(model, sampler, origins, count, protocol, parts, bar)
+            found = _draw(model, climber, sampler, origins, count, protocol, parts, bar)
             return Samples.joined(list(found))
 
         threat = origins.threat
@@ -62,6 +65,7 @@ def measure(
 
 def _draw(
     model: nn.Module,
+    climber: nn.Module,
     sampler: Sampler,
     origins: Origins,
     count: int,
@@ -78,7 +82,8 @@ def _draw(
         values = parts.tensors(name)
         if values is None:
             y = y.to(origins.device)
-            drawn = draw(model, sampler, y, origins, chunk_seed(protocol, number)).cpu()
+            seed = chunk_seed(protocol, number)
+            drawn = draw(model, sampler, y, origins, seed, climber=climber).cpu()
             values = vars(drawn) | {
                 "images": to_uint8(drawn.images),
                 "starts": to_uint8(drawn.starts),

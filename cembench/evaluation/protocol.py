@@ -7,14 +7,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from cembench.config import override
 from cembench.errors import ConfigError
 from cembench.evaluation.attacks import Attack, attacks
+from cembench.evaluation.engine import Engine, Plain, engines
 from cembench.evaluation.plans import CurvePlan, DensityPlan, SamplePlan, SanityPlan
 from cembench.files import digest, read_yaml
-from cembench.settings import Count, Settings, nearest
+from cembench.settings import Count, Settings, nearest, unless
 from cembench.threat import ThreatChange
 
 
@@ -27,6 +28,9 @@ class Protocol(Settings):
         limit: number of attacked images, a fixed random choice; all of them unless given.
         batch_size: images attacked together. Verdicts depend on it, so it is part of the protocol.
         attacks: what is run, each on every image that is classified correctly.
+        engine: what proposes adversarial images and samples: the network as it is, or a `fast`
+            copy. Verdicts are the network's own either way. Under `fast`, `autoattack` becomes
+            `autoattack-fast`.
         passes: forward passes whose mean probabilities decide what an image is taken for; more
             than one for networks with random layers.
         samples: what is drawn from the network and compared with real images.
@@ -42,6 +46,7 @@ class Protocol(Settings):
     limit: Count | None = None
     batch_size: Count = 256
     seed: Annotated[int, Field(ge=0)] = 0
+    engine: Annotated[SerializeAsAny[Engine], engines.field()] = unless(Plain())
     attacks: list[SerializeAsAny[Attack]] = []
     passes: Count = 1
     samples: SamplePlan | None = None
@@ -56,6 +61,12 @@ class Protocol(Settings):
 
     @field_validator("attacks")
     @classmethod
+    def _under_engine(cls, values: list[Attack], info: ValidationInfo) -> list[Attack]:
+        engine = info.data.get("engine", Plain())
+        return [attack.under(engine.name) for attack in values]
+
+    @field_validator("attacks")
+    @classmethod
     def _distinct(cls, values: list[Attack]) -> list[Attack]:
         titles = [attack.title for attack in values]
         for title, attack in zip(titles, values, strict=True):
@@ -63,6 +74,15 @@ class Protocol(Settings):
             if titles.count(title) > 1 or title in reserved:
                 raise ValueError(f"the label '{title}' is taken; give each attack its own")
         return values
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if self.passes > 1 and self.engine.reduced:
+            raise ValueError(
+                f"engine {self.engine.name} copies a network that always answers alike; with "
+                "passes above 1 leave it plain"
+            )
+        return self
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:

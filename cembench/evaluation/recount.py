@@ -16,6 +16,7 @@ from cembench.evaluation.case import Case, open_case
 from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.curve import breaking_radius, points
 from cembench.evaluation.density import look, summarise
+from cembench.evaluation.engine import EXAMPLES
 from cembench.evaluation.evidence import kept_images, kept_samples
 from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import Density, Generation, count
@@ -67,12 +68,13 @@ def recount(
         figures = count(table, [attack.title for attack in case.protocol.attacks], {})
         generation, read = _generation(case, inception_weights)
         density = _density(case, table, generation)
-        target = target_of(case.model, case.model.classes, case.protocol, case.blank.threat)
+        facing = (case.model, case.model.classes, case.protocol, case.blank.threat)
         plan, curve = case.protocol.curve, []
         if plan is not None:
+            target = target_of(*facing, case.split.pixels(slice(EXAMPLES)))
             curve = points(_radii(case, target, plan), plan.radii(case.blank.threat.eps))
         checks = case.protocol.sanity
-        sanity = [] if checks is None else sanity_checks(target, case.split, checks)
+        sanity = [] if checks is None else sanity_checks(target_of(*facing), case.split, checks)
     return [
         *compared("run", record.model_dump(include=SAID), case.blank.model_dump(include=SAID)),
         *accuracies(record.figures, figures),

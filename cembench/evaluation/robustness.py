@@ -14,10 +14,11 @@ from cembench.data.split import Split
 from cembench.evaluation.attacks import Target
 from cembench.evaluation.curve import breaking_radius
 from cembench.evaluation.density import look
+from cembench.evaluation.engine import EXAMPLES
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.stages import Chunk, run_stages, stages_of
-from cembench.evaluation.standing import Columns
+from cembench.evaluation.standing import Columns, Standing
 from cembench.evaluation.verify import Watched, averaged
 from cembench.guard import derive, exact, frozen, isolated_rng
 from cembench.progress import Bar
@@ -69,7 +70,8 @@ def attack_split(
     tables, seconds = [], dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
     work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
-        target = target_of(model, len(split.classes), protocol, threat)
+        example = split.pixels(slice(EXAMPLES))
+        target = target_of(model, len(split.classes), protocol, threat, example)
         for start in range(0, len(split), protocol.batch_size):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
             found = None if parts is None else parts.get(start)
@@ -86,16 +88,34 @@ def attack_split(
     return Verdicts(pd.concat(tables, ignore_index=True), seconds)
 
 
-def target_of(model: nn.Module, classes: int, protocol: Protocol, threat: Threat) -> Target:
-    """Return what the attacks of a protocol face."""
-    watched = Watched(model, classes).eval()
-    return Target(watched, averaged(watched, protocol.passes), threat, classes, protocol.seed)
+def target_of(
+    model: nn.Module,
+    classes: int,
+    protocol: Protocol,
+    threat: Threat,
+    example: Tensor | None = None,
+) -> Target:
+    """Return what the attacks of a protocol face.
+
+    Args:
+        model: the network as it is, frozen.
+        classes: how many logits it returns.
+        protocol: says how verdicts are taken, and which engine proposes.
+        threat: the ball that perturbations must stay in.
+        example: a few images that the engine tries its copy on; without them the network is
+            attacked as it is.
+    """
+    plain = attacked = Watched(model, classes).eval()
+    if example is not None and protocol.engine.reduced:
+        attacked = Watched(protocol.engine.prepare(model, example), classes).eval()
+    judge = averaged(plain, protocol.passes)
+    return Target(attacked, plain, judge, threat, classes, protocol.seed, protocol.batch_size)
 
 
 def _chunk(
     target: Target, chunk: Chunk, protocol: Protocol, bar: Bar
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    watched, x, y = target.model, chunk.split.pixels(), chunk.split.labels
+    watched, x, y = target.plain, chunk.split.pixels(), chunk.split.labels
     columns = _clean(target.judge, x, y, chunk.rows, target.threat)
     watched.require_finite("on clean images")
     if protocol.density is not None:
@@ -103,11 +123,13 @@ def _chunk(
         columns |= look(watched, x, y, target.threat, protocol.density, seed)
         watched.require_finite("in the ball")
     correct = torch.as_tensor(columns["clean_pred"]) == y
-    seconds = {}
+    seconds, fallen = {}, Standing.fresh(x)
     for attack in protocol.attacks:
         begun = time.monotonic()
         stages = stages_of(attack, target, correct)
-        standing = run_stages(attack.title, stages, chunk, bar)
+        before = fallen if attack.on == "survivors" else None
+        standing = run_stages(attack.title, stages, chunk, bar, before)
+        fallen = fallen.followed(standing)
         columns |= standing.columns(attack.title, [stage.name for stage in stages])
         seconds[attack.title] = time.monotonic() - begun
         bar.advance(len(x))

@@ -49,10 +49,19 @@ def stages_of(attack: Attack, target: Target, alive: Tensor) -> list[Stage]:
     return [Stage(name, target, propose, alive) for name, propose in attack.stages(target)]
 
 
-def run_stages(title: str, stages: list[Stage], chunk: Chunk, bar: Bar) -> Standing:
+def run_stages(
+    title: str, stages: list[Stage], chunk: Chunk, bar: Bar, before: Standing | None = None
+) -> Standing:
     """Run stages on a chunk, each on the images that still stand.
 
     What stands after each stage is kept, so a killed evaluation goes on with the next one.
+
+    Args:
+        title: what the attack is called.
+        stages: its stages.
+        chunk: the images.
+        bar: told of progress.
+        before: what stands at the beginning; everything unless given.
 
     Raises:
         CembenchError: when a stage fails; a `ModelError` for logits that are not finite.
@@ -60,14 +69,15 @@ def run_stages(title: str, stages: list[Stage], chunk: Chunk, bar: Bar) -> Stand
     x, y = chunk.split.pixels(), chunk.split.labels
     name = f"adversarial.{title}.{chunk.start}"
     kept = None if chunk.parts is None else chunk.parts.tensors(name)
-    standing = Standing.fresh(x) if kept is None else Standing.read(kept, x.device)
+    begun = Standing.fresh(x) if before is None else before
+    standing = begun if kept is None else Standing.read(kept, x.device)
     for stage in stages[standing.stages :]:
         left = (stage.alive & ~standing.broken).nonzero().squeeze(1)
         bar.advance(0, f"{title} {stage.name}: {len(left)} of {len(x)} stand")
         if len(left) == 0:
             break
         standing.record(left, run_stage(title, stage, x[left], y[left]))
-        stage.target.model.require_finite(f"under {stage.name}")
+        stage.target.require_finite(f"under {stage.name}")
         if chunk.parts is not None:
             chunk.parts.keep_tensors(name, standing.kept() | {"rows": chunk.rows.cpu()})
     return standing

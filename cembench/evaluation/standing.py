@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cembench.evaluation.verify import Verdict
 
+BEFORE = "before"  # what broke an image that an attack was not given any more
 Columns = dict[str, Tensor | list[str]]
 
 
@@ -20,7 +21,7 @@ class Standing:
         stages: how many stages are done.
         broken: N booleans.
         broken_8bit: the same after rounding to bytes.
-        by: the number of the stage that broke an image, −1 for none.
+        by: the number of the stage that broke an image, −1 for none and for attacks before.
         norm: size of the perturbation that did, else NaN.
         images: what broke it; the clean image where nothing did, N×C×H×W.
     """
@@ -39,6 +40,18 @@ class Standing:
         nan = torch.full((len(x),), torch.nan, device=x.device)
         by = torch.full((len(x),), -1, device=x.device)
         return cls(0, none, none.clone(), by, nan, x.clone())
+
+    def followed(self, other: Standing) -> Standing:
+        """Return the state before an attack that comes after this one and the other."""
+        wide = self.broken.reshape(-1, 1, 1, 1)
+        return Standing(
+            0,
+            self.broken | other.broken,
+            torch.where(self.broken, self.broken_8bit, other.broken_8bit),
+            torch.full_like(self.by, -1),
+            torch.where(self.broken, self.norm, other.norm),
+            torch.where(wide, self.images, other.images),
+        )
 
     @classmethod
     def read(cls, values: dict[str, Tensor], device: torch.device) -> Standing:
@@ -64,7 +77,8 @@ class Standing:
 
     def columns(self, title: str, names: list[str]) -> Columns:
         """Return the columns of an attack in the table of verdicts."""
-        by = [names[stage] if stage >= 0 else "" for stage in self.by.tolist()]
+        pairs = zip(self.by.tolist(), self.broken.tolist(), strict=True)
+        by = [names[stage] if stage >= 0 else BEFORE * broken for stage, broken in pairs]
         values: Columns = {
             "broken": self.broken,
             "broken_8bit": self.broken_8bit,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cembench import potentials
 from cembench.ascent import Ball, Visit, ascend, ball_of, to_bytes
-from cembench.guard import frozen
+from cembench.models.folding import climbed
 from cembench.potentials import Potential
 from cembench.samplers import Sampler, Scene
 from cembench.settings import Count, NonNegative, Positive
@@ -81,13 +81,22 @@ class PGD(InBall):
         """Return the last iterate."""
         return self._climb(model, x, y if target is None else target, scene, None)
 
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+    def search(
+        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, judge: nn.Module | None = None
+    ) -> Tensor:
         """Return for each image the best iterate: misclassified before large loss.
 
         An image leaves the batch once an iterate is misclassified as it is and rounded to bytes
         too; later restarts take those that never were.
+
+        Args:
+            model: what is climbed.
+            x: images, N×C×H×W.
+            y: their labels, N.
+            scene: the ball and the randomness.
+            judge: what decides what is misclassified, if not the model.
         """
-        best = _Best(model, x, y, ball_of(scene.threat))
+        best = _Best(judge or model, judge is None, x, y, ball_of(scene.threat))
         for _ in range(self.restarts):
             rows = best.standing
             if len(rows) == 0:
@@ -99,8 +108,8 @@ class PGD(InBall):
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, visit: Visit | None
     ) -> Tensor:
         start = ball_of(scene.threat).uniform(x, scene.generator) if self.start == "uniform" else x
-        with frozen(model, self.mode):
-            return self._within(scene, model, potentials.cross_entropy, start, y, x, visit)
+        with climbed(model, x, self.mode) as net:
+            return self._within(scene, net, potentials.cross_entropy, start, y, x, visit)
 
 
 class TRADES(InBall):
@@ -118,10 +127,10 @@ class TRADES(InBall):
         """Return the last iterate; labels and target are not used."""
         jitter = torch.randn(x.shape, generator=scene.generator, device=x.device)
         start = x + self.noise * jitter
-        with frozen(model, self.mode):
+        with climbed(model, x, self.mode) as net:
             with torch.no_grad():
-                clean = model(x).float().log_softmax(1)
-            return self._within(scene, model, potentials.divergence, start, clean, x)
+                clean = net(x).float().log_softmax(1)
+            return self._within(scene, net, potentials.divergence, start, clean, x)
 
 
 class _Best:
@@ -131,8 +140,10 @@ class _Best:
     1 that grows with the loss.
     """
 
-    def __init__(self, model: nn.Module, centre: Tensor, y: Tensor, ball: Ball) -> None:
-        self.model, self.centre, self.y, self.ball = model, centre, y, ball
+    def __init__(
+        self, judge: nn.Module, climbed: bool, centre: Tensor, y: Tensor, ball: Ball
+    ) -> None:
+        self.judge, self.climbed, self.centre, self.y, self.ball = judge, climbed, centre, y, ball
         self.x = centre.clone()
         self.score = torch.full((len(y),), -1.0, device=centre.device)
 
@@ -146,15 +157,17 @@ class _Best:
         rows = active[rows]
         loss = potentials.cross_entropy(out, self.y[rows])
         wrong = out.argmax(1) != self.y[rows]
+        if not self.climbed and bool(wrong.any()):
+            wrong[wrong.clone()] = self._misjudged(x[wrong], rows[wrong])
         done = wrong.clone()
         if bool(wrong.any()):
-            done[wrong] = self._survives_rounding(x[wrong], rows[wrong])
+            rounded = to_bytes(x[wrong], self.centre[rows[wrong]], self.ball)
+            done[wrong] = self._misjudged(rounded, rows[wrong])
         score = wrong.float() + done.float() + loss / (1 + loss)
         better = score > self.score[rows]
         self.x[rows[better]], self.score[rows[better]] = x[better], score[better]
         return done
 
     @torch.no_grad()
-    def _survives_rounding(self, x: Tensor, rows: Tensor) -> Tensor:
-        out = self.model(to_bytes(x, self.centre[rows], self.ball))
-        return out.argmax(1) != self.y[rows]
+    def _misjudged(self, x: Tensor, rows: Tensor) -> Tensor:
+        return self.judge(x).argmax(1) != self.y[rows]

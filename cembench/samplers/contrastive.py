@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from cembench import energy, potentials
 from cembench.contrast import Likeness
 from cembench.data.split import Split
-from cembench.models.classifier import Classifier
 from cembench.potentials import BatchEntropy
 from cembench.samplers import Scene
 from cembench.samplers.energy import EnergySampler, Landscape
@@ -59,8 +58,7 @@ class MaxEnt(EmbeddingSampler):
 
     def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
         """Return the embeddings and their entropy; labels play no part."""
-        assert isinstance(model, Classifier)
-        return model.encoder, BatchEntropy(self.temperature), y
+        return encoder_of(model), BatchEntropy(self.temperature), y
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Return each image's share of the entropy of the batch."""
@@ -107,9 +105,10 @@ class InfoNCE(BankSampler):
             y: the numbers of the training images to go for, N.
             scene: has the training images.
         """
-        assert isinstance(model, Classifier) and scene.data is not None
-        bank, own = self.bank(model.encoder, scene), embedded(model.encoder, scene.data, y)
-        beside = Likeness(model.encoder, self.temperature, bank, own)
+        assert scene.data is not None
+        encoder = encoder_of(model)
+        bank, own = self.bank(encoder, scene), embedded(encoder, scene.data, y)
+        beside = Likeness(encoder, self.temperature, bank, own)
         return beside, potentials.conditional, torch.zeros_like(y)
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -129,13 +128,20 @@ class NPSGLD(BankSampler):
 
     def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
         """Return how much images are like training images, all together."""
-        assert isinstance(model, Classifier)
-        beside = Likeness(model.encoder, self.temperature, self.bank(model.encoder, scene))
+        encoder = encoder_of(model)
+        beside = Likeness(encoder, self.temperature, self.bank(encoder, scene))
         return beside, potentials.marginal, y
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Return log p(x)."""
         return {"log p(x) + const": energy.marginal(out)}
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """Return images to embeddings of length 1, which every classifier has."""
+    encoder = model.encoder
+    assert isinstance(encoder, nn.Module)
+    return encoder
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from cembench import energy, potentials
 from cembench.ascent import L2, Ball, Linf, Visit, ascend
 from cembench.data import DataSettings, datasets
 from cembench.errors import CembenchError
-from cembench.guard import frozen
+from cembench.models.folding import climbed
 from cembench.potentials import Potential
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.starts import FITTED
@@ -140,8 +140,8 @@ class EnergySampler(Sampler):
         noise = self.noise
         if noise is None:
             noise = math.sqrt(2 * alpha) if self.direction == "raw" else 0.0
-        with frozen(model, self.mode):
-            forward, potential, target = self.landscape(model, y, scene)
+        with climbed(model, start, self.mode) as net:
+            forward, potential, target = self.landscape(net, y, scene)
             return ascend(
                 forward,
                 potential,

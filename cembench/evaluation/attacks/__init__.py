@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cembench.registry import Registry
-from cembench.settings import Choice, Label
+from cembench.settings import Choice, Label, unless
 from cembench.threat import Threat
 
 if TYPE_CHECKING:
@@ -26,15 +26,28 @@ class Target:
     The global generators are seeded with `seed` before each stage and restored after it.
 
     Attributes:
-        model: what is attacked.
-        judge: what decides: the same network, or its average over several passes.
+        model: what is attacked: the network as it is, or a faster copy.
+        plain: the network as it is.
+        judge: what decides: the network as it is, or its average over several passes.
+        room: how many images may go through the network together.
     """
 
     model: Watched
+    plain: Watched
     judge: nn.Module
     threat: Threat
     classes: int
     seed: int
+    room: int = 256
+
+    def require_finite(self, where: str) -> None:
+        """Refuse a network that returned NaN or infinity since the last call.
+
+        Raises:
+            ModelError: saying where.
+        """
+        for model in (self.model, self.plain):
+            model.require_finite(where)
 
 
 class Attack(Choice):
@@ -42,14 +55,27 @@ class Attack(Choice):
 
     Attributes:
         label: its name in tables; the name of the attack unless given.
+        on: `all` images, so that its figure is its own; or the `survivors` of the attacks before
+            it, which is cheaper. Its figure is then that of all of them together, and its name
+            ends in `-rest`.
     """
 
     label: Label | None = None
+    on: Literal["all", "survivors"] = unless("all")
 
     @property
     def title(self) -> str:
+        """Its name in tables."""
+        return self.own_title + ("-rest" if self.on == "survivors" else "")
+
+    @property
+    def own_title(self) -> str:
         """The label, or what stands for it."""
         return self.label or self.name
+
+    def under(self, engine: str) -> Attack:
+        """Return what takes its place under an engine: itself, unless it is official code."""
+        return self
 
     @abstractmethod
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
@@ -66,5 +92,6 @@ attacks: Registry[Attack] = Registry(
         "pgd": "cembench.evaluation.attacks.pgd:PGDAttack",
         "torchattacks": "cembench.evaluation.attacks.torchattacks:TorchattacksAttack",
         "autoattack": "cembench.evaluation.attacks.autoattack:AutoAttack",
+        "autoattack-fast": "cembench.evaluation.attacks.fast:FastAutoAttack",
     },
 )

@@ -32,9 +32,16 @@ class AutoAttack(Attack):
     version: Literal["standard", "rand"] = "standard"
 
     @property
-    def title(self) -> str:
+    def own_title(self) -> str:
         """`autoattack` is the standard version alone."""
         return self.name if self.version == "standard" else f"{self.name}-{self.version}"
+
+    def under(self, engine: str) -> Attack:
+        """Return our attacks under the fast engine, in place of the standard version."""
+        from cembench.evaluation.attacks.fast import FastAutoAttack
+
+        official = engine == "plain" or self.version != "standard"
+        return self if official else FastAutoAttack(on=self.on)
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return the attacks in the official order."""

@@ -22,6 +22,7 @@ class PGDAttack(Attack, PGD):
 
         def propose(x: Tensor, y: Tensor) -> Tensor:
             scene = Scene(target.threat, generator_of(target.seed, x.device))
-            return self.search(target.model, x, y, scene)
+            judge = None if target.model is target.plain else target.judge
+            return self.search(target.model, x, y, scene, judge)
 
         return [(self.title, propose)]

@@ -30,7 +30,7 @@ class TorchattacksAttack(Attack):
         return {key: fraction(value) for key, value in args.items()}
 
     @property
-    def title(self) -> str:
+    def own_title(self) -> str:
         """The label, or the class name in lower case."""
         return self.label or self.attack.lower()
 

@@ -1,0 +1,122 @@
+"""Attacks beside those of other libraries: pyautoattack's own loop, and torchattacks' PGD."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cembench.bench import interleaved, row
+from cembench.bench.meters import Work, product_rate
+from cembench.bench.networks import SMALL, EnlargedDigits, trained
+from cembench.data.split import Split, subset
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.robustness import attack_split
+from cembench.guard import frozen, isolated_rng
+from cembench.threat import Threat
+
+BATCH = 256
+PGD_STEPS = 20
+Reference = Callable[[nn.Module, Tensor, Tensor, Threat, int], Tensor]
+
+
+def bench_attack(
+    work: str, images: int, seeds: int, device: str, engine: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Attack a robust and a standard network with both sides.
+
+    Args:
+        work: `autoattack` (the standard version) or `pgd` (20 steps).
+        images: test images, at most 597.
+        seeds: rounds; each has a seed of its own, and verdicts are compared seed by seed.
+        device: where to compute.
+        engine: settings of the engine that proposes our images.
+
+    Returns:
+        A row a network, with what `row` has and over all seeds: `discordant`, the verdicts that
+        differ, and `net`, how many more images stand on our side.
+    """
+    return [_bench(work, kind, images, seeds, device, engine) for kind in ("robust", "standard")]
+
+
+def _bench(
+    work: str, kind: str, images: int, seeds: int, device: str, engine: dict[str, Any]
+) -> dict[str, Any]:
+    model, data = trained(kind, device), EnlargedDigits()
+    split = subset(data.load("test"), images)[0].to(torch.device(device))
+    x, y = split.pixels(), split.labels
+    spent = Work(model, x[:8])
+    ours: list[Tensor] = []
+    theirs: list[Tensor] = []
+    done: list[float] = []
+
+    def us() -> None:
+        protocol = Protocol.parse(
+            {"name": "bench", "seed": len(ours), "batch_size": BATCH, "engine": engine}
+            | {"attacks": [{"name": "pgd", "steps": PGD_STEPS} if work == "pgd" else work]}
+        )
+        before = spent.total
+        ours.append(stands(model, split, protocol, data.threat))
+        done.append(spent.total - before)
+
+    def them() -> None:
+        with frozen(model), isolated_rng(len(theirs)):
+            moved = REFERENCES[work](model, x, y, data.threat, len(theirs))
+            with torch.no_grad():
+                theirs.append(model(moved).argmax(1).eq(y).cpu())
+
+    contest = interleaved(us, them, seeds, device, warm_up=work == "pgd")
+    pairs = list(zip(ours, theirs, strict=True))
+    discordant = sum(int((a != b).sum()) for a, b in pairs)
+    net = sum(int(a.sum() - b.sum()) for a, b in pairs)
+    precision = engine["precision"]
+    return row(
+        work,
+        kind,
+        f"{SMALL['name']} (width {SMALL['width']})",
+        len(x),
+        precision,
+        contest,
+        1 - discordant / (len(pairs) * len(x)),
+        statistics.median(done) / contest.ours / product_rate(device, precision),
+        seeds=seeds,
+        discordant=discordant,
+        net=net,
+        robust_acc=round(float(torch.stack(ours).float().mean()), 4),
+        reference_robust_acc=round(float(torch.stack(theirs).float().mean()), 4),
+    )
+
+
+def stands(model: nn.Module, split: Split, protocol: Protocol, threat: Threat) -> Tensor:
+    """Return which images stand under the one attack of a protocol, N booleans."""
+    rows = torch.arange(len(split))
+    found = attack_split(model, split, rows, protocol, threat).table
+    (attack,) = protocol.attacks
+    right = found["clean_pred"] == found["label"]
+    return torch.from_numpy((right & ~found[f"{attack.title}_broken"]).to_numpy())
+
+
+def official(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
+    """Return pyautoattack's adversarial images, by the evaluation that its users call."""
+    import pyautoattack
+
+    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    attack = pyautoattack.AutoAttack(
+        model, norm=norm, eps=threat.eps, seed=seed, version="standard", device=x.device
+    )
+    return attack.run_standard_evaluation(x, y, batch_size=BATCH)[0]
+
+
+def torchattacks_pgd(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
+    """Return the images of torchattacks' PGD."""
+    import torchattacks
+
+    alpha = 2.5 * threat.eps / PGD_STEPS
+    attack = torchattacks.PGD(model, eps=threat.eps, alpha=alpha, steps=PGD_STEPS)
+    return torch.cat([attack(*pair) for pair in zip(x.split(BATCH), y.split(BATCH), strict=True)])
+
+
+REFERENCES: dict[str, Reference] = {"autoattack": official, "pgd": torchattacks_pgd}

@@ -1,0 +1,109 @@
+"""What a side of a contest takes: memory, and arithmetic beside what the machine could do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import statistics
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+EVERY = 0.005  # seconds between two looks at the memory of the process
+SIDE = 1024  # of the matrices whose product sets the roofline
+
+
+class Peak:
+    """Memory that a block takes beyond what was in use before it.
+
+    On a GPU that is what torch allocated at most. On a CPU it is the resident set of the process,
+    looked at every few milliseconds.
+    """
+
+    bytes: int = 0
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._done = threading.Event()
+
+    def __enter__(self) -> Self:
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+            return self
+        _give_back()
+        self._before = self._highest = _resident()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated() - self._before
+            return
+        self._done.set()
+        self._thread.join()
+        self.bytes = max(self._highest, _resident()) - self._before
+
+    def _watch(self) -> None:
+        while not self._done.wait(EVERY):
+            self._highest = max(self._highest, _resident())
+
+
+class Work:
+    """Counts the floating-point operations of a network, in copies of it too."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self.forward, self.both = flops(model, example)
+        self.total = 0.0
+        self.hook = model.register_forward_hook(self._after)
+
+    def _after(self, model: nn.Module, args: Any, out: Tensor) -> None:
+        self.total += len(out) * (self.both if out.requires_grad else self.forward)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def flops(model: nn.Module, example: Tensor) -> tuple[float, float]:
+    """Return the operations an image of a forward pass, and of one with the image's gradient."""
+    counts = []
+    for gradient in (False, True):
+        with FlopCounterMode(display=False) as counter:
+            x = example.detach().requires_grad_(gradient)
+            out = model(x)
+            if gradient:
+                torch.autograd.grad(out.sum(), x)
+        counts.append(counter.get_total_flops() / len(example))
+    return counts[0], counts[1]
+
+
+def product_rate(device: str, precision: str) -> float:
+    """Return operations a second in the product of two matrices."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.rand(SIDE, SIDE, device=device).to(kind)
+    times = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return 2 * SIDE**3 / statistics.median(times)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _give_back() -> None:
+    """Have the allocator return what is free, so that one side does not live on the other's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

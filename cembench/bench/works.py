@@ -1,0 +1,52 @@
+"""Which comparison a work is, with the options of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from cembench.bench.attack import bench_attack
+from cembench.bench.sample import SAMPLERS, bench_sample
+from cembench.bench.train import METHODS, bench_train
+from cembench.errors import CembenchError
+from cembench.evaluation.prepared import has_bfloat16
+from cembench.settings import nearest
+
+
+def run(
+    work: str,
+    device: str,
+    *,
+    method: str,
+    sampler: str,
+    model: str,
+    batch: int,
+    rounds: int,
+    images: int,
+    seeds: int,
+    precision: str,
+    compiled: bool,
+) -> list[dict[str, Any]]:
+    """Return the rows of one work.
+
+    Raises:
+        CembenchError: for a method or a sampler that there is no plain loop for.
+    """
+    if precision == "auto":
+        precision = "bf16" if has_bfloat16(torch.device(device)) else "fp32"
+    if work == "train":
+        require("--method", method, METHODS)
+        return bench_train(model, batch, rounds, precision, device, method, compiled)
+    if work == "sample":
+        require("--sampler", sampler, SAMPLERS)
+        return bench_sample(model, batch, rounds, precision, device, sampler)
+    engine = {"name": "fast", "precision": precision, "compile": compiled}
+    return bench_attack(work, images, seeds, device, engine)
+
+
+def require(option: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is not known."""
+    if name not in known:
+        raise CembenchError(f"{option}: no plain loop for '{name}'; {nearest(name, known)}")

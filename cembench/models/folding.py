@@ -1,0 +1,123 @@
+"""Batch norms of a frozen network folded into its convolutions.
+
+In evaluation mode a batch norm is an affine map a channel, which the convolution before it can
+take over (Jacob et al., arXiv 1712.05877, section 3.2). On a CPU most of what is saved is the
+backward pass: torch's batch norm costs more there than the convolution.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cembench.guard import frozen
+
+TOLERANCE = 1e-3  # float32 rounding through tens of layers stays far below
+
+
+class Affine(nn.Module):
+    """What a batch norm without a convolution before it comes to: a scale and a shift a channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight
+        shift = -norm.running_mean * scale
+        shift = shift if norm.bias is None else shift + norm.bias
+        self.register_buffer("scale", scale.detach().reshape(1, -1, 1, 1))
+        self.register_buffer("shift", shift.detach().reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift N×C×H×W."""
+        return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
+
+
+def folded(model: nn.Module, example: Tensor) -> nn.Module:
+    """Return a copy of a network with its batch norms folded, or the network itself.
+
+    Which convolution a batch norm follows is seen in a forward pass, so any architecture will do.
+    The network itself comes back when there is nothing to fold, or when the copy would not compute
+    the same, as with one that feeds a convolution's output elsewhere too, or is random.
+
+    Args:
+        model: in evaluation mode.
+        example: images that the copy is tried on, N×C×H×W.
+    """
+    with torch.no_grad():
+        expected, found = _watch(model, example)
+        if not found:
+            return model
+        twin = copy.deepcopy(model)
+        for name, before in found.items():
+            norm = twin.get_submodule(name)
+            assert isinstance(norm, nn.BatchNorm2d)
+            if before is None:
+                twin.set_submodule(name, Affine(norm))
+            else:
+                conv = twin.get_submodule(before)
+                assert isinstance(conv, nn.Conv2d)
+                twin.set_submodule(before, fuse_conv_bn_eval(conv, norm))
+                twin.set_submodule(name, nn.Identity())
+        same = torch.allclose(twin(example), expected, TOLERANCE, TOLERANCE)
+    return twin if same else model
+
+
+@contextmanager
+def climbed(
+    model: nn.Module, x: Tensor, mode: Literal["eval", "train"] = "eval"
+) -> Iterator[nn.Module]:
+    """Yield a network to climb: frozen, and folded where training asked for reduced precision.
+
+    In float32 the network itself is climbed, to the last bit.
+    """
+    with frozen(model, mode):
+        reduced = torch.is_autocast_enabled(x.device.type)
+        yield _folded_exactly(model, x) if reduced and mode == "eval" else model
+
+
+def _folded_exactly(model: nn.Module, x: Tensor) -> nn.Module:
+    with torch.autocast(x.device.type, enabled=False):
+        return folded(model, x[:2])
+
+
+def _watch(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | None]]:
+    """Return the logits, and for each batch norm used the convolution whose output it read."""
+    names = {module: name for name, module in model.named_modules()}
+    made: dict[int, tuple[Tensor, nn.Module]] = {}  # keeps outputs alive, so that no id comes twice
+    found: dict[str, str | None] = {}
+    used: set[nn.Module] = set()
+
+    def after_conv(module: nn.Module, args: Any, out: Tensor) -> None:
+        made[id(out)] = (out, module)
+
+    def after_norm(module: nn.Module, args: Any, out: Tensor) -> None:
+        _, conv = made.get(id(args[0]), (None, None))
+        once = conv is not None and conv not in used
+        if conv is not None:
+            used.add(conv)
+        found[names[module]] = names[conv] if once and conv is not None else None
+
+    hooks = [
+        module.register_forward_hook(after_conv if isinstance(module, nn.Conv2d) else after_norm)
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d) or _foldable(module)
+    ]
+    try:
+        return model(example), found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _foldable(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm2d) and module.track_running_stats and not module.training
