@@ -76,7 +76,7 @@ def flops(model: nn.Module, example: Tensor) -> tuple[float, float]:
     for gradient in (False, True):
         with FlopCounterMode(display=False) as counter:
             x = example.detach().requires_grad_(gradient)
-            out = model(x)
+            out = model(x + 0)  # the counter does not take leaves
             if gradient:
                 torch.autograd.grad(out.sum(), x)
         counts.append(counter.get_total_flops() / len(example))

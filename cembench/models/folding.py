@@ -8,12 +8,14 @@ backward pass: torch's batch norm costs more there than the convolution.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cembench.guard import frozen
@@ -45,18 +47,18 @@ class Affine(nn.Module):
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a copy of a network with its batch norms folded, or the network itself.
 
-    Which convolution a batch norm follows is seen in a forward pass, so any architecture will do.
-    The network itself comes back when there is nothing to fold, or when the copy would not compute
-    the same, as with one that feeds a convolution's output elsewhere too, or is random.
+    Which convolution a batch norm follows, and that nothing else does, is seen in the graph of a
+    forward pass, so any architecture will do. The network itself comes back when there is nothing
+    to fold, or when the copy would not compute the same, as with one that is random.
 
     Args:
         model: in evaluation mode.
         example: images that the copy is tried on, N×C×H×W.
     """
+    expected, found = _watch(model, example)
+    if not found:
+        return model
     with torch.no_grad():
-        expected, found = _watch(model, example)
-        if not found:
-            return model
         twin = copy.deepcopy(model)
         for name, before in found.items():
             norm = twin.get_submodule(name)
@@ -91,32 +93,45 @@ def _folded_exactly(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def _watch(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | None]]:
-    """Return the logits, and for each batch norm used the convolution whose output it read."""
+    """Return the outputs, and for each batch norm used the convolution that it alone reads."""
     names = {module: name for name, module in model.named_modules()}
-    made: dict[int, tuple[Tensor, nn.Module]] = {}  # keeps outputs alive, so that no id comes twice
-    found: dict[str, str | None] = {}
-    used: set[nn.Module] = set()
+    made: dict[Node, str] = {}
+    read: dict[str, Node | None] = {}
 
     def after_conv(module: nn.Module, args: Any, out: Tensor) -> None:
-        made[id(out)] = (out, module)
+        if out.grad_fn is not None:
+            made[out.grad_fn] = names[module]
 
-    def after_norm(module: nn.Module, args: Any, out: Tensor) -> None:
-        _, conv = made.get(id(args[0]), (None, None))
-        once = conv is not None and conv not in used
-        if conv is not None:
-            used.add(conv)
-        found[names[module]] = names[conv] if once and conv is not None else None
+    def before_norm(module: nn.Module, args: Any) -> None:
+        read[names[module]] = args[0].grad_fn
 
-    hooks = [
-        module.register_forward_hook(after_conv if isinstance(module, nn.Conv2d) else after_norm)
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d) or _foldable(module)
-    ]
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in model.modules() if _foldable(module)]
+    hooks = [conv.register_forward_hook(after_conv) for conv in convs]
+    hooks += [norm.register_forward_pre_hook(before_norm) for norm in norms]
     try:
-        return model(example), found
+        with torch.enable_grad():
+            out = model(example.detach().requires_grad_())
     finally:
         for hook in hooks:
             hook.remove()
+    readers = _readers(out.grad_fn)
+    single = {node: name for node, name in made.items() if readers[node] == 1}
+    return out.detach(), {
+        norm: None if node is None else single.get(node) for norm, node in read.items()
+    }
+
+
+def _readers(last: Node | None) -> Counter[Node]:
+    """Count for each operation how many others read its result."""
+    found: Counter[Node] = Counter()
+    left = [] if last is None else [last]
+    while left:
+        for node, _ in left.pop().next_functions:
+            if node is not None:
+                left += [] if node in found else [node]
+                found[node] += 1
+    return found
 
 
 def _foldable(module: nn.Module) -> bool:

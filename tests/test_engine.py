@@ -1,0 +1,326 @@
+"""The fast engine: the same network, other arithmetic, and verdicts that are the network's own."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from cembench.checkpoint import load_checkpoint
+from cembench.errors import CembenchError, ConfigError, ModelError
+from cembench.evaluation.engine import Fast, engines
+from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.prepared import fast_copy
+from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.evaluation.recount import recount
+from cembench.evaluation.robustness import attack_split
+from cembench.models import models
+from cembench.models.blocks import DualBatchNorm2d
+from cembench.models.classifier import build_classifier
+from cembench.models.folding import Affine, climbed, folded
+from cembench.training import train
+from tests.conftest import experiment
+
+NETWORKS = [
+    {"name": "small_cnn", "width": 8},
+    {"name": "small_cnn", "width": 8, "norm": "dual"},
+    {"name": "small_cnn", "width": 8, "norm": "group"},
+    {"name": "resnet18", "width": 4},
+    {"name": "preact_resnet18", "width": 4},
+    {"name": "wide_resnet", "depth": 10, "width": 1},
+    {"name": "torchvision", "arch": "resnet18"},
+]
+
+
+def network(settings, shape=(3, 16, 16)):
+    """A network whose batch norms have seen images, in evaluation mode."""
+    torch.manual_seed(0)
+    model = build_classifier(models.parse(settings), shape, 10, torch.full(shape[:1], 0.4))
+    for _ in range(3):
+        model(torch.rand(16, *shape))
+    return model.eval().requires_grad_(False)
+
+
+def gradient(model, x):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(model(x).logsumexp(1).sum(), x)[0]
+
+
+@pytest.mark.parametrize("settings", NETWORKS, ids=str)
+def test_folding_changes_rounding_alone(settings):
+    model, x = network(settings), torch.rand(6, 3, 16, 16)
+    before, state = model(x), copy.deepcopy(model.state_dict())
+    twin = folded(model, x)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in used(twin, x))
+    torch.testing.assert_close(twin(x), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gradient(twin, x), gradient(model, x), atol=1e-4, rtol=1e-3)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not model._forward_hooks and torch.equal(model(x), before)
+
+
+def used(model, x):
+    """The modules that a forward pass goes through."""
+    found = []
+    hooks = [m.register_forward_hook(lambda m, *_: found.append(m)) for m in model.modules()]
+    model(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+class TwoReaders(nn.Module):
+    """A convolution whose output goes into a batch norm and past it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        out = self.conv(x)
+        return (self.norm(out) + out).mean((2, 3))
+
+
+class Random(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x + torch.randn_like(x))).mean((2, 3))
+
+
+def test_a_random_network_stays_as_it_is():
+    model = Random().eval()
+    assert folded(model, torch.rand(4, 3, 8, 8)) is model
+
+
+def test_a_convolution_that_something_else_reads_too_is_left_alone():
+    model, x = TwoReaders(), torch.rand(4, 3, 8, 8)
+    model.norm.running_mean += 1
+    twin = folded(model.eval(), x)
+    assert isinstance(twin.norm, Affine) and torch.equal(twin.conv.weight, model.conv.weight)
+    torch.testing.assert_close(twin(x), model(x))
+
+
+def test_a_batch_norm_without_a_convolution_is_a_scale_and_a_shift():
+    norm = nn.BatchNorm2d(3)
+    norm(torch.rand(8, 3, 4, 4))
+    x = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(Affine(norm)(x), norm.eval()(x))
+
+
+@pytest.mark.parametrize("settings", NETWORKS, ids=str)
+def test_a_fast_copy_says_nearly_the_same(settings):
+    model, x = network(settings), torch.rand(16, 3, 16, 16)
+    out = model(x)
+    fast = Fast(precision="bf16").prepare(model, x)
+    assert fast(x).dtype == torch.float32
+    assert (fast(x) - out).abs().max() < 0.05 * out.abs().max()
+    turned = nn.functional.cosine_similarity(
+        gradient(fast, x).flatten(1), gradient(model, x).flatten(1)
+    )
+    assert turned.mean() > 0.97 and turned.min() > 0.9
+    exact = Fast(precision="fp32").prepare(model, x)
+    torch.testing.assert_close(exact(x), out, atol=1e-4, rtol=1e-4)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in fast.parameters())
+
+
+def test_the_first_and_the_last_layer_stay_in_float32():
+    model = network({"name": "small_cnn", "width": 8})
+    fast = fast_copy(model, torch.rand(2, 3, 16, 16), halved=True, compiled=False)
+    kinds = [m.weight.dtype for m in fast.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert kinds == [torch.float32, *[torch.bfloat16] * 3, torch.float32]
+
+
+def test_a_dual_batch_norm_is_folded_in_the_branch_it_is_in():
+    model, x = network(NETWORKS[1]), torch.rand(2, 3, 16, 16)
+    for module in model.modules():
+        if isinstance(module, DualBatchNorm2d):
+            module.branch = "clean"
+            module.clean.running_mean += 1
+    torch.testing.assert_close(folded(model, x)(x), model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_training_climbs_a_folded_copy_in_reduced_precision_alone():
+    model, x = network(NETWORKS[3]).train(), torch.rand(4, 3, 16, 16)
+    with climbed(model, x) as net:
+        assert net is model
+    with torch.autocast("cpu", torch.bfloat16):
+        with climbed(model, x, "train") as net:
+            assert net is model
+        with climbed(model, x) as net:
+            assert net is not model and not net.training
+    assert model.training
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_copy_sees_batches_of_one_size_alone():
+    model, x = network(NETWORKS[0]), torch.rand(100, 3, 16, 16)
+    fast = Fast(precision="fp32", compile=True).prepare(model, x)
+    for count in (1, 64, 100):
+        torch.testing.assert_close(fast(x[:count]), model(x[:count]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gradient(fast, x), gradient(model, x), atol=1e-4, rtol=1e-3)
+
+
+def test_a_network_that_cannot_be_compiled_is_an_error(monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: setattr(self, "forward", fails))
+    with pytest.raises(CembenchError, match=r"cannot compile this network here: no compiler$"):
+        fast_copy(network(NETWORKS[0]), torch.rand(2, 3, 16, 16), False, True)
+
+
+@pytest.fixture(scope="module")
+def standard(tmp_path_factory):
+    """A network that is not robust."""
+    return train(experiment(method="standard"), tmp_path_factory.mktemp("standard") / "run")
+
+
+@pytest.fixture(scope="module", params=["robust", "standard"])
+def checkpoint(request, trained, standard):
+    return {"robust": trained, "standard": standard}[request.param]
+
+
+def verdicts(checkpoint, engine, limit=40):
+    model, passport = load_checkpoint(checkpoint)
+    split = passport.data.load("test").take(torch.arange(limit))
+    settings = {"name": "test", "attacks": ["autoattack"], "engine": engine}
+    found = attack_split(
+        model, split, torch.arange(limit), Protocol.parse(settings), passport.threat
+    )
+    title = "autoattack" if engine == "plain" else "autoattack-fast"
+    return found.table[f"{title}_broken"], found.table[f"{title}_broken_8bit"]
+
+
+def test_fast_and_plain_agree_on_trained_networks_and_on_8_bit_images(checkpoint):
+    plain, fast = verdicts(checkpoint, "plain"), verdicts(checkpoint, "fast")
+    for ours, official in zip(fast, plain, strict=True):
+        assert (ours != official).sum() <= 1
+    assert fast[0].sum() > 0
+
+
+def test_a_fast_evaluation_has_a_column_of_its_own_and_can_be_verified(
+    cembench, standard, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(standard.parent, run)
+    chosen = ["attacks=[pgd, autoattack]", "samples=null", "density=null", "sanity=null"]
+    options = [option for value in chosen for option in ("--set", value)]
+    kept = ("--save-adversarial", "--engine", "fast")
+    done = cembench("eval", run, *options, "--limit", 24, *kept)
+    assert done.code == 0, done.err
+    assert "autoattack-fast" in done.out
+    (record,) = (run / "eval").glob("*.json")
+    assert "autoattack" not in json.loads(record.read_text())["figures"]
+    again = cembench("verify", record, run)
+    assert again.code == 0, again.err
+
+
+def test_samples_of_the_fast_engine_are_read_by_the_network_itself(trained, tmp_path):
+    chosen = ["attacks=[]", "density=null", "sanity=null", "curve=null", "engine=fast"]
+    plan = "samples={count: 20, samplers: [rcs, maxent], extractor: lite0}"
+    protocol = load_protocol("quick", [*chosen, plan])
+    record, path = evaluate(trained, protocol, folder=tmp_path, save_samples=True)
+    assert record.error is None
+    assert [item for item in recount(path, trained) if not item.agrees] == []
+
+
+def test_untouched_protocols_do_not_mention_engines():
+    values = load_protocol("quick").dump()
+    assert "engine" not in values and all("on" not in attack for attack in values["attacks"])
+    fast = load_protocol("quick", ["engine=fast"])
+    assert fast.digest != load_protocol("quick").digest
+    assert fast.dump()["engine"]["name"] == "fast" and Protocol.parse(fast.dump()) == fast
+    assert [attack.title for attack in fast.attacks] == ["fgsm", "pgd", "autoattack-fast"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": "fats"}, "did you mean 'fast'"),
+        ({"engine": {"name": "fast", "precision": "int8"}}, "precision"),
+        ({"engine": "fast", "passes": 20}, "leave it plain"),
+        ({"attacks": [{"name": "pgd", "on": "some"}]}, "on"),
+    ],
+)
+def test_wrong_engines_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        Protocol.parse({"name": "x", "attacks": ["pgd"], **change})
+
+
+def test_the_official_randomised_version_stays_official():
+    settings = {
+        "name": "x",
+        "engine": "fast",
+        "attacks": [{"name": "autoattack", "version": "rand"}],
+    }
+    assert Protocol.parse(settings).attacks[0].title == "autoattack-rand"
+    assert engines.parse("plain").name == "plain"
+
+
+class NotFinite(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        out = self.layer(x.flatten(1))
+        return out / (x.flatten(1).amax(1, keepdim=True) < 1) if len(x) < 20 else out
+
+
+def test_networks_that_return_nan_are_named_under_the_fast_engine_too(trained):
+    split = load_checkpoint(trained)[1].data.load("test").take(torch.arange(24))
+    protocol = Protocol.parse({"name": "x", "attacks": ["pgd"], "engine": "fast"})
+    threat = load_checkpoint(trained)[1].threat
+    with pytest.raises(ModelError, match="not finite"):
+        attack_split(NotFinite(), split, torch.arange(24), protocol, threat)
+
+
+def test_attacks_on_survivors_spare_the_others_and_lose_no_verdict(standard):
+    model, passport = load_checkpoint(standard)
+    split = passport.data.load("test").take(torch.arange(60))
+    found = {}
+    for on in ("all", "survivors"):
+        strong = {"name": "pgd", "label": "strong", "steps": 20, "on": on}
+        attacks = [{"name": "pgd", "steps": 2}, strong]
+        protocol = Protocol.parse({"name": "x", "attacks": attacks})
+        found[on] = attack_split(model, split, torch.arange(60), protocol, passport.threat).table
+    first = found["all"]["pgd_broken"]
+    rest = found["survivors"]
+    assert 0 < first.sum() < 60
+    assert (rest["strong-rest_broken"] >= first).all()
+    assert ((rest["strong-rest_by"] == "before") == first).all()
+    assert (rest["strong-rest_broken"] == (first | found["all"]["strong_broken"])).mean() > 0.95
+    assert rest.loc[first, "strong-rest_norm"].equals(rest.loc[first, "pgd_norm"])
+
+
+def test_bench_prints_rows(cembench):
+    options = ["--model", "small_cnn", "--batch", 8, "--rounds", 1, "--json"]
+    done = cembench("bench", "train", "sample", *options)
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
+    assert [row["work"] for row in rows] == ["train at", "sample rcs"]
+    for row in rows:
+        assert {"work", "model", "ratio", "agreement", "roofline", "memory_ratio"} <= set(row)
+        assert row["ratio"] > 0 and 0 <= row["agreement"] <= 1
+
+
+def test_bench_compares_verdicts_seed_by_seed(cembench, monkeypatch):
+    monkeypatch.setattr("cembench.bench.networks.EPOCHS", 1)
+    done = cembench("bench", "pgd", "--images", 16, "--seeds", 2, "--json")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
+    assert [row["model"] for row in rows] == ["robust", "standard"]
+    for row in rows:
+        assert row["agreement"] == round(1 - row["discordant"] / 32, 4) and row["seeds"] == 2
+
+
+@pytest.mark.parametrize("options", [["train", "--method", "cem"], ["sample", "--sampler", "cs"]])
+def test_bench_names_what_it_has_no_reference_for(cembench, options):
+    done = cembench("bench", *options)
+    assert done.code == 2 and "no plain loop for" in done.err
