@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from cembench.checkpoint import load_checkpoint
 from cembench.errors import CembenchError, ConfigError, ModelError
 from cembench.evaluation.engine import Fast, engines
-from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.evaluate import collected_warnings, evaluate
 from cembench.evaluation.prepared import fast_copy
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.recount import recount
@@ -279,6 +280,54 @@ def test_networks_that_return_nan_are_named_under_the_fast_engine_too(trained):
     threat = load_checkpoint(trained)[1].threat
     with pytest.raises(ModelError, match="not finite"):
         attack_split(NotFinite(), split, torch.arange(24), protocol, threat)
+
+
+def test_what_broke_an_image_before_is_kept_as_evidence(cembench, standard, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(standard.parent, run)
+    attacks = (
+        "attacks=[pgd, {name: pgd, label: more, on: survivors}, {name: autoattack, on: survivors}]"
+    )
+    chosen = [
+        f"attacks=[pgd, {rest}]",
+        *("samples=null density=null sanity=null curve=null".split()),
+    ]
+    options = [option for value in chosen for option in ("--set", value)]
+    done = cembench("eval", run, *options, "--limit", 16, "--save-adversarial")
+    assert done.code == 0, done.err
+    (record,) = (run / "eval").glob("*.json")
+    figures = json.loads(record.read_text())["figures"]
+    assert figures["autoattack-rest"]["correct"] == figures["worst_case"]["correct"]
+    assert "autoattack" not in figures and figures["more-rest"]["won"]["before"] > 0
+    assert cembench("verify", record, run).code == 0
+
+
+class Limited(nn.Module):
+    """A linear network on a device that holds eight images at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        if len(x) > 8 and x.requires_grad:
+            raise torch.OutOfMemoryError
+        return self.layer(x.flatten(1))
+
+
+def test_what_does_not_fit_into_memory_is_attacked_in_halves(trained):
+    torch.manual_seed(0)
+    passport = load_checkpoint(trained)[1]
+    split = passport.data.load("test").take(torch.arange(30))
+    model = Limited()
+    split = replace(split, labels=model(split.pixels()).argmax(1))
+    protocol = Protocol.parse({"name": "x", "attacks": [{"name": "pgd", "start": "data"}]})
+    with collected_warnings("cembench") as warnings:
+        found = attack_split(model, split, torch.arange(30), protocol, passport.threat).table
+    assert sum(warnings.values()) == 3 and all("in halves" in text for text in warnings)
+    model.forward = lambda x: model.layer(x.flatten(1))
+    expected = attack_split(model, split, torch.arange(30), protocol, passport.threat).table
+    assert (found["pgd_broken"] == expected["pgd_broken"]).all() and found["pgd_broken"].any()
 
 
 def test_attacks_on_survivors_spare_the_others_and_lose_no_verdict(standard):

@@ -149,7 +149,7 @@ def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
     started = time.monotonic()
     ending: dict[str, Any] = {}
     table = None
-    with collected_warnings("auto-attack") as warnings:
+    with collected_warnings("auto-attack", "cembench") as warnings:
         try:
             model, _ = load_checkpoint(work.file, work.origins.device)
             if sha256(work.file) != work.record.checkpoint_sha256:
@@ -216,14 +216,16 @@ def _repeated(text: str, times: int) -> str:
 
 
 @contextmanager
-def collected_warnings(logger: str) -> Iterator[Counter[str]]:
-    """Count what a logger warns of instead of printing it."""
+def collected_warnings(*loggers: str) -> Iterator[Counter[str]]:
+    """Count what loggers warn of instead of printing it."""
     found: Counter[str] = Counter()
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda entry: found.update([entry.getMessage()])  # type: ignore[method-assign,assignment]
-    log = logging.getLogger(logger)
-    log.addHandler(handler)
+    logs = [logging.getLogger(name) for name in loggers]
+    for log in logs:
+        log.addHandler(handler)
     try:
         yield found
     finally:
-        log.removeHandler(handler)
+        for log in logs:
+            log.removeHandler(handler)

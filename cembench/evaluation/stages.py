@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cembench.ascent import ball_of
@@ -15,6 +17,8 @@ from cembench.evaluation.standing import Standing
 from cembench.evaluation.verify import Verdict, verify
 from cembench.guard import derive, frozen, isolated_rng
 from cembench.progress import Bar
+
+log = logging.getLogger("cembench")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def run_stages(
     kept = None if chunk.parts is None else chunk.parts.tensors(name)
     begun = Standing.fresh(x) if before is None else before
     standing = begun if kept is None else Standing.read(kept, x.device)
+    if before is not None and kept is None:
+        _keep(chunk, name, standing)
     for stage in stages[standing.stages :]:
         left = (stage.alive & ~standing.broken).nonzero().squeeze(1)
         bar.advance(0, f"{title} {stage.name}: {len(left)} of {len(x)} stand")
@@ -78,19 +84,38 @@ def run_stages(
             break
         standing.record(left, run_stage(title, stage, x[left], y[left]))
         stage.target.require_finite(f"under {stage.name}")
-        if chunk.parts is not None:
-            chunk.parts.keep_tensors(name, standing.kept() | {"rows": chunk.rows.cpu()})
+        _keep(chunk, name, standing)
     return standing
 
 
+def _keep(chunk: Chunk, name: str, standing: Standing) -> None:
+    if chunk.parts is not None:
+        chunk.parts.keep_tensors(name, standing.kept() | {"rows": chunk.rows.cpu()})
+
+
 def run_stage(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
-    """Let a stage propose images for x (N×C×H×W) with labels y (N), and judge them."""
+    """Let a stage propose images for x (N×C×H×W) with labels y (N), and judge them.
+
+    What does not fit into the memory of a GPU is attacked in halves, and the record says so.
+    """
+    try:
+        return _run(title, stage, x, y)
+    except torch.OutOfMemoryError as error:
+        if len(x) == 1:
+            raise CembenchError(f"attack {title}: one image exceeds the memory") from error
+    log.warning(f"{len(x)} images did not fit into memory under {stage.name}: attacked in halves")
+    parts = zip(x.tensor_split(2), y.tensor_split(2), strict=True)
+    halves = [run_stage(title, stage, *part) for part in parts]
+    return Verdict(*map(torch.cat, zip(*(vars(found).values() for found in halves), strict=True)))
+
+
+def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     target = stage.target
     try:
         # Attacks switch modes as they like: torchattacks leaves a model in training mode.
         with isolated_rng(target.seed), frozen(target.model):
             proposed = stage.propose(x.clone(), y.clone())
-    except CembenchError:
+    except (CembenchError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise CembenchError(f"attack {title}, stage {stage.name}, failed: {error!r}") from error
