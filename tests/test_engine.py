@@ -285,13 +285,9 @@ def test_networks_that_return_nan_are_named_under_the_fast_engine_too(trained):
 def test_what_broke_an_image_before_is_kept_as_evidence(cembench, standard, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(standard.parent, run)
-    attacks = (
-        "attacks=[pgd, {name: pgd, label: more, on: survivors}, {name: autoattack, on: survivors}]"
-    )
-    chosen = [
-        f"attacks=[pgd, {rest}]",
-        *("samples=null density=null sanity=null curve=null".split()),
-    ]
+    more = [{"name": "pgd", "label": "more", "on": "survivors"}]
+    attacks = ["pgd", *more, {"name": "autoattack", "on": "survivors"}]
+    chosen = [f"attacks={json.dumps(attacks)}", *NOTHING[1:]]
     options = [option for value in chosen for option in ("--set", value)]
     done = cembench("eval", run, *options, "--limit", 16, "--save-adversarial")
     assert done.code == 0, done.err
