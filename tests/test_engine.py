@@ -22,7 +22,7 @@ from cembench.models.blocks import DualBatchNorm2d
 from cembench.models.classifier import build_classifier
 from cembench.models.folding import Affine, climbed, folded
 from cembench.training import train
-from tests.conftest import experiment
+from tests.conftest import NOTHING, experiment
 
 NETWORKS = [
     {"name": "small_cnn", "width": 8},
