@@ -80,11 +80,17 @@ def climbed(
 ) -> Iterator[nn.Module]:
     """Yield a network to climb: frozen, and folded where training asked for reduced precision.
 
-    In float32 the network itself is climbed, to the last bit.
+    In float32 the network itself is climbed, to the last bit. So is a compiled one: a copy would
+    have to be compiled again in every step.
     """
     with frozen(model, mode):
-        reduced = torch.is_autocast_enabled(x.device.type)
-        yield _folded_exactly(model, x) if reduced and mode == "eval" else model
+        reduced = torch.is_autocast_enabled(x.device.type) and mode == "eval"
+        yield _folded_exactly(model, x) if reduced and not is_compiled(model) else model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether `model.compile()` was called."""
+    return model._compiled_call_impl is not None
 
 
 def _folded_exactly(model: nn.Module, x: Tensor) -> nn.Module:
