@@ -32,10 +32,10 @@ def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimi
 
 
 def fusible(model: nn.Module) -> bool:
-    """Return whether torch has one kernel a step for all weights: on GPUs.
+    """Return whether one kernel updates all weights: on GPUs.
 
-    On a CPU the fused step is a little slower than the loop over tensors for small networks, and
-    rounds otherwise.
+    On a CPU that halves what is hundreds of times shorter than the rest of a step, and rounds
+    otherwise than the loop over tensors, with which published tables were made.
     """
     return all(parameter.is_cuda for parameter in model.parameters())
 

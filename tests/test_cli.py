@@ -239,7 +239,7 @@ def test_bench_prints_ratio_and_json(cembench):
     assert "did you mean 'infonce'" in cembench(*args, "--method", "infonze").err
     assert "| ratio |" in cembench(*args).out
     (row,) = json.loads(cembench(*args, "--json").out)
-    assert row["work"] == "train at" and row["model"] == "small_cnn" and row["ratio"] > 0
+    assert row["work"] == "train at" and row["network"] == "small_cnn" and row["ratio"] > 0
 
 
 def test_every_command_has_help(cembench):

@@ -196,7 +196,7 @@ def test_shipped_configs_are_valid():
         keys = read_yaml(path).keys()
         if "experiments" in keys:
             assert load_suite(path)[0]
-        elif "samples" in keys:
-            assert load_protocol(str(path)).samples
+        elif keys & {"attacks", "samples"}:
+            assert load_protocol(str(path))
         else:
             assert load_experiment(path)

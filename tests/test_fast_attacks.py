@@ -10,6 +10,7 @@ from pyautoattack.square import SquareAttack
 from torch import nn
 
 from cembench.ascent import L2, Linf
+from cembench.errors import CembenchError
 from cembench.evaluation.attacks.apgd import apgd, ratio, targeted_apgd
 from cembench.evaluation.attacks.fab import project, targeted_fab
 from cembench.evaluation.attacks.square import L2Search, LinfSearch, bumps, square
@@ -190,6 +191,28 @@ def test_what_goes_together_changes_no_verdict(smooth, norm):
         square(model, prey, generator_of(0, "cpu"), queries=100, room=room)
         found.append(prey.broken)
     assert torch.equal(*found) and int((found[0] > 0).sum()) > 0
+
+
+def test_shares_of_several_threads_come_to_the_same_verdicts(smooth):
+    model, x, y = smooth
+    found = []
+    for parts in (1, 3):
+        prey = prey_of(model, x, y, "linf", LARGE["linf"] / 3)
+        for share in prey.shared(parts):
+            targeted_apgd(model, share, steps=20, room=300, generator=generator_of(0, "cpu"))
+            square(model, share, generator_of(0, "cpu"), queries=100, room=32)
+        found.append(prey.broken)
+    assert torch.equal(*found) and 0 < int((found[0] > 0).sum()) < len(x)
+    assert sorted(row for share in prey.shared(3) for row in share.share.tolist()) == [*range(12)]
+
+
+def test_a_share_that_fails_stops_the_others(smooth):
+    model, x, y = smooth
+    prey = prey_of(model, x, y, "linf", 0.01)
+    first, second = prey.shared(2)
+    first.stop.set()
+    with pytest.raises(CembenchError, match="another share"):
+        apgd(model, second, generator=generator_of(0, "cpu"))
 
 
 def test_broken_images_leave_and_are_inside_the_ball(smooth):

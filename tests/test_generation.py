@@ -65,12 +65,12 @@ def test_a_killed_evaluation_goes_on_with_the_next_chunk(copy, monkeypatch):
     (copy.parent / "eval").rename(copy.parent / "first")
     draw, done = generation.draw, []
 
-    def counted(*args):
+    def counted(*args, **options):
         if len(done) == 2:
             done.append(None)
             raise KeyboardInterrupt
         done.append(1)
-        return draw(*args)
+        return draw(*args, **options)
 
     monkeypatch.setattr(generation, "draw", counted)
     with pytest.raises(KeyboardInterrupt):

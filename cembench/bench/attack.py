@@ -96,7 +96,7 @@ def stands(model: nn.Module, split: Split, protocol: Protocol, threat: Threat) -
     found = attack_split(model, split, rows, protocol, threat).table
     (attack,) = protocol.attacks
     right = found["clean_pred"] == found["label"]
-    return torch.from_numpy((right & ~found[f"{attack.title}_broken"]).to_numpy())
+    return torch.from_numpy((right & ~found[f"{attack.title}_broken"]).to_numpy().copy())
 
 
 def official(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:

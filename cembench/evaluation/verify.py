@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -27,13 +28,15 @@ class Watched(nn.Module):
         self.model = model
         self.classes = classes
         self._finite: Tensor | None = None
+        self._lock = threading.Lock()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits in float32."""
         out = self.model(x)
         check_logits(out, len(x), self.classes)
         finite = out.detach().isfinite().all()
-        self._finite = finite if self._finite is None else self._finite & finite
+        with self._lock:
+            self._finite = finite if self._finite is None else self._finite & finite
         return out.float()
 
     def require_finite(self, where: str) -> None:

@@ -1,8 +1,8 @@
 """Square (Andriushchenko et al., arXiv 1912.00049): random search, forward passes alone.
 
 All choices are drawn beforehand, so where few images are left, several proposals for the same image
-go through the network together; what comes after the first that helps is thrown away. A proposal
-that changes nothing is not tried. Neither changes what is found.
+go through the network together; what comes after the first that helps is thrown away. What is found
+is the same.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def square(
     done = prey.claim(rows, best, margin < 0)
     number, ahead, ends = torch.zeros_like(rows), 1, search.first.clone()
     while True:
-        ends[rows] = best
         left = ~done & (number < queries)
-        rows, best, margin, number = rows[left], best[left], margin[left], number[left]
+        if not bool(left.all()):
+            ends[rows] = best
+            rows, best, margin, number = rows[left], best[left], margin[left], number[left]
         if len(rows) == 0:
             return ends
         ahead = min(ahead, max(1, room // len(rows)))
@@ -59,19 +60,14 @@ def square(
 def _try(
     model: nn.Module, search: Search, rows: Tensor, best: Tensor, number: Tensor, ahead: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the next proposals of M images, M×A×C×H×W, and their margins, infinite past the end.
-
-    Those that change nothing, and would change nothing, have an infinite margin too.
-    """
-    ahead_of = (number[:, None] + torch.arange(ahead, device=rows.device)).flatten()
-    row = rows.repeat_interleave(ahead)
-    old = best.repeat_interleave(ahead, 0)
-    tried = search.propose(old, row, ahead_of.clamp_max(search.queries - 1))
-    new = (ahead_of < search.queries) & (tried != old).flatten(1).any(1)
-    found = torch.full(row.shape, torch.inf, device=rows.device)
-    if bool(new.any()):
-        found[new] = margins(model, tried[new], search.prey.y[row[new]])
-    return tried.reshape(len(rows), ahead, *best.shape[1:]), found.reshape(len(rows), ahead)
+    """Return the next proposals of M images, M×A×C×H×W, and their margins; none after the last."""
+    number = (number[:, None] + torch.arange(ahead, device=rows.device)).flatten()
+    if ahead > 1:
+        rows, best = rows.repeat_interleave(ahead), best.repeat_interleave(ahead, 0)
+    tried = search.propose(best, rows, number.clamp_max(search.queries - 1))
+    found = margins(model, tried, search.prey.y[rows])
+    found = found.masked_fill(number >= search.queries, torch.inf)
+    return tried.unflatten(0, (-1, ahead)), found.unflatten(0, (-1, ahead))
 
 
 def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from cembench.ascent import Ball
+from cembench.errors import CembenchError
 from cembench.evaluation.verify import verify
 
 ROUNDED = 2
@@ -24,6 +27,8 @@ class Survivors:
         y: their labels, N.
         ball: where perturbations must stay.
         best: what broke each image, the best so far; the image itself where nothing did.
+        share: the numbers of those that are attacked here.
+        stop: set when attackers of other shares are to give up.
         broken: 0 for an image that stands, 1 for broken as it is, 2 for rounded to bytes too.
     """
 
@@ -31,11 +36,20 @@ class Survivors:
         self.judge, self.x, self.y, self.ball = judge, x, y, ball
         self.best = x.clone()
         self.broken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        self.share = torch.arange(len(x), device=x.device)
+        self.stop = threading.Event()
+
+    def shared(self, parts: int) -> list[Survivors]:
+        """Return the same images for several attackers, each with a share that is its own."""
+        shares = [copy.copy(self) for _ in range(parts)]
+        for number, share in enumerate(shares):
+            share.share = self.share[number::parts]
+        return shares
 
     @property
     def rows(self) -> Tensor:
-        """The numbers of the images that are not done."""
-        return (self.broken < ROUNDED).nonzero().squeeze(1)
+        """The numbers of the images of this share that are not done."""
+        return self.share[self.broken[self.share] < ROUNDED]
 
     def claim(self, rows: Tensor, images: Tensor, wrong: Tensor, again: bool = True) -> Tensor:
         """Judge images said to be misclassified, by the network as it is in float32.
@@ -49,6 +63,8 @@ class Survivors:
         Returns:
             Which of the M rows are done, by these images or by others.
         """
+        if self.stop.is_set():
+            raise CembenchError("stopped, because another share of the images was")
         if not again:
             wrong = wrong & (self.broken[rows] == 0)
         if bool(wrong.any()):
