@@ -19,7 +19,7 @@ from cembench.guard import generator_of
 from cembench.trainer import Trainer
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
-RATE = 0.01
+RATE = 0.001
 TEMPERATURE = 0.5
 ATTACK = {"negatives": {"name": "pgd", "steps": STEPS, "step_size": ALPHA}}
 METHODS: dict[str, dict[str, Any]] = {
