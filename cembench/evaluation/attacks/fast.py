@@ -26,7 +26,7 @@ Hunt = Callable[[nn.Module, Survivors], Tensor | None]
 class FastAutoAttack(Attack):
     """The attacks and settings of AutoAttack's standard version (arXiv 2003.01690).
 
-    Unlike the official code it drops images as soon as they are broken, moves toward several
+    Unlike the official code it drops images as soon as they are broken, and moves toward several
     targets at once where images are few. On a CPU each thread attacks a share of the images, which
     beats sharing each convolution of a small network. Random starts are drawn for all images, so
     they depend on neither; they are not the official ones, so verdicts agree with `autoattack` but
