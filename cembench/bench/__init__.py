@@ -42,7 +42,8 @@ def interleaved(
         device: where they compute.
         warm_up: whether each runs once before that; memory is measured then too.
     """
-    sides, times, peaks = (ours, theirs), ([], []), [0, 0]  # type: ignore[var-annotated]
+    sides, peaks = (ours, theirs), [0, 0]
+    times: tuple[list[float], list[float]] = [], []
     for number in range(rounds + warm_up):
         for which in (0, 1) if number % 2 else (1, 0):
             gc.collect()

@@ -20,11 +20,6 @@ EXAMPLES = 8  # images that a copy is tried on
 class Engine(Choice):
     """How networks are prepared for attacks and samplers."""
 
-    @property
-    def reduced(self) -> bool:
-        """Whether what it prepares computes otherwise than the network as it is."""
-        return True
-
     @abstractmethod
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
         """Return what attacks and samplers climb.
@@ -39,11 +34,6 @@ class Plain(Engine):
     """The network as it is."""
 
     name: ClassVar[str] = "plain"
-
-    @property
-    def reduced(self) -> bool:
-        """No."""
-        return False
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
         """Return the network."""

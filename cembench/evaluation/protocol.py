@@ -77,7 +77,7 @@ class Protocol(Settings):
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:
-        if self.passes > 1 and self.engine.reduced:
+        if self.passes > 1 and self.engine.name != "plain":
             raise ValueError(
                 f"engine {self.engine.name} copies a network that always answers alike; with "
                 "passes above 1 leave it plain"

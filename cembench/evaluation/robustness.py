@@ -106,9 +106,9 @@ def target_of(
         example: a few images that the engine tries its copy on; without them the network is
             attacked as it is.
     """
-    plain = attacked = Watched(model, classes).eval()
-    if example is not None and protocol.engine.reduced:
-        attacked = Watched(protocol.engine.prepare(model, example), classes).eval()
+    plain = Watched(model, classes).eval()
+    climbed = model if example is None else protocol.engine.prepare(model, example)
+    attacked = plain if climbed is model else Watched(climbed, classes).eval()
     judge = averaged(plain, protocol.passes)
     return Target(attacked, plain, judge, threat, classes, protocol.seed, protocol.batch_size)
 

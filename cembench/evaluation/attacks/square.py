@@ -8,6 +8,7 @@ is the same.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -106,7 +107,7 @@ class Windows:
         return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
 
-class Search:
+class Search(ABC):
     """The choices for N images, drawn beforehand.
 
     Attributes:
@@ -139,9 +140,9 @@ class Search:
         drawn = torch.rand(shape, generator=self.generator, device=self.prey.x.device)
         return torch.sign(2 * drawn - 1)
 
+    @abstractmethod
     def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
         """Return proposals `number` (M) for the images `row` (M) that are at `best` (M×C×H×W)."""
-        raise NotImplementedError
 
 
 class LinfSearch(Search):
