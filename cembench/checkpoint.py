@@ -22,7 +22,7 @@ from cembench.models import ModelSettings, models
 from cembench.models.classifier import Classifier, build_classifier
 from cembench.models.heads import Head, heads
 from cembench.seal import UNSEALED, is_sealed, seal
-from cembench.settings import Count, LabelUse, Settings
+from cembench.settings import Count, LabelUse, Settings, unless
 from cembench.threat import Threat
 
 FORMAT = 2
@@ -46,6 +46,7 @@ class Passport(Settings):
         divergences: times that training diverged and was rolled back.
         labels: what training knew of the labels: all, none, or those a probe was fitted with.
         config: the resolved experiment; empty for weights trained elsewhere.
+        origin: where weights trained elsewhere came from.
         version: the cembench that wrote it.
     """
 
@@ -67,6 +68,7 @@ class Passport(Settings):
     divergences: int = 0
     labels: LabelUse = "all"
     config: dict[str, Any] = {}
+    origin: str = unless("")
     version: str = __version__
 
     def build(self) -> Classifier:
@@ -75,6 +77,10 @@ class Passport(Settings):
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         shape = (channels, height, width)
         return build_classifier(self.model, shape, len(self.classes), mean, std, self.head)
+
+    def moved(self, root: str | None) -> Passport:
+        """Return the same with data that lies under another root, if there is one."""
+        return self.model_copy(update={"data": self.data.moved(root)})
 
     def training_split(self) -> tuple[Split, Split]:
         """Return the images that training used, and those that it held out for validation.
@@ -204,4 +210,5 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Cla
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CembenchError(f"{path}: does not fit its architecture: {reason}") from error
+    model.passport = passport
     return model.to(device).eval(), passport

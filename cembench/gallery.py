@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cembench.checkpoint import Passport, checkpoint_file, load_checkpoint
+from cembench.checkpoint import Passport
 from cembench.errors import CembenchError
 from cembench.files import tensor_file, write_bytes
 from cembench.grid import grid
@@ -19,13 +19,14 @@ from cembench.progress import Bar
 from cembench.samplers import Sampler
 from cembench.samplers.energy import EnergySampler
 from cembench.sampling import Samples, asked, chunks, draw, toward
+from cembench.subject import Subject
 from cembench.trajectory import Trace
 
 SHOWN = 8
 
 
 def sample_to_files(
-    checkpoint: Path,
+    subject: Subject | Path,
     sampler: Sampler,
     count: int,
     *,
@@ -39,7 +40,7 @@ def sample_to_files(
     """Draw samples of all classes in turn, or of one, chunk by chunk into files.
 
     Args:
-        checkpoint: a `model.safetensors`, or the run folder that holds one.
+        subject: a checkpoint, the run folder that holds one, or a network in memory.
         sampler: what to climb, from where, and how.
         count: the number of samples.
         picture: a PNG of the first samples of each class beside their starts.
@@ -57,20 +58,18 @@ def sample_to_files(
             finite numbers, or when a file cannot be written.
     """
     trace = _trace(trajectory, sampler)
-    file = checkpoint_file(checkpoint)
-    model, passport = load_checkpoint(file, device)
+    subject = Subject.at(subject) if isinstance(subject, Path) else subject
+    passport = subject.passport
     shown: list[Samples] = []
     goals: list[Tensor] = []
     sums: dict[str, float] = {}
     with ExitStack() as stack:
-        stack.enter_context(frozen(model))
-        stack.enter_context(exact())
         kept = None
         if tensors is not None:
             kept = stack.enter_context(tensor_file(tensors, _shapes(count, passport)))
         done = 0
-        origins = Origins(file, passport, torch.device(device))
-        for drawn, rows in _drawn(model, sampler, origins, count, label, seed, trace):
+        origins = Origins(subject.file, passport, torch.device(device))
+        for drawn, rows in drawn_from(subject, sampler, origins, count, label, seed, trace):
             if kept is not None:
                 for name, values in kept.items():
                     values[done : done + len(drawn.labels)] = getattr(drawn, name).numpy()
@@ -90,18 +89,29 @@ def sample_to_files(
     return {key: value / count for key, value in sums.items()}
 
 
-def _drawn(
-    model: torch.nn.Module,
+def drawn_from(
+    subject: Subject,
     sampler: Sampler,
     origins: Origins,
     count: int,
-    label: int | None,
-    seed: int,
-    trace: Trace | None,
+    label: int | None = None,
+    seed: int = 0,
+    trace: Trace | None = None,
 ) -> Iterator[tuple[Samples, Tensor]]:
-    """Yield chunks, each with the numbers of the training images that it went for, if any."""
+    """Yield chunks of samples, and the numbers of the training images that each went for, if any.
+
+    Args:
+        subject: the network; between chunks it is frozen.
+        sampler: what to climb.
+        origins: from where, and on which device.
+        count: the number of samples in all.
+        label: the one class to draw, if not all in turn.
+        seed: decides starts and noise.
+        trace: follows the first chains.
+    """
     title = f"{sampler.name} {origins.passport.data.title}"
-    with Bar(title, count) as bar:
+    model = subject.load(origins.device)
+    with Bar(title, count) as bar, frozen(model), exact():
         for number, y in enumerate(chunks(sampler, count, len(origins.passport.classes))):
             y = (y if label is None else torch.full_like(y, label)).to(origins.device)
             stream, visit = derive(seed, number), None

@@ -107,14 +107,23 @@ class Registry(Generic[T]):
         return BeforeValidator(parse)
 
 
-_pending: list[Callable[[], Any]] = [
-    entry.load for entry in importlib.metadata.entry_points(group="cembench.plugins")
-]
+_installed = importlib.metadata.entry_points(group="cembench.plugins")
+_pending: list[Callable[[], Any]] = [entry.load for entry in _installed]
+_trusted: set[str] = {entry.module for entry in _installed}
 
 
 def add_plugin(module: str) -> None:
-    """Queue a module of the user's, by import path, that registers methods, models or data sets."""
+    """Queue a module of the user's, by import path, that registers methods, models or data sets.
+
+    Checkpoints may name factories of networks in it from then on.
+    """
+    _trusted.add(module)
     _pending.append(lambda: importlib.import_module(module))
+
+
+def is_trusted(module: str) -> bool:
+    """Return whether the user, or an installed package, named a module or a package around it."""
+    return any(module == known or module.startswith(f"{known}.") for known in _trusted)
 
 
 def load_plugins() -> None:

@@ -19,6 +19,7 @@ from pydantic import (
 
 from cembench.errors import ConfigError
 
+LISTED = 30
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d*)?)\s*/\s*(\d+(?:\.\d*)?)\s*")
 
 
@@ -86,7 +87,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, else list them."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    listed = ", ".join(known[:LISTED]) + more
+    return f"did you mean '{close[0]}'?" if close else f"known: {listed}"
 
 
 def _problem(cls: type[Settings], item: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -18,7 +18,7 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import Record, save_record
 from cembench.files import read_yaml
 from cembench.leaderboard import Board, find_records, rank, write_boards
-from cembench.probe import Probe, probe_settings
+from cembench.probing import Probe, probe_settings
 from cembench.provenance import environment
 from cembench.runs import RunFolder
 from cembench.settings import Settings, nearest
@@ -114,7 +114,7 @@ def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, de
         run=folder.name,
         method=experiment.title,
         dataset=experiment.data.title,
-        model=experiment.model.name,
+        model=experiment.model.title,
         seed=experiment.seed,
         recipe=recipe_of(experiment.dump()),
         epoch=0 if state is None else state.epoch,

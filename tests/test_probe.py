@@ -14,7 +14,7 @@ from cembench.config import recipe_of
 from cembench.errors import CembenchError, ConfigError
 from cembench.models.classifier import build_classifier
 from cembench.models.heads import Neighbours
-from cembench.probe import MODES, probe_experiment
+from cembench.probing import MODES, probe_experiment
 from cembench.suite import load_suite
 from cembench.training import train
 from tests.conftest import NOTHING, experiment

@@ -64,15 +64,6 @@ DEVICE = click.option(
 )
 
 
-def pick_device(name: str) -> str:
-    """Return `cuda` or `cpu`."""
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise CembenchError("--device cuda: torch sees no GPU; use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
 def show(boards: list[Any]) -> None:
     """Print boards on stdout."""
     for board in boards:

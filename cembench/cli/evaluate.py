@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, pick_device, show
+from cembench.cli.base import DEVICE, FILE, Command, show
+from cembench.cli.foreign import import_options, imported
 from cembench.errors import CembenchError
 
 
 @click.command("eval", cls=Command)
-@click.argument("checkpoints", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT...")
+@click.argument("checkpoints", nargs=-1, type=FILE, metavar="CHECKPOINT...")
+@import_options
 @click.option("--protocol", default="quick", show_default=True, help="Name, or a YAML file.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the protocol.")
 @click.option("--engine", help="plain or fast: what proposes; verdicts are the network's own.")
 @click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
-@click.option("--data-root", help="Where the data lies now.")
 @click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
 @click.option("--save-samples", is_flag=True, help="Keep all samples beside the pictures of them.")
 @click.option("--save-adversarial", is_flag=True, help="Keep what broke each image, to verify.")
@@ -29,27 +31,35 @@ def evaluate(
     overrides: tuple[str, ...],
     engine: str | None,
     limit: int | None,
+    as_json: bool,
+    device: str,
     data_root: str | None,
     inception_weights: Path | None,
     save_samples: bool,
     save_adversarial: bool,
-    as_json: bool,
-    device: str,
+    **foreign: Any,
 ) -> None:
-    """Attack checkpoints (files or run folders), sample from them, leave a record beside each."""
-    from cembench.evaluation.evaluate import evaluate as run
+    """Attack checkpoints (files or run folders), sample from them, leave a record beside each.
+
+    With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
+    """
+    from cembench.api import evaluate as run
     from cembench.evaluation.protocol import load_protocol
     from cembench.leaderboard import rank
 
     chosen = () if engine is None else (f"engine={engine}",)
     settings = load_protocol(protocol, (*overrides, *chosen), limit)
+    if any(value is not None for key, value in foreign.items() if key != "normalise"):
+        checkpoints = (*checkpoints, imported(data_root=data_root, **foreign))
+    if not checkpoints:
+        raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
     records, failed = [], []
     for path in checkpoints:
         try:
-            record, place = run(
+            record = run(
                 path,
-                settings,
-                device=pick_device(device),
+                protocol=settings,
+                device=device,
                 data_root=data_root,
                 inception_weights=inception_weights,
                 save_samples=save_samples,
@@ -60,7 +70,7 @@ def evaluate(
             continue
         records.append(record)
         if record.error:
-            failed.append(CembenchError(f"{place}: {record.error}"))
+            failed.append(CembenchError(f"{path}: {record.error}"))
     if as_json:
         click.echo(json.dumps([record.dump() for record in records], indent=2))
     elif records:
@@ -74,9 +84,10 @@ def evaluate(
 @click.option("--out", type=FILE, default="leaderboards", show_default=True)
 def leaderboard(runs: tuple[Path, ...], out: Path) -> None:
     """Rank the records below RUNS (default: runs) and write CSV and markdown."""
-    from cembench.leaderboard import find_records, rank, write_boards
+    from cembench.api import rank
+    from cembench.leaderboard import write_boards
 
-    boards = rank(find_records(runs or [Path("runs")]))
+    boards = rank(runs or ["runs"])
     for path in write_boards(boards, out):
         click.echo(f"wrote {path}", err=True)
     show(boards)

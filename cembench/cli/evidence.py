@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, pick_device
+from cembench.cli.base import DEVICE, FILE, Command
 from cembench.errors import CembenchError
 
 
@@ -27,6 +27,7 @@ def verify(
     """
     import pandas as pd
 
+    from cembench.devices import pick_device
     from cembench.evaluation.recount import recount
     from cembench.leaderboard import find_records
     from cembench.leaderboard.board import markdown_table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, pick_device
+from cembench.cli.base import DEVICE, FILE, Command
 from cembench.errors import CembenchError
 
 
@@ -47,6 +47,7 @@ def check(
     Exit code 0 when nothing got worse, 1 after a regression, 2 when something could not be
     evaluated or too few images tell.
     """
+    from cembench.devices import pick_device
     from cembench.evaluation.protocol import load_protocol
     from cembench.files import write_text
     from cembench.regression import check as gate

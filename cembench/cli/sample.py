@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, pick_device
+from cembench.cli.base import DEVICE, FILE, Command
 from cembench.errors import CembenchError
 
 STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
@@ -45,6 +45,7 @@ def sample(
     """Draw samples from a checkpoint into a picture; print how the network itself sees them."""
     from cembench.checkpoint import checkpoint_file, read_passport
     from cembench.config import override
+    from cembench.devices import pick_device
     from cembench.gallery import sample_to_files
     from cembench.samplers import samplers
     from cembench.settings import nearest

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, Command, pick_device
+from cembench.cli.base import DEVICE, Command
 
 
 @click.command(cls=Command)
@@ -32,6 +32,7 @@ def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) ->
     """
     from cembench.bench import table
     from cembench.bench.works import run
+    from cembench.devices import pick_device
 
     chosen = works or ("train", "sample", "pgd", "autoattack")
     rows = [row for work in chosen for row in run(work, pick_device(device), **options)]

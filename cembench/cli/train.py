@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, fail, pick_device, show
+from cembench.cli.base import DEVICE, FILE, Command, fail, show
 
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
@@ -27,12 +27,10 @@ def train(
     config: Path, overrides: tuple[str, ...], out: Path, name: str | None, resume: bool, device: str
 ) -> None:
     """Train the experiment of a YAML file; print the path of its checkpoint."""
-    from cembench.config import load_experiment
-    from cembench.training import train as run
+    from cembench.api import train
 
-    experiment = load_experiment(config, overrides)
-    folder = out / (name or config.stem)
-    click.echo(run(experiment, folder, resume=resume, device=pick_device(device)))
+    options: dict[str, Any] = {"name": name, "overrides": overrides, "resume": resume}
+    click.echo(train(config, out, device=device, **options))
 
 
 @click.command(cls=Command)
@@ -62,14 +60,10 @@ def probe(
     linear and adv-linear train a linear head on frozen features, on clean or on attacked images;
     finetune and adv-finetune train all weights; knn asks the nearest training images.
     """
-    from cembench.checkpoint import checkpoint_file, run_name
-    from cembench.config import override
-    from cembench.probe import probe_experiment
-    from cembench.training import train as run
+    from cembench.api import probe
 
-    experiment = probe_experiment(checkpoint, mode, override({}, overrides))
-    folder = out / (name or f"{run_name(checkpoint_file(checkpoint))}-{mode}")
-    click.echo(run(experiment, folder, resume=resume, device=pick_device(device)))
+    options: dict[str, Any] = {"name": name, "overrides": overrides, "resume": resume}
+    click.echo(probe(checkpoint, mode, out, device=device, **options))
 
 
 @click.command(cls=Command)
@@ -82,6 +76,7 @@ def run(suite: Path, out: Path, inception_weights: Path | None, device: str) -> 
 
     What is already done and unchanged is not done twice.
     """
+    from cembench.devices import pick_device
     from cembench.suite import run_suite
 
     boards, failures = run_suite(suite, out, pick_device(device), inception_weights)

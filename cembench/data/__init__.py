@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
+from cembench.errors import CembenchError
 from cembench.registry import Registry
 from cembench.settings import Choice
 from cembench.threat import Threat
@@ -35,6 +36,18 @@ class DataSettings(Choice):
     def threat(self) -> Threat:
         """The customary threat model, used when a config gives none."""
         return Threat(norm="linf", eps=8 / 255)
+
+    def moved(self, root: str | None) -> Self:
+        """Return the same data under another root, if there is one.
+
+        Raises:
+            CembenchError: for data without a root.
+        """
+        if root is None:
+            return self
+        if "root" not in type(self).model_fields:
+            raise CembenchError(f"data set '{self.name}' has no root to replace")
+        return self.model_copy(update={"root": root})
 
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cembench.checkpoint import Passport, beside, own_name, run_name
+from cembench.checkpoint import Passport, beside, own_name
 from cembench.config import recipe_of
 from cembench.data.split import Split
 from cembench.errors import CembenchError
@@ -17,6 +17,7 @@ from cembench.evaluation.record import Record, load_record, load_table
 from cembench.files import sha256
 from cembench.origins import buffer_of
 from cembench.provenance import environment
+from cembench.subject import Subject
 
 IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "inputs")
 
@@ -45,35 +46,29 @@ def inputs_of(file: Path, passport: Passport, reader: FeatureReader | None) -> d
     return values | ({} if reader is None else {"extractor": reader.checksum})
 
 
-def moved(passport: Passport, root: str | None) -> Passport:
-    """Return a passport whose data lies under another root.
-
-    Raises:
-        CembenchError: for data without a root.
-    """
-    if root is None:
-        return passport
-    if "root" not in type(passport.data).model_fields:
-        raise CembenchError(f"data set '{passport.data.name}' has no root to replace")
-    data = passport.data.model_copy(update={"root": root})
-    return passport.model_copy(update={"data": data})
-
-
 def blank(
-    file: Path,
-    checksum: str,
+    subject: Subject,
     passport: Passport,
     protocol: Protocol,
     split: Split,
     device: torch.device,
 ) -> Record:
-    """Return the record of a checkpoint before anything is measured."""
+    """Return the record of a network before anything is measured.
+
+    Args:
+        subject: the network.
+        passport: its own, but for where its data lies now.
+        protocol: what will be measured.
+        split: the images that will be attacked.
+        device: where.
+    """
+    file = subject.file
     return Record(
         kind=passport.kind,
-        run=run_name(file),
+        run=subject.name,
         method=passport.method,
         dataset=passport.data.title,
-        model=passport.model.name,
+        model=passport.model.title,
         seed=passport.seed,
         recipe=recipe_of(passport.config),
         threat=protocol.threat.over(passport.threat),
@@ -82,7 +77,7 @@ def blank(
         split=protocol.split,
         data=passport.data.dump(),
         fingerprint=split.fingerprint,
-        checkpoint_sha256=checksum,
+        checkpoint_sha256=subject.checksum,
         epoch=passport.epoch,
         finished=passport.finished,
         gradients=passport.gradients,

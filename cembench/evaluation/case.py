@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cembench.checkpoint import checkpoint_file, load_checkpoint, weights_digest
+from cembench.checkpoint import weights_digest
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError
 from cembench.evaluation.blank import applicable, blank
@@ -17,8 +17,8 @@ from cembench.evaluation.evidence import require_evidence
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.verify import Watched
-from cembench.files import sha256
 from cembench.origins import Origins
+from cembench.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     Raises:
         CembenchError: when they do not belong together, or the evidence was not kept.
     """
-    file, record = checkpoint_file(checkpoint), load_record(path)
+    subject, record = Subject.at(checkpoint), load_record(path)
     if record.error is not None:
         raise CembenchError(f"{path}: holds no figures: {record.error}")
-    if sha256(file) != record.checkpoint_sha256:
+    file, passport = subject.file, subject.passport
+    if subject.checksum != record.checkpoint_sha256:
         raise CembenchError(f"{path}: of another checkpoint than {file}")
-    model, passport = load_checkpoint(file, device)
+    model = subject.load(device)
     whole_protocol = Protocol.parse(record.protocol)
     protocol = applicable(whole_protocol, passport, file)
     if protocol.passes > 1:
@@ -70,7 +71,7 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     split, rows = subset(whole, protocol.limit)
     if split.fingerprint != record.fingerprint:
         raise CembenchError("the attacked images are not those of the record")
-    new = blank(file, record.checkpoint_sha256, passport, whole_protocol, split, device)
+    new = blank(subject, passport, whole_protocol, split, device)
     known = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_sha256": weights_digest(model.state_dict()),

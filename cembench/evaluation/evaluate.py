@@ -17,12 +17,7 @@ import torch
 from torch import Tensor
 
 from cembench.ascent import ball_of
-from cembench.checkpoint import (
-    checkpoint_file,
-    load_checkpoint,
-    read_passport,
-    weights_digest,
-)
+from cembench.checkpoint import weights_digest
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.blank import (
@@ -30,7 +25,6 @@ from cembench.evaluation.blank import (
     blank,
     identity,
     inputs_of,
-    moved,
     record_path,
     reusable,
 )
@@ -46,15 +40,16 @@ from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, save_record
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import sanity_checks
-from cembench.files import clear_leftovers, digest, sha256, write_bytes
+from cembench.files import clear_leftovers, digest, write_bytes
 from cembench.guard import exact, frozen
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
 from cembench.origins import Origins
+from cembench.subject import Subject
 
 
 def evaluate(
-    checkpoint: Path,
+    subject: Subject | Path,
     protocol: Protocol,
     *,
     device: str | torch.device = "cpu",
@@ -70,7 +65,7 @@ def evaluate(
     One that was killed goes on with the stage of the attack, or the chunk of samples, it was at.
 
     Args:
-        checkpoint: a `model.safetensors`, or the run folder that holds one.
+        subject: a checkpoint, the run folder that holds one, or a network in memory.
         protocol: what to do.
         device: where to compute.
         data_root: where the data lies, if not where it lay in training.
@@ -85,9 +80,8 @@ def evaluate(
         CembenchError: when checkpoint or data cannot be used, or nothing can be written. A
             network that breaks its contract gives a record with `error` and no figures instead.
     """
-    file = checkpoint_file(checkpoint)
-    checksum = sha256(file)
-    passport = moved(read_passport(file), data_root)
+    subject = Subject.at(subject) if isinstance(subject, Path) else subject
+    file, passport = subject.file, subject.passport.moved(data_root)
     whole_protocol, protocol = protocol, applicable(protocol, passport, file)
     device = torch.device(device)
     reader = None
@@ -103,9 +97,9 @@ def evaluate(
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
     path = record_path(file, folder or file.parent, protocol)
-    record = blank(file, checksum, passport, whole_protocol, split, device)
+    record = blank(subject, passport, whole_protocol, split, device)
     record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
-    if reuse and (old := reusable(path, record)) is not None:
+    if reuse and subject.model is None and (old := reusable(path, record)) is not None:
         return old, path
     with locked(path.with_name(f".{path.name}.lock"), str(path)):
         for own in (path, path.with_suffix(".parquet")):
@@ -115,7 +109,9 @@ def evaluate(
         if protocol.samples is not None and reader is not None:
             comparison = Comparison(protocol.samples, reader, whole, origins.data)
         parts = Parts(path.parent, digest(identity(record)))
-        work = Work(file, record, protocol, split.to(device), rows, origins, comparison, parts)
+        if subject.model is not None:
+            parts.restart()  # nothing tells whether it is the network that was killed
+        work = Work(subject, record, protocol, split.to(device), rows, origins, comparison, parts)
         record, table = _measured(work, samples_folder(path))
         record = save_record(path, record, table)
         if record.curve:
@@ -134,7 +130,7 @@ def evaluate(
 class Work:
     """An evaluation about to be done."""
 
-    file: Path
+    subject: Subject
     record: Record
     protocol: Protocol
     split: Split
@@ -151,9 +147,7 @@ def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
     table = None
     with collected_warnings("auto-attack", "cembench") as warnings:
         try:
-            model, _ = load_checkpoint(work.file, work.origins.device)
-            if sha256(work.file) != work.record.checkpoint_sha256:
-                raise CembenchError(f"{work.file}: training went on meanwhile; evaluate again")
+            model = work.subject.load(work.origins.device)
             ending["parameters"] = sum(p.numel() for p in model.parameters())
             ending["weights_sha256"] = weights_digest(model.state_dict())
             found, table = _figures(work, model, pictures, warnings)

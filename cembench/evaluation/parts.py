@@ -71,6 +71,11 @@ class Parts:
         except OSError as error:
             raise CembenchError(f"cannot write {folder}: {error.strerror}") from error
 
+    def restart(self) -> None:
+        """Forget all that was kept."""
+        self.clear()
+        self.folder.mkdir(parents=True)
+
     def clear(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -141,13 +141,25 @@ def load_protocol(
             f"no protocol '{name}'; {nearest(name, shipped())}; or give a file"
         )
     values = override({"name": path.stem, **read_yaml(path)}, overrides)
+    return parse_protocol(values, limit, str(path), name in shipped() and not overrides)
+
+
+def parse_protocol(
+    values: dict[str, Any], limit: int | None = None, source: str = "protocol", known: bool = False
+) -> Protocol:
+    """Validate a protocol; unless it is a `known` one, its name gets a part of its digest.
+
+    Raises:
+        ConfigError: for wrong settings, blaming `source`.
+    """
+    values = {"name": "protocol", **values}
     if limit is not None:
         values |= {"limit": limit, "name": f"{values['name']}-n{limit}"}
     try:
         protocol = Protocol.parse(values)
     except ConfigError as error:
-        error.source = str(path)
+        error.source = source
         raise
-    if name in shipped() and not overrides:
+    if known:
         return protocol
     return protocol.model_copy(update={"name": f"{protocol.name}-{protocol.digest[:6]}"})

@@ -19,6 +19,11 @@ Norm = Literal["batch", "dual", "group", "none"]
 class ModelSettings(Choice):
     """An architecture. Normalisation of pixels is not its business: `Classifier` adds it."""
 
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return self.name
+
     @abstractmethod
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Return a network from N×C×H×W images, already normalised, to N×classes logits.
@@ -37,5 +42,8 @@ models: Registry[ModelSettings] = Registry(
         "preact_resnet18": "cembench.models.resnet:PreActResNet18",
         "wide_resnet": "cembench.models.resnet:WideResNet",
         "torchvision": "cembench.models.torchvision:TorchvisionModel",
+        "timm": "cembench.models.timm:TimmModel",
+        "robustbench": "cembench.models.robustbench:RobustBenchModel",
+        "factory": "cembench.models.factory:Factory",
     },
 )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from cembench.errors import CembenchError, ModelError
+from cembench.guard import frozen
 from cembench.models import ModelSettings, Shape
 from cembench.models.heads import Head
+
+if TYPE_CHECKING:
+    from cembench.checkpoint import Passport
 
 
 class Classifier(nn.Module):
@@ -19,10 +27,12 @@ class Classifier(nn.Module):
 
     Attributes:
         encodes: whether it is one.
+        passport: what its checkpoint says of it, where it comes from one.
     """
 
     mean: Tensor
     std: Tensor
+    passport: Passport | None = None
 
     def __init__(self, net: nn.Module, mean: Tensor, std: Tensor, head: Head | None = None) -> None:
         super().__init__()
@@ -91,21 +101,34 @@ def build_classifier(
     """
     mean = torch.zeros(shape[0]) if mean is None else mean
     std = torch.ones(shape[0]) if std is None else std
-    blank = torch.zeros(1, *shape)
-    try:
-        model = Classifier(settings.build(shape, classes), mean, std, head)
-        model.eval()
+    with _refusals(settings.title, shape):
+        model = Classifier(settings.build(shape, classes), mean, std, head).eval()
         if head is not None:
-            _put_head(model, head, classes, blank)
-        with torch.no_grad():
-            out = model(blank)
+            _put_head(model, head, classes, torch.zeros(1, *shape))
+    try_on(model, shape, classes if head is None else head.outputs(classes), settings.title)
+    return model.train()
+
+
+def try_on(model: Classifier, shape: Shape, outputs: int, title: str) -> None:
+    """Give a network a blank image; leave it as it was.
+
+    Raises:
+        ModelError: when it cannot take it, or gives other than `outputs` numbers.
+    """
+    with _refusals(title, shape), frozen(model), torch.no_grad():
+        out = model(torch.zeros(1, *shape, device=model.mean.device))
+    check_logits(out, 1, outputs)
+
+
+@contextmanager
+def _refusals(title: str, shape: Shape) -> Iterator[None]:
+    try:
+        yield
     except CembenchError:
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"model '{settings.name}' does not take {shape}: {reason}") from error
-    check_logits(out, 1, classes if head is None else head.outputs(classes))
-    return model.train()
+        raise ModelError(f"model '{title}' does not take {shape}: {reason}") from error
 
 
 def _put_head(model: Classifier, head: Head, classes: int, blank: Tensor) -> None:

@@ -17,6 +17,11 @@ class TorchvisionModel(ModelSettings):
     name: ClassVar[str] = "torchvision"
     arch: str
 
+    @property
+    def title(self) -> str:
+        """The architecture."""
+        return self.arch
+
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Build the network; grey images are repeated to the three channels it wants."""
         from torchvision import models

@@ -1,0 +1,265 @@
+"""cembench from Python: each function is what a command calls.
+
+Paths may be given as text. `device` is `auto` (a GPU where there is one), `cpu` or `cuda`. What a
+user can put right is raised as `cembench.errors.CembenchError`, in one line.
+
+>>> import cembench as cb
+>>> tiny = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 2, "seed": 0}
+>>> checkpoint = cb.train({**tiny, "method": "at"}, name="tiny")
+>>> checkpoint.as_posix()
+'runs/tiny/model.safetensors'
+>>> model = cb.load(checkpoint)
+>>> model.passport.threat.eps
+0.125
+>>> samples = cb.sample(model, sampler="rcs", count=20, steps=10)
+>>> tuple(samples.images.shape)
+(20, 1, 8, 8)
+>>> plan = {"attacks": [{"name": "pgd", "steps": 5}, "autoattack"], "limit": 32}
+>>> record = cb.evaluate(checkpoint, protocol=plan)
+>>> figure = record.figures["autoattack"]
+>>> figure.images, 0 <= figure.low <= figure.accuracy <= figure.high <= 1
+(32, True)
+>>> [board.stem for board in cb.rank(["runs"])]
+['digits-linf-0.125']
+
+A network that you built yourself takes images in [0, 1], N×C×H×W, and gives N×K logits:
+
+>>> from torch import nn
+>>> mine = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+>>> cb.evaluate(mine, "digits", plan | {"limit": 8}, trust_pixels=True).run
+'Sequential'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from cembench.checkpoint import checkpoint_file, load_checkpoint, run_name
+from cembench.config import Experiment, load_experiment, override, parse_experiment
+from cembench.data import DataSettings, datasets
+from cembench.devices import pick_device
+from cembench.errors import CembenchError
+from cembench.evaluation import evaluate as evaluation
+from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
+from cembench.evaluation.record import Record
+from cembench.foreign.pixels import recognised
+from cembench.gallery import drawn_from
+from cembench.leaderboard import Board, find_records, write_boards
+from cembench.leaderboard import rank as rank_records
+from cembench.models.classifier import Classifier
+from cembench.origins import Origins
+from cembench.probing import Mode, probe_experiment
+from cembench.samplers import Sampler, samplers
+from cembench.sampling import Samples
+from cembench.subject import Subject
+from cembench.threat import Threat
+from cembench.training import train as train_in
+
+Place = str | Path
+Data = str | dict[str, Any] | DataSettings
+
+
+def train(
+    config: Place | Mapping[str, Any] | Experiment,
+    out: Place = "runs",
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Train an experiment in its run folder `out/name` and return its checkpoint.
+
+    Args:
+        config: a YAML file, its content, or an `Experiment`.
+        out: the folder of runs.
+        name: of the run; that of the file, or of the method, unless given.
+        overrides: `key.inner=value` assignments.
+        resume: go on with a run that is there, or return at once when it is finished.
+
+    Raises:
+        CembenchError: for wrong settings, missing data, a run that is there, or divergence.
+    """
+    if isinstance(config, str | Path):
+        experiment, stem = load_experiment(Path(config), overrides), Path(config).stem
+    else:
+        values = config.dump() if isinstance(config, Experiment) else dict(config)
+        experiment = parse_experiment(override(values, overrides), "config")
+        stem = experiment.title
+    folder = Path(out) / (name or stem)
+    return train_in(experiment, folder, resume=resume, device=pick_device(device))
+
+
+def probe(
+    checkpoint: Place,
+    mode: Mode = "linear",
+    out: Place = "runs",
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Fit a classifier to the features of a checkpoint and return the new one.
+
+    Args:
+        checkpoint: of an encoder or a classifier.
+        mode: `linear`, `adv-linear`, `finetune`, `adv-finetune` or `knn`.
+        out, name, overrides, resume: as for `train`.
+
+    Raises:
+        CembenchError: when it cannot be read, or was not trained by cembench.
+    """
+    experiment = probe_experiment(Path(checkpoint), mode, override({}, overrides))
+    name = name or f"{run_name(checkpoint_file(Path(checkpoint)))}-{mode}"
+    return train(experiment, out, name=name, resume=resume, device=device)
+
+
+def evaluate(
+    model: Place | nn.Module,
+    data: Data | None = None,
+    protocol: Place | Mapping[str, Any] | Protocol = "quick",
+    *,
+    threat: Threat | None = None,
+    out: Place | None = None,
+    trust_pixels: bool = False,
+    device: str = "auto",
+    data_root: str | None = None,
+    inception_weights: Place | None = None,
+    save_samples: bool = False,
+    save_adversarial: bool = False,
+) -> Record:
+    """Attack a network and score its samples, as a protocol says; return the record.
+
+    Args:
+        model: a checkpoint or run folder; or a network in memory: images in [0, 1], N×C×H×W, to
+            N×K logits. It is left as it was.
+        data: the data set, by name or as settings; its own for a checkpoint.
+        protocol: a name, a YAML file, or its content.
+        threat: the threat model of a network in memory; customary for the data unless given.
+        out: the folder where `eval` and `samples` go. Beside a checkpoint unless given; of a
+            network in memory nothing is kept then.
+        trust_pixels: leave out the check that a network in memory is right on training images as
+            they are, more often than under another normalisation.
+        data_root: where the data lies now.
+        inception_weights: weights for the extractor `inception`.
+        save_samples: keep all samples beside the pictures of them.
+        save_adversarial: keep what broke each image.
+
+    Raises:
+        CembenchError: when model or data cannot be used. A network that breaks its contract gives a
+            record with `error` and no figures instead.
+    """
+    plan = _protocol(protocol)
+    options: dict[str, Any] = {
+        "device": pick_device(device),
+        "data_root": data_root,
+        "inception_weights": None if inception_weights is None else Path(inception_weights),
+        "save_samples": save_samples,
+        "save_adversarial": save_adversarial,
+    }
+    with TemporaryDirectory() as nowhere:
+        folder = None if out is None else Path(out)
+        if isinstance(model, nn.Module) and folder is None:
+            folder = Path(nowhere)
+        subject = _subject(model, data, threat)
+        if subject.model is not None and not trust_pixels and subject.passport.method == "imported":
+            _check_pixels(subject)
+        return evaluation.evaluate(subject, plan, folder=folder, **options)[0]
+
+
+def sample(
+    model: Place | nn.Module,
+    sampler: str | Mapping[str, Any] | Sampler = "rcs",
+    count: int = 80,
+    *,
+    data: Data | None = None,
+    label: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **settings: Any,
+) -> Samples:
+    """Draw samples, all classes in turn; none is filtered.
+
+    Args:
+        model: a checkpoint or run folder, or a network in memory.
+        sampler: a name of `cembench list samplers`, or its settings.
+        count: the number of samples, N.
+        data: what a network in memory classifies; seeds are fitted on its training images.
+        label: the one class to draw.
+        seed: decides starts and noise.
+        settings: of the sampler, such as `steps=40` or `start="noise"`.
+
+    Returns:
+        `images` and `starts`, N×C×H×W, float32 in [0, 1]; `labels`, N; `logits`, N×K.
+
+    Raises:
+        SamplingError: when the chains leave the finite numbers, or lack what they start from.
+    """
+    if isinstance(sampler, str):
+        sampler = {"name": sampler}
+    chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
+    subject = _subject(model, data, None)
+    origins = Origins(subject.file, subject.passport, torch.device(pick_device(device)))
+    chunks = drawn_from(subject, chosen, origins, count, label, seed)
+    return Samples.joined([drawn for drawn, _ in chunks])
+
+
+def load(path: Place, device: str = "cpu") -> Classifier:
+    """Return the network of a checkpoint or run folder, in evaluation mode.
+
+    It maps float images in [0, 1], N×C×H×W, to N×K logits (an encoder: to N×D embeddings of length
+    1); `passport` says what it is.
+
+    Raises:
+        CembenchError: for a missing, damaged or foreign file.
+    """
+    return load_checkpoint(Path(path), pick_device(device))[0]
+
+
+def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Board]:
+    """Rank the records below some folders; write the tables as CSV and markdown where `out` says.
+
+    Returns:
+        Boards: `table` is a data frame of all columns, `shown` one for people.
+
+    Raises:
+        CembenchError: when a folder holds no records, or a record is damaged.
+    """
+    boards = rank_records(find_records([Path(run) for run in runs]))
+    if out is not None:
+        write_boards(boards, Path(out))
+    return boards
+
+
+def _protocol(protocol: Place | Mapping[str, Any] | Protocol) -> Protocol:
+    if isinstance(protocol, Protocol):
+        return protocol
+    if isinstance(protocol, Mapping):
+        return parse_protocol(dict(protocol))
+    return load_protocol(str(protocol))
+
+
+def _subject(model: Place | nn.Module, data: Data | None, threat: Threat | None) -> Subject:
+    dataset = None if data is None else datasets.parse(data)
+    if isinstance(model, nn.Module):
+        return Subject.of(model, dataset, threat)
+    if dataset is not None or threat is not None:
+        raise CembenchError(
+            f"{model}: a checkpoint says its data and threat model itself; change them with "
+            "data_root, and with threat in the protocol"
+        )
+    return Subject.at(Path(model))
+
+
+def _check_pixels(subject: Subject) -> None:
+    """Refuse a network that wants other pixels than [0, 1], or gives no logits."""
+    assert subject.model is not None
+    whole = subject.passport.data.load("train")
+    recognised(subject.model, whole, subject.passport.training_split()[1], "none")

@@ -1,0 +1,33 @@
+"""The command that writes what other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import FILE, Command
+
+
+@click.command(cls=Command)
+@click.argument("checkpoint", type=FILE)
+@click.option(
+    "--to", required=True, type=click.Choice(["robustbench", "huggingface", "onnx"]), help="Form."
+)
+@click.option("--out", type=FILE, help="File or folder; export/RUN unless given.")
+@click.option("--record", type=FILE, help="Where figures come from; beside it unless given.")
+@click.option(
+    "--set", "fields", multiple=True, metavar="KEY=VALUE", help="What only its author knows."
+)
+def export(
+    checkpoint: Path, to: str, out: Path | None, record: Path | None, fields: tuple[str, ...]
+) -> None:
+    """Write a checkpoint for RobustBench, the Hugging Face hub, or as ONNX; print the path.
+
+    Fields: name, authors, link; for huggingface licence; for robustbench venue, and any other of
+    its model_info.
+    """
+    from cembench.config import override
+    from cembench.exports import export as run
+
+    click.echo(run(checkpoint, to, out, record=record, fields=override({}, fields)))  # type: ignore[arg-type]

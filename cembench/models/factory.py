@@ -1,0 +1,74 @@
+"""Any network that a function or a class of the user's returns."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from cembench.errors import CembenchError, ModelError
+from cembench.models import ModelSettings, Shape
+from cembench.registry import is_trusted, load_plugins
+from cembench.settings import nearest
+
+
+class Factory(ModelSettings):
+    """What a callable returns, such as `mypackage.nets:resnet18`.
+
+    A checkpoint must not make a computer run code that its user did not ask for, so the module has
+    to be named by the user too: with `--plugin`, `cembench.add_plugin`, or by an installed plugin.
+
+    Attributes:
+        target: import path of the module, a colon, and the name in it.
+        args: keyword arguments for it.
+    """
+
+    name: ClassVar[str] = "factory"
+    target: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+    args: dict[str, Any] = {}
+
+    @property
+    def title(self) -> str:
+        """The name of the callable."""
+        return self.target.partition(":")[2]
+
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """Call it; shape and classes play no part unless `args` says them.
+
+        Raises:
+            CembenchError: when nobody named its module.
+            ModelError: when it is not there, raises, or returns no network.
+        """
+        factory = self._found()
+        try:
+            net = factory(**self.args)
+        except Exception as error:
+            raise ModelError(f"factory {self.target} raised {error!r}") from error
+        if not isinstance(net, nn.Module):
+            kind = type(net).__name__
+            raise ModelError(f"factory {self.target} returned {kind}, not a torch.nn.Module")
+        return net
+
+    def _found(self) -> Callable[..., Any]:
+        module, _, path = self.target.partition(":")
+        if not is_trusted(module):
+            raise CembenchError(
+                f"the network is built by {self.target}, which is code outside cembench; "
+                f"if you trust it, add --plugin {module}"
+            )
+        load_plugins()
+        try:
+            found: Any = importlib.import_module(module)
+        except Exception as error:
+            raise ModelError(f"factory {self.target} cannot be imported: {error!r}") from error
+        for part in path.split("."):
+            if not hasattr(found, part):
+                public = [name for name in vars(found) if not name.startswith("_")]
+                raise ModelError(f"{module} has no '{part}'; {nearest(part, public)}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise ModelError(f"factory {self.target} is a {type(found).__name__}: not callable")
+        return found
