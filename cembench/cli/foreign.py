@@ -50,13 +50,14 @@ def imported(
     """Import the network that the options name, and say on stderr what was recognised."""
     from cembench.checkpoint import read_passport
     from cembench.errors import CembenchError
+    from cembench.files import parse_yaml
     from cembench.foreign import import_model
     from cembench.threat import ThreatChange
 
     if model is None or dataset is None:
         missing = "--model" if model is None else "--dataset"
         raise CembenchError(f"{missing}: say it too, to import a network from elsewhere")
-    given = {"norm": norm, "eps": eps}
+    given = {"norm": norm, "eps": None if eps is None else parse_yaml(eps, "--eps")}
     threat = ThreatChange.parse({key: value for key, value in given.items() if value is not None})
     file = import_model(
         model,

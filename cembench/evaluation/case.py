@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cembench.checkpoint import weights_digest
+from cembench.checkpoint import checkpoint_file, weights_digest
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError
 from cembench.evaluation.blank import applicable, blank
@@ -17,6 +17,7 @@ from cembench.evaluation.evidence import require_evidence
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.verify import Watched
+from cembench.files import sha256
 from cembench.origins import Origins
 from cembench.subject import Subject
 
@@ -55,12 +56,14 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     Raises:
         CembenchError: when they do not belong together, or the evidence was not kept.
     """
-    subject, record = Subject.at(checkpoint), load_record(path)
+    record = load_record(path)
     if record.error is not None:
         raise CembenchError(f"{path}: holds no figures: {record.error}")
-    file, passport = subject.file, subject.passport
-    if subject.checksum != record.checkpoint_sha256:
+    file = checkpoint_file(checkpoint)
+    if sha256(file) != record.checkpoint_sha256:
         raise CembenchError(f"{path}: of another checkpoint than {file}")
+    subject = Subject.at(checkpoint)
+    passport = subject.passport
     model = subject.load(device)
     whole_protocol = Protocol.parse(record.protocol)
     protocol = applicable(whole_protocol, passport, file)

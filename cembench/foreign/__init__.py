@@ -14,9 +14,7 @@ from cembench.checkpoint import (
     save_checkpoint,
     weights_digest,
 )
-from cembench.config import Validation
 from cembench.data import DataSettings, datasets
-from cembench.data.split import hold_out
 from cembench.errors import CembenchError, ConfigError
 from cembench.files import parse_yaml, sha256
 from cembench.foreign.pixels import recognised
@@ -70,9 +68,8 @@ def import_model(
     source = str(weights or settings.title)
     net = _built(settings, weights, (whole.shape, len(whole.classes)))
     wrapped(net, whole)
-    held = hold_out(whole, Validation().fraction)[1]
     try:
-        statistics, note = recognised(net, whole, held, normalise)
+        statistics, note = recognised(net, whole, normalise)
     except CembenchError as error:
         raise CembenchError(f"{source}: {error}") from error
     known = "" if weights is None else f" (SHA-256 {sha256(weights)})"

@@ -38,7 +38,8 @@ class Reading:
     Attributes:
         statistics: pixel means and deviations, a channel each.
         right: which images it classifies as labelled, N booleans.
-        loss: its mean cross-entropy.
+        loss: its mean cross-entropy at the temperature that suits it best, so that a contrast
+            which makes the network bolder counts for nothing.
     """
 
     statistics: Statistics
@@ -77,23 +78,22 @@ def normalisation(text: str, whole: Split) -> Statistics:
     return mean, std
 
 
-def recognised(net: nn.Module, whole: Split, held: Split, given: str) -> tuple[Statistics, str]:
+def recognised(net: nn.Module, whole: Split, given: str) -> tuple[Statistics, str]:
     """Return the normalisation of a network, and a sentence on it.
 
-    It is told by training images that the network is right on: of `held`, at most 256, so that
-    test images play no part. Of several that are as right the one with the lowest loss is taken.
+    It is told by 256 training images, or what there is, that the network is right on: test images
+    play no part. Of several that are as right the one with the lowest loss is taken.
 
     Args:
         net: normalised images to logits.
         whole: the training images.
-        held: those of them to look at.
         given: the normalisation, or `auto`.
 
     Raises:
         CembenchError: when outputs are no logits, when another normalisation than the given one is
             clearly right more often, or when none is right more often than by chance.
     """
-    some = subset(held, IMAGES)[0]
+    some = subset(whole, IMAGES)[0]
     fitting = {
         name: normalisation(name, whole)
         for name, (mean, _) in KNOWN.items()
@@ -135,7 +135,8 @@ def read(net: nn.Module, some: Split, statistics: Statistics) -> Reading:
     with frozen(net), torch.no_grad(), exact():
         out = torch.cat([net((x - mean) / std).float() for x in some.pixels().split(BATCH)])
     require_logits(out)
-    loss = float(cross_entropy(out, some.labels).nan_to_num(torch.inf))
+    losses = [cross_entropy(out / scale, some.labels) for scale in torch.logspace(-2, 3, 51)]
+    loss = float(torch.stack(losses).nan_to_num(torch.inf).min())
     return Reading(statistics, out.argmax(1) == some.labels, loss)
 
 
