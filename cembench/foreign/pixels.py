@@ -107,14 +107,15 @@ def recognised(net: nn.Module, whole: Split, given: str) -> tuple[Statistics, st
     close = [name for name in found if found[name].accuracy >= top - CLOSE]
     best = min(close, key=lambda name: found[name].loss)
     seen = {name: f"{found[name].accuracy:.1%} with {name}" for name in found}
-    if given != "auto" and given in found and _clearly(found[best], found[given]):
+    lucky = by_chance(found[best].right, some)
+    if given != "auto" and not lucky and _clearly(found[best], found[given]):
         raise CembenchError(
             f"--normalise {given}: the network is right on {seen[given]}, but on {seen[best]}, of "
             f"{len(some)} training images; use --normalise {best}"
         )
     if given != "auto":
         return found[given].statistics, f"normalisation {given}, as given: right on {seen[given]}"
-    if by_chance(found[best].right, some):
+    if lucky:
         listed = ", ".join(seen.values())
         raise CembenchError(
             f"under no known normalisation is the network better than chance on {len(some)} "
