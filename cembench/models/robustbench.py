@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import pyautoattack
 from torch import nn
 
 from cembench.errors import ModelError
@@ -47,10 +50,10 @@ class RobustBenchModel(ModelSettings):
         self._listed()
         from robustbench.utils import load_model
 
+        where: dict[str, Any] = {"dataset": self.dataset, "threat_model": self.threat}
         try:
-            net: nn.Module = load_model(
-                self.arch, CACHE.expanduser(), dataset=self.dataset, threat_model=self.threat
-            )
+            with redirect_stdout(sys.stderr):
+                net: nn.Module = load_model(self.arch, CACHE.expanduser(), **where)
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
@@ -59,12 +62,15 @@ class RobustBenchModel(ModelSettings):
         return net
 
     def _listed(self) -> dict[str, Any]:
+        # robustbench asks for the package pyautoattack, but imports it under its old name.
+        sys.modules.setdefault("autoattack", pyautoattack)
         try:
             from robustbench.model_zoo import model_dicts
             from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
         except ImportError as error:
             raise ModelError(
-                f"models of RobustBench need it: pip install robustbench ({error})"
+                "models of RobustBench need it, and an old setuptools: "
+                f"pip install robustbench 'setuptools<81' ({error})"
             ) from error
         known = model_dicts[BenchmarkDataset(self.dataset)][ThreatModel(self.threat)]
         if self.arch not in known:
