@@ -19,14 +19,23 @@ from cembench.threat import Threat, ThreatChange
 
 
 class Optimizer(Settings):
-    """SGD with (Nesterov) momentum, or AdamW; `momentum` and `nesterov` belong to SGD."""
+    """SGD with (Nesterov) momentum, or AdamW.
+
+    Attributes:
+        name: which of the two.
+        lr: the learning rate, which the schedule multiplies.
+        weight_decay: of all weights; decoupled from the gradient in AdamW.
+        momentum: of SGD alone.
+        nesterov: Nesterov's momentum, of SGD alone.
+        clip: the largest norm of the gradient before a step; longer ones are scaled down to it.
+    """
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 0.1
     weight_decay: NonNegative = 5e-4
     momentum: Share = 0.9
     nesterov: bool = False
-    clip: Positive | None = Field(None, description="largest gradient norm before a step")
+    clip: Positive | None = None
 
     @model_validator(mode="after")
     def _momentum(self) -> Self:
@@ -36,10 +45,14 @@ class Optimizer(Settings):
 
 
 class Schedule(Settings):
-    """The learning rate over the run, as a factor of `optimizer.lr`.
+    """The learning rate over the run, as a factor of `optimizer.lr`; it moves with every step.
 
-    `cosine` falls to zero, `one-cycle` rises linearly until `peak` (a share of the run) and falls
-    linearly to zero, `multistep` multiplies by `gamma` at each of `milestones` (epochs).
+    Attributes:
+        name: `cosine` falls to zero, `one-cycle` rises linearly until `peak` and falls linearly to
+            zero, `multistep` multiplies by `gamma` at each of `milestones`.
+        peak: the share of the run at which `one-cycle` is highest.
+        milestones: epochs, for `multistep`.
+        gamma: the factor of `multistep`.
     """
 
     name: Literal["constant", "cosine", "one-cycle", "multistep"] = "cosine"
@@ -49,11 +62,15 @@ class Schedule(Settings):
 
 
 class Divergence(Settings):
-    """What happens when a loss is not finite or larger than `bound`.
+    """What happens when a loss, an energy or a weight is not finite, or beyond `bound`.
 
-    `stop` ends the run. `rollback` goes back to the last epoch, multiplies the learning rate by
-    `lower`, draws new randomness, counts it, and gives up after `limit` times. Energy-based
-    training diverges now and then, so jem, cem and dat roll back unless told otherwise.
+    Attributes:
+        policy: `stop` ends the run; `rollback` goes back to the last epoch, lowers the learning
+            rate, draws new randomness, and counts it. Energy-based training diverges now and then,
+            so jem, cem, dat and np-jem roll back unless told otherwise, and the others stop.
+        bound: the largest loss and energy, whatever their sign.
+        lower: what a rollback multiplies the learning rate by.
+        limit: rollbacks after which the run gives up.
     """
 
     policy: Literal["stop", "rollback"] | None = None
@@ -63,9 +80,13 @@ class Divergence(Settings):
 
 
 class Validation(Settings):
-    """Model selection: a share cut from the training split, attacked with PGD each `every` epochs.
+    """Model selection, on images that are cut from the training split and never trained on.
 
-    At most `images` of it are attacked; `steps` is the length of that attack.
+    Attributes:
+        fraction: their share of the training split.
+        images: how many of them are attacked, at most; all are classified.
+        steps: gradients of that attack, PGD.
+        every: epochs from one look to the next; the last epoch is always looked at.
     """
 
     fraction: Annotated[Share, Field(gt=0)] = 0.1
@@ -81,7 +102,9 @@ class Pretrained(Settings):
         checkpoint: that run: its checkpoint or its folder.
         frozen: whether the head alone is trained.
         weights: their digest. This and what follows is filled in when training begins.
-        method: what trained them, for how many gradients, and what it knew of the labels.
+        method: what trained them.
+        gradients: gradient evaluations that they cost, images times steps.
+        labels: what their training knew of the labels.
         recipe: identifies that experiment whatever its seed.
     """
 
@@ -95,7 +118,28 @@ class Pretrained(Settings):
 
 
 class Experiment(Settings):
-    """Everything that decides the weights of a run."""
+    """Everything that decides the weights of a run.
+
+    Attributes:
+        data: what it is trained on: a name, or a name with settings.
+        model: the architecture.
+        method: the training objective.
+        threat: the threat model of its attacks; what is not given is customary for the data set.
+        optimizer: what takes the steps.
+        schedule: the learning rate over the run.
+        epochs: passes over the training images.
+        batch_size: images a step; a rest smaller than a batch is left out of the epoch.
+        precision: `bf16` runs the networks under autocast.
+        compile: whether to use `torch.compile`.
+        ema: decay of a moving average of the weights, which is then what is kept; 0 for none.
+        seed: decides weights, order, augmentation and all draws.
+        select: which epoch is kept: the best on held-out images under PGD (`robust`) or as they are
+            (`clean`), or the `last`. Unless given, what the method wants: `robust` for those that
+            train on attacked images, `last` for those without labels, `clean` for the others.
+        pretrained: a run whose features it starts from.
+        validation: the images that epochs are chosen on.
+        divergence: what happens when training leaves the finite numbers.
+    """
 
     data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
     model: Annotated[SerializeAsAny[ModelSettings], models.field()]

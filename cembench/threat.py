@@ -9,7 +9,12 @@ from cembench.settings import NonNegative, Settings
 
 
 class Threat(Settings):
-    """All perturbations of at most `eps` in the given norm that keep the image in [0, 1]."""
+    """All perturbations of at most `eps` in the given norm that keep the image in [0, 1].
+
+    Attributes:
+        norm: of the perturbation.
+        eps: its largest size, in pixels on [0, 1].
+    """
 
     norm: Literal["linf", "l2"]
     eps: NonNegative
@@ -33,7 +38,10 @@ class Threat(Settings):
 class ThreatChange(Settings):
     """What a config or protocol says of the threat model; the rest is as it was.
 
-    Another norm needs its own `eps`, since a radius means something else in it.
+    Attributes:
+        norm: of the perturbation. Another norm needs its own `eps`, since a radius means something
+            else in it.
+        eps: its largest size, in pixels on [0, 1].
     """
 
     norm: Literal["linf", "l2"] | None = None

@@ -18,7 +18,12 @@ CACHE = Path("~/.cache/cembench/data")
 
 
 class TorchvisionData(DataSettings):
-    """A torchvision data set; `root` is a folder that holds it already, else it is downloaded."""
+    """A torchvision data set.
+
+    Attributes:
+        root: a folder that holds it already, laid out as torchvision does; it is downloaded unless
+            given.
+    """
 
     root: str | None = None
 

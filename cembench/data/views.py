@@ -46,7 +46,8 @@ class Views(Settings):
         rotate: degrees, at most, each way, in half of the views.
         shift: share of the side, at most, each way, in half of the views.
         light: change of brightness and contrast, at most, each way, in most views.
-        colour: the same of saturation; `hue` of hue.
+        colour: the same of saturation.
+        hue: the same of hue, in turns of the colour wheel.
         grey: probability of losing all colour.
         noise: σ of Gaussian noise.
     """

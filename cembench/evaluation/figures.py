@@ -51,7 +51,11 @@ class Figure(Rate):
 
 
 class CurvePoint(Rate):
-    """Images that stand at one radius; `eps` 0 is the clean accuracy."""
+    """Images that stand at one radius.
+
+    Attributes:
+        eps: the radius; at 0 it is the clean accuracy.
+    """
 
     eps: float
 
@@ -76,9 +80,11 @@ class Scores(Settings):
     """How a set of images compares with the reference.
 
     Attributes:
-        kid: kernel inception distance, unbiased, and its standard error.
+        kid: kernel inception distance, unbiased.
+        kid_error: its standard error.
         fd: Fréchet distance, `FID` with the extractor inception; biased upward in small samples.
-        inception_score: with its deviation over splits, if there are several.
+        inception_score: exp of the mean KL of an image's ImageNet classes from those of all.
+        inception_score_std: its deviation over splits, if there are several.
         precision: share of the images within the reference's neighbourhoods.
         recall: share of the reference within the images' neighbourhoods.
         judge_acc: share that an independent classifier takes for the intended class; None for
@@ -107,10 +113,14 @@ class SamplerFigures(Settings):
         start: where chains begin. Figures of different starts are ranked apart.
         samples: scores of the samples; None after an error.
         seeds: scores of the starts of the same chains, before any step.
-        gain: KID of the seeds minus KID of the samples, its 95 % interval beside it.
+        gain: KID of the seeds minus KID of the samples.
+        gain_low: lower end of its 95 % interval.
+        gain_high: its upper end.
         own_acc: share that the network itself takes for the intended class.
-        lse: mean of LSE f(x, ·) over the samples, and its deviation.
-        lse_seeds: the same over the seeds.
+        lse: mean of LSE f(x, ·) over the samples.
+        lse_std: its deviation.
+        lse_seeds: its mean over the seeds.
+        lse_seeds_std: its deviation over the seeds.
         error: why there are no figures.
     """
 
@@ -137,7 +147,8 @@ class Generation(Settings):
         extractor: its name and size, as in columns.
         extractor_sha256: SHA-256 of its weights.
         count: images in each set.
-        reference: the split of the real images, and their fingerprint.
+        reference: the split of the real images.
+        reference_fingerprint: their SHA-256.
         floor: what real images that are not the reference score.
         judge_real_acc: accuracy of the independent classifier on the reference images.
         nearest_real: median pixel distance of the reference to its nearest training images.
@@ -156,7 +167,13 @@ class Generation(Settings):
 
 
 class Spread(Settings):
-    """Mean and standard deviation of LSE f(x, ·) = log p(x) + log Z over images."""
+    """LSE f(x, ·) = log p(x) + log Z over images.
+
+    Attributes:
+        mean: its mean.
+        std: its standard deviation.
+        images: how many.
+    """
 
     mean: float
     std: float
@@ -164,7 +181,15 @@ class Spread(Settings):
 
 
 class Bin(Settings):
-    """The images whose confidence lies between two values."""
+    """The images whose confidence lies between two values.
+
+    Attributes:
+        low: the lower one.
+        high: the higher one.
+        images: how many.
+        confidence: their mean confidence; None for no images.
+        accuracy: the share that is classified correctly; None for no images.
+    """
 
     low: float
     high: float
@@ -174,7 +199,12 @@ class Bin(Settings):
 
 
 class Calibration(Settings):
-    """The expected calibration error (Guo et al., arXiv 1706.04599) and the table it sums up."""
+    """The expected calibration error (Guo et al., arXiv 1706.04599) and the table it sums up.
+
+    Attributes:
+        ece: mean distance of confidence and accuracy over the bins, weighed by their images.
+        bins: from the lowest confidence to the highest.
+    """
 
     ece: float
     bins: list[Bin]
@@ -198,7 +228,9 @@ class Push(Settings):
     """Test images pushed inside the ball: accuracy, and the mean change of LSE f(x, ·).
 
     Attributes:
-        lse_error: standard error of that mean.
+        accuracy: of the pushed images.
+        lse_change: that mean.
+        lse_error: its standard error.
     """
 
     accuracy: Rate
@@ -210,6 +242,7 @@ class Density(Settings):
     """What the network says of p(x).
 
     Attributes:
+        calibration: of the confidence.
         energies: LSE on `clean` images, on `pgd` and `ta` images, on `noise`, on outside sets, and
             on the samples and seeds of each sampler, by its title.
         outside_fingerprints: SHA-256 of the outside sets.

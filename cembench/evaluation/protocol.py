@@ -23,10 +23,13 @@ class Protocol(Settings):
     """What is measured, and on which images.
 
     Attributes:
+        name: names the record; that of the file unless given.
+        description: for people.
         split: `test`, or `validation`: the images that training held out, to tune on.
         threat: what differs from the checkpoint's own threat model.
         limit: number of attacked images, a fixed random choice; all of them unless given.
         batch_size: images attacked together. Verdicts depend on it, so it is part of the protocol.
+        seed: decides the choice of images, random starts and samples.
         attacks: what is run, each on every image that is classified correctly.
         engine: what proposes adversarial images and samples: the network as it is, or a `fast`
             copy. Verdicts are the network's own either way. Under `fast`, `autoattack` becomes

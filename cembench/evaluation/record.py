@@ -24,7 +24,11 @@ class Record(Settings):
     """One checkpoint under one protocol.
 
     Attributes:
+        format: version of the file.
         run: name of the run folder, or of the file.
+        method: what trained it, a probe beside what it probes.
+        dataset: the name under which it is ranked.
+        model: the architecture.
         seed: the seed of training.
         epoch: the epoch whose weights were evaluated.
         finished: whether training had come to its end.
@@ -32,7 +36,8 @@ class Record(Settings):
         protocol: the resolved protocol.
         protocol_digest: identifies everything in it that decides verdicts.
         split: `test` or `validation`.
-        data: the resolved data set, and `fingerprint`, the SHA-256 of the attacked images.
+        data: the resolved data set.
+        fingerprint: SHA-256 of the attacked images.
         checkpoint_sha256: SHA-256 of the file that was read; empty if training left none.
         inputs: SHA-256 of the training split, the extractor's weights and the replay buffer.
         parameters: number of trained parameters.

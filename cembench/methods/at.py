@@ -18,7 +18,11 @@ from cembench.samplers.adversarial import PGD
 
 
 class AT(Adversarial):
-    """Minimise CE(x̂, y). One step from a uniform start is Fast-AT (arXiv 2001.03994)."""
+    """Minimise CE(x̂, y). One step from a uniform start is Fast-AT (arXiv 2001.03994).
+
+    Attributes:
+        negatives: where x̂ comes from.
+    """
 
     name: ClassVar[str] = "at"
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()

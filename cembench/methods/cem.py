@@ -31,6 +31,7 @@ class CEM(Adversarial):
         energy_l2: weight of the mean LSE² on data and negatives. Without it the consistency part
             has no bound.
         log_gradients: log norms and cosine of the two parts' gradients, for three gradients more.
+        negatives: where x̂ comes from.
     """
 
     name: ClassVar[str] = "cem"

@@ -15,7 +15,12 @@ from cembench.settings import NonNegative
 
 
 class Trades(Adversarial):
-    """Minimise CE(x, y) + β·KL(p(·|x) ‖ p(·|x̂)), the divergence in the direction of its code."""
+    """Minimise CE(x, y) + β·KL(p(·|x) ‖ p(·|x̂)), the divergence in the direction of its code.
+
+    Attributes:
+        beta: β.
+        negatives: where x̂ comes from.
+    """
 
     name: ClassVar[str] = "trades"
     beta: NonNegative = 6.0

@@ -18,14 +18,23 @@ from cembench.models.blocks import Network, activation, norm
 
 
 class ResidualSettings(ModelSettings):
-    """What all residual networks let a user choose."""
+    """What all residual networks let a user choose.
+
+    Attributes:
+        activation: of all blocks.
+        norm: `batch`, `dual` (a batch norm each for clean and attacked images), `group` or `none`.
+    """
 
     activation: Activation = "relu"
     norm: Norm = "batch"
 
 
 class ResNet18(ResidualSettings):
-    """ResNet-18 for small images, 11.2 million parameters at width 64."""
+    """ResNet-18 for small images, 11.2 million parameters at width 64.
+
+    Attributes:
+        width: channels of the first stage; the last has eight times as many.
+    """
 
     name: ClassVar[str] = "resnet18"
     width: Annotated[int, Field(ge=1, le=1024)] = 64
@@ -37,7 +46,11 @@ class ResNet18(ResidualSettings):
 
 
 class PreActResNet18(ResidualSettings):
-    """ResNet-18 with pre-activation blocks, the usual network of adversarial training."""
+    """ResNet-18 with pre-activation blocks, the usual network of adversarial training.
+
+    Attributes:
+        width: channels of the first stage; the last has eight times as many.
+    """
 
     name: ClassVar[str] = "preact_resnet18"
     width: Annotated[int, Field(ge=1, le=1024)] = 64
@@ -49,7 +62,12 @@ class PreActResNet18(ResidualSettings):
 
 
 class WideResNet(ResidualSettings):
-    """WRN-depth-width; JEM's is depth 28, width 10, norm none."""
+    """WRN-depth-width; JEM's is depth 28, width 10, norm none.
+
+    Attributes:
+        depth: convolutional layers: 10, 16, 22, 28, ….
+        width: the factor of the 16, 32 and 64 channels of its stages.
+    """
 
     name: ClassVar[str] = "wide_resnet"
     depth: Annotated[int, Field(ge=10, le=1000)] = 28

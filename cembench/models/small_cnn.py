@@ -12,7 +12,14 @@ from cembench.models.blocks import Network, activation, norm
 
 
 class SmallCNN(ModelSettings):
-    """Four 3×3 convolutions, two of them strided, and one linear layer."""
+    """Four 3×3 convolutions, two of them strided, and one linear layer.
+
+    Attributes:
+        width: channels of the first; the last has four times as many.
+        activation: after each.
+        norm: after each: `batch`, `dual` (a batch norm each for clean and attacked images), `group`
+            or `none`.
+    """
 
     name: ClassVar[str] = "small_cnn"
     width: Annotated[int, Field(ge=1, le=1024)] = 32

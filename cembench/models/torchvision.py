@@ -12,7 +12,11 @@ from cembench.settings import nearest
 
 
 class TorchvisionModel(ModelSettings):
-    """`arch` is a name of `torchvision.models.list_models()`, such as `resnet50` or `vit_b_16`."""
+    """An architecture of torchvision.
+
+    Attributes:
+        arch: a name of `torchvision.models.list_models()`, such as `resnet50` or `vit_b_16`.
+    """
 
     name: ClassVar[str] = "torchvision"
     arch: str

@@ -19,7 +19,13 @@ from cembench.tables import read_frame
 
 
 class Metric(Settings):
-    """A figure that is no count of images: it may get worse by `tolerance`."""
+    """A figure that is no count of images.
+
+    Attributes:
+        value: what it was.
+        tolerance: by how much it may get worse.
+        better: which way that is not.
+    """
 
     value: float
     tolerance: NonNegative
@@ -33,8 +39,8 @@ class Row(Settings):
         checkpoint: where it lies, from the folder of the baseline.
         checkpoint_sha256: its checksum when the figures were taken.
         fingerprint: SHA-256 of the attacked images.
-        verdicts: a parquet file with a row an image, from the folder of the baseline, and its
-            checksum.
+        verdicts: a parquet file with a row an image, from the folder of the baseline.
+        verdicts_sha256: its checksum.
         sanity_failed: the sanity checks that failed already.
         metrics: the other figures.
     """
@@ -52,6 +58,7 @@ class Baseline(Settings):
     """What checkpoints are held against.
 
     Attributes:
+        format: version of the file.
         protocol: how they are measured; its threat model is that of all rows.
         margin: an accuracy may be lower by so much, as a share of the images.
         level: chance of a false alarm over all accuracies together (Holm 1979).

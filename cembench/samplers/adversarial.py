@@ -116,6 +116,9 @@ class TRADES(InBall):
     """TRADES' inner maximisation: climb KL(p(·|x₀) ‖ p(·|x)) from x₀ plus a little noise.
 
     Source: arXiv 1901.08573 and its code.
+
+    Attributes:
+        noise: σ of that noise.
     """
 
     name: ClassVar[str] = "trades"

@@ -25,6 +25,9 @@ class AutoAttack(Attack):
 
     `rand`, for networks with random layers, is APGD-CE and APGD-DLR on gradients that are means of
     20 passes (expectation over transformation).
+
+    Attributes:
+        version: which of the two.
     """
 
     name: ClassVar[str] = "autoattack"

@@ -13,11 +13,14 @@ from cembench.settings import fraction, nearest
 
 
 class TorchattacksAttack(Attack):
-    """`attack` is a class of torchattacks, `args` its arguments.
+    """Any attack of torchattacks.
 
-    `eps` is the threat model's where the attack takes it and `args` does not give it. Whatever
-    the attack's own norm and budget, its images count only inside the threat model's ball. Its
+    Whatever its own norm and budget, its images count only inside the threat model's ball. Its
     AutoAttack is a shortened variant and refused: use `autoattack`.
+
+    Attributes:
+        attack: the class, such as `MIFGSM`.
+        args: its arguments; `eps` is the threat model's where it takes one and none is given.
     """
 
     name: ClassVar[str] = "torchattacks"
