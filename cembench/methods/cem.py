@@ -27,7 +27,7 @@ class CEM(Adversarial):
     to (x, y): start from x, or be drawn for class y.
 
     Attributes:
-        consistency: λ.
+        consistency: λ, the weight of the consistency part.
         energy_l2: weight of the mean LSE² on data and negatives. Without it the consistency part
             has no bound.
         log_gradients: log norms and cosine of the two parts' gradients, for three gradients more.

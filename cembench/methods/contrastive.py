@@ -30,7 +30,7 @@ class Contrastive(Method):
     """A method that trains an encoder.
 
     Attributes:
-        temperature: τ.
+        temperature: τ, which similarities are divided by.
         views: how the two views of an image differ.
         projection: the head that gives embeddings; probes put another in its place.
     """

@@ -32,7 +32,7 @@ class DAT(Adversarial):
         negatives: where x̂ comes from.
         contrast: where x⁻ comes from: by default normalised ascent of LSE from noise; its steps
             are the most that the curriculum reaches. `start: outside` takes another data set.
-        weight: w.
+        weight: w, the weight of telling x from x⁻.
         first_stage: epochs of the first stage.
         first_steps: steps of x⁻ when the second begins.
         more_steps: steps added after each epoch in which the two were separable.

@@ -23,7 +23,7 @@ class KNN(Method):
     """Keep the features of all training images; neighbours vote, by Wu et al. (arXiv 1805.01978).
 
     Attributes:
-        votes: k and the temperature.
+        votes: the head, with k and the temperature.
     """
 
     name: ClassVar[str] = "knn"

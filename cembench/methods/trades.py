@@ -18,7 +18,7 @@ class Trades(Adversarial):
     """Minimise CE(x, y) + β·KL(p(·|x) ‖ p(·|x̂)), the divergence in the direction of its code.
 
     Attributes:
-        beta: β.
+        beta: β, the weight of the divergence.
         negatives: where x̂ comes from.
     """
 

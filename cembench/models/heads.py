@@ -66,7 +66,7 @@ class Neighbours(Head):
     """Weighted k-nearest neighbours among kept features (Wu et al., arXiv 1805.01978).
 
     Attributes:
-        neighbours: k.
+        neighbours: k, how many vote.
         temperature: a neighbour at cosine s has the weight exp(s / temperature).
     """
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +18,8 @@ from mkdocs.structure.pages import Page
 from words import Type, default_of, type_of
 
 DIRECTIVE = re.compile(r"^::(settings|registry) (\S+)$", re.M)
-HEAD = "| key | value | default | |\n| --- | --- | --- | --- |\n"
+HEAD = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
 _places: dict[str, str] = {}  # of each settings class and registry: page and anchor
-
-# mkdocs-click imports the command line, which needs click alone.
-sys.path.insert(0, str(source.ROOT))
 
 
 def on_files(files: Files, **_: Any) -> Files:
@@ -126,7 +122,8 @@ def _row(member: griffe.Attribute, owner: griffe.Class, described: str, page: Pa
     kind = type_of(source.expression(member.annotation), owner)
     default = default_of(member, kind, owner)
     value = " ".join([_linked(kind, member, page), ", ".join(kind.limits)]).strip()
-    cells = (f"`{member.name}`", value, default, described[:1].upper() + described[1:])
+    meaning = described[:1].upper() + described[1:] if described[0].isascii() else described
+    cells = (f"`{member.name}`", value, default, meaning)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 

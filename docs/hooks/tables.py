@@ -1,0 +1,28 @@
+"""The committed leaderboards become pages of the site; links to other folders lose their target."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from source import ROOT
+
+FOLDER = re.compile(r"(?<!!)\[([^]]+)\]\((?!https?:)[^)#]*(?<!\.md)(?<!\.csv)(?<!\.png)\)")
+
+
+def on_files(files: Files, config: Any, **_: Any) -> Files:
+    """Add the tables and their pictures."""
+    for path in sorted((ROOT / "leaderboards").rglob("*")):
+        if path.suffix in (".md", ".csv", ".png"):
+            place = path.relative_to(ROOT).as_posix()
+            files.append(File(place, str(ROOT), config.site_dir, config.use_directory_urls))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Let links lead where the files are in the site."""
+    if page.file.src_uri.startswith("leaderboards/"):
+        return FOLDER.sub(r"\1", markdown.replace("](../docs/", "](../"))
+    return markdown.replace("../leaderboards/", "leaderboards/")
