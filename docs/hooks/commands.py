@@ -32,7 +32,7 @@ def _section(command: click.Command) -> str:
     context = click.Context(command, info_name=f"cembench {command.name}")
     usage = " ".join(command.collect_usage_pieces(context))
     rows = [_row(p, context) for p in command.get_params(context) if p.name not in SHARED]
-    table = ["| option | default | |", "| --- | --- | --- |", *filter(None, rows)]
+    table = ["| option | default | meaning |", "| --- | --- | --- |", *filter(None, rows)]
     lines = [f"## `{command.name}` {{ #{command.name} }}", "", "```"]
     lines += [f"cembench {command.name} {usage}", "```", "", inspect.cleandoc(command.help or "")]
     return "\n".join([*lines, "", *(table if any(rows) else [])])
@@ -44,8 +44,9 @@ def _row(parameter: click.Parameter, context: click.Context) -> str:
         return ""
     found = parameter.get_help_extra(context)
     record = parameter.get_help_record(context)
-    words = record[0] if record else ", ".join(parameter.opts)
-    notes = [parameter.help or "", "Required." if found.get("required") else ""]
+    words = (record[0] if record else ", ".join(parameter.opts)).replace(" RANGE", "")
+    notes = [parameter.help or "", f"`{found['range']}`" if "range" in found else ""]
+    notes += ["Required."] if found.get("required") else []
     notes += ["Repeatable."] if parameter.multiple else []
     default = f"`{found['default']}`" if "default" in found else ""
     cells = (f"`{words}`", default, " ".join(filter(None, notes)))

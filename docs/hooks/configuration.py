@@ -90,8 +90,8 @@ def _shared(entries: dict[str, griffe.Class]) -> dict[str, tuple[str, str, griff
         if base.path in names:
             found[base.path] = ("", names[base.path], base)
         elif len(users) > 1:
-            everyone = len(users) == len(entries)
-            title = "All" if everyone else ", ".join(f"`{user}`" for user in users)
+            listed = ", ".join(f"`{user}`" for user in users)
+            title = f"Keys of {listed if len(users) < len(entries) else 'all'}"
             found[base.path] = (title, base.name.lower(), base)
     return found
 
@@ -101,7 +101,7 @@ def _rest(cls: griffe.Class, base: griffe.Class, anchor: str) -> str:
     nearer = [cls, *cls.mro()[: cls.mro().index(base)]]
     keys = [f"`{name}`" for name, member in base.members.items() if source.is_key(member)]
     keys = [key for key in keys if not any(key.strip("`") in c.members for c in nearer)]
-    return f"{', '.join(keys)} ([here](#{anchor}))" if keys else ""
+    return f"[{', '.join(keys)}](#{anchor})" if keys else ""
 
 
 def _table(cls: griffe.Class, owners: Sequence[griffe.Class], page: Page) -> str:
@@ -121,14 +121,14 @@ def _table(cls: griffe.Class, owners: Sequence[griffe.Class], page: Page) -> str
 def _row(member: griffe.Attribute, owner: griffe.Class, described: str, page: Page) -> str:
     kind = type_of(source.expression(member.annotation), owner)
     default = default_of(member, kind, owner)
-    value = " ".join([_linked(kind, member, page), ", ".join(kind.limits)]).strip()
+    value = _linked(kind, member, page)
     meaning = described[:1].upper() + described[1:] if described[0].isascii() else described
     cells = (f"`{member.name}`", value, default, meaning)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 def _linked(kind: Type, member: griffe.Attribute, page: Page) -> str:
-    words = kind.words
+    words = str(kind)
     bases = {base: word for word, base, _ in map(source.registry, source.registries())}
     for path in kind.classes:
         if path not in _places:

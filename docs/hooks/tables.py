@@ -11,6 +11,8 @@ from source import ROOT
 
 FOLDER = re.compile(r"(?<!!)\[([^]]+)\]\((?!https?:)[^)#]*(?<!\.md)(?<!\.csv)(?<!\.png)\)")
 
+WIDE = '<div class="wide"></div>\n\n'  # what follows scrolls rather than breaks its cells
+
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
     """Add the tables and their pictures."""
@@ -24,5 +26,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Let links lead where the files are in the site."""
     if page.file.src_uri.startswith("leaderboards/"):
-        return FOLDER.sub(r"\1", markdown.replace("](../docs/", "](../"))
+        page.meta["hide"] = ["navigation", "toc"]
+        wide = "" if page.file.name == "index" else WIDE
+        return wide + FOLDER.sub(r"\1", markdown.replace("](../docs/", "](../"))
     return markdown.replace("../leaderboards/", "leaderboards/")

@@ -36,6 +36,10 @@ class Type:
     limits: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        limits = ", ".join(limit.replace(" ", "\N{NO-BREAK SPACE}") for limit in self.limits)
+        return f"{self.words} {limits}".strip()
+
 
 def type_of(node: ast.expr, scope: griffe.Object) -> Type:
     """Put a type into words."""
@@ -96,8 +100,7 @@ def _named(found: griffe.Object) -> Type:
 
 
 def _either(left: Type, right: Type) -> Type:
-    words, limits = f"{left.words}, {right.words}", left.limits + right.limits
-    return Type(words, limits, left.classes + right.classes)
+    return Type(f"{left}, {right}", (), left.classes + right.classes)
 
 
 def _limited(kind: Type, notes: list[ast.expr]) -> Type:
