@@ -122,7 +122,7 @@ def _row(member: griffe.Attribute, owner: griffe.Class, described: str, page: Pa
     kind = type_of(source.expression(member.annotation), owner)
     default = default_of(member, kind, owner)
     value = _linked(kind, member, page)
-    meaning = described[:1].upper() + described[1:] if described[0].isascii() else described
+    meaning = described[:1].upper() + described[1:] if described[:1].isascii() else described
     cells = (f"`{member.name}`", value, default, meaning)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
