@@ -25,7 +25,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     sys.path.insert(0, str(ROOT))
     main = importlib.import_module("cembench.cli").main
     known = [main.get_command(click.Context(main), name) for name in sorted(main.commands)]
-    return markdown.replace(DIRECTIVE, "\n\n".join(map(_section, known)))
+    sections = ['<div class="keys"></div>', *map(_section, known)]
+    return markdown.replace(DIRECTIVE, "\n\n".join(sections))
 
 
 def _section(command: click.Command) -> str:
@@ -45,9 +46,14 @@ def _row(parameter: click.Parameter, context: click.Context) -> str:
     found = parameter.get_help_extra(context)
     record = parameter.get_help_record(context)
     words = (record[0] if record else ", ".join(parameter.opts)).replace(" RANGE", "")
-    notes = [parameter.help or "", f"`{found['range']}`" if "range" in found else ""]
+    notes = [parameter.help or "", _range(found.get("range", ""))]
     notes += ["Required."] if found.get("required") else []
     notes += ["Repeatable."] if parameter.multiple else []
     default = f"`{found['default']}`" if "default" in found else ""
     cells = (f"`{words}`", default, " ".join(filter(None, notes)))
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def _range(limits: str) -> str:
+    """Write `x>=1` and `1<=x<=9` as people do."""
+    return limits.replace("x>=", "≥ ").replace("<=x<=", " to ")

@@ -19,6 +19,7 @@ from words import Type, default_of, type_of
 
 DIRECTIVE = re.compile(r"^::(settings|registry) (\S+)$", re.M)
 HEAD = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
+KEYS = '<div class="keys"></div>\n\n'  # for the style of the tables after it
 _places: dict[str, str] = {}  # of each settings class and registry: page and anchor
 
 
@@ -42,7 +43,7 @@ def on_files(files: Files, **_: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Write the tables."""
-    return DIRECTIVE.sub(lambda match: _written(*match.groups(), page), markdown)
+    return DIRECTIVE.sub(lambda match: KEYS + _written(*match.groups(), page), markdown)
 
 
 def _written(kind: str, path: str, page: Page) -> str:

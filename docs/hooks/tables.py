@@ -1,4 +1,4 @@
-"""The committed leaderboards become pages of the site; links to other folders lose their target."""
+"""The committed leaderboards become pages; links to folders lead to their first table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from source import ROOT
 
-FOLDER = re.compile(r"(?<!!)\[([^]]+)\]\((?!https?:)[^)#]*(?<!\.md)(?<!\.csv)(?<!\.png)\)")
+FOLDER = re.compile(r"(?<!!)\[([^]]+)\]\(((?!https?:)[^)#]*(?<!\.md)(?<!\.csv)(?<!\.png))\)")
 
 WIDE = '<div class="wide"></div>\n\n'  # what follows scrolls rather than breaks its cells
 
@@ -28,5 +28,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.file.src_uri.startswith("leaderboards/"):
         page.meta["hide"] = ["navigation", "toc"]
         wide = "" if page.file.name == "index" else WIDE
-        return wide + FOLDER.sub(r"\1", markdown.replace("](../docs/", "](../"))
+        return wide + FOLDER.sub(_opened, markdown.replace("](../docs/", "](../"))
     return markdown.replace("../leaderboards/", "leaderboards/")
+
+
+def _opened(link: re.Match[str]) -> str:
+    """Let a link to a folder lead to its first table, or nowhere."""
+    tables = sorted((ROOT / "leaderboards" / link[2]).glob("*.md"))
+    return f"[{link[1]}]({link[2]}/{tables[0].name})" if tables else link[1]
