@@ -19,8 +19,8 @@ user can put right is raised as `cembench.errors.CembenchError`, in one line.
 >>> figure = record.figures["autoattack"]
 >>> figure.images, 0 <= figure.low <= figure.accuracy <= figure.high <= 1
 (32, True)
->>> [board.stem for board in cb.rank(["runs"])]
-['digits-linf-0.125']
+>>> cb.rank(["runs"])[0].stem
+'digits-linf-0.125'
 
 A network that you built yourself takes images in [0, 1], N×C×H×W, and gives N×K logits:
 
@@ -111,7 +111,10 @@ def probe(
     Args:
         checkpoint: of an encoder or a classifier.
         mode: `linear`, `adv-linear`, `finetune`, `adv-finetune` or `knn`.
-        out, name, overrides, resume: as for `train`.
+        out: the folder of runs.
+        name: of the new run; that of the probed one and the mode unless given.
+        overrides: `key.inner=value` assignments to the settings of the probe.
+        resume: as for `train`.
 
     Raises:
         CembenchError: when it cannot be read, or was not trained by cembench.

@@ -13,7 +13,11 @@ from cembench.settings import nearest
 
 
 class TimmModel(ModelSettings):
-    """`arch` is a name of `timm.list_models()`, such as `convnext_tiny`; weights are fresh."""
+    """An architecture of timm, with fresh weights.
+
+    Attributes:
+        arch: a name of `timm.list_models()`, such as `convnext_tiny`.
+    """
 
     name: ClassVar[str] = "timm"
     arch: Annotated[str, Field(pattern=r"^\w+$")]  # a colon would make timm ask a hub
