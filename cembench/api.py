@@ -235,7 +235,7 @@ def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Bo
     Raises:
         CembenchError: when a folder holds no records, or a record is damaged.
     """
-    boards = rank_records(find_records([Path(run) for run in runs]))
+    boards = rank_records(find_records([Path(run) for run in runs]).values())
     if out is not None:
         write_boards(boards, Path(out))
     return boards

@@ -179,6 +179,6 @@ def run_suite(
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
         return [], []
-    boards = rank(find_records([out]))
+    boards = rank(find_records([out]).values())
     write_boards(boards, out / "leaderboards")
     return boards, failures

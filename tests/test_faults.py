@@ -229,5 +229,5 @@ def test_a_clock_that_goes_back_does_no_harm(copy, tmp_path, monkeypatch):
     assert second.created < first.created and load_record(path) == second
     assert evaluate(copy, plan, reuse=True)[0] == second
     assert 0 <= second.seconds < 1000 and all(f.seconds >= 0 for f in second.figures.values())
-    (row,) = rank(find_records([copy.parent]))[0].table.to_dict("records")
+    (row,) = rank(find_records([copy.parent]).values())[0].table.to_dict("records")
     assert row["run"] == "run"

@@ -27,7 +27,7 @@ def runs(tmp_path):
 
 @pytest.fixture
 def tables(tmp_path):
-    records = find_records([make(tmp_path / "before", seconds=1.0, train_seconds=2.0)])
+    records = find_records([make(tmp_path / "before", seconds=1.0, train_seconds=2.0)]).values()
     write_boards(rank(records), tmp_path / "tables")
     return tmp_path / "tables"
 

@@ -34,7 +34,7 @@ def verify(
     from cembench.leaderboard.remade import compare_table
 
     if claim.suffix == ".csv":
-        rows = compare_table(claim, find_records(proofs))
+        rows = compare_table(claim, find_records(proofs).values())
     elif len(proofs) == 1:
         rows = recount(claim, proofs[0], pick_device(device), inception_weights)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from cembench.errors import CembenchError
@@ -12,38 +12,43 @@ from cembench.leaderboard.robust import robust_boards
 from cembench.leaderboard.samples import sample_boards
 from cembench.leaderboard.seeds import seed_boards
 
-__all__ = ["Board", "find_records", "rank", "write_boards"]
+__all__ = ["Board", "find_records", "newest", "rank", "write_boards"]
 
 
-def rank(records: Sequence[Record]) -> list[Board]:
+def rank(records: Iterable[Record]) -> list[Board]:
     """Sort records into boards, so that no column mixes figures measured in different ways.
 
     There is one for each data set and threat model with robust and generative columns, one for
     each kind of start with all samplers, and one with means over seeds where there are several.
     Encoders are on the boards of samples alone.
     """
-    newest = {}
-    for record in sorted(records, key=lambda record: record.created):
-        where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
-        newest[(*where, record.run, record.checkpoint_sha256)] = record
-    kept = list(newest.values())
+    kept = newest(records)
     classifiers = [record for record in kept if record.kind == "classifier"]
     return [*robust_boards(classifiers), *sample_boards(kept), *seed_boards(classifiers)]
 
 
-def find_records(paths: Iterable[Path]) -> list[Record]:
-    """Read every record below run folders, or folders of them.
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of each checkpoint in each way of measuring."""
+    last = {}
+    for record in sorted(records, key=lambda record: record.created):
+        where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
+        last[(*where, record.run, record.checkpoint_sha256)] = record
+    return list(last.values())
+
+
+def find_records(paths: Iterable[Path]) -> dict[Path, Record]:
+    """Read every record below run folders, or folders of them, by the file that it lies in.
 
     A record whose checkpoint has changed since, because training went on, is left out.
 
     Raises:
         CembenchError: when a path holds none, or one is damaged.
     """
-    records: list[Record] = []
+    records: dict[Path, Record] = {}
     for path in paths:
         found = [(file, load_record(file)) for file in sorted(path.glob("**/eval/*.json"))]
-        current = [record for file, record in found if not outdated(file, record)]
+        current = {file: record for file, record in found if not outdated(file, record)}
         if not current:
             raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
-        records += current
+        records |= current
     return records

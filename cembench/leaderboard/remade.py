@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, whe
 VARIES = ("cembench", "recipe", "protocol_digest", "plan")
 
 
-def compare_table(path: Path, records: Sequence[Record]) -> list[Recount]:
+def compare_table(path: Path, records: Iterable[Record]) -> list[Recount]:
     """Compare a table with the one of its name that records of remade runs give, cell by cell.
 
     Cells are compared as the file has them, with six digits. Wall times, the version of cembench
@@ -60,7 +60,7 @@ def _committed(path: Path) -> str:
         raise CembenchError(f"{path}: not a table") from error
 
 
-def _remade(path: Path, records: Sequence[Record]) -> str:
+def _remade(path: Path, records: Iterable[Record]) -> str:
     boards = {board.stem: board for board in rank(records)}
     if path.stem not in boards:
         raise CembenchError(f"{path}: the runs give no such table, but {', '.join(boards)}")

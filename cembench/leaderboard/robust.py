@@ -10,14 +10,14 @@ import pandas as pd
 from cembench.evaluation.figures import Generation
 from cembench.evaluation.record import Record
 from cembench.files import digest
-from cembench.leaderboard.board import Board, interval, slug
+from cembench.leaderboard.board import Board, Shown, interval, slug
 
 FIRST = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
 FIRST += ["worst_case_acc", "n_images", "seed", "weights_sha256"]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
 LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
 LAST += ["error"]
-HIDDEN = ["slug", "fingerprint", "reference", "lead"]
+HIDDEN = ["slug", "fingerprint", "reference", "lead", "record"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
 
@@ -65,7 +65,8 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         f"{first['n_images']} {first['split']} images; accuracy in percent with its 95 % Wilson "
         "interval"
     )
-    return Board(stem, title, _arranged(group), _shown(group, lead))
+    sources = [[record] for record in group["record"]]
+    return _shown(group, lead).board(stem, title, _arranged(group), sources)
 
 
 def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
@@ -111,6 +112,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "sanity_failed": " ".join(record.sanity_failed),
         "error": record.error,
         "lead": None if record.generation is None else lead_of(record.generation),
+        "record": record,
     }
     for name, figure in record.figures.items():
         row[f"{name}_acc"] = figure.accuracy
@@ -174,32 +176,43 @@ def _arranged(table: pd.DataFrame) -> pd.DataFrame:
     return table[[*FIRST, *figures, *COSTS, *LAST]].reset_index(drop=True)
 
 
-def _shown(table: pd.DataFrame, lead: str | None) -> pd.DataFrame:
-    shown: dict[str, Any] = {"run": table["run"], "method": table["method"]}
+def _shown(table: pd.DataFrame, lead: str | None) -> Shown:
+    shown = Shown(table)
+    for name in ("run", "method"):
+        shown.add(name, name)
     if (table["labels"] != "all").any():
-        shown["labels"] = table["labels"]
+        shown.add("labels", "labels")
     for column in table.columns:
         if f"{column}_low" in table and column.endswith("_acc") and table[column].notna().any():
-            shown[f"{column.removesuffix('_acc')} ↑"] = _percent(table, column)
+            shown.add(f"{column.removesuffix('_acc')} ↑", column, _percent(table, column))
     if lead is not None:
-        title, extractor, count = lead.rsplit("_", 2)
-        measure = f"KID-{extractor} {title}, {count}"
-        shown[f"{measure} ↓"] = [
-            "–" if pd.isna(v) else f"{v:.3g} ± {e:.2g}"
-            for v, e in zip(table[f"{lead}_kid"], table[f"{lead}_kid_error"], strict=True)
-        ]
-        columns = (table[f"{lead}_{key}"] for key in ("gain", "gain_low", "gain_high"))
-        shown["gain over its seeds ↑"] = [interval(*row) for row in zip(*columns, strict=True)]
-        shown["Pareto"] = table["pareto"].map({True: "★", False: ""}).fillna("–")
-    shown |= {"images": table["n_images"], "seed": table["seed"]}
+        _show_lead(shown, lead)
+    shown.add("images", "n_images")
+    shown.add("seed", "seed")
     if table["divergences"].any():
-        shown["divergences"] = table["divergences"]
-    shown["gradients ↓"] = table["train_gradients"].map("{:.2g}".format)
+        shown.add("divergences", "divergences")
+    shown.add("gradients ↓", "train_gradients", table["train_gradients"].map("{:.2g}".format))
     if (table["sanity_failed"] != "").any():
-        shown["sanity"] = table["sanity_failed"].map(lambda names: f"⚠ {names}" if names else "")
+        marks = table["sanity_failed"].map(lambda names: f"⚠ {names}" if names else "")
+        shown.add("sanity", "sanity_failed", marks)
     if table["error"].notna().any():
-        shown["error"] = table["error"].fillna("")
-    return pd.DataFrame(shown)
+        shown.add("error", "error", table["error"].fillna(""))
+    return shown
+
+
+def _show_lead(shown: Shown, lead: str) -> None:
+    table = shown.table
+    title, extractor, count = lead.rsplit("_", 2)
+    distances = [
+        "–" if pd.isna(v) else f"{v:.3g} ± {e:.2g}"
+        for v, e in zip(table[f"{lead}_kid"], table[f"{lead}_kid_error"], strict=True)
+    ]
+    shown.add(f"KID-{extractor} {title}, {count} ↓", f"{lead}_kid", distances)
+    columns = (table[f"{lead}_{key}"] for key in ("gain", "gain_low", "gain_high"))
+    gains = [interval(*row) for row in zip(*columns, strict=True)]
+    shown.add("gain over its seeds ↑", f"{lead}_gain", gains)
+    stars = table["pareto"].map({True: "★", False: ""}).fillna("–")
+    shown.add("Pareto", "pareto", stars)
 
 
 def _percent(table: pd.DataFrame, column: str) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from cembench.evaluation.figures import Generation, SamplerFigures, Scores
 from cembench.evaluation.record import Record
 from cembench.files import digest
-from cembench.leaderboard.board import Board, interval, slug
+from cembench.leaderboard.board import Board, Shown, interval, slug
 
 KEYS = ["dataset", "start", "plan", "extractor", "extractor_sha256", "n_samples", "reference"]
 KEYS += ["fingerprint", "ball"]
@@ -69,6 +69,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
             "recipe": record.recipe,
             "fingerprint": generation.reference_fingerprint,
             "error": found.error,
+            "record": record,
         }
 
 
@@ -103,27 +104,33 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         f"{floor}, an independent classifier reads "
         f"{first['judge_acc_real']:.1%} of them"
     )
-    gains = zip(group["gain"], group["gain_low"], group["gain_high"], strict=True)
-    shown = {
-        "run": group["run"],
-        "labels": group["labels"],
-        "sampler": group["sampler"],
-        f"KID ({name}) ↓": _pairs(group["kid"], group["kid_error"]),
-        "KID of its seeds": _dashed(group["kid_seeds"], "{:.3g}"),
-        "gain ↑": [interval(*row) for row in gains],
-        f"{'FID' if first['extractor'] == 'inception' else 'FD'} ({name}) ↓": _dashed(
-            group["fd"], "{:.4g}"
-        ),
-        f"IS ({name}) ↑": _dashed(group["inception_score"], "{:.2f}"),
-        "precision ↑": _dashed(group["precision"], "{:.2f}"),
-        "recall ↑": _dashed(group["recall"], "{:.2f}"),
-        "read as intended ↑": _dashed(group["judge_acc"], "{:.1%}"),
-    }
-    if (group["labels"] == "all").all():
-        del shown["labels"]
-    if group["error"].notna().any():
-        shown["error"] = group["error"].fillna("")
-    return Board(stem, title, group.reset_index(drop=True), pd.DataFrame(shown))
+    sources = [[record] for record in group["record"]]
+    kept = group.drop(columns="record").reset_index(drop=True)
+    return _shown(group, name).board(stem, title, kept, sources)
+
+
+def _shown(table: pd.DataFrame, name: str) -> Shown:
+    shown = Shown(table)
+    shown.add("run", "run")
+    if (table["labels"] != "all").any():
+        shown.add("labels", "labels")
+    shown.add("sampler", "sampler")
+    shown.add(f"KID ({name}) ↓", "kid", _pairs(table["kid"], table["kid_error"]))
+    shown.add("KID of its seeds", "kid_seeds", _dashed(table["kid_seeds"], "{:.3g}"))
+    gains = zip(table["gain"], table["gain_low"], table["gain_high"], strict=True)
+    shown.add("gain ↑", "gain", [interval(*row) for row in gains])
+    distance = "FID" if table["extractor"].iloc[0] == "inception" else "FD"
+    for heading, column, form in (
+        (f"{distance} ({name}) ↓", "fd", "{:.4g}"),
+        (f"IS ({name}) ↑", "inception_score", "{:.2f}"),
+        ("precision ↑", "precision", "{:.2f}"),
+        ("recall ↑", "recall", "{:.2f}"),
+        ("read as intended ↑", "judge_acc", "{:.1%}"),
+    ):
+        shown.add(heading, column, _dashed(table[column], form))
+    if table["error"].notna().any():
+        shown.add("error", "error", table["error"].fillna(""))
+    return shown
 
 
 def _dashed(values: pd.Series, form: str) -> list[str]:

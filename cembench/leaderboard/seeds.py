@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import t
 
 from cembench.evaluation.record import Record
-from cembench.leaderboard.board import Board, slug
+from cembench.leaderboard.board import Board, Shown, slug
 from cembench.leaderboard.robust import SAME, filled, row_of
 
 SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "ece", "_ball_lse")
@@ -51,7 +51,8 @@ def _board(stem: str, rows: pd.DataFrame) -> Board:
         f"{first['split']} images: mean ± standard deviation over seeds "
         "(CSV: also half the 95 % t-interval of the mean)"
     )
-    return Board(stem, title, table.reset_index(drop=True), _shown(table, figures))
+    kept = table.drop(columns="records").reset_index(drop=True)
+    return _shown(table, figures).board(stem, title, kept, table["records"].tolist())
 
 
 def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         row[f"{column}_std"] = values.std()
         row[f"{column}_half"] = half_width(values)
         row[f"{column}_runs"] = len(values)
-    return row | {"recipe": group["recipe"].iloc[0]}
+    return row | {"recipe": group["recipe"].iloc[0], "records": group["record"].tolist()}
 
 
 def half_width(values: pd.Series) -> float:
@@ -81,30 +82,30 @@ def half_width(values: pd.Series) -> float:
     )
 
 
-def _shown(table: pd.DataFrame, figures: list[str]) -> pd.DataFrame:
+def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
     told = (table["labels"] != "all").any()
-    named = ["runs", "method", *(["labels"] if told else []), "seeds", "divergences"]
-    shown: dict[str, Any] = {key: table[key] for key in named}
-    shown["gradients ↓"] = table["train_gradients"].map("{:.2g}".format)
+    shown = Shown(table)
+    for name in ("runs", "method", *(["labels"] if told else []), "seeds", "divergences"):
+        shown.add(name, name)
+    shown.add("gradients ↓", "train_gradients", table["train_gradients"].map("{:.2g}".format))
     for column in figures:
-        percent = column.endswith("acc")
-        scale, form = (100, "{:.1f} ± {:.1f} %") if percent else (1, "{:.3g} ± {:.2g}")
-        if column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
-            continue
-        shown[heading(column)] = [
-            _cell(scale * value, scale * deviation, form, runs, seeds)
-            for value, deviation, runs, seeds in zip(
-                table[column],
-                table[f"{column}_std"],
-                table[f"{column}_runs"],
-                table["seeds"],
-                strict=True,
-            )
-        ]
+        if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
+            shown.add(heading(column), column, _cells(table, column))
     if table["sanity_failed"].any():
         both = zip(table["sanity_failed"], table["seeds"], strict=True)
-        shown["sanity"] = [f"⚠ {failed} of {seeds}" if failed else "" for failed, seeds in both]
-    return pd.DataFrame(shown)
+        marks = [f"⚠ {failed} of {seeds}" if failed else "" for failed, seeds in both]
+        shown.add("sanity", "sanity_failed", marks)
+    return shown
+
+
+def _cells(table: pd.DataFrame, column: str) -> list[str]:
+    percent = column.endswith("acc")
+    scale, form = (100, "{:.1f} ± {:.1f} %") if percent else (1, "{:.3g} ± {:.2g}")
+    beside = (table[f"{column}_std"], table[f"{column}_runs"], table["seeds"])
+    return [
+        _cell(scale * value, scale * deviation, form, runs, seeds)
+        for value, deviation, runs, seeds in zip(table[column], *beside, strict=True)
+    ]
 
 
 def heading(column: str) -> str:
