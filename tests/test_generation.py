@@ -14,6 +14,7 @@ from cembench.checkpoint import read_passport
 from cembench.data.digits import Digits
 from cembench.errors import CembenchError
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.evidence import samples_folder, trajectory_file
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.features import FeatureReader, cache_folder, to_uint8
 from cembench.evaluation.protocol import load_protocol
@@ -21,6 +22,7 @@ from cembench.leaderboard import rank
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
 from cembench.tables import read_frame
+from cembench.trajectory import Trace
 from tests.conftest import NOTHING
 
 SAMPLES = (
@@ -84,13 +86,29 @@ def test_pictures_show_starts_samples_and_nearest_and_saved_samples_are_all_of_t
     record, path = evaluate(copy, protocol(), save_samples=True)
     folder = path.parent.parent / "samples"
     names = sorted(p.name for p in folder.glob("*.png"))
-    assert names == [f"{path.stem}-{title}.png" for title in record.generation.samplers]
+    grids = [f"{path.stem}-{title}.png" for title in record.generation.samplers]
+    assert [name for name in names if "trajectory" not in name] == grids
     with Image.open(folder / names[0]) as image:
         assert image.width > 700
     parts = [load_file(p) for p in (folder / path.stem).glob("rcs-gaussian.*.safetensors")]
     assert sum(len(p["labels"]) for p in parts) == 60
     assert {p["images"].dtype for p in parts} == {torch.uint8}
     assert torch.cat([p["labels"] for p in parts]).bincount().tolist() == [6] * 10
+
+
+def test_a_strip_shows_how_the_first_chains_of_the_samples_move(copy, monkeypatch):
+    seen = []
+    strip = Trace._strip
+    monkeypatch.setattr(Trace, "_strip", lambda trace, c: seen.append(trace) or strip(trace, c))
+    pgd = "samples.samplers=[{name: rcs, steps: 3}, {name: pgd, steps: 3}]"
+    _, path = evaluate(copy, protocol(pgd), save_samples=True)
+    folder = samples_folder(path)
+    assert trajectory_file(folder, "rcs-gaussian").read_bytes()[:4] == b"\x89PNG"
+    assert not trajectory_file(folder, "pgd-data").exists()
+    (trace,) = seen
+    kept = load_file(folder / "rcs-gaussian.0.safetensors")
+    assert torch.equal(to_uint8(trace.images[0]), kept["starts"][:10])
+    assert len(trace.images) == 4 and torch.equal(to_uint8(trace.images[-1]), kept["images"][:10])
 
 
 def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
@@ -100,6 +118,8 @@ def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
     buffer, diverged, fine = record.generation.samplers.values()
     assert "no replay buffer" in buffer.error and "step_size, which is 3e+38" in diverged.error
     assert buffer.samples is None and diverged.gain is None and fine.error is None
+    strips = [path.name for path in copy.parent.glob("samples/*.trajectory.png")]
+    assert len(strips) == 1 and "rcs" in strips[0]
 
 
 def test_validation_images_are_those_that_training_held_out(copy):

@@ -31,6 +31,16 @@ def samples_folder(record: Path) -> Path:
     return record.parent.parent / "samples" / record.stem
 
 
+def picture_file(folder: Path, sampler: str) -> Path:
+    """Return the picture of a sampler's samples, for the folder that `samples_folder` returns."""
+    return folder.with_name(f"{folder.name}-{sampler}.png")
+
+
+def trajectory_file(folder: Path, sampler: str) -> Path:
+    """Return the picture of how its first chains move."""
+    return folder.with_name(f"{folder.name}-{sampler}.trajectory.png")
+
+
 def save_evidence(parts: Parts, protocol: Protocol, split: Split, ball: Ball, record: Path) -> None:
     """Keep what broke each image: `rows`, `images` (float32) and `bytes` (uint8), an attack a file.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from cembench.evaluation.comparison import SPLIT_IMAGES, Comparison
 from cembench.evaluation.engine import EXAMPLES
+from cembench.evaluation.evidence import trajectory_file
 from cembench.evaluation.extractors.inception import CHECKSUM
 from cembench.evaluation.features import to_uint8
 from cembench.evaluation.figures import Generation, Spread
@@ -16,11 +18,14 @@ from cembench.evaluation.parts import Parts
 from cembench.evaluation.plans import SamplePlan
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.scoring import score
+from cembench.files import write_bytes
 from cembench.guard import derive
 from cembench.origins import Origins
 from cembench.progress import Bar
 from cembench.samplers import Sampler
-from cembench.sampling import Samples, chunks, draw
+from cembench.samplers.energy import EnergySampler
+from cembench.sampling import Samples, asked, chunks, draw
+from cembench.trajectory import Trace
 
 
 def measure(
@@ -42,7 +47,7 @@ def measure(
         protocol: what to draw and what to compare; its seed decides starts and noise.
         comparison: the real images and the extractor.
         parts: where finished chunks are.
-        pictures: prefix of the pictures, one a sampler.
+        pictures: where `picture_file` and `trajectory_file` put theirs, two a sampler.
 
     Returns:
         The figures, and what to be careful about.
@@ -55,42 +60,49 @@ def measure(
 
         def obtain(sampler: Sampler) -> Samples:
             bar.advance(0, sampler.title)
-            found = _draw(model, climber, sampler, origins, count, protocol, parts, bar)
-            return Samples.joined(list(found))
+            strip = trajectory_file(pictures, sampler.title)
+            drawing = Drawing(model, climber, origins, protocol, parts, bar)
+            return Samples.joined(list(drawing.chunks(sampler, count, strip)))
 
         threat = origins.threat
         generation = score(obtain, protocol, threat, comparison, bar.report, pictures)
     return generation, _cautions(generation, comparison, plan)
 
 
-def _draw(
-    model: nn.Module,
-    climber: nn.Module,
-    sampler: Sampler,
-    origins: Origins,
-    count: int,
-    protocol: Protocol,
-    parts: Parts,
-    bar: Bar,
-) -> Iterator[Samples]:
-    """Yield chunks with images and starts as bytes."""
-    plan = protocol.samples
-    assert plan is not None
-    labels = chunks(sampler, count, len(origins.passport.classes), plan.batch_size)
-    for number, y in enumerate(labels):
-        name = f"samples.{sampler.title}.{number}"
-        values = parts.tensors(name)
-        if values is None:
-            y = y.to(origins.device)
-            seed = chunk_seed(protocol, number)
-            drawn = draw(model, sampler, y, origins, seed, climber=climber).cpu()
-            values = vars(drawn) | {
-                "images": to_uint8(drawn.images),
-                "starts": to_uint8(drawn.starts),
-            }
-            parts.keep_tensors(name, values)
-        bar.advance(len(y))
-        yield Samples(**values)
+@dataclass(frozen=True)
+class Drawing:
+    """Samples about to be drawn from a network."""
+
+    model: nn.Module
+    climber: nn.Module
+    origins: Origins
+    protocol: Protocol
+    parts: Parts
+    bar: Bar
+
+    def chunks(self, sampler: Sampler, count: int, strip: Path) -> Iterator[Samples]:
+        """Yield chunks with images and starts as bytes, and draw how the first chains move."""
+        plan = self.protocol.samples
+        assert plan is not None
+        labels = chunks(sampler, count, len(self.origins.passport.classes), plan.batch_size)
+        for number, y in enumerate(labels):
+            name = f"samples.{sampler.title}.{number}"
+            values = self.parts.tensors(name)
+            if values is None:
+                values = self._chunk(sampler, y.to(self.origins.device), number, strip)
+                self.parts.keep_tensors(name, values)
+            self.bar.advance(len(y))
+            yield Samples(**values)
+
+    def _chunk(self, sampler: Sampler, y: Tensor, number: int, strip: Path) -> dict[str, Tensor]:
+        seed, trace, visit = chunk_seed(self.protocol, number), None, None
+        if number == 0 and isinstance(sampler, EnergySampler):
+            trace = Trace(sampler)
+            visit = trace.follow(asked(sampler, y, self.origins, seed))
+        drawn = draw(self.model, sampler, y, self.origins, seed, visit, self.climber).cpu()
+        if trace is not None:
+            write_bytes(strip, trace.render(self.origins.passport.classes, strip.suffix))
+        return vars(drawn) | {"images": to_uint8(drawn.images), "starts": to_uint8(drawn.starts)}
 
 
 def chunk_seed(protocol: Protocol, number: int) -> int:

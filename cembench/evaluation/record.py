@@ -143,10 +143,15 @@ def load_record(path: Path) -> Record:
         ) from error
 
 
+def of_run(path: Path, record: Record) -> bool:
+    """Return whether a record is of the folder's run, not of a file with a name of its own."""
+    return path.stem == record.protocol.get("name")
+
+
 def outdated(path: Path, record: Record) -> bool:
     """Return whether a record in a run folder is of other weights than those that lie there."""
     checkpoint = path.parent.parent / "model.safetensors"
-    ours = path.stem == record.protocol["name"] and checkpoint.exists()
+    ours = of_run(path, record) and checkpoint.exists()
     return ours and record.checkpoint_sha256 not in ("", sha256(checkpoint))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from cembench import energy
 from cembench.errors import SamplingError
 from cembench.evaluation.comparison import Comparison, Pool
+from cembench.evaluation.evidence import picture_file
 from cembench.evaluation.features import to_uint8
 from cembench.evaluation.figures import Generation, SamplerFigures, Scores
 from cembench.evaluation.protocol import Protocol
@@ -42,7 +43,7 @@ def score(
         threat: the ball of samplers that stay in it.
         comparison: the real images and the extractor.
         report: told a line a sampler.
-        pictures: prefix of the pictures, one a sampler; none are made without.
+        pictures: where `picture_file` puts one a sampler; none are made without.
     """
     plan = protocol.samples
     assert plan is not None
@@ -50,7 +51,7 @@ def score(
     known: Known = {}
     for sampler in plan.samplers:
         what = _what(sampler, threat)
-        picture = pictures and pictures.with_name(f"{pictures.name}-{sampler.title}.png")
+        picture = pictures and picture_file(pictures, sampler.title)
         try:
             figures = _figures(obtain(sampler), comparison, known, sampler.begins, picture)
         except SamplingError as error:
