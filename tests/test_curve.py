@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from cembench.drawing import curves
+from cembench.drawing.style import render
 from cembench.errors import ConfigError
 from cembench.evaluation.attacks.pgd import PGDAttack
-from cembench.evaluation.curve import picture, points
+from cembench.evaluation.curve import points
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.threat import Threat
@@ -70,7 +72,7 @@ def test_a_record_has_the_curve_and_a_picture_of_it(copy):
 
 def test_a_picture_is_the_same_each_time():
     curve = points(pd.DataFrame({"curve_eps": [0.1, np.nan]}), [0.1])
-    first, second = (picture(curve, "a", 0.1) for _ in range(2))
+    first, second = (render(curves.radii({"a": curve}, 0.1), "png") for _ in range(2))
     assert first == second and Image.open(io.BytesIO(first)).format == "PNG"
 
 

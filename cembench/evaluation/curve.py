@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import pandas as pd
@@ -58,22 +57,3 @@ def points(table: pd.DataFrame, radii: list[float]) -> list[CurvePoint]:
     """Count the images that stand at each radius, and at none, from `curve_eps` of the table."""
     broken = table["curve_eps"].astype(float).fillna(float("inf"))
     return [CurvePoint(eps=eps, **rate(broken > eps).dump()) for eps in [0.0, *radii]]
-
-
-def picture(curve: list[CurvePoint], title: str, eps: float) -> bytes:
-    """Draw a curve with its 95 % band and the radius of the threat model, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = figure.subplots()
-    radii = [point.eps for point in curve]
-    axes.plot(radii, [100 * point.accuracy for point in curve], marker="o")
-    low, high = ([100 * getattr(point, end) for point in curve] for end in ("low", "high"))
-    axes.fill_between(radii, low, high, alpha=0.2, label="95 % Wilson interval")
-    axes.axvline(eps, linestyle=":", color="grey", label=f"ε of the threat model, {eps:.4g}")
-    axes.set(xlabel="ε", ylabel="accuracy under attack, %", title=title, ylim=(0, 101))
-    axes.set_xlim(left=0)
-    axes.legend(fontsize="small")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
-    return stream.getvalue()

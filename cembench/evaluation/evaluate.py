@@ -29,7 +29,7 @@ from cembench.evaluation.blank import (
     reusable,
 )
 from cembench.evaluation.comparison import Comparison
-from cembench.evaluation.curve import picture, points
+from cembench.evaluation.curve import points
 from cembench.evaluation.density import summarise
 from cembench.evaluation.evidence import samples_folder, save_evidence
 from cembench.evaluation.features import FeatureReader
@@ -115,15 +115,21 @@ def evaluate(
         record, table = _measured(work, samples_folder(path))
         record = save_record(path, record, table)
         if record.curve:
-            title = f"{record.run}, {record.dataset}, {record.threat.norm}"
-            drawing = picture(record.curve, title, record.threat.eps)
-            write_bytes(path.with_suffix(".curve.png"), drawing)
+            write_bytes(path.with_suffix(".curve.png"), _curve(record))
         if save_adversarial:
             save_evidence(parts, protocol, split, ball_of(record.threat), path)
         if save_samples:
             parts.move_tensors("samples", samples_folder(path))
         parts.clear()
     return record, path
+
+
+def _curve(record: Record) -> bytes:
+    from cembench.drawing.curves import radii
+    from cembench.drawing.style import render
+
+    title = f"{record.run}, {record.dataset}, {record.threat.norm}"
+    return render(radii({record.run: record.curve}, record.threat.eps, title), "png")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Figures of what records hold; evaluation, report and `cembench plot` share them."""

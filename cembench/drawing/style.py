@@ -1,0 +1,132 @@
+"""How all charts look, so that one figure serves a page in light or dark and a paper."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Literal
+
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#1c2430"  # text and frames; a page replaces it by the colour of its own text
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", ":", "-.")
+NAMED, LONGEST = 28, 26  # lines that a legend can tell apart; letters of a name
+Format = Literal["png", "svg", "pdf"]
+METADATA: dict[Format, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+LOOK: dict[str, Any] = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK),
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.13,
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "errorbar.capsize": 0,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def look(**changes: Any) -> Iterator[None]:
+    """Leave aside what the user's own configuration of matplotlib says."""
+    with style.context(["default", LOOK | changes]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Make a function draw in this look."""
+
+    @wraps(function)
+    def inside(*args: Any, **options: Any) -> Figure:
+        with look():
+            return function(*args, **options)
+
+    return inside
+
+
+def render(figure: Figure, form: Format) -> bytes:
+    """Return a figure as a file, the same each time."""
+    stream = io.BytesIO()
+    with look(**{"svg.hashsalt": "cembench"}):
+        figure.savefig(stream, format=form, dpi=200, metadata=METADATA[form])
+    return stream.getvalue()
+
+
+def blank(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many axes, in rows of at most `columns`, each of this size."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = blank(columns * width, rows * height)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def colour(number: int) -> str:
+    """Return the colour of the n-th thing."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def marker(number: int) -> str:
+    """Return its marker: with the colour it tells many things apart, without it some."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def dash(number: int) -> str:
+    """Return its kind of line: another one once the colours are used up."""
+    return DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def name(text: str, longest: int = LONGEST) -> str:
+    """Return a name as a chart can hold it: no control characters, and not for ever."""
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    plain = "".join(letter if letter.isprintable() else unknown for letter in text)
+    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
+
+
+def upright(axes: Axes, x: float, text: str) -> None:
+    """Draw a vertical line, and say above it what it is."""
+    axes.axvline(x, color=INK, alpha=0.5, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
+    place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "annotation_clip": False}
+    place |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+    axes.annotate(text, (x, 1), (0, 2), fontsize=8, alpha=0.8, **place)
+
+
+def legend(figure: Figure, axes: Axes, count: int) -> None:
+    """Name what axes show, to their right, unless it is more than anybody could tell apart."""
+    if 1 < count <= NAMED:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper")
