@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cembench import __version__
-from cembench.cli import evaluate, evidence, export, foreign, gate, sample, tools, train
+from cembench.cli import evaluate, evidence, export, foreign, gate, report, sample, tools, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,7 +14,7 @@ def main() -> None:
     """Train robust classifiers, attack them, sample from them, rank them."""
 
 
-for module in (train, evaluate, foreign, evidence, gate, sample, export, tools):
+for module in (train, evaluate, foreign, evidence, report, gate, sample, export, tools):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             main.add_command(command)

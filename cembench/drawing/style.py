@@ -71,10 +71,13 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     return inside
 
 
-def render(figure: Figure, form: Format) -> bytes:
-    """Return a figure as a file, the same each time."""
+def render(figure: Figure, form: Format, page: str = "") -> bytes:
+    """Return a figure as a file, the same each time.
+
+    For a page text stays text, and ids are those of the name that is given.
+    """
     stream = io.BytesIO()
-    with look(**{"svg.hashsalt": "cembench"}):
+    with look(**{"svg.hashsalt": page or "cembench", "svg.fonttype": "none" if page else "path"}):
         figure.savefig(stream, format=form, dpi=200, metadata=METADATA[form])
     return stream.getvalue()
 

@@ -1,0 +1,138 @@
+"""All that is known of one run, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cembench.evaluation.figures import Generation, Scores
+from cembench.evaluation.record import Record
+from cembench.files import to_yaml
+from cembench.report.tables import Cell, Row, Table, number, spread
+
+ONLY = {  # settings of samplers that say something under others alone
+    "clusters": lambda settings: settings.get("start") == "cluster",
+    "norm": lambda settings: settings.get("eps") is not None,
+    **dict.fromkeys(
+        ("buffer", "renewed", "renewal"), lambda settings: settings.get("start") == "buffer"
+    ),
+}
+
+
+def tables(record: Record) -> Iterator[Table]:
+    """Return the figures of a record."""
+    if record.figures:
+        yield _accuracies(record)
+    if record.generation is not None:
+        yield _samples(record.generation)
+    if record.density is not None:
+        density = record.density
+        rows = [Row([Cell(kind), spread(one)]) for kind, one in density.energies.items()]
+        yield Table("Energies", ["images", "LSE f(x, ·)"], rows)
+    if record.sanity:
+        rows = [
+            Row([Cell(c.name), Cell(c.verdict), number(c.figure), Cell(c.meaning)])
+            for c in record.sanity
+        ]
+        yield Table("Sanity checks", ["check", "verdict", "figure", "meaning"], rows)
+
+
+def _accuracies(record: Record) -> Table:
+    rows = []
+    for name, figure in record.figures.items():
+        won = ", ".join(f"{stage} {count}" for stage, count in figure.won.items())
+        cells = [
+            Cell(name),
+            number(figure.accuracy, "{:.1%}", f"{figure.low:.1%}–{figure.high:.1%}"),
+            Cell(f"{figure.correct} of {figure.images}"),
+            number(figure.accuracy_8bit, "{:.1%}", f"{figure.correct_8bit} of {figure.images}"),
+            Cell(won or "–"),
+            number(figure.seconds, "{:.1f} s"),
+        ]
+        rows.append(Row(cells))
+    head = ["attack", "accuracy", "correct", "8-bit images", "broken by stage", "time"]
+    return Table("Accuracy", head, rows, "Intervals: 95 %, Wilson.")
+
+
+def _samples(generation: Generation) -> Table:
+    rows = []
+    for title, found in generation.samplers.items():
+        gain = f"{found.gain_low:.3g} to {found.gain_high:.3g}" if found.gain is not None else ""
+        rows.append(
+            Row([Cell(title), *_scores(found.samples), number(found.gain, note=gain or "")])
+            if found.error is None
+            else Row([Cell(title), Cell(found.error), *[number(None)] * 7])
+        )
+        if found.seeds is not None:
+            rows.append(Row([Cell(f"{title}: its seeds"), *_scores(found.seeds), number(None)]))
+    if generation.floor is not None:
+        rows.append(Row([Cell("real images"), *_scores(generation.floor), number(None)]))
+    head = ["images", "KID ↓", "FD ↓", "IS ↑", "precision ↑", "recall ↑", "as intended ↑"]
+    head += ["nearest", "gain ↑"]
+    note = (
+        f"{generation.count} images each, beside the {generation.reference} images "
+        f"({generation.extractor}). KID ± its standard error; nearest: median pixel distance to "
+        "the nearest training image; gain: KID of the seeds minus KID of the samples."
+    )
+    return Table("Samples", head, rows, note)
+
+
+def _scores(scores: Scores | None) -> list[Cell]:
+    if scores is None:
+        return [number(None)] * 7
+    return [
+        number(scores.kid, note=f"± {scores.kid_error:.2g}"),
+        number(scores.fd, "{:.4g}"),
+        number(scores.inception_score, "{:.2f}"),
+        number(scores.precision, "{:.2f}"),
+        number(scores.recall, "{:.2f}"),
+        number(scores.judge_acc, "{:.1%}"),
+        number(scores.nearest),
+    ]
+
+
+def facts(record: Record) -> dict[str, str]:
+    """Return where figures come from."""
+    plain: dict[str, Any] = {
+        "method": record.method,
+        "network": f"{record.model}, {record.parameters:,} parameters ({record.kind})",
+        "labels seen in training": record.labels,
+        "data": record.data.get("name", record.dataset),
+        "images": f"{record.split} split, fingerprint {record.fingerprint}",
+        "threat model": record.threat,
+        "protocol": f"{record.protocol.get('name')}, digest {record.protocol_digest}",
+        "seed of training": record.seed,
+        "seed of the protocol": record.protocol.get("seed"),
+        "epoch": f"{record.epoch}{'' if record.finished else ', training unfinished'}",
+        "times rolled back": record.divergences,
+        "gradients of training": f"{record.gradients:,}",
+        "seconds": _seconds(record),
+        "checkpoint": record.checkpoint_sha256,
+        "weights": record.weights_sha256,
+        "table of verdicts": record.table_sha256,
+        **{f"input: {name}": value for name, value in record.inputs.items()},
+        "recipe": record.recipe,
+        **{key: value for key, value in record.environment.items() if value is not None},
+        "created": record.created,
+    }
+    return {key: str(value) for key, value in plain.items() if value not in (None, "")}
+
+
+def _seconds(record: Record) -> str:
+    training = "" if record.train_seconds is None else f"{record.train_seconds:,.0f} training, "
+    return f"{training}{record.seconds:,.0f} evaluation"
+
+
+def protocol(record: Record) -> str:
+    """Return the resolved protocol."""
+    return to_yaml(record.protocol)
+
+
+def settings(sampler: Mapping[str, Any]) -> str:
+    """Return the settings of a sampler in one line, without those that say nothing here."""
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in sampler.items()
+        if value is not None and key not in ("name", "label")
+        if key not in ONLY or ONLY[key](sampler)
+    )
