@@ -69,7 +69,7 @@ def plane(
 def _draw(axes: Axes, number: int, point: Point) -> None:
     x, y, shade = point.distance, 100 * point.robust, colour(number)
     across, up = Z * point.error, [[y - 100 * point.low], [100 * point.high - y]]
-    axes.errorbar([x], [y], up, across, color=shade, alpha=0.55, linewidth=1.1, zorder=2)
+    axes.errorbar([x], [y], up, across, color=shade, alpha=0.75, linewidth=1.1, zorder=2)
     fill = shade if point.front else "none"
     dot = axes.scatter([x], [y], s=46, c=fill, marker=marker(number), edgecolors=shade, zorder=3)
     if point.link:

@@ -74,10 +74,11 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
 def render(figure: Figure, form: Format, page: str = "") -> bytes:
     """Return a figure as a file, the same each time.
 
-    For a page text stays text, and ids are those of the name that is given.
+    For a page text stays text, nothing is behind it, and ids are those of the name that is given.
     """
     stream = io.BytesIO()
-    with look(**{"svg.hashsalt": page or "cembench", "svg.fonttype": "none" if page else "path"}):
+    embedded = {"svg.hashsalt": page, "svg.fonttype": "none", "savefig.facecolor": "none"}
+    with look(**(embedded if page else {"svg.hashsalt": "cembench"})):
         figure.savefig(stream, format=form, dpi=200, metadata=METADATA[form])
     return stream.getvalue()
 

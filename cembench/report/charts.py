@@ -44,7 +44,7 @@ def charts(runs: Sequence[Run]) -> Iterator[Chart]:
                 yield chart
     for dataset in dict.fromkeys(run.record.dataset for run in runs):
         same = {run.folder: run for run in runs if run.record.dataset == dataset}
-        chart = training(list(same.values()), slug(dataset, "training"))
+        chart = training(list(same.values()), slug(dataset, "training"), dataset)
         if chart is not None:
             yield chart
 
@@ -61,7 +61,7 @@ def about(board: Board) -> str:
     return board.title.partition(";")[0]
 
 
-def training(runs: Sequence[Run], stem: str) -> Chart | None:
+def training(runs: Sequence[Run], stem: str, title: str) -> Chart | None:
     """Return how training went, if anything is known of it."""
     frames = {name: run.history for name, run in labelled(runs).items() if run.history is not None}
     if not frames:
@@ -70,7 +70,7 @@ def training(runs: Sequence[Run], stem: str) -> Chart | None:
         "Loss and validation figures over epochs. Losses of unlike methods are of unlike "
         "objectives: their heights do not compare."
     )
-    return Chart("training", stem, runs[0].record.dataset, caption, histories(frames))
+    return Chart("training", stem, title, caption, histories(frames))
 
 
 def _plane(board: Board, group: list[Run]) -> Chart | None:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cembench.evaluation.figures import Generation, Scores
+from cembench.evaluation.figures import Bin, Density, Generation, Scores
 from cembench.evaluation.record import Record
 from cembench.files import to_yaml
-from cembench.report.tables import Cell, Row, Table, number, spread
+from cembench.report.tables import (
+    NONE,
+    SEPARATION,
+    Cell,
+    Row,
+    Table,
+    change,
+    number,
+    separation,
+    share,
+    spread,
+)
 
 ONLY = {  # settings of samplers that say something under others alone
     "clusters": lambda settings: settings.get("start") == "cluster",
@@ -19,22 +30,57 @@ ONLY = {  # settings of samplers that say something under others alone
 }
 
 
-def tables(record: Record) -> Iterator[Table]:
-    """Return the figures of a record."""
+def figures(record: Record) -> Iterator[Table]:
+    """Return what a record is about: accuracies, samples, and what doubts them."""
     if record.figures:
         yield _accuracies(record)
-    if record.generation is not None:
-        yield _samples(record.generation)
-    if record.density is not None:
-        density = record.density
-        rows = [Row([Cell(kind), spread(one)]) for kind, one in density.energies.items()]
-        yield Table("Energies", ["images", "LSE f(x, ·)"], rows)
     if record.sanity:
         rows = [
-            Row([Cell(c.name), Cell(c.verdict), number(c.figure), Cell(c.meaning)])
+            Row([Cell(c.name), _verdict(c.verdict), number(c.figure), Cell(c.meaning)])
             for c in record.sanity
         ]
         yield Table("Sanity checks", ["check", "verdict", "figure", "meaning"], rows)
+    if record.generation is not None:
+        yield _samples(record.generation)
+
+
+def more(record: Record) -> Iterator[Table]:
+    """Return everything else that was measured."""
+    if record.curve:
+        rows = [Row([Cell(f"{point.eps:.4g}"), *share(point)]) for point in record.curve]
+        yield Table("Other radii", ["ε", "accuracy", "correct"], rows)
+    if record.density is not None:
+        yield from _density(record.density)
+
+
+def _verdict(text: str) -> Cell:
+    return Cell(text, mark={"fail": "error"}.get(text, ""))
+
+
+def _density(density: Density) -> Iterator[Table]:
+    rows = [Row([Cell(k), spread(s), Cell(str(s.images))]) for k, s in density.energies.items()]
+    yield Table("Energies", ["images", "LSE f(x, ·)", "count"], rows)
+    rows = [
+        Row([Cell(name.upper()), *share(push.accuracy), change(push)])
+        for name, push in density.pushed.items()
+    ]
+    head = ["inside the ball", "accuracy", "correct", "mean change of LSE"]
+    yield Table("PGD beside TA", head, rows)
+    rows = [
+        Row([Cell(f"{title}, by {score}"), *separation(one), Cell(str(one.others))])
+        for title, scores in density.outside.items()
+        for score, one in scores.items()
+    ]
+    if rows:
+        yield Table("Test images told from others", ["images", *SEPARATION, "others"], rows)
+    bins = [b for b in density.calibration.bins if b.images]
+    rows = [Row([Cell(f"{b.low:.2f}–{b.high:.2f}"), *_bin(b), Cell(str(b.images))]) for b in bins]
+    note = f"Expected calibration error {density.calibration.ece:.2%}."
+    yield Table("Calibration", ["confidence", "mean", "accuracy", "images"], rows, note)
+
+
+def _bin(one: Bin) -> list[Cell]:
+    return [number(one.confidence, "{:.1%}"), number(one.accuracy, "{:.1%}")]
 
 
 def _accuracies(record: Record) -> Table:
@@ -43,8 +89,7 @@ def _accuracies(record: Record) -> Table:
         won = ", ".join(f"{stage} {count}" for stage, count in figure.won.items())
         cells = [
             Cell(name),
-            number(figure.accuracy, "{:.1%}", f"{figure.low:.1%}–{figure.high:.1%}"),
-            Cell(f"{figure.correct} of {figure.images}"),
+            *share(figure),
             number(figure.accuracy_8bit, "{:.1%}", f"{figure.correct_8bit} of {figure.images}"),
             Cell(won or "–"),
             number(figure.seconds, "{:.1f} s"),
@@ -61,12 +106,12 @@ def _samples(generation: Generation) -> Table:
         rows.append(
             Row([Cell(title), *_scores(found.samples), number(found.gain, note=gain or "")])
             if found.error is None
-            else Row([Cell(title), Cell(found.error), *[number(None)] * 7])
+            else Row([Cell(title), Cell(found.error), *[NONE] * 7])
         )
         if found.seeds is not None:
-            rows.append(Row([Cell(f"{title}: its seeds"), *_scores(found.seeds), number(None)]))
+            rows.append(Row([Cell(f"{title}: its seeds"), *_scores(found.seeds), NONE]))
     if generation.floor is not None:
-        rows.append(Row([Cell("real images"), *_scores(generation.floor), number(None)]))
+        rows.append(Row([Cell("real images"), *_scores(generation.floor), NONE]))
     head = ["images", "KID ↓", "FD ↓", "IS ↑", "precision ↑", "recall ↑", "as intended ↑"]
     head += ["nearest", "gain ↑"]
     note = (
@@ -79,7 +124,7 @@ def _samples(generation: Generation) -> Table:
 
 def _scores(scores: Scores | None) -> list[Cell]:
     if scores is None:
-        return [number(None)] * 7
+        return [NONE] * 7
     return [
         number(scores.kid, note=f"± {scores.kid_error:.2g}"),
         number(scores.fd, "{:.4g}"),
@@ -131,8 +176,14 @@ def protocol(record: Record) -> str:
 def settings(sampler: Mapping[str, Any]) -> str:
     """Return the settings of a sampler in one line, without those that say nothing here."""
     return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        f"{key} {_plain(value)}"
         for key, value in sampler.items()
         if value is not None and key not in ("name", "label")
         if key not in ONLY or ONLY[key](sampler)
     )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -96,7 +96,9 @@ class Page:
     @cached_property
     def own(self) -> dict[str, Chart]:
         """How the training of each run went, by its anchor."""
-        found = {run.anchor: training([run], f"{run.anchor}-training") for run in self.runs}
+        found = {
+            run.anchor: training([run], f"{run.anchor}-training", "Training") for run in self.runs
+        }
         return {anchor: chart for anchor, chart in found.items() if chart is not None}
 
     def _inline(self, chart: Chart) -> Markup:

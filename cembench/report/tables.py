@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 
-from cembench.evaluation.figures import Density, Spread
+from cembench.evaluation.figures import Density, Push, Rate, Separation, Spread
 from cembench.leaderboard.board import Board
 from cembench.report.runs import Run, labelled
 
@@ -18,17 +18,22 @@ APART = re.compile(r"(\S+) (\(.+\)|± .+)")  # a figure, and the uncertainty tha
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, the smaller text below, and the number to sort by; NaN for none."""
+    """A cell: its text, the smaller text below, the number to sort by (NaN for none), a mark."""
 
     text: str
     note: str = ""
     number: float | None = None
+    mark: str = ""
 
     @property
     def share(self) -> float | None:
         """The length of a bar behind an accuracy."""
         bar = self.number is not None and self.text.endswith("%") and 0 <= self.number <= 1
         return self.number if bar else None
+
+
+NONE = Cell("–", number=math.nan)
+SEPARATION = ("AUROC ↑", "FPR95 ↓")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,11 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Row]
     note: str = ""
-    apart: str = field(default="")
+    apart: str = ""
+
+    def numeric(self, column: int) -> bool:
+        """Tell whether a column holds numbers."""
+        return any(row.cells[column].number is not None for row in self.rows)
 
 
 def of_board(board: Board, known: dict[int, Run], apart: str = "") -> Table:
@@ -60,7 +69,7 @@ def of_board(board: Board, known: dict[int, Run], apart: str = "") -> Table:
     columns = [_column(board, heading) for heading in board.shown.columns]
     sources = board.sources or [()] * len(board.shown)
     rows = [
-        Row(cells, [known[id(record)] for record in records])
+        Row(cells, [known[id(record)] for record in records if id(record) in known])
         for cells, records in zip(zip(*columns, strict=True), sources, strict=True)
     ]
     what, _, how = board.title.partition(";")
@@ -79,7 +88,7 @@ def _column(board: Board, heading: str) -> list[Cell]:
 def _numbers(values: pd.Series) -> list[float] | None:
     """Return a column as numbers, NaN for none; None for one of texts."""
     known = values.dropna()
-    if known.empty or any(isinstance(value, str) for value in known):
+    if any(isinstance(value, str) for value in known):
         return None
     return [math.nan if pd.isna(value) else float(value) for value in values]
 
@@ -94,7 +103,7 @@ def _cell(text: str, number: float) -> Cell:
 def number(value: float | None, form: str = "{:.3g}", note: str = "") -> Cell:
     """Return a cell of a number, or a dash where there is none."""
     if value is None:
-        return Cell("–", number=math.nan)
+        return NONE
     return Cell(form.format(value), note, value)
 
 
@@ -114,7 +123,7 @@ def densities(title: str, runs: Sequence[Run]) -> Table | None:
     scores = list(dict.fromkeys(pairs))
     head = ["run", *(f"LSE {kind}" for kind in kinds), "ECE ↓"]
     head += [f"{push.upper()} in the ball: {what}" for push in pushes for what in ("acc", "Δ LSE")]
-    head += [f"{t}, {s}: {what}" for t, s in scores for what in ("AUROC ↑", "FPR95 ↓")]
+    head += [f"{t}, {s}: {what}" for t, s in scores for what in SEPARATION]
     rows = [
         Row([Cell(name), *_density(density, kinds, pushes, scores)], [run])
         for name, (run, density) in found.items()
@@ -134,21 +143,31 @@ def _density(
     cells.append(number(density.calibration.ece, "{:.1%}"))
     for name in pushes:
         push = density.pushed.get(name)
-        if push is None:
-            cells += [number(None)] * 2
-            continue
-        rate = push.accuracy
-        cells.append(number(rate.accuracy, "{:.1%}", f"{rate.low:.1%}–{rate.high:.1%}"))
-        cells.append(number(push.lse_change, "{:+.3g}", f"± {push.lse_error:.2g}"))
+        cells += [NONE, NONE] if push is None else [share(push.accuracy)[0], change(push)]
     for title, score in scores:
         apart = density.outside.get(title, {}).get(score)
-        cells.append(number(None if apart is None else apart.auroc, "{:.3f}"))
-        cells.append(number(None if apart is None else apart.fpr95, "{:.1%}"))
+        cells += [NONE, NONE] if apart is None else separation(apart)
     return cells
+
+
+def share(rate: Rate) -> list[Cell]:
+    """Return a share with its interval, and its count."""
+    note = f"{rate.low:.1%}–{rate.high:.1%}"
+    return [number(rate.accuracy, "{:.1%}", note), Cell(f"{rate.correct} of {rate.images}")]
+
+
+def change(push: Push) -> Cell:
+    """Return the mean change of LSE with its standard error."""
+    return number(push.lse_change, "{:+.3g}", f"± {push.lse_error:.2g}")
+
+
+def separation(found: Separation) -> list[Cell]:
+    """Return the columns `SEPARATION`."""
+    return [number(found.auroc, "{:.3f}"), number(found.fpr95, "{:.1%}")]
 
 
 def spread(found: Spread | None) -> Cell:
     """Return mean and deviation."""
     if found is None:
-        return number(None)
+        return NONE
     return number(found.mean, "{:.2f}", f"± {found.std:.2g}")

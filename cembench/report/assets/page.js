@@ -40,6 +40,9 @@
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
     }
+    for (const board of all(".board")) {
+      board.hidden = all("tbody tr", board).every((row) => row.hidden);
+    }
     const left = rows.filter((row) => !row.hidden).length;
     const told = document.getElementById("matches");
     told.textContent = words.length ? `${left} of ${rows.length} rows` : "";
