@@ -29,6 +29,7 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
         for child in [*parent.findall("{*}metadata"), *parent.findall("{*}style")]:
             parent.remove(child)
     for element in root.iter():
+        element.attrib.pop("target", None)  # links lead to other places of the page
         link = element.attrib.pop(f"{{{XLINK}}}href", None)
         if link is not None:
             element.set("href", link)
