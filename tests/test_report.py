@@ -16,6 +16,7 @@ from cembench.evaluation.figures import SamplerFigures
 from cembench.leaderboard import rank
 from cembench.report import page, write_report
 from tests.pages import HOSTILE, every_kind, leave, png
+from tests.test_disk import disk  # noqa: F401
 from tests.test_rankings import both, drawn, sampled, scores
 
 
@@ -195,6 +196,19 @@ def test_a_file_in_the_place_of_the_folder_is_left_alone(cembench, runs, tmp_pat
 def written(folder):
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_a_full_disk_is_named_and_the_old_page_stays(cembench, disk, runs):  # noqa: F811
+    out = disk.folder / "out"
+    assert cembench("report", runs, "--out", out).code == 0
+    before = (out / "index.html").read_bytes()
+    disk.fill()
+    leave(runs / "new", 30, 1.2)
+    for command in ("report", "plot"):
+        result = cembench(command, runs, "--out", out)
+        assert result.code == 2 and "No space left on device; free some space" in result.err
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    assert (out / "index.html").read_bytes() == before
 
 
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,8 +69,10 @@ def plane(
 
 def _draw(axes: Axes, number: int, point: Point) -> None:
     x, y, shade = point.distance, 100 * point.robust, colour(number)
-    across, up = Z * point.error, [[y - 100 * point.low], [100 * point.high - y]]
-    axes.errorbar([x], [y], up, across, color=shade, alpha=0.75, linewidth=1.1, zorder=2)
+    across = Z * point.error
+    line: dict[str, Any] = {"color": shade, "alpha": 0.75, "linewidth": 1.1, "zorder": 2}
+    axes.plot([x - across, x + across], [y, y], **line)
+    axes.plot([x, x], [100 * point.low, 100 * point.high], **line)
     fill = shade if point.front else "none"
     dot = axes.scatter([x], [y], s=46, c=fill, marker=marker(number), edgecolors=shade, zorder=3)
     if point.link:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from cembench.report.svg import inline
 from cembench.report.tables import Table, densities, of_board
 
 LIMIT = 5_000_000  # bytes of a page
-SPARE = 1_000  # of what surrounds a part of it
+SPARE = 200  # of what surrounds a part of it
 
 
 def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) -> Path:
@@ -69,24 +70,22 @@ class Page:
         return self._filled(self._fitting(room))
 
     def _fitting(self, room: int) -> dict[int, Markup | str]:
-        """Return charts and pictures that fit, by identity: leads first, trajectories last."""
+        """Return charts and pictures that fit, by identity."""
         fitting: dict[int, Markup | str] = {}
-        drawn = {id(picture): picture.uri for picture in self._by_need()}
-        drawings = {id(c): lambda c=c: self._inline(c) for c in (*self.charts, *self.own.values())}
-        for key, make in (drawings | drawn).items():
-            part = make()
-            if len(part.encode()) + SPARE <= room:
-                room -= len(part.encode()) + SPARE
-                fitting[key] = part
+        for thing in self._by_need():
+            part = thing.uri() if isinstance(thing, Picture) else self._inline(thing)
+            size = len(part.encode()) + SPARE
+            if size <= room:
+                room -= size
+                fitting[id(thing)] = part
         return fitting
 
-    def _by_need(self) -> list[Picture]:
-        ranked = [
-            ((picture.strip, number // 2), picture)
-            for run in self.runs
-            for number, picture in enumerate(run.pictures)
-        ]
-        return [picture for _, picture in sorted(ranked, key=lambda pair: pair[0])]
+    def _by_need(self) -> list[Chart | Picture]:
+        """Return what all runs share, the samples of lead samplers, and what is rather missed."""
+        grids = [[p for p in run.pictures if not p.strip] for run in self.runs]
+        strips = [picture for run in self.runs for picture in run.pictures if picture.strip]
+        leads, others = [row[:1] for row in grids], [row[1:] for row in grids]
+        return [*self.charts, *chain(*leads), *self.own.values(), *chain(*others), *strips]
 
     @cached_property
     def charts(self) -> list[Chart]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from cembench.drawing.style import INK, render
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+PLACES, LONG = {"d", "x", "y", "transform"}, re.compile(r"-?\d+\.\d{3,}")
 ET.register_namespace("", SVG)
 
 
@@ -35,12 +36,24 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
             element.set("href", link)
         if link is not None and link in tips:
             ET.SubElement(element, f"{{{SVG}}}title").text = tips[link]
+        for key in PLACES & set(element.attrib):
+            element.set(key, LONG.sub(_short, element.attrib[key]))
+        element.text, element.tail = _tight(element.text), _tight(element.tail)
     for key in ("width", "height", "version"):
         del root.attrib[key]
     root.attrib |= {"role": "img", "aria-label": label}
     _drop_ids(root)
     text = ET.tostring(root, encoding="unicode")
     return Markup(re.sub(f"(stroke|fill): {INK}", r"\1: currentColor", text))
+
+
+def _short(number: re.Match[str]) -> str:
+    """Return a coordinate as exactly as anybody sees: it is most of the size of a figure."""
+    return f"{float(number[0]):.2f}"
+
+
+def _tight(text: str | None) -> str | None:
+    return text if text is None or text.strip() else None
 
 
 def _drop_ids(root: ET.Element) -> None:
