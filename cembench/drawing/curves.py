@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cembench.drawing.style import (
@@ -31,25 +33,25 @@ METRIC = "val_"
 @styled
 def radii(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "") -> Figure:
     """Draw robust accuracy over ε, with 95 % bands and the radius of the threat model."""
-    figure = blank(7.2, 4.0)
+    figure, lines = blank(7.2, 4.0), {}
     axes = figure.subplots()
     for number, (run, points) in enumerate(curves.items()):
         x = [point.eps for point in points]
         y = [100 * point.accuracy for point in points]
-        line: dict[str, Any] = {
-            "color": colour(number),
-            "linestyle": dash(number),
-            "marker": marker(number),
-        }
-        axes.plot(x, y, label=name(run), **line)
+        lines[run] = _line(axes, number, x, y, marked=True)
         if len(curves) <= BANDS:
             low, high = ([100 * getattr(p, end) for p in points] for end in ("low", "high"))
             axes.fill_between(x, low, high, color=colour(number), alpha=0.13, linewidth=0)
     upright(axes, eps, f"threat model, {eps:.4g}")
     axes.set(xlabel="ε", ylabel="accuracy under attack, %", title=name(title, 70), ylim=(0, 102))
     axes.set_xlim(left=0)
-    legend(figure, axes, len(curves))
+    legend(figure, lines)
     return figure
+
+
+def _line(axes: Axes, number: int, x: Any, y: Any, *, marked: bool) -> Line2D:
+    mark = marker(number) if marked else ""
+    return axes.plot(x, y, color=colour(number), linestyle=dash(number), marker=mark)[0]
 
 
 @styled
@@ -81,25 +83,21 @@ def histories(frames: Mapping[str, pd.DataFrame]) -> Figure:
     columns = [str(column) for frame in frames.values() for column in frame]
     metrics = dict.fromkeys(column for column in columns if column.startswith(METRIC))
     figure, places = panels(1 + len(metrics), 3, 2.7, 2.3)
+    lines: dict[str, Line2D] = {}
     for axes, column in zip(places, [*metrics, "loss"], strict=True):
         scale = 100 if column.endswith("acc") else 1
         for number, (run, frame) in enumerate(frames.items()):
             if column in frame:
-                line: dict[str, Any] = {
-                    "color": colour(number),
-                    "linestyle": dash(number),
-                    "label": name(run),
-                }
-                mark = marker(number) if len(frame) == 1 else ""
-                axes.plot(frame["epoch"], scale * frame[column], marker=mark, **line)
+                values, marked = scale * frame[column], len(frame) == 1
+                lines[run] = _line(axes, number, frame["epoch"], values, marked=marked)
         axes.set(title=_heading(column), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if scale == 100:
             axes.set_ylim(0, 102)
-        elif any(frame["loss"].abs().max() > STEEP for frame in frames.values()):
+        elif any(frame[column].abs().max() > STEEP for frame in frames.values() if column in frame):
             axes.set_yscale("symlog", linthresh=STEEP / 10)
             axes.yaxis.set_major_formatter("{x:g}")
-    legend(figure, places[-1], len(frames))
+    legend(figure, {run: lines[run] for run in frames})
     return figure
 
 

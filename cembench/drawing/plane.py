@@ -80,9 +80,10 @@ def _draw(axes: Axes, number: int, point: Point) -> None:
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
-    """Name points where there is room, those of the front first."""
+    """Name points where there is room, those of the front first; off intervals if possible."""
     figure.draw_without_rendering()
-    taken = [_around(axes, point) for point in points]
+    taken = [_box(axes, (p.distance, 100 * p.robust), (p.distance, 100 * p.robust)) for p in points]
+    bars = [bar for point in points for bar in _bars(axes, point)]
     for point in sorted(points, key=lambda p: (not p.front, p.distance)):
         text = axes.annotate(
             name(point.run),
@@ -92,13 +93,23 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
             fontweight="bold" if point.front else "normal",
             url=point.link or None,
         )
-        if not _settle(axes, text, taken):
+        if not any(_settle(axes, text, boxes) for boxes in (taken + bars, taken)):
             text.remove()
+            continue
+        taken.append(text.get_window_extent())
 
 
-def _around(axes: Axes, point: Point) -> Bbox:
-    x, y = axes.transData.transform((point.distance, 100 * point.robust))
-    return Bbox.from_extents(x - 6, y - 6, x + 6, y + 6)
+def _bars(axes: Axes, point: Point) -> Iterator[Bbox]:
+    x, y, across = point.distance, 100 * point.robust, Z * point.error
+    yield _box(axes, (x - across, y), (x + across, y), 1)
+    yield _box(axes, (x, 100 * point.low), (x, 100 * point.high), 1)
+
+
+def _box(
+    axes: Axes, low: tuple[float, float], high: tuple[float, float], around: float = 6
+) -> Bbox:
+    (x0, y0), (x1, y1) = axes.transData.transform([low, high])
+    return Bbox.from_extents(x0 - around, y0 - around, x1 + around, y1 + around)
 
 
 def _settle(axes: Axes, text: Annotation, taken: list[Bbox]) -> bool:
@@ -108,7 +119,6 @@ def _settle(axes: Axes, text: Annotation, taken: list[Bbox]) -> bool:
         box = text.get_window_extent()
         inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and box.y1 <= axes.bbox.y1
         if inside and not any(box.overlaps(other) for other in taken):
-            taken.append(box)
             return True
     return False
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Literal
 
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -130,8 +131,10 @@ def upright(axes: Axes, x: float, text: str) -> None:
     axes.annotate(text, (x, 1), (0, 2), fontsize=8, alpha=0.8, **place)
 
 
-def legend(figure: Figure, axes: Axes, count: int) -> None:
-    """Name what axes show, to their right, unless it is more than anybody could tell apart."""
-    if 1 < count <= NAMED:
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper")
+def legend(figure: Figure, lines: Mapping[str, Artist]) -> None:
+    """Name lines to the right of a figure, unless there are more than anybody could tell apart."""
+    if 1 < len(lines) <= NAMED:
+        numbers = [str(number) for number in range(len(lines))]
+        made = figure.legend([*lines.values()], numbers, loc="outside right upper")
+        for text, run in zip(made.get_texts(), lines, strict=True):
+            text.set_text(name(run))  # as labels, names that begin with _ would be left out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cembench.evaluation.figures import Bin, Density, Generation, Scores
+from cembench.evaluation.figures import Bin, Density, Generation, SamplerFigures, Scores
 from cembench.evaluation.record import Record
 from cembench.files import to_yaml
 from cembench.report.tables import (
@@ -102,24 +102,29 @@ def _accuracies(record: Record) -> Table:
 def _samples(generation: Generation) -> Table:
     rows = []
     for title, found in generation.samplers.items():
-        gain = f"{found.gain_low:.3g} to {found.gain_high:.3g}" if found.gain is not None else ""
-        rows.append(
-            Row([Cell(title), *_scores(found.samples), number(found.gain, note=gain or "")])
-            if found.error is None
-            else Row([Cell(title), Cell(found.error), *[NONE] * 7])
-        )
-        if found.seeds is not None:
-            rows.append(Row([Cell(f"{title}: its seeds"), *_scores(found.seeds), NONE]))
-    if generation.floor is not None:
-        rows.append(Row([Cell("real images"), *_scores(generation.floor), NONE]))
+        if found.error is not None:
+            rows.append(Row([Cell(title), Cell(found.error), *[NONE] * 8]))
+            continue
+        rows.append(Row([Cell(title), *_scores(found.samples), *_own(found)]))
+        rows.append(Row([Cell(f"{title}: its seeds"), *_scores(found.seeds), NONE, NONE]))
+    rows.append(Row([Cell("real images"), *_scores(generation.floor), NONE, NONE]))
     head = ["images", "KID ↓", "FD ↓", "IS ↑", "precision ↑", "recall ↑", "as intended ↑"]
-    head += ["nearest", "gain ↑"]
+    head += ["nearest", "own view ↑", "gain ↑"]
     note = (
         f"{generation.count} images each, beside the {generation.reference} images "
-        f"({generation.extractor}). KID ± its standard error; nearest: median pixel distance to "
-        "the nearest training image; gain: KID of the seeds minus KID of the samples."
+        f"({generation.extractor}). KID ± its standard error; as intended: what an independent "
+        f"classifier says, which is right on {generation.judge_real_acc:.1%} of real images; own "
+        "view: what the network itself says; nearest: median pixel distance to the nearest "
+        "training image; gain: KID of the seeds minus KID of the samples, with its 95 % interval."
     )
     return Table("Samples", head, rows, note)
+
+
+def _own(found: SamplerFigures) -> list[Cell]:
+    gain = NONE
+    if found.gain is not None:
+        gain = number(found.gain, note=f"{found.gain_low:.3g} to {found.gain_high:.3g}")
+    return [number(found.own_acc, "{:.1%}"), gain]
 
 
 def _scores(scores: Scores | None) -> list[Cell]:

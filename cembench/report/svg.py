@@ -41,7 +41,9 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
         element.text, element.tail = _tight(element.text), _tight(element.tail)
     for key in ("width", "height", "version"):
         del root.attrib[key]
-    root.attrib |= {"role": "img", "aria-label": label}
+    width = float(root.attrib["viewBox"].split()[2])
+    size = f"min-width: {width:.0f}px; max-width: {1.5 * width:.0f}px"
+    root.attrib |= {"role": "img", "aria-label": label, "style": size}
     _drop_ids(root)
     text = ET.tostring(root, encoding="unicode")
     return Markup(re.sub(f"(stroke|fill): {INK}", r"\1: currentColor", text))

@@ -1,0 +1,85 @@
+"""Charts: honest at their edges, the same for everybody, and names stay names."""
+
+import itertools
+from dataclasses import replace
+
+import matplotlib
+import pandas as pd
+import pytest
+
+from cembench.drawing import curves, energies
+from cembench.drawing.plane import Point, plane
+from cembench.drawing.style import NAMED, render
+from cembench.evaluation.figures import CurvePoint, Spread, wilson
+
+POINT = Point("a", distance=1.0, error=0.1, robust=0.5, low=0.4, high=0.6, front=True)
+
+
+def drawn(points):
+    return plane(points, "KID", "AutoAttack accuracy", {"seeds": 1.2})
+
+
+def curve(correct, images):
+    low, high = wilson(correct, images)
+    return [CurvePoint(eps=e, correct=correct, images=images, low=low, high=high) for e in (0, 0.1)]
+
+
+@pytest.mark.parametrize("images", [1, 4, 69, 75])
+@pytest.mark.parametrize("all_stand", [False, True])
+def test_nothing_and_everything_can_be_drawn(images, all_stand):
+    correct = images * all_stand
+    low, high = wilson(correct, images)  # rounding leaves it a hair off 0 and 1
+    assert render(drawn([replace(POINT, robust=float(all_stand), low=low, high=high)]), "png")
+    assert render(curves.radii({"a": curve(correct, images)}, 0.1), "png")
+
+
+def test_labels_keep_off_each_other_and_those_of_the_front_come_first():
+    crowd = [replace(POINT, run=f"run {n}", distance=1 + n / 500, front=n < 3) for n in range(40)]
+    figure = drawn(crowd)
+    figure.draw_without_rendering()
+    texts = [text for text in figure.axes[0].texts if text.get_text().startswith("run")]
+    assert {"run 0", "run 1", "run 2"} <= {text.get_text() for text in texts}
+    assert len(texts) < len(crowd)
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+NAMES = ["$x$", "\\frac{1}{2}", "<b>&", "\x00\n\x1b", "漢字", "%s{}", "_a"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_neither_a_formula_nor_markup(name):
+    text = render(drawn([replace(POINT, run=name)]), "svg", "page").decode()
+    shown = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in shown)
+    assert f">{shown}</text>" in text
+    curves_of = {name: curve(5, 10), "other": curve(5, 10)}
+    assert f">{shown}</text>" in render(curves.radii(curves_of, 0.1), "svg", "page").decode()
+
+
+def test_long_names_are_cut_and_more_lines_than_can_be_told_apart_have_no_legend():
+    many = {f"{n}{'x' * 100}": curve(5, 10) for n in range(NAMED + 1)}
+    assert not curves.radii(many, 0.1).legends
+    few = curves.radii(dict(itertools.islice(many.items(), 3)), 0.1)
+    (legend,) = few.legends
+    assert max(len(text.get_text()) for text in legend.get_texts()) < 30
+
+
+def test_what_the_user_set_for_other_plots_changes_nothing():
+    before = render(drawn([POINT]), "svg")
+    with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30, "text.usetex": True}):
+        assert render(drawn([POINT]), "svg") == before
+
+
+def test_losses_of_any_size_and_epochs_without_figures_are_drawn():
+    wild = pd.DataFrame({"epoch": [1, 2, 3], "loss": [1.0, -3e9, float("inf")]})
+    wild["val_pgd_acc"] = [0.5, float("nan"), 0.7]
+    short = pd.DataFrame({"epoch": [1.0], "loss": [2.0]})
+    assert render(curves.histories({"wild": wild, "short": short}), "png")
+
+
+def test_energies_are_told_from_the_mean_on_clean_images():
+    spreads = {"clean": Spread(mean=7.0, std=1.0, images=9), "ta": Spread(mean=5, std=1, images=9)}
+    figure = energies.energies({"a": spreads, "b": {"ta": Spread(mean=5.0, std=1.0, images=9)}})
+    dots = [[float(line.get_xdata()[0]) for line in axes.lines[2::2]] for axes in figure.axes]
+    assert dots == [[0.0, -2.0], [5.0]]
