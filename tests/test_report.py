@@ -218,7 +218,7 @@ def test_plots_are_files_the_same_each_time(cembench, kept, tmp_path, form):
     first, second = (written(tmp_path / name) for name in "ab")
     assert first == second and len(results[0].out.splitlines()) == len(first)
     kinds = {path.name.removeprefix("digits-linf-0.125-").partition(".")[0] for path in first}
-    assert {"plane", "curves", "energies", "calibration", "digits-training"} <= kinds
+    assert {"plane", "curves", "energies", "calibration", "digits-classifier-training"} <= kinds
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     assert all(c.startswith(starts[form]) for p, c in first.items() if p.suffix == f".{form}")
     assert sum("samples" in path.parts for path in first) == 14

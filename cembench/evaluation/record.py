@@ -131,8 +131,8 @@ def load_record(path: Path) -> Record:
         values = json.loads(content)
         if (version := values["format"]) != FORMAT:
             raise CembenchError(
-                f"{path}: record format {version}, this cembench reads {FORMAT}; delete it, "
-                "evaluate again"
+                f"{path}: record format {version}, this cembench reads {FORMAT} alone; evaluate "
+                "its run again, or move the record away"
             )
         if not is_sealed(content):
             raise ValueError("the seal does not fit")

@@ -38,13 +38,18 @@ class Chart:
 
 def charts(runs: Sequence[Run]) -> Iterator[Chart]:
     """Return all figures of runs; those of one were measured in the same way."""
-    for board, group in groups(runs):
+    ranked = groups(runs)
+    for board, group in ranked:
         for chart in (_plane(board, group), _curves(board, group), *_densities(board, group)):
             if chart is not None:
                 yield chart
-    for dataset in dict.fromkeys(run.record.dataset for run in runs):
-        same = {run.folder: run for run in runs if run.record.dataset == dataset}
-        chart = training(list(same.values()), slug(dataset, "training"), dataset)
+    best = {id(run): run for _, group in ranked for run in group}  # each has one colour throughout
+    folders = {run.folder: run for run in (best | {id(run): run for run in runs}).values()}
+    alike: dict[tuple[str, str], list[Run]] = {}
+    for run in folders.values():
+        alike.setdefault((run.record.dataset, run.record.kind), []).append(run)
+    for (dataset, kind), group in alike.items():
+        chart = training(group, slug(dataset, kind, "training"), f"{dataset}, {kind}s")
         if chart is not None:
             yield chart
 
