@@ -15,7 +15,7 @@ from cembench.errors import CembenchError
 from cembench.evaluation.figures import SamplerFigures
 from cembench.leaderboard import rank
 from cembench.report import page, write_report
-from tests.pages import HOSTILE, every_kind, leave, png
+from tests.pages import HOSTILE, encoder, every_kind, leave, png
 from tests.test_disk import disk  # noqa: F401
 from tests.test_rankings import both, drawn, sampled, scores
 
@@ -138,6 +138,14 @@ def test_a_sampler_that_failed_is_marked(tmp_path):
     assert "rcs-noise failed" in text and "it left" in text and text.count("<img") == 2
 
 
+def test_an_encoder_that_failed_is_on_no_board_and_still_on_the_page(cembench, tmp_path):
+    encoder(tmp_path / "runs" / "lost", generation=None, error="embeddings are not finite")
+    assert cembench("report", tmp_path / "runs", "--out", tmp_path).code == 0
+    text = (tmp_path / "index.html").read_text()
+    assert "1 of 1 need a second look" in text and "embeddings are not finite" in text
+    assert text.count("<dialog") == 1 and "<tbody>" not in text
+
+
 def test_a_record_of_a_file_with_its_own_name_does_not_take_the_history_of_the_run(tmp_path):
     own = leave(tmp_path / "run", run="own")
     own.rename(own.with_name("own.standard.json"))
@@ -181,7 +189,7 @@ def test_a_record_of_another_version_says_what_to_do(cembench, runs, tmp_path):
     result = cembench("report", runs, "--out", tmp_path / "out")
     assert result.code == 2 and not (tmp_path / "out").exists()
     assert "standard.json: record format 3, this cembench reads 4" in result.err
-    assert "evaluate again" in result.err
+    assert "evaluate its run again" in result.err
 
 
 @pytest.mark.parametrize("command", ["report", "plot"])
