@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from cembench.data import DataSettings, datasets
 from cembench.errors import ConfigError
@@ -16,6 +16,7 @@ from cembench.methods import Method, methods
 from cembench.models import ModelSettings, models
 from cembench.settings import Count, LabelUse, NonNegative, Positive, Settings, Share, unless
 from cembench.threat import Threat, ThreatChange
+from cembench.trackers import Tracker, trackers
 
 
 class Optimizer(Settings):
@@ -118,7 +119,7 @@ class Pretrained(Settings):
 
 
 class Experiment(Settings):
-    """Everything that decides the weights of a run.
+    """Everything that decides the weights of a run, and what follows it.
 
     Attributes:
         data: what it is trained on: a name, or a name with settings.
@@ -139,6 +140,8 @@ class Experiment(Settings):
         pretrained: a run whose features it starts from.
         validation: the images that epochs are chosen on.
         divergence: what happens when training leaves the finite numbers.
+        tracker: where its history goes besides `history.csv`: a name, settings, or a list of them.
+            It decides nothing, so it is left out of everything that identifies a run.
     """
 
     data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
@@ -157,6 +160,7 @@ class Experiment(Settings):
     pretrained: Pretrained | None = None
     validation: Validation = Validation()
     divergence: Divergence = Divergence()
+    tracker: list[SerializeAsAny[Tracker]] = Field([], exclude=True)
 
     @property
     def title(self) -> str:
@@ -181,6 +185,21 @@ class Experiment(Settings):
         if self.method.labels == "none":
             return "all" if seen else "none"
         return "probe" if start is not None and start.frozen and not seen else "all"
+
+    @field_validator("tracker", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return trackers.parse_all(value, "tracker")
+        return [] if value is None else [_at(trackers.parse, value, "tracker")]
+
+    @field_validator("tracker")
+    @classmethod
+    def _distinct(cls, values: list[Tracker]) -> list[Tracker]:
+        names = [tracker.name for tracker in values]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is there twice")
+        return values
 
     @model_validator(mode="after")
     def _without_labels(self) -> Self:

@@ -38,16 +38,23 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterato
 
 
 @contextmanager
-def isolated_rng(seed: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's global generators for a while, then put them back."""
+def kept_rng() -> Iterator[None]:
+    """Put Python's, NumPy's and torch's global generators back afterwards."""
     python, array = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
-            seed_everything(seed)
             yield
     finally:
         random.setstate(python)
         np.random.set_state(array)
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's global generators for a while, then put them back."""
+    with kept_rng():
+        seed_everything(seed)
+        yield
 
 
 def exact() -> AbstractContextManager[None]:

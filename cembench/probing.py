@@ -33,7 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
         "select": "last",
     },
 }
-KEPT = ("data", "model", "threat", "seed", "precision", "validation")
+KEPT = ("data", "model", "threat", "seed", "precision", "validation", "tracker")
 
 
 class Probe(Settings):
@@ -58,12 +58,12 @@ def probe_settings(base: Experiment, checkpoint: Path, mode: Mode) -> dict[str, 
         checkpoint: where its weights lie, or will lie.
         mode: a key of `MODES`.
     """
-    settings = base.dump()
+    settings = base.dump() | {"tracker": [tracker.dump() for tracker in base.tracker]}
     start = {
         "checkpoint": str(checkpoint),
         "method": base.title,
         "labels": base.labels,
-        "recipe": recipe_of(settings),
+        "recipe": recipe_of(base.dump()),
     }
     return merge({key: settings[key] for key in KEPT}, merge(MODES[mode], {"pretrained": start}))
 

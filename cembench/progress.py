@@ -54,6 +54,10 @@ class Bar:
 
     def report(self, text: str) -> None:
         """Say something that should also stand in a log file."""
-        line = f"{self._title}: {text}"
         if not self._console.is_terminal:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Say something that must be seen on a terminal too."""
+        line = f"{self._title}: {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,8 @@ from cembench.locks import locked
 from cembench.pretrained import resolved
 from cembench.progress import Bar
 from cembench.runs import RunFolder
+from cembench.trackers import Followed
+from cembench.trackers.follow import follow
 from cembench.trainer import Diverged, Trainer
 
 
@@ -52,6 +54,8 @@ def _begun(config: Experiment, run: RunFolder, resume: bool, device: str | torch
             run.check_own(run.model, placeless(passport.config) == config.identity)
             run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
             return run.model
+    for tracker in config.tracker:
+        tracker.require()
     deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     with deterministic, isolated_rng(config.seed):
         _train(config, run, torch.device(device))
@@ -69,7 +73,12 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
         run.check_data(state.data, trainer.fingerprint)
         trainer.restore(state)
         run.publish(state, trainer.passport(state))
-    with Bar(run.path.name, config.epochs * trainer.steps * trainer.batch) as bar:
+    followed = Followed(run.path, run.path.name, config.dump(), begun=trainer.epoch > 0)
+    with (
+        Bar(run.path.name, config.epochs * trainer.steps * trainer.batch) as bar,
+        follow(config.tracker, followed, bar.warn) as trail,
+    ):
+        trail.write(trainer.history)
         bar.advance(trainer.epoch * trainer.steps * trainer.batch)
         while trainer.epoch < config.epochs:
             try:
@@ -81,3 +90,4 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
                 continue
             run.save(state)
             run.publish(state, trainer.passport(state))
+            trail.write(trainer.history)

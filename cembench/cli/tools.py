@@ -9,6 +9,8 @@ import click
 
 from cembench.cli.base import DEVICE, Command
 
+KINDS = ["methods", "models", "datasets", "samplers", "extractors", "trackers", "protocols"]
+
 
 @click.command(cls=Command)
 @click.argument("works", nargs=-1, type=click.Choice(["train", "sample", "pgd", "autoattack"]))
@@ -43,7 +45,7 @@ def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) ->
 @click.argument(
     "kind",
     required=False,
-    type=click.Choice(["methods", "models", "datasets", "samplers", "extractors", "protocols"]),
+    type=click.Choice(KINDS),
 )
 def names(kind: str | None) -> None:
     """List what a config can name."""
@@ -53,6 +55,7 @@ def names(kind: str | None) -> None:
     from cembench.methods import methods
     from cembench.models import models
     from cembench.samplers import samplers
+    from cembench.trackers import trackers
 
     known = {
         "methods": methods.names,
@@ -60,6 +63,7 @@ def names(kind: str | None) -> None:
         "datasets": datasets.names,
         "samplers": samplers.names,
         "extractors": extractors.names,
+        "trackers": trackers.names,
         "protocols": shipped,
     }
     for key in [kind] if kind else known:
