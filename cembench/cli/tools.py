@@ -9,7 +9,8 @@ import click
 
 from cembench.cli.base import DEVICE, Command
 
-KINDS = ["methods", "models", "datasets", "samplers", "extractors", "trackers", "protocols"]
+KINDS = ["methods", "models", "datasets", "samplers", "extractors", "metrics", "trackers"]
+KINDS += ["protocols"]
 
 
 @click.command(cls=Command)
@@ -51,6 +52,7 @@ def names(kind: str | None) -> None:
     """List what a config can name."""
     from cembench.data import datasets
     from cembench.evaluation.extractors import extractors
+    from cembench.evaluation.metrics import metrics
     from cembench.evaluation.protocol import shipped
     from cembench.methods import methods
     from cembench.models import models
@@ -63,6 +65,7 @@ def names(kind: str | None) -> None:
         "datasets": datasets.names,
         "samplers": samplers.names,
         "extractors": extractors.names,
+        "metrics": metrics.names,
         "trackers": trackers.names,
         "protocols": shipped,
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -12,23 +12,15 @@ from torch import Tensor
 from cembench.data.split import Split, subset
 from cembench.errors import CembenchError
 from cembench.evaluation import quality
-from cembench.evaluation.features import FeatureReader, Features, to_uint8
+from cembench.evaluation.features import FeatureReader, Features, Pool, to_uint8
 from cembench.evaluation.figures import Scores
 from cembench.evaluation.plans import SamplePlan
 from cembench.evaluation.quality import Estimate
+from cembench.guard import isolated_rng
 
 FEWEST = 20
 JUDGE_IMAGES = 5000
 SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Images of known classes with their features."""
-
-    images: Tensor
-    labels: Tensor
-    features: Features
 
 
 class Comparison:
@@ -36,6 +28,7 @@ class Comparison:
 
     def __init__(self, plan: SamplePlan, reader: FeatureReader, test: Split, train: Split) -> None:
         self.reader = reader
+        self.metrics = plan.metrics
         self.train = train
         source, self.other = (test, train) if plan.reference == "test" else (train, test)
         count = min(plan.count or len(source), len(source))
@@ -49,7 +42,14 @@ class Comparison:
 
     def _pool(self, split: Split) -> Pool:
         images = to_uint8(split.pixels()).cpu()
-        return Pool(images, split.labels.cpu(), self.reader.reference(images))
+        return self._seen(images, split.labels.cpu(), self.reader.reference(images))
+
+    def pool(self, images: Tensor, labels: Tensor) -> Pool:
+        """Return images (uint8, N×C×H×W) with labels (N) as the extractor sees them."""
+        return self._seen(images, labels, self.reader.read([images]))
+
+    def _seen(self, images: Tensor, labels: Tensor, features: Features) -> Pool:
+        return Pool(images, labels, features, self.reader.extractor.unit)
 
     @cached_property
     def judge(self) -> LogisticRegression:
@@ -67,9 +67,7 @@ class Comparison:
         estimate = quality.kid(fake.pool, real.pool)
         splits = 10 if len(fake) >= SPLIT_IMAGES else 1
         score, deviation = quality.inception_score(fake.logits, splits)
-        unit = self.reader.extractor.unit
-        pair = (fake.unit, real.unit) if unit else (fake.pool, real.pool)
-        precision, recall = quality.precision_recall(*pair)
+        precision, recall = quality.precision_recall(pool.points, self.real.points)
         judged = pool is not self.floor and not bool((pool.labels < 0).any())
         return Scores(
             kid=estimate.value,
@@ -81,7 +79,20 @@ class Comparison:
             recall=recall,
             judge_acc=self.judged(pool) if judged else None,
             nearest=None if distances is None else float(distances.median()),
+            **self._further(pool),
         ), estimate
+
+    def _further(self, pool: Pool) -> dict[str, Any]:
+        """Return the figures that a protocol asks for besides, and why others are missing."""
+        values: dict[str, float] = {}
+        failed: dict[str, str] = {}
+        for metric in self.metrics:
+            try:
+                with isolated_rng(0):
+                    values[metric.title] = metric.finite(pool, self.real)
+            except CembenchError as error:
+                failed[metric.title] = str(error)
+        return {"metrics": values, "failed": failed}
 
     def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the Euclidean pixel distance to the nearest training image, and its number."""

@@ -40,6 +40,28 @@ class Features:
         return torch.nn.functional.normalize(self.pool)
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Images with what an extractor sees in them.
+
+    Attributes:
+        images: uint8, N×C×H×W.
+        labels: the classes that they are of, or were to be; −1 for none.
+        features: of these images.
+        unit: whether neighbours are sought among features of length 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    features: Features
+    unit: bool
+
+    @property
+    def points(self) -> Tensor:
+        """The features among which neighbours are sought, N×D."""
+        return self.features.unit if self.unit else self.features.pool
+
+
 class FeatureReader:
     """An extractor ready to use, with a cache of reference features by content.
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from cembench.settings import Settings
+from cembench.settings import Settings, unless
 
 
 class Rate(Settings):
@@ -91,6 +91,8 @@ class Scores(Settings):
             images that it was trained on, and where no class was intended.
         nearest: median Euclidean pixel distance to the nearest training image; far below the
             reference's own it tells of memorisation.
+        metrics: what the protocol asks for besides, by title.
+        failed: by title, why one of them is missing.
     """
 
     kid: float
@@ -102,6 +104,8 @@ class Scores(Settings):
     recall: float
     judge_acc: float | None
     nearest: float | None
+    metrics: dict[str, float] = unless({})
+    failed: dict[str, str] = unless({})
 
 
 class SamplerFigures(Settings):
@@ -153,6 +157,7 @@ class Generation(Settings):
         judge_real_acc: accuracy of the independent classifier on the reference images.
         nearest_real: median pixel distance of the reference to its nearest training images.
         samplers: by title; the first one leads.
+        better: by title of each further metric, which direction is better.
     """
 
     extractor: str
@@ -164,6 +169,7 @@ class Generation(Settings):
     judge_real_acc: float
     nearest_real: float | None
     samplers: dict[str, SamplerFigures]
+    better: dict[str, Literal["higher", "lower"]] = unless({})
 
 
 class Spread(Settings):

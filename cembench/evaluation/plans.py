@@ -9,8 +9,9 @@ from pydantic import Field, SerializeAsAny, field_validator
 from cembench.data import DataSettings, datasets
 from cembench.evaluation.attacks import Attack, attacks
 from cembench.evaluation.extractors import Extractor, extractors
+from cembench.evaluation.metrics import TAKEN, Metric, metrics
 from cembench.samplers import Sampler, samplers
-from cembench.settings import Count, Positive, Settings
+from cembench.settings import Count, Positive, Settings, unless
 
 
 class SamplePlan(Settings):
@@ -23,6 +24,7 @@ class SamplePlan(Settings):
         extractor: whose features are compared.
         reference: the real images: those that are attacked (`test`), or `train` as in papers.
         batch_size: samples drawn together. The randomness depends on it.
+        metrics: further figures, each by its name.
     """
 
     samplers: Annotated[list[SerializeAsAny[Sampler]], Field(min_length=1)]
@@ -32,11 +34,28 @@ class SamplePlan(Settings):
     )
     reference: Literal["test", "train"] = "test"
     batch_size: Count = 256
+    metrics: list[SerializeAsAny[Metric]] = unless([])
 
     @field_validator("samplers", mode="before")
     @classmethod
     def _parse(cls, values: Any) -> Any:
         return samplers.parse_all(values, "samplers")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _parse_metrics(cls, values: Any) -> Any:
+        return metrics.parse_all(values, "metrics")
+
+    @field_validator("metrics")
+    @classmethod
+    def _columns(cls, values: list[Metric]) -> list[Metric]:
+        titles = [metric.title for metric in values]
+        for title in titles:
+            if title in TAKEN or "_" in title or titles.count(title) > 1:
+                raise ValueError(
+                    f"no column can be called '{title}': it is taken, or has a '_'; give a label"
+                )
+        return values
 
     @field_validator("samplers")
     @classmethod

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cembench import energy
 from cembench.errors import SamplingError
-from cembench.evaluation.comparison import Comparison, Pool
+from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.evidence import picture_file
-from cembench.evaluation.features import to_uint8
+from cembench.evaluation.features import Pool, to_uint8
 from cembench.evaluation.figures import Generation, SamplerFigures, Scores
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.quality import Estimate
@@ -66,6 +66,7 @@ def score(
         reference_fingerprint=comparison.split.fingerprint,
         **_controls(comparison, plan.reference == "test"),
         samplers=found,
+        better={metric.title: metric.better for metric in plan.metrics},
     )
 
 
@@ -82,10 +83,10 @@ def _figures(
     drawn: Samples, comparison: Comparison, known: Known, begins: str, picture: Path | None
 ) -> dict[str, Any]:
     distances, nearest = comparison.nearest(drawn.images)
-    scores, estimate = comparison.scores(_pool(drawn.images, drawn, comparison), distances)
+    scores, estimate = comparison.scores(comparison.pool(drawn.images, drawn.labels), distances)
     start = known.get(begins)
     if start is None or not torch.equal(start[0].images, drawn.starts):
-        seeds = _pool(drawn.starts, drawn, comparison)
+        seeds = comparison.pool(drawn.starts, drawn.labels)
         found = comparison.scores(seeds, comparison.nearest(drawn.starts)[0])
         known[begins] = start = (seeds, *found)
     gain = start[2].minus(estimate)
@@ -116,10 +117,6 @@ def own_view(drawn: Samples) -> dict[str, float]:
     }
 
 
-def _pool(images: Tensor, drawn: Samples, comparison: Comparison) -> Pool:
-    return Pool(images, drawn.labels, comparison.reader.read([images]))
-
-
 def _picture(drawn: Samples, nearest: Tensor, comparison: Comparison) -> bytes:
     panels = {
         "starts": drawn.starts,
@@ -137,7 +134,8 @@ def _what(sampler: Sampler, threat: Threat) -> dict[str, Any]:
 def _line(title: str, figures: SamplerFigures) -> str:
     if figures.samples is None or figures.seeds is None:
         return f"{title}: {figures.error}"
+    failed = "".join(f"; {reason}" for reason in figures.samples.failed.values())
     return (
         f"{title}: KID {figures.samples.kid:.3g} ± {figures.samples.kid_error:.2g}, "
-        f"its seeds {figures.seeds.kid:.3g}"
+        f"its seeds {figures.seeds.kid:.3g}{failed}"
     )

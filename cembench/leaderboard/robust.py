@@ -146,6 +146,7 @@ def _generative(generation: Generation | None) -> dict[str, Any]:
             "fd": samples and samples.fd,
             "is": samples and samples.inception_score,
             "judge_acc": samples and samples.judge_acc,
+            **{name: samples and samples.metrics.get(name) for name in generation.better},
         }
         row |= {f"{prefix(generation, title)}_{key}": value for key, value in values.items()}
     return row

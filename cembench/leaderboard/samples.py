@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -59,6 +59,8 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
             "reference": generation.reference,
             **_figures(found),
             **_controls(generation),
+            "further": _further(found, generation),
+            "better": generation.better,
             "steps": found.sampler["steps"],
             "seed": record.seed,
             "divergences": record.divergences,
@@ -68,7 +70,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
             "plan": plan,
             "recipe": record.recipe,
             "fingerprint": generation.reference_fingerprint,
-            "error": found.error,
+            "error": _error(found),
             "record": record,
         }
 
@@ -76,10 +78,29 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
 def _figures(found: SamplerFigures) -> dict[str, Any]:
     gain = {"gain": found.gain, "gain_low": found.gain_low, "gain_high": found.gain_high}
     own = {"own_acc": found.own_acc, "lse": found.lse, "lse_seeds": found.lse_seeds}
-    blank = dict.fromkeys(Scores.model_fields)
-    scores = blank if found.samples is None else found.samples.dump()
-    seeds = blank if found.seeds is None else found.seeds.dump()
+    scores, seeds = _fixed(found.samples), _fixed(found.seeds)
     return scores | gain | {f"{key}_seeds": value for key, value in seeds.items()} | own
+
+
+def _fixed(scores: Scores | None) -> dict[str, Any]:
+    keys = [key for key in Scores.model_fields if key not in ("metrics", "failed")]
+    return {key: getattr(scores, key, None) for key in keys}
+
+
+def _further(found: SamplerFigures, generation: Generation) -> dict[str, float | None]:
+    """Return the metrics that the protocol asks for besides, with their controls."""
+    sides = {"": found.samples, "_seeds": found.seeds, "_floor": generation.floor}
+    return {
+        f"{title}{end}": None if scores is None else scores.metrics.get(title)
+        for title in generation.better
+        for end, scores in sides.items()
+    }
+
+
+def _error(found: SamplerFigures) -> str | None:
+    """Say why figures are missing: all of them, or some metrics."""
+    failed = {} if found.samples is None else found.samples.failed
+    return found.error or "; ".join(failed.values()) or None
 
 
 def _controls(generation: Generation) -> dict[str, Any]:
@@ -91,6 +112,9 @@ def _controls(generation: Generation) -> dict[str, Any]:
 
 
 def _board(stem: str, group: pd.DataFrame) -> Board:
+    further = pd.DataFrame(list(group["further"]), group.index, dtype=float)
+    better = group["better"].iloc[0]
+    group = group.drop(columns=["further", "better"]).join(further)
     first = group.iloc[0]
     name = f"{first['extractor']}, n={first['n_samples']}"
     numbers = ["kid", "kid_error", "kid_seeds", "gain", "fd", "inception_score", "judge_acc"]
@@ -106,10 +130,10 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
     )
     sources = [[record] for record in group["record"]]
     kept = group.drop(columns="record").reset_index(drop=True)
-    return _shown(group, name).board(stem, title, kept, sources)
+    return _shown(group, name, better).board(stem, title, kept, sources)
 
 
-def _shown(table: pd.DataFrame, name: str) -> Shown:
+def _shown(table: pd.DataFrame, name: str, better: Mapping[str, str]) -> Shown:
     shown = Shown(table)
     shown.add("run", "run")
     if (table["labels"] != "all").any():
@@ -128,6 +152,9 @@ def _shown(table: pd.DataFrame, name: str) -> Shown:
         ("read as intended ↑", "judge_acc", "{:.1%}"),
     ):
         shown.add(heading, column, _dashed(table[column], form))
+    for title, direction in better.items():
+        arrow = "↑" if direction == "higher" else "↓"
+        shown.add(f"{title} {arrow}", title, _dashed(table[title], "{:.3g}"))
     if table["error"].notna().any():
         shown.add("error", "error", table["error"].fillna(""))
     return shown

@@ -14,7 +14,7 @@ from cembench.evaluation.record import Record
 from cembench.leaderboard.board import Board, Shown, slug
 from cembench.leaderboard.robust import SAME, filled, row_of
 
-SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "ece", "_ball_lse")
+SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "_ball_lse")
 
 
 def seed_boards(records: Sequence[Record]) -> list[Board]:
@@ -39,7 +39,8 @@ def seed_boards(records: Sequence[Record]) -> list[Board]:
 
 
 def _board(stem: str, rows: pd.DataFrame) -> Board:
-    figures = [c for c in rows.columns if c.endswith(SUFFIXES) and rows[c].notna().any()]
+    averaged = [c for c in rows.columns if c == "ece" or c.endswith(SUFFIXES)]
+    figures = [c for c in averaged if rows[c].notna().any()]
     means = [_mean(group, figures) for _, group in rows.groupby("recipe")]
     first = rows.iloc[0]
     order = [c for c in ("autoattack_acc", "worst_case_acc", "clean_acc") if c in figures][:1]

@@ -1,0 +1,76 @@
+"""Further figures of samples by name, which a protocol asks for with `samples.metrics`."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cembench.errors import CembenchError
+from cembench.registry import Registry
+from cembench.settings import Choice, Label, unless
+
+if TYPE_CHECKING:
+    from cembench.evaluation.features import Pool
+
+# Columns of tables are called after metrics, so these are taken.
+TAKEN = {"kid", "fd", "is", "precision", "recall", "nearest", "gain", "lse", "acc", "ece", "run"}
+TAKEN |= {"method", "labels", "sampler", "dataset", "start", "ball", "extractor", "reference"}
+TAKEN |= {"steps", "seed", "divergences", "protocol", "plan", "recipe", "fingerprint", "error"}
+
+
+class Metric(Choice):
+    """A figure of a set of images beside real ones.
+
+    Attributes:
+        better: which direction is.
+        label: its name in tables; the name of the metric unless given.
+    """
+
+    label: Label | None = unless(None)
+
+    better: ClassVar[Literal["higher", "lower"]]
+
+    @property
+    def title(self) -> str:
+        """The name under which figures are kept."""
+        return self.label or self.name
+
+    @abstractmethod
+    def measure(self, samples: Pool, real: Pool) -> float:
+        """Return the figure of a set of images.
+
+        Global random numbers are the same in every call, and have no effect elsewhere.
+
+        Args:
+            samples: the images as bytes, what an extractor sees in them, and their labels.
+            real: the same of the reference.
+        """
+
+    def finite(self, samples: Pool, real: Pool) -> float:
+        """Return it as a plain number.
+
+        Raises:
+            CembenchError: in one line, whatever went wrong.
+        """
+        try:
+            value = float(self.measure(samples, real))
+        except Exception as error:  # the code of others
+            reason = (str(error).splitlines() or [""])[0]
+            what = (
+                reason if isinstance(error, CembenchError) else f"{type(error).__name__} {reason}"
+            )
+            raise CembenchError(f"metric {self.title}: {what.strip()}") from error
+        if not math.isfinite(value):
+            raise CembenchError(f"metric {self.title}: returned {value}")
+        return value
+
+
+metrics: Registry[Metric] = Registry(
+    "metric",
+    Metric,
+    {
+        "density": "cembench.evaluation.metrics.neighbours:Density",
+        "coverage": "cembench.evaluation.metrics.neighbours:Coverage",
+    },
+)
