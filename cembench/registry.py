@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from cembench.errors import CembenchError, ConfigError
 from cembench.settings import Choice, nearest
 
 T = TypeVar("T", bound=Choice)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")  # files and columns are called after it
 
 
 class Registry(Generic[T]):
@@ -35,10 +38,22 @@ class Registry(Generic[T]):
         return sorted(self._targets)
 
     def register(self, cls: type[T]) -> type[T]:
-        """Add a class under its `name`; a name that is taken is an error."""
-        if cls.name in self._targets:
-            raise CembenchError(f"{self.kind} '{cls.name}' is registered already; rename yours")
-        self._targets[cls.name] = cls
+        """Add a class under its `name`, as a decorator.
+
+        Raises:
+            CembenchError: for a class that lacks something, or a name that is taken or no name.
+        """
+        name = getattr(cls, "name", None)
+        if not issubclass(cls, self.base) or not isinstance(name, str) or not NAME.fullmatch(name):
+            raise CembenchError(
+                f"{cls.__name__} is no {self.kind}: it needs the base {self.base.__name__}, and a "
+                "class variable `name` of letters, digits and _ . + @ -"
+            )
+        if missing := ", ".join(sorted(cls.__abstractmethods__)):
+            raise CembenchError(f"{self.kind} '{name}' lacks {missing}")
+        if name in self._targets:
+            raise CembenchError(f"{self.kind} '{name}' is registered already; rename yours")
+        self._targets[name] = cls
         return cls
 
     def find(self, name: str) -> type[T]:
@@ -113,7 +128,7 @@ _trusted: set[str] = {entry.module for entry in _installed}
 
 
 def add_plugin(module: str) -> None:
-    """Queue a module of the user's, by import path, that registers methods, models or data sets.
+    """Queue a module of the user's, by import path, that registers something.
 
     Checkpoints may name factories of networks in it from then on.
     """
@@ -130,7 +145,7 @@ def load_plugins() -> None:
     """Import queued plugins, also from the working folder.
 
     Raises:
-        CembenchError: naming the plugin that could not be imported.
+        CembenchError: saying why one could not be imported.
     """
     while _pending:
         load = _pending.pop()
@@ -138,5 +153,8 @@ def load_plugins() -> None:
             sys.path.append(here)
         try:
             load()
-        except ImportError as error:
-            raise CembenchError(f"plugin cannot be imported: {error}") from error
+        except CembenchError:
+            raise
+        except Exception as error:  # the code of others
+            why = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise CembenchError(f"plugin cannot be imported: {why}") from error

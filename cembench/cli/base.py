@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +18,16 @@ from cembench.errors import CembenchError
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+class Module(click.ParamType):
+    """A module by import path; a variable holds several, between commas or blanks."""
+
+    name = "module"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the modules that a variable names."""
+        return re.findall(r"[^\s,]+", rv)
+
+
 class Command(click.Command):
     """A command whose errors are one line on stderr and exit code 2; `--debug` shows where."""
 
@@ -24,9 +35,16 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         help_text = "Show the traceback of an error."
         self.params.append(click.Option(["--debug"], is_flag=True, help=help_text))
-        help_text = "Import a module that registers methods, models or data sets. Repeatable."
+        help_text = "Import a module that registers something. Repeatable."
         self.params.append(
-            click.Option(["--plugin"], multiple=True, metavar="MODULE", help=help_text)
+            click.Option(
+                ["--plugin"],
+                multiple=True,
+                type=Module(),
+                envvar="CEMBENCH_PLUGINS",
+                show_envvar=True,
+                help=help_text,
+            )
         )
 
     def invoke(self, context: click.Context) -> Any:
