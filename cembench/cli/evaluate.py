@@ -83,11 +83,17 @@ def evaluate(
 @click.argument("runs", nargs=-1, type=FILE)
 @click.option("--out", type=FILE, default="leaderboards", show_default=True)
 def leaderboard(runs: tuple[Path, ...], out: Path) -> None:
-    """Rank the records below RUNS (default: runs) and write CSV and markdown."""
-    from cembench.api import rank
-    from cembench.leaderboard import write_boards
+    """Rank the records below RUNS (default: runs) and write CSV and markdown.
 
-    boards = rank(runs or ["runs"])
+    What was published for their data sets comes last, on a board of its own.
+    """
+    from cembench.leaderboard import find_records, rank, write_boards
+    from cembench.leaderboard.published import published_board
+
+    records = find_records(runs or [Path("runs")]).values()
+    boards = rank(records)
+    if (reported := published_board({record.dataset for record in records})) is not None:
+        boards.append(reported)
     for path in write_boards(boards, out):
         click.echo(f"wrote {path}", err=True)
     show(boards)

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, Command
+from cembench.cli.base import DEVICE, Command, show
 
 KINDS = ["methods", "models", "datasets", "samplers", "extractors", "metrics", "trackers"]
-KINDS += ["protocols"]
+KINDS += ["protocols", "published"]
 
 
 @click.command(cls=Command)
@@ -49,7 +49,12 @@ def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) ->
     type=click.Choice(KINDS),
 )
 def names(kind: str | None) -> None:
-    """List what a config can name."""
+    """List what a config can name; `published`: results that others reported."""
+    if kind == "published":
+        from cembench.leaderboard.published import published, published_board
+
+        show([board for board in [published_board(published()["dataset"])] if board])
+        return
     from cembench.data import datasets
     from cembench.evaluation.extractors import extractors
     from cembench.evaluation.metrics import metrics
