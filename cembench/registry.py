@@ -35,6 +35,10 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Return every known name, sorted."""
         load_plugins()
+        return self.known()
+
+    def known(self) -> list[str]:
+        """Return the names that are known without importing plugins, sorted."""
         return sorted(self._targets)
 
     def register(self, cls: type[T]) -> type[T]:

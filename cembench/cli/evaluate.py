@@ -10,15 +10,26 @@ import click
 
 from cembench.cli.base import DEVICE, FILE, Command, show
 from cembench.cli.foreign import import_options, imported
+from cembench.cli.names import offer, protocol_or_file
 from cembench.errors import CembenchError
 
 
 @click.command("eval", cls=Command)
 @click.argument("checkpoints", nargs=-1, type=FILE, metavar="CHECKPOINT...")
 @import_options
-@click.option("--protocol", default="quick", show_default=True, help="Name, or a YAML file.")
+@click.option(
+    "--protocol",
+    default="quick",
+    shell_complete=protocol_or_file,
+    show_default=True,
+    help="Name, or a YAML file.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the protocol.")
-@click.option("--engine", help="plain or fast: what proposes; verdicts are the network's own.")
+@click.option(
+    "--engine",
+    shell_complete=offer("engines"),
+    help="plain or fast: what proposes; verdicts are the network's own.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 @click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
 @click.option("--save-samples", is_flag=True, help="Keep all samples beside the pictures of them.")

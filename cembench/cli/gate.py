@@ -10,14 +10,19 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import DEVICE, FILE, Command
+from cembench.cli.names import file, protocol_or_file
 from cembench.errors import CembenchError
 
 
 @click.command(cls=Command)
-@click.argument("checkpoints", nargs=-1, metavar="[NAME=]CHECKPOINT...")
+@click.argument("checkpoints", nargs=-1, metavar="[NAME=]CHECKPOINT...", shell_complete=file)
 @click.option("--baseline", required=True, type=FILE, help="The file to compare with.")
 @click.option("--update", "renew", is_flag=True, help="Write what is measured into the baseline.")
-@click.option("--protocol", help="With --update: what a new baseline begins with.")
+@click.option(
+    "--protocol",
+    shell_complete=protocol_or_file,
+    help="With --update: what a new baseline begins with.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change it.")
 @click.option("--limit", type=click.IntRange(1), help="With --protocol: at most so many images.")
 @click.option("--junit", type=FILE, help="Write the outcomes as JUnit XML.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import DEVICE, FILE, Command
+from cembench.cli.names import offer
 from cembench.errors import CembenchError
 
 STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
@@ -15,7 +16,13 @@ STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
 
 @click.command(cls=Command)
 @click.argument("checkpoint", type=FILE)
-@click.option("--sampler", default="rcs", show_default=True, help="A name of `list samplers`.")
+@click.option(
+    "--sampler",
+    default="rcs",
+    shell_complete=offer("samplers"),
+    show_default=True,
+    help="A name of `list samplers`.",
+)
 @click.option("-n", "count", default=80, show_default=True, type=click.IntRange(1))
 @click.option("--class", "label", help="Name of the one class to draw.")
 @click.option("--seeds", type=click.Choice([*STARTS]))

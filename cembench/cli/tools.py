@@ -6,18 +6,35 @@ import json
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from cembench.cli.base import DEVICE, Command, show
-
-KINDS = ["methods", "models", "datasets", "samplers", "extractors", "metrics", "trackers"]
-KINDS += ["protocols", "published"]
+from cembench.cli.names import KINDS, names, offer
 
 
 @click.command(cls=Command)
 @click.argument("works", nargs=-1, type=click.Choice(["train", "sample", "pgd", "autoattack"]))
-@click.option("--method", default="at", show_default=True, help="train: at, trades, infonce, …")
-@click.option("--sampler", default="rcs", show_default=True, help="sample: rcs or sgld.")
-@click.option("--model", default="resnet18", show_default=True, help="train, sample: architecture.")
+@click.option(
+    "--method",
+    default="at",
+    shell_complete=offer("methods"),
+    show_default=True,
+    help="train: at, trades, infonce, …",
+)
+@click.option(
+    "--sampler",
+    default="rcs",
+    shell_complete=offer("samplers"),
+    show_default=True,
+    help="sample: rcs or sgld.",
+)
+@click.option(
+    "--model",
+    default="resnet18",
+    shell_complete=offer("models"),
+    show_default=True,
+    help="train, sample: architecture.",
+)
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(2))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--images", default=256, show_default=True, type=click.IntRange(1, 597))
@@ -43,37 +60,27 @@ def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) ->
 
 
 @click.command("list", cls=Command)
-@click.argument(
-    "kind",
-    required=False,
-    type=click.Choice(KINDS),
-)
-def names(kind: str | None) -> None:
+@click.argument("kind", required=False, type=click.Choice([*KINDS, "published"]))
+def list_names(kind: str | None) -> None:
     """List what a config can name; `published`: results that others reported."""
     if kind == "published":
         from cembench.leaderboard.published import published, published_board
 
         show([board for board in [published_board(published()["dataset"])] if board])
         return
-    from cembench.data import datasets
-    from cembench.evaluation.extractors import extractors
-    from cembench.evaluation.metrics import metrics
-    from cembench.evaluation.protocol import shipped
-    from cembench.methods import methods
-    from cembench.models import models
-    from cembench.samplers import samplers
-    from cembench.trackers import trackers
+    for key in [kind] if kind else KINDS:
+        click.echo("\n".join(names(key)) if kind else f"{key}: {', '.join(names(key))}")
 
-    known = {
-        "methods": methods.names,
-        "models": models.names,
-        "datasets": datasets.names,
-        "samplers": samplers.names,
-        "extractors": extractors.names,
-        "metrics": metrics.names,
-        "trackers": trackers.names,
-        "protocols": shipped,
-    }
-    for key in [kind] if kind else known:
-        prefix = "" if kind else f"{key}: "
-        click.echo(prefix + ("\n" if kind else ", ").join(known[key]()))
+
+@click.command(cls=Command)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script with which a SHELL completes commands, options, names and files.
+
+    bash, in ~/.bashrc: eval "$(cembench completion bash)"; zsh, in ~/.zshrc, the same with zsh;
+    fish: cembench completion fish > ~/.config/fish/completions/cembench.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(context.find_root().command, {}, "cembench", "_CEMBENCH_COMPLETE").source())

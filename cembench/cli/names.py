@@ -1,0 +1,70 @@
+"""What a config can name, by kind: for `cembench list`, and for the shell to complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+TABLES = {
+    "methods": "cembench.methods",
+    "models": "cembench.models",
+    "datasets": "cembench.data",
+    "samplers": "cembench.samplers",
+    "engines": "cembench.evaluation.engine",
+    "attacks": "cembench.evaluation.attacks",
+    "extractors": "cembench.evaluation.extractors",
+    "metrics": "cembench.evaluation.metrics",
+    "trackers": "cembench.trackers",
+}
+KINDS = [*TABLES, "protocols"]
+
+Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+
+
+def names(kind: str) -> list[str]:
+    """Return all names of a kind, those of plugins included."""
+    return shipped() if kind == "protocols" else _table(kind).names()
+
+
+def offer(kind: str) -> Offer:
+    """Return what completes a name of a kind: at once, so without importing plugins."""
+
+    def complete(
+        context: click.Context, parameter: click.Parameter, start: str
+    ) -> list[CompletionItem[str]]:
+        return _starting(_table(kind).known(), start)
+
+    return complete
+
+
+def protocol_or_file(
+    context: click.Context, parameter: click.Parameter, start: str
+) -> list[CompletionItem[str]]:
+    """Complete a protocol that ships, or the path of a file."""
+    return _starting(shipped(), start) or file(context, parameter, start)
+
+
+def file(
+    context: click.Context, parameter: click.Parameter, start: str
+) -> list[CompletionItem[str]]:
+    """Leave a path to the shell."""
+    return [CompletionItem(start, type="file")]
+
+
+def shipped() -> list[str]:
+    """Return the names of the protocols that come with cembench."""
+    from cembench.evaluation.protocol import shipped as found
+
+    return found()
+
+
+def _table(kind: str) -> Any:
+    return getattr(import_module(TABLES[kind]), kind)
+
+
+def _starting(known: Iterable[str], start: str) -> list[CompletionItem[str]]:
+    return [CompletionItem(name) for name in known if name.startswith(start)]
