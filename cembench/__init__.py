@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cembench.foreign import import_model
     from cembench.gallery import sample_to_files
     from cembench.registry import add_plugin
+    from cembench.report import write_plots, write_report
     from cembench.suite import run_suite
 
 # Imported when asked for: the command line answers without waiting for torch.
@@ -27,6 +28,7 @@ _PLACES = {
     "sample_to_files": "cembench.gallery",
     "run_suite": "cembench.suite",
     "add_plugin": "cembench.registry",
+    **dict.fromkeys(["write_report", "write_plots"], "cembench.report"),
     "CembenchError": "cembench.errors",
 }
 
@@ -43,6 +45,8 @@ __all__ = [
     "sample",
     "sample_to_files",
     "train",
+    "write_plots",
+    "write_report",
 ]
 
 
