@@ -42,9 +42,9 @@ def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) 
         CembenchError: when a path holds no record, a file is damaged, the page cannot be written,
             or the tables alone are too much for one page.
     """
-    text = Page(gather(paths), apart).render()
+    runs = gather(paths)
     path = out / "index.html"
-    write_text(path, text)
+    write_text(path, Page(runs, apart).render())
     return path
 
 
