@@ -32,7 +32,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
     last = {}
     for record in sorted(records, key=lambda record: record.created):
         where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
-        last[(*where, record.run, record.checkpoint_sha256)] = record
+        last[(*where, record.run, record.checkpoint_sha256 or record.weights_sha256)] = record
     return list(last.values())
 
 

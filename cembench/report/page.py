@@ -19,6 +19,7 @@ from cembench import __version__
 from cembench.errors import CembenchError
 from cembench.files import write_text
 from cembench.leaderboard import Board, rank
+from cembench.leaderboard.published import published_board
 from cembench.report import details
 from cembench.report.charts import Chart, about, charts, groups, training
 from cembench.report.pictures import Picture
@@ -36,15 +37,17 @@ def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) 
     Args:
         paths: run folders, or folders of them.
         out: the folder of the page.
-        apart: boards of figures that others reported.
+        apart: boards of figures that others reported, besides what was published for the data sets.
 
     Raises:
         CembenchError: when a path holds no record, a file is damaged, the page cannot be written,
             or the tables alone are too much for one page.
     """
     runs = gather(paths)
+    reported = published_board({run.record.dataset for run in runs})
+    page = Page(runs, [*apart, *([] if reported is None else [reported])])
     path = out / "index.html"
-    write_text(path, Page(runs, apart).render())
+    write_text(path, page.render())
     return path
 
 
