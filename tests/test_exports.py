@@ -107,8 +107,11 @@ def test_encoders_are_exported_where_that_means_something(encoder: Path, tmp_pat
     session = runtime.InferenceSession(export(encoder, "onnx", tmp_path / "g.onnx"))
     (embedding,) = session.run(["embeddings"], {"images": images(4).numpy()})
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
+    alone = tmp_path / "alone" / "model.safetensors"
+    alone.parent.mkdir()
+    alone.write_bytes((encoder / "model.safetensors").read_bytes())
     with pytest.raises(CembenchError, match="no figures to export"):
-        export(encoder, "huggingface", tmp_path)
+        export(alone, "huggingface", tmp_path)
 
 
 def test_what_cannot_be_exported_is_said(
