@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cembench.draws import normal, uniform
 from cembench.threat import Threat
 
 ROUNDING = 1e-4  # in units of 1/255: float32 rounding must not cost a perturbation a whole level
@@ -31,7 +32,7 @@ class Linf:
 
     def uniform(self, centre: Tensor, generator: torch.Generator) -> Tensor:
         """Draw each pixel."""
-        draw = torch.rand(centre.shape, generator=generator, device=centre.device)
+        draw = uniform(centre.shape, generator)
         return (centre + (2 * draw - 1) * self.eps).clamp(0, 1)
 
     def size(self, delta: Tensor) -> Tensor:
@@ -54,9 +55,8 @@ class L2:
 
     def uniform(self, centre: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a direction, and a radius that makes the volume uniform."""
-        device = centre.device
-        delta = unit(torch.randn(centre.shape, generator=generator, device=device))
-        share = torch.rand(len(centre), generator=generator, device=device)
+        delta = unit(normal(centre.shape, generator))
+        share = uniform((len(centre),), generator)
         radius = share ** (1 / centre[0].numel())
         return (centre + self.eps * _rows(radius, delta) * delta).clamp(0, 1)
 
@@ -156,7 +156,8 @@ def ascend(
             centre = None if centre is None else centre[keep]
         x = _kept(x.detach(), keep) + step_size * point(gradient)
         if noise:
-            x = x + noise * torch.randn(x.shape, generator=generator, device=x.device)
+            assert generator is not None
+            x = x + noise * normal(x.shape, generator)
         if ball is not None:
             assert centre is not None
             x = ball.project(x, centre)

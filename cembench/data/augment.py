@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cembench.draws import integers, uniform
+
 
 def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Crop each image at random out of its zero-padded self, and mirror half of them.
@@ -19,15 +21,14 @@ def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -
     if crop:
         images = _random_crop(images, crop, generator)
     if flip:
-        coin = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+        coin = uniform((len(images), 1, 1, 1), generator) < 0.5
         images = torch.where(coin, images.flip(-1), images)
     return images
 
 
 def _random_crop(images: Tensor, crop: int, generator: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
-    draw = (count, 2, 1)
-    shift = torch.randint(2 * crop + 1, draw, generator=generator, device=images.device)
+    shift = integers(2 * crop + 1, (count, 2, 1), generator)
     rows = shift[:, 0] + torch.arange(height, device=images.device)
     columns = shift[:, 1] + torch.arange(width, device=images.device)
     batch = torch.arange(count, device=images.device)[:, None, None]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cembench import potentials
 from cembench.ascent import Ball, Visit, ascend, ball_of, to_bytes
+from cembench.draws import normal
 from cembench.models.folding import climbed
 from cembench.potentials import Potential
 from cembench.samplers import Sampler, Scene
@@ -128,8 +129,7 @@ class TRADES(InBall):
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
     ) -> Tensor:
         """Return the last iterate; labels and target are not used."""
-        jitter = torch.randn(x.shape, generator=scene.generator, device=x.device)
-        start = x + self.noise * jitter
+        start = x + self.noise * normal(x.shape, scene.generator)
         with climbed(model, x, self.mode) as net:
             with torch.no_grad():
                 clean = net(x).float().log_softmax(1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cembench import energy, potentials
 from cembench.contrast import Likeness
 from cembench.data.split import Split
+from cembench.draws import integers
 from cembench.potentials import BatchEntropy
 from cembench.samplers import Scene
 from cembench.samplers.energy import EnergySampler, Landscape
@@ -41,7 +42,7 @@ class EmbeddingSampler(EnergySampler):
         """Return starts, and their places if they come from the buffer, of any class."""
         if scene.buffer is not None:
             classes = len(scene.buffer.images) // scene.buffer.places
-            y = torch.randint(classes, y.shape, generator=scene.generator, device=y.device)
+            y = integers(classes, y.shape, scene.generator)
         return super().begin(x, y, scene)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from cembench import energy, potentials
 from cembench.ascent import L2, Ball, Linf, Visit, ascend
 from cembench.data import DataSettings, datasets
+from cembench.draws import integers, uniform
 from cembench.errors import CembenchError
 from cembench.models.folding import climbed
 from cembench.potentials import Potential
@@ -102,7 +102,7 @@ class EnergySampler(Sampler):
         if self.start == "data":
             return x, None
         if self.start == "noise":
-            return torch.rand(x.shape, generator=scene.generator, device=x.device), None
+            return uniform(x.shape, scene.generator), None
         if self.start in FITTED and scene.seeds is not None:
             parts = y if self.start == "gaussian" else scene.seeds.parts(len(y), scene.generator)
             return scene.seeds.draw(parts, scene.generator), None
@@ -110,10 +110,8 @@ class EnergySampler(Sampler):
             seeds = scene.seeds if self.renewal == "gaussian" else None
             return scene.buffer.draw(y, self.renewed, scene.generator, seeds)
         if self.start == "outside" and scene.outside is not None:
-            shape, device = (len(scene.outside), y.shape), x.device
-            return scene.outside.pixels(
-                torch.randint(*shape, generator=scene.generator, device=device)
-            ), None
+            rows = integers(len(scene.outside), y.shape, scene.generator)
+            return scene.outside.pixels(rows), None
         raise CembenchError(f"{self.name} starts from '{self.start}', and there is none here")
 
     def alpha(self, start: Tensor) -> float:

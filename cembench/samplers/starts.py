@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cembench.data.split import Split, subset
+from cembench.draws import integers, normal, own, uniform
 from cembench.errors import CembenchError
 
 FITTED = ("gaussian", "pooled", "cluster")
@@ -27,9 +28,7 @@ class GaussianSeeds:
 
     def parts(self, count: int, generator: torch.Generator) -> Tensor:
         """Return random classes, N, as often as the images have them."""
-        device = self.split.labels.device
-        rows = torch.randint(len(self.split), (count,), generator=generator, device=device)
-        return self.split.labels[rows]
+        return self.split.labels[integers(len(self.split), (count,), generator)]
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return one seed for each label, N×C×H×W, cut to [0, 1].
@@ -49,7 +48,7 @@ class GaussianSeeds:
             name = self.split.classes[label]
             raise CembenchError(f"class '{name}' has {len(images)} training images; seeds need two")
         mean = images.mean(0)
-        weights = torch.randn(count, len(images), generator=generator, device=images.device)
+        weights = normal((count, len(images)), own(generator))
         spread = weights @ (images - mean).flatten(1) / (len(images) - 1) ** 0.5
         return mean + spread.reshape(count, *mean.shape)
 
@@ -112,11 +111,9 @@ class ReplayBuffer:
         seeds: GaussianSeeds | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return starts for labels y (N), N×C×H×W, and their places."""
-        device = y.device
-        drawn = torch.randint(self.places, y.shape, generator=generator, device=device)
-        places = y * self.places + drawn
+        places = y * self.places + integers(self.places, y.shape, generator)
         starts = self.images[places]
-        fresh = torch.rand(len(y), generator=generator, device=device) < renewed
+        fresh = uniform((len(y),), generator) < renewed
         anew = _anew(tuple(starts.shape), y, generator, seeds)
         return torch.where(fresh.reshape(-1, 1, 1, 1), anew, starts), places
 
@@ -130,4 +127,4 @@ def _anew(
 ) -> Tensor:
     if seeds is not None:
         return seeds.draw(y, generator)
-    return torch.rand(shape, generator=generator, device=generator.device)
+    return uniform(shape, generator)

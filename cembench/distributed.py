@@ -1,0 +1,183 @@
+"""Several processes as one, under torchrun: rank, shares, agreement. One process is the plain case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cembench.errors import CembenchError
+
+T = TypeVar("T")
+PATIENCE = "CEMBENCH_TIMEOUT"  # seconds that a process waits for the others
+MINUTES = 30
+
+
+class Together(CembenchError):
+    """An error that every process knows of, so that the first one alone has to say it."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that work together.
+
+    Attributes:
+        rank: its number, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return every `size`-th item, from the rank on: all of them in one process."""
+        return items[self.rank :: self.size]
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of their ranks, in each."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the means over processes of scalars that all have under the same names."""
+        if self.size == 1 or not values:
+            return values
+        joined = torch.stack([value.detach().double() for value in values.values()])
+        dist.all_reduce(joined)
+        means = (joined / self.size).unbind()
+        return dict(zip(values, means, strict=True))
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do something in every process; if it fails in one, raise its error in all.
+
+        Raises:
+            Together: naming the process that failed first, where there are several.
+        """
+        if self.size == 1:
+            return work()
+        result, failure = None, None
+        try:
+            result = work()
+        except (CembenchError, OSError) as error:
+            failure = str(error)
+        for rank, text in enumerate(self.gather(failure)):
+            if text is not None:
+                raise Together(text if rank == 0 else f"process {rank}: {text}")
+        return result  # type: ignore[return-value]
+
+    def first_alone(self, work: Callable[[], T]) -> T:
+        """Do something in the first process alone, and return its result in all.
+
+        Raises:
+            Together: when it fails there.
+        """
+        if self.size == 1:
+            return work()
+        (result, *_) = self.gather(self.together(lambda: work() if self.first else None))
+        return result  # type: ignore[return-value]
+
+    def agree(self, **values: object) -> None:
+        """Refuse to go on with processes that were started differently.
+
+        Raises:
+            Together: naming what differs, and where.
+        """
+        everyone = self.gather(values)
+        for rank, theirs in enumerate(everyone):
+            for key, value in everyone[0].items():
+                if theirs[key] != value:
+                    raise Together(
+                        f"process {rank} has {key} {theirs[key]}, process 0 has {value}; "
+                        "start all alike"
+                    )
+
+
+def world() -> World:
+    """Return this process's place among those that were joined; alone unless they were."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the processes that torchrun started, if it did; leave them at the end.
+
+    Every collective gives up after half an hour, or what CEMBENCH_TIMEOUT says, in seconds.
+
+    Args:
+        device: `cpu` is joined by gloo, `cuda` by NCCL.
+
+    Raises:
+        CembenchError: when they cannot be joined: a port in use, no NCCL, too few GPUs.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():
+        yield world()
+        return
+    _join(device, timedelta(seconds=_patience()))
+    try:
+        yield world()
+    finally:
+        dist.destroy_process_group()
+
+
+def own_device(device: str) -> str:
+    """Return the device of this process: its own GPU where there are several."""
+    if device != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    return f"cuda:{os.environ['LOCAL_RANK']}"
+
+
+def _join(device: str, patience: timedelta) -> None:
+    if device.startswith("cuda"):
+        if not dist.is_nccl_available():
+            raise CembenchError("this torch has no NCCL to join GPUs with; use --device cpu")
+        if int(os.environ.get("LOCAL_RANK", "0")) >= torch.cuda.device_count():
+            raise CembenchError(
+                f"process {os.environ['LOCAL_RANK']} of this machine has no GPU of its own: there "
+                f"are {torch.cuda.device_count()}; lower --nproc-per-node"
+            )
+        torch.cuda.set_device(own_device("cuda"))
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        # gloo carries what is said between processes, which NCCL cannot without a GPU tensor
+        dist.init_process_group(
+            f"cpu:gloo,cuda:{backend}" if backend == "nccl" else backend, timeout=patience
+        )
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = "choose another --master-port" if "EADDRINUSE" in str(error) else "is it reachable?"
+        raise CembenchError(f"processes cannot meet at {where}: {reason}; {hint}") from error
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE, str(MINUTES * 60))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise CembenchError(f"{PATIENCE}={text}: give seconds above 0")
+    return seconds
