@@ -44,6 +44,7 @@ from cembench.checkpoint import checkpoint_file, load_checkpoint, run_name
 from cembench.config import Experiment, load_experiment, override, parse_experiment
 from cembench.data import DataSettings, datasets
 from cembench.devices import pick_device
+from cembench.distributed import joined
 from cembench.errors import CembenchError
 from cembench.evaluation import evaluate as evaluation
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
@@ -93,7 +94,8 @@ def train(
         experiment = parse_experiment(override(values, overrides), "config")
         stem = experiment.title
     folder = Path(out) / (name or stem)
-    return train_in(experiment, folder, resume=resume, device=pick_device(device))
+    with joined(pick_device(device)) as own:
+        return train_in(experiment, folder, resume=resume, device=own)
 
 
 def probe(

@@ -132,6 +132,8 @@ class Experiment(Settings):
         batch_size: images a step; a rest smaller than a batch is left out of the epoch.
         precision: `bf16` runs the networks under autocast.
         compile: whether to use `torch.compile`.
+        batch_norm: in several processes, whether statistics are those of the whole batch or those
+            of each process's share.
         ema: decay of a moving average of the weights, which is then what is kept; 0 for none.
         seed: decides weights, order, augmentation and all draws.
         select: which epoch is kept: the best on held-out images under PGD (`robust`) or as they are
@@ -154,6 +156,7 @@ class Experiment(Settings):
     batch_size: Count = 128
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = unless(False)
+    batch_norm: Literal["synchronised", "local"] = unless("synchronised")
     ema: Share = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]

@@ -1,12 +1,15 @@
-"""Several processes as one, under torchrun: rank, shares, agreement. One process is the plain case."""
+"""Several processes as one, under torchrun: rank, shares, agreement. One is the plain case."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,14 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cembench.errors import CembenchError
+from cembench.files import write_text
 
 T = TypeVar("T")
 PATIENCE = "CEMBENCH_TIMEOUT"  # seconds that a process waits for the others
 MINUTES = 30
-
-
-class Together(CembenchError):
-    """An error that every process knows of, so that the first one alone has to say it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class World:
         """Do something in every process; if it fails in one, raise its error in all.
 
         Raises:
-            Together: naming the process that failed first, where there are several.
+            CembenchError: that of the lowest rank, which the first process alone has to say.
         """
         if self.size == 1:
             return work()
@@ -79,17 +79,18 @@ class World:
         try:
             result = work()
         except (CembenchError, OSError) as error:
-            failure = str(error)
-        for rank, text in enumerate(self.gather(failure)):
-            if text is not None:
-                raise Together(text if rank == 0 else f"process {rank}: {text}")
+            failure = error if isinstance(error, CembenchError) else CembenchError(str(error))
+        for rank, found in enumerate(self.gather(failure)):
+            if found is not None:
+                found.told_by = rank
+                raise found
         return result  # type: ignore[return-value]
 
     def first_alone(self, work: Callable[[], T]) -> T:
         """Do something in the first process alone, and return its result in all.
 
         Raises:
-            Together: when it fails there.
+            CembenchError: when it fails there.
         """
         if self.size == 1:
             return work()
@@ -100,16 +101,45 @@ class World:
         """Refuse to go on with processes that were started differently.
 
         Raises:
-            Together: naming what differs, and where.
+            CembenchError: naming what differs, and where.
         """
         everyone = self.gather(values)
         for rank, theirs in enumerate(everyone):
             for key, value in everyone[0].items():
                 if theirs[key] != value:
-                    raise Together(
+                    error = CembenchError(
                         f"process {rank} has {key} {theirs[key]}, process 0 has {value}; "
                         "start all alike"
                     )
+                    error.told_by = 0
+                    raise error
+
+    def meet(self, folder: Path) -> None:
+        """Refuse to go on where a process does not see the folder that the first one writes to.
+
+        Raises:
+            CembenchError: naming the process and its host.
+        """
+        if self.size == 1:
+            return
+        note = folder / ".meeting"
+        word = self.first_alone(lambda: _written(note))
+        seen = self.gather((note.exists() and note.read_text() == word, socket.gethostname()))
+        self.first_alone(lambda: note.unlink(missing_ok=True))
+        for rank, (sees, host) in enumerate(seen):
+            if not sees:
+                error = CembenchError(
+                    f"process {rank} on {host} does not see {folder} as process 0 on {seen[0][1]} "
+                    "does; put runs on a file system that all nodes share"
+                )
+                error.told_by = 0
+                raise error
+
+
+def _written(note: Path) -> str:
+    word = secrets.token_hex(8)
+    write_text(note, word)
+    return word
 
 
 def world() -> World:
@@ -120,7 +150,7 @@ def world() -> World:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
+def joined(device: str) -> Iterator[str]:
     """Join the processes that torchrun started, if it did; leave them at the end.
 
     Every collective gives up after half an hour, or what CEMBENCH_TIMEOUT says, in seconds.
@@ -128,48 +158,48 @@ def joined(device: str) -> Iterator[World]:
     Args:
         device: `cpu` is joined by gloo, `cuda` by NCCL.
 
+    Yields:
+        The device of this process: a GPU of its own where there are several.
+
     Raises:
         CembenchError: when they cannot be joined: a port in use, no NCCL, too few GPUs.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or dist.is_initialized():
-        yield world()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    own = f"cuda:{local}" if device == "cuda" else device
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield own
         return
-    _join(device, timedelta(seconds=_patience()))
+    _join(own, local, timedelta(seconds=_patience()))
     try:
-        yield world()
+        yield own
     finally:
         dist.destroy_process_group()
 
 
-def own_device(device: str) -> str:
-    """Return the device of this process: its own GPU where there are several."""
-    if device != "cuda" or "LOCAL_RANK" not in os.environ:
-        return device
-    return f"cuda:{os.environ['LOCAL_RANK']}"
-
-
-def _join(device: str, patience: timedelta) -> None:
+def _join(device: str, local: int, patience: timedelta) -> None:
     if device.startswith("cuda"):
         if not dist.is_nccl_available():
             raise CembenchError("this torch has no NCCL to join GPUs with; use --device cpu")
-        if int(os.environ.get("LOCAL_RANK", "0")) >= torch.cuda.device_count():
+        if local >= torch.cuda.device_count():
             raise CembenchError(
-                f"process {os.environ['LOCAL_RANK']} of this machine has no GPU of its own: there "
-                f"are {torch.cuda.device_count()}; lower --nproc-per-node"
+                f"process {local} of this machine has no GPU of its own among "
+                f"{torch.cuda.device_count()}; lower --nproc-per-node"
             )
-        torch.cuda.set_device(own_device("cuda"))
-    backend = "nccl" if device.startswith("cuda") else "gloo"
+        torch.cuda.set_device(device)
+    # gloo carries what processes say to each other, which NCCL has no form for
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        # gloo carries what is said between processes, which NCCL cannot without a GPU tensor
-        dist.init_process_group(
-            f"cpu:gloo,cuda:{backend}" if backend == "nccl" else backend, timeout=patience
-        )
+        dist.init_process_group(backend, timeout=patience)
     except (dist.DistError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "choose another --master-port" if "EADDRINUSE" in str(error) else "is it reachable?"
         raise CembenchError(f"processes cannot meet at {where}: {reason}; {hint}") from error
+
+
+def restarted() -> bool:
+    """Return whether torchrun started this process again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def _patience() -> float:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class CembenchError(Exception):
-    """Something the user can put right; the message names the thing and the remedy."""
+    """Something the user can put right; the message names the thing and the remedy.
+
+    Attributes:
+        told_by: where all of several processes know of it, the one that saw it; they all raise it,
+            and the first says it.
+    """
+
+    told_by: int | None = None
 
 
 class GaveUp(CembenchError):

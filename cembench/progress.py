@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ class Bar:
     """A bar over a number of images, with a note that says how it is going."""
 
     def __init__(self, title: str, images: int) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),

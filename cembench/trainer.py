@@ -12,13 +12,24 @@ from cembench.checkpoint import Passport
 from cembench.config import Experiment
 from cembench.data.augment import augment
 from cembench.data.split import hold_out
+from cembench.distributed import world
 from cembench.errors import CembenchError, GaveUp
 from cembench.files import digest
-from cembench.guard import derive, generator_of, seed_everything
+from cembench.guard import derive, seed_everything
+from cembench.models.synchronised import synchronise
 from cembench.optimisation import build_average, build_optimizer, build_scheduler
 from cembench.progress import Bar
 from cembench.runs import RunFolder, State
 from cembench.samplers import Scene
+from cembench.samplers.starts import ReplayBuffer
+from cembench.spreading import (
+    Objective,
+    batch_generator,
+    require_shares,
+    shared_buffer,
+    spread,
+    whole_buffer,
+)
 from cembench.validation import best_epoch, summary, validate
 
 
@@ -34,11 +45,13 @@ class Trainer:
         steps: steps an epoch; a rest smaller than a batch waits for another epoch's order.
         labelled: whether the method may see labels; otherwise its data have none.
         learns_features: whether all weights are trained, or those of the head alone.
+        world: the processes that share each batch; one writes, and all are in the same state.
     """
 
     def __init__(self, config: Experiment, device: torch.device) -> None:
         self.config = config
         self.device = device
+        self.world = world()
         whole = config.data.load("train")
         self.fingerprint = whole.fingerprint
         training, held = hold_out(whole, config.validation.fraction)
@@ -48,6 +61,7 @@ class Trainer:
         self.batch = min(config.batch_size, len(training))
         if self.batch < config.method.fewest:
             raise CembenchError(f"{len(training)} training images are too few for {config.title}")
+        require_shares(config, self.batch, self.world)
         self.steps = len(training) // self.batch if config.method.learns else 0
         seed_everything(derive(config.seed, "weights"))
         self.learns_features = config.pretrained is None or not config.pretrained.frozen
@@ -58,6 +72,8 @@ class Trainer:
         fast = large or config.precision == "bf16" or device.type == "cuda"
         self.layout = torch.channels_last if fast else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
+        if self.world.size > 1 and config.batch_norm == "synchronised":
+            synchronise(self.model)
         if config.compile:
             self.model.compile(dynamic=False)
         self.optimizer = build_optimizer(config.optimizer, self.model)
@@ -73,8 +89,14 @@ class Trainer:
         self.gradients = 0 if config.pretrained is None else config.pretrained.gradients
         sampler = config.method.sampler
         self.seeds = build_seeds(sampler, self.data)
-        self.buffer = build_buffer(config, self.data, self.seeds)
+        self.buffer = shared_buffer(build_buffer(config, self.data, self.seeds), self.world)
         self.outside = load_outside(sampler, self.data)
+        self.objective: nn.Module = Objective(self.model, config.method)
+
+    def spread(self) -> None:
+        """Let all processes learn together, once each of them has come so far."""
+        if self.config.method.learns:
+            self.objective = spread(self.objective, self.world, self.device)
 
     def run_epoch(self, bar: Bar) -> State:
         """Train one epoch, validate, and return the state to save.
@@ -86,8 +108,9 @@ class Trainer:
         """
         started = time.monotonic()
         stream = (self.config.seed, "epoch", self.epoch, self.divergences)
-        seed_everything(derive(*stream))
-        generator = generator_of(derive(*stream, "draws"), self.device)
+        rank = ("rank", self.world.rank) if self.world.rank else ()
+        seed_everything(derive(*stream, *rank))
+        generator = batch_generator(derive(*stream, "draws"), self.device, self.world)
         order = torch.randperm(len(self.data), generator=generator, device=self.device)
         rate = self.optimizer.param_groups[0]["lr"]
         if self.epoch == 0:
@@ -105,7 +128,9 @@ class Trainer:
         row: dict[str, float] = {"epoch": self.epoch, "lr": rate}
         row |= {key: total / self.steps for key, total in sums.items()}
         if self.epoch % self.config.validation.every == 0 or self.epoch == self.config.epochs:
-            row |= validate(self.judged, self.held, self.config, self.batch)
+            row |= self.world.first_alone(
+                lambda: validate(self.judged, self.held, self.config, self.batch)
+            )
         row |= {"divergences": self.divergences, "gradients": self.gradients}
         row["seconds"] = time.monotonic() - started
         self.history.append(row)
@@ -120,16 +145,20 @@ class Trainer:
             self.kept = {
                 key: value.cpu().clone() for key, value in self.judged.state_dict().items()
             }
-            self.kept_buffer = None if self.buffer is None else self.buffer.images.cpu().clone()
+            self.kept_buffer = whole_buffer(self.buffer, self.world)
         return self.state()
 
     def step(self, step: int, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Take one optimiser step on these rows and return the loss and its parts, detached.
 
+        Each of several processes takes its share of the rows; what is returned is the mean.
+
         Raises:
             Diverged: when the loss is not finite; the weights are not touched then.
         """
         config, data = self.config, self.data
+        images_in_all = len(rows)
+        rows = rows.chunk(self.world.size)[self.world.rank]
         self.model.train(self.learns_features)
         images = data.images[rows]
         if self.labelled:  # methods without labels make views of their own
@@ -145,9 +174,10 @@ class Trainer:
                 outside=self.outside,
                 history=self.history if self.labelled else (),
             )
-            loss, parts = config.method.loss(self.model, x, data.labels[rows], scene)
-        self.gradients += config.method.cost(scene) * len(rows)
-        self._require_bounded({"loss": loss.detach(), **parts}, step)
+            loss, parts = self.objective(x, data.labels[rows], scene)
+        self.gradients += config.method.cost(scene) * images_in_all
+        values = self.world.mean({"loss": loss.detach(), **parts})
+        self._require_bounded(values, step)
         self.optimizer.zero_grad()
         loss.backward()
         if config.optimizer.clip is not None:
@@ -156,7 +186,7 @@ class Trainer:
         self.scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return {"loss": loss.detach(), **parts}
+        return values
 
     @property
     def judged(self) -> nn.Module:
@@ -218,7 +248,7 @@ class Trainer:
             kept_buffer=self.kept_buffer,
             divergences=self.divergences,
             gradients=self.gradients,
-            buffer=None if self.buffer is None else self.buffer.images,
+            buffer=whole_buffer(self.buffer, self.world),
         )
 
     def restore(self, state: State) -> None:
@@ -233,7 +263,8 @@ class Trainer:
         self.kept_buffer = state.kept_buffer
         self.divergences, self.gradients = state.divergences, state.gradients
         if self.buffer is not None and state.buffer is not None:
-            self.buffer.images = state.buffer.to(self.device)
+            images, classes = state.buffer.to(self.device), self.buffer.classes
+            self.buffer = shared_buffer(ReplayBuffer.of(images, classes), self.world)
 
     def passport(self, state: State) -> Passport:
         """Describe the kept weights."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from cembench.config import Experiment, placeless
+from cembench.distributed import restarted, world
 from cembench.errors import CembenchError
 from cembench.files import digest
 from cembench.guard import isolated_rng
 from cembench.locks import locked
 from cembench.pretrained import resolved
 from cembench.progress import Bar
-from cembench.runs import RunFolder
+from cembench.provenance import code
+from cembench.runs import RunFolder, State
 from cembench.trackers import Followed
 from cembench.trackers.follow import follow
 from cembench.trainer import Diverged, Trainer
@@ -37,12 +41,26 @@ def train(
         CembenchError: for a folder in use, other settings than before, a non-finite loss (the
             state of the last good epoch stays in the folder), or a full disk.
     """
-    run = RunFolder(folder)
-    with locked(folder / ".lock", str(folder)):
-        return _begun(config, run, resume, device)
+    run, together = RunFolder(folder), world()
+    together.agree(configuration=digest(config.identity), code=code()["source"])
+    with ExitStack() as stack:
+        together.first_alone(lambda: _hold(run, stack))
+        together.meet(folder)
+        resume = resume or restarted()
+        config, done = together.together(lambda: _checked(config, run, resume))
+        if not done:
+            exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+            with exact, isolated_rng(config.seed):
+                _train(config, run, torch.device(device))
+    return run.model
 
 
-def _begun(config: Experiment, run: RunFolder, resume: bool, device: str | torch.device) -> Path:
+def _hold(run: RunFolder, stack: ExitStack) -> None:
+    stack.enter_context(locked(run.path / ".lock", str(run.path)))
+
+
+def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experiment, bool]:
+    """Return the experiment with what it starts from, and whether its run came to its end."""
     config = resolved(config)
     if run.exists():
         if not resume:
@@ -53,31 +71,32 @@ def _begun(config: Experiment, run: RunFolder, resume: bool, device: str | torch
         if (passport := run.finished()) is not None:
             run.check_own(run.model, placeless(passport.config) == config.identity)
             run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
-            return run.model
+            return config, True
     for tracker in config.tracker:
         tracker.require()
-    deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with deterministic, isolated_rng(config.seed):
-        _train(config, run, torch.device(device))
-    return run.model
+    return config, False
 
 
 def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
-    trainer = Trainer(config, device)
-    run.begin(config)
-    state = run.load()
-    if state is None:
-        run.save(trainer.state())
-    else:
-        run.check_own(run.state, state.config == digest(config.identity))
-        run.check_data(state.data, trainer.fingerprint)
-        trainer.restore(state)
-        run.publish(state, trainer.passport(state))
+    together = world()
+    trainer = together.together(lambda: Trainer(config, device))
+    trainer.spread()
+    saved = together.together(lambda: _saved(config, run, trainer))
+    if saved is not None:
+        trainer.restore(saved)
+    state = trainer.state() if saved is None else saved
+    together.first_alone(lambda: _begin(config, run, trainer, state))
     followed = Followed(run.path, run.path.name, config.dump(), begun=trainer.epoch > 0)
+    trackers = config.tracker if together.first else []
     with (
         Bar(run.path.name, config.epochs * trainer.steps * trainer.batch) as bar,
-        follow(config.tracker, followed, bar.warn) as trail,
+        follow(trackers, followed, bar.warn) as trail,
     ):
+        if together.size > 1:
+            bar.warn(
+                f"{together.size} processes share each batch of {trainer.batch} images; the "
+                f"learning rate is {config.optimizer.lr:g}, as in one process"
+            )
         trail.write(trainer.history)
         bar.advance(trainer.epoch * trainer.steps * trainer.batch)
         while trainer.epoch < config.epochs:
@@ -85,9 +104,30 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
                 state = trainer.run_epoch(bar)
             except Diverged as error:
                 trainer.roll_back(run, error)
-                run.save(trainer.state())
+                state = trainer.state()
+                together.first_alone(partial(run.save, state))
                 bar.report(f"{error}; back to epoch {trainer.epoch} with new randomness")
                 continue
-            run.save(state)
-            run.publish(state, trainer.passport(state))
+            together.first_alone(partial(_keep, run, trainer, state))
             trail.write(trainer.history)
+
+
+def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> State | None:
+    """Return the state that the run goes on from, once it is sure to be its own."""
+    state = run.load()
+    if state is not None:
+        run.check_own(run.state, state.config == digest(config.identity))
+        run.check_data(state.data, trainer.fingerprint)
+    return state
+
+
+def _begin(config: Experiment, run: RunFolder, trainer: Trainer, state: State) -> None:
+    run.begin(config)
+    if state.epoch == 0:
+        run.save(state)
+    run.publish(state, trainer.passport(state))
+
+
+def _keep(run: RunFolder, trainer: Trainer, state: State) -> None:
+    run.save(state)
+    run.publish(state, trainer.passport(state))

@@ -28,6 +28,9 @@ class Module(click.ParamType):
         return re.findall(r"[^\s,]+", rv)
 
 
+RANK = int(os.environ.get("RANK", "0"))
+
+
 class Command(click.Command):
     """A command whose errors are one line on stderr and exit code 2; `--debug` shows where."""
 
@@ -67,13 +70,22 @@ class Command(click.Command):
             if debug:
                 traceback.print_exc()
             known = isinstance(error, CembenchError | OSError) and str(error)
-            fail(known or f"unexpected {error!r}; --debug shows where")
+            told_by = getattr(error, "told_by", None)
+            fail(known or f"unexpected {error!r}; --debug shows where", told_by=told_by)
 
 
-def fail(message: str, code: int = 2) -> None:
-    """Say what went wrong in one line and leave."""
-    click.echo(f"cembench: error: {' '.join(message.split())}", err=True)
+def fail(message: str, code: int = 2, told_by: int | None = None) -> None:
+    """Say what went wrong in one line and leave; what all processes know is said by the first."""
+    if told_by is None or RANK == 0:
+        where = f"process {told_by or RANK}: " if told_by or RANK else ""
+        click.echo(f"cembench: error: {where}{' '.join(message.split())}", err=True)
     sys.exit(code)
+
+
+def say(text: object) -> None:
+    """Print a line on stdout, in the first of several processes alone."""
+    if RANK == 0:
+        click.echo(text)
 
 
 FILE = click.Path(path_type=Path)
@@ -85,4 +97,4 @@ DEVICE = click.option(
 def show(boards: list[Any]) -> None:
     """Print boards on stdout."""
     for board in boards:
-        click.echo(f"{board.title}\n\n{board.markdown()}")
+        say(f"{board.title}\n\n{board.markdown()}")

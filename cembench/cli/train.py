@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, fail, show
+from cembench.cli.base import DEVICE, FILE, Command, fail, say, show
 
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
@@ -30,7 +30,7 @@ def train(
     from cembench.api import train
 
     options: dict[str, Any] = {"name": name, "overrides": overrides, "resume": resume}
-    click.echo(train(config, out, device=device, **options))
+    say(train(config, out, device=device, **options))
 
 
 @click.command(cls=Command)
@@ -63,7 +63,7 @@ def probe(
     from cembench.api import probe
 
     options: dict[str, Any] = {"name": name, "overrides": overrides, "resume": resume}
-    click.echo(probe(checkpoint, mode, out, device=device, **options))
+    say(probe(checkpoint, mode, out, device=device, **options))
 
 
 @click.command(cls=Command)

@@ -27,6 +27,7 @@ class Method(Choice):
         labels: what it may know of the labels; with `none` it is given none.
         learns: whether it takes optimiser steps.
         fewest: the smallest batch that it can work on.
+        spreads: whether a batch may be spread over processes; not if it tells its images apart.
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
@@ -34,6 +35,7 @@ class Method(Choice):
     labels: ClassVar[LabelUse] = "all"
     learns: ClassVar[bool] = True
     fewest: ClassVar[int] = 1
+    spreads: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _climb_logits(self) -> Self:

@@ -38,6 +38,7 @@ class Contrastive(Method):
     select: ClassVar[Literal["robust", "clean", "last"]] = "last"
     labels: ClassVar[LabelUse] = "none"
     fewest: ClassVar[int] = 2
+    spreads: ClassVar[bool] = False
     temperature: Positive = 0.5
     views: Views = Views()
     projection: Annotated[SerializeAsAny[Head], heads.field("projection")] = Projection()

@@ -92,7 +92,7 @@ class ReplayBuffer:
         generator: torch.Generator,
         seeds: GaussianSeeds | None = None,
     ) -> None:
-        self.places = max(1, size // classes)
+        self.places, self.classes = max(1, size // classes), classes
         y = torch.arange(classes, device=generator.device).repeat_interleave(self.places)
         self.images = _anew((len(y), *shape), y, generator, seeds)
 
@@ -100,7 +100,8 @@ class ReplayBuffer:
     def of(cls, images: Tensor, classes: int) -> Self:
         """Return a buffer that holds these images, sorted by class, the same number of each."""
         buffer = cls.__new__(cls)
-        buffer.images, buffer.places = images, len(images) // classes
+        buffer.images, buffer.classes = images, classes
+        buffer.places = len(images) // classes
         return buffer
 
     def draw(

@@ -1,0 +1,61 @@
+"""Batch norm over the batches of all processes, on any device: torch's own needs a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose statistics in training are those of all processes, with equal batches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise N×C×H×W."""
+        if not self.training:
+            return super().forward(x)
+        values = x.float()
+        mean = _Mean.apply(values.mean((0, 2, 3)))
+        apart = values - mean[:, None, None]
+        variance = _Mean.apply(apart.square().mean((0, 2, 3)))
+        self._remember(mean.detach(), variance.detach(), values.numel() // values.shape[1])
+        out = apart * (variance + self.eps).rsqrt()[:, None, None]
+        return (out * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        whole = count * dist.get_world_size()
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.momentum is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * whole / max(1, whole - 1), self.momentum)
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over processes, and of its gradients too."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        """Return the mean."""
+        return _mean(x)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        """Return the mean gradient."""
+        return _mean(gradients[0])
+
+
+def _mean(x: Tensor) -> Tensor:
+    total = x.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def synchronise(model: nn.Module) -> None:
+    """Let every batch norm of a network use the batches of all processes; weights stay."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SynchronisedBatchNorm2d
