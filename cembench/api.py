@@ -163,7 +163,6 @@ def evaluate(
     """
     plan = _protocol(protocol)
     options: dict[str, Any] = {
-        "device": pick_device(device),
         "data_root": data_root,
         "inception_weights": None if inception_weights is None else Path(inception_weights),
         "save_samples": save_samples,
@@ -176,7 +175,8 @@ def evaluate(
         subject = _subject(model, data, threat)
         if subject.model is not None and not trust_pixels and subject.passport.method == "imported":
             _check_pixels(subject)
-        return evaluation.evaluate(subject, plan, folder=folder, **options)[0]
+        with joined(pick_device(device)) as own:
+            return evaluation.evaluate(subject, plan, folder=folder, device=own, **options)[0]
 
 
 def sample(

@@ -142,10 +142,13 @@ def _written(note: Path) -> str:
     return word
 
 
+ALONE = World()
+
+
 def world() -> World:
     """Return this process's place among those that were joined; alone unless they were."""
     if not (dist.is_available() and dist.is_initialized()):
-        return World()
+        return ALONE
     return World(dist.get_rank(), dist.get_world_size())
 
 

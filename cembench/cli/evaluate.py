@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, show
+from cembench.cli.base import DEVICE, FILE, Command, say, show
 from cembench.cli.foreign import import_options, imported
 from cembench.cli.names import offer, protocol_or_file
 from cembench.errors import CembenchError
@@ -83,7 +83,7 @@ def evaluate(
         if record.error:
             failed.append(CembenchError(f"{path}: {record.error}"))
     if as_json:
-        click.echo(json.dumps([record.dump() for record in records], indent=2))
+        say(json.dumps([record.dump() for record in records], indent=2))
     elif records:
         show(rank(records))
     if failed:

@@ -6,8 +6,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from cembench.ascent import ball_of
 from cembench.checkpoint import weights_digest
 from cembench.data.split import Split, subset
+from cembench.distributed import World, world
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.blank import (
     applicable,
@@ -34,7 +35,7 @@ from cembench.evaluation.density import summarise
 from cembench.evaluation.evidence import samples_folder, save_evidence
 from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import count
-from cembench.evaluation.generation import drawn, measure
+from cembench.evaluation.generation import draw_share, drawn, measure
 from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, save_record
@@ -80,48 +81,49 @@ def evaluate(
         CembenchError: when checkpoint or data cannot be used, or nothing can be written. A
             network that breaks its contract gives a record with `error` and no figures instead.
     """
-    subject = Subject.at(subject) if isinstance(subject, Path) else subject
-    file, passport = subject.file, subject.passport.moved(data_root)
-    whole_protocol, protocol = protocol, applicable(protocol, passport, file)
-    device = torch.device(device)
-    reader = None
-    if protocol.samples is not None:
-        reader = FeatureReader(protocol.samples.extractor, device, inception_weights)
-    elif inception_weights is not None or save_samples:
-        option = "--save-samples" if save_samples else "--inception-weights"
-        raise CembenchError(f"{option}: protocol {protocol.name} draws no samples")
-    try:
-        whole = passport.images(protocol.split)
-        passport.check(whole)
-    except CembenchError as error:
-        raise CembenchError(f"{file}: {error}") from error
-    split, rows = subset(whole, protocol.limit)
-    path = record_path(file, folder or file.parent, protocol)
-    record = blank(subject, passport, whole_protocol, split, device)
-    record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
-    if reuse and subject.model is None and (old := reusable(path, record)) is not None:
+    together = world()
+    work, path = together.together(
+        lambda: _work(subject, protocol, torch.device(device), data_root, inception_weights, folder)
+    )
+    if save_samples and work.comparison is None:
+        raise CembenchError(f"--save-samples: protocol {protocol.name} draws no samples")
+    together.agree(
+        protocol=work.record.protocol_digest,
+        checkpoint=work.record.checkpoint_sha256[:12],
+        code=work.record.environment["source"],
+    )
+    work = replace(work, record=together.first_alone(lambda: work.record))
+    old = reusable(path, work.record) if reuse and work.subject.model is None else None
+    if (old := together.first_alone(lambda: old)) is not None:
         return old, path
-    with locked(path.with_name(f".{path.name}.lock"), str(path)):
-        for own in (path, path.with_suffix(".parquet")):
-            clear_leftovers(own)
-        origins = Origins(file, passport, device, record.threat)
-        comparison = None
-        if protocol.samples is not None and reader is not None:
-            comparison = Comparison(protocol.samples, reader, whole, origins.data)
-        parts = Parts(path.parent, digest(identity(record)))
-        if subject.model is not None:
-            parts.restart()  # nothing tells whether it is the network that was killed
-        work = Work(subject, record, protocol, split.to(device), rows, origins, comparison, parts)
-        record, table = _measured(work, samples_folder(path))
-        record = save_record(path, record, table)
-        if record.curve:
-            write_bytes(path.with_suffix(".curve.png"), _curve(record))
-        if save_adversarial:
-            save_evidence(parts, protocol, split, ball_of(record.threat), path)
-        if save_samples:
-            parts.move_tensors("samples", samples_folder(path))
-        parts.clear()
-    return record, path
+    with ExitStack() as stack:
+        together.first_alone(lambda: _hold(stack, path))
+        together.meet(path.parent)
+        parts = Parts(path.parent, digest(identity(work.record)))
+        if work.subject.model is not None:  # nothing tells whether it is what was killed
+            together.first_alone(parts.restart)
+        started = time.monotonic()
+        warnings = _share(work, parts, samples_folder(path), together)
+
+        def finish() -> Record:
+            record, table = _measured(work, parts, samples_folder(path), warnings, started)
+            record = save_record(path, record, table)
+            if record.curve:
+                write_bytes(path.with_suffix(".curve.png"), _curve(record))
+            if save_adversarial:
+                save_evidence(parts, work.protocol, work.split, ball_of(record.threat), path)
+            if save_samples:
+                parts.move_tensors("samples", samples_folder(path))
+            parts.clear()
+            return record
+
+        return together.first_alone(finish), path
+
+
+def _hold(stack: ExitStack, path: Path) -> None:
+    stack.enter_context(locked(path.with_name(f".{path.name}.lock"), str(path)))
+    for own in (path, path.with_suffix(".parquet")):
+        clear_leftovers(own)
 
 
 def _curve(record: Record) -> bytes:
@@ -143,20 +145,80 @@ class Work:
     rows: Tensor
     origins: Origins
     comparison: Comparison | None
-    parts: Parts
 
 
-def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
+def _work(
+    subject: Subject | Path,
+    whole_protocol: Protocol,
+    device: torch.device,
+    data_root: str | None,
+    inception_weights: Path | None,
+    folder: Path | None,
+) -> tuple[Work, Path]:
+    """Return what is to be done, and where its record goes; nothing is written yet."""
+    subject = Subject.at(subject) if isinstance(subject, Path) else subject
+    file, passport = subject.file, subject.passport.moved(data_root)
+    protocol = applicable(whole_protocol, passport, file)
+    plan = protocol.samples
+    if plan is None and inception_weights is not None:
+        raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
+    reader = None if plan is None else FeatureReader(plan.extractor, device, inception_weights)
+    try:
+        whole = passport.images(protocol.split)
+        passport.check(whole)
+    except CembenchError as error:
+        raise CembenchError(f"{file}: {error}") from error
+    split, rows = subset(whole, protocol.limit)
+    record = blank(subject, passport, whole_protocol, split, device)
+    record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
+    origins = Origins(file, passport, device, record.threat)
+    comparison = None
+    if plan is not None and reader is not None:
+        comparison = Comparison(plan, reader, whole, origins.data)
+    work = Work(subject, record, protocol, split.to(device), rows, origins, comparison)
+    return work, record_path(file, folder or file.parent, protocol)
+
+
+def _share(work: Work, parts: Parts, pictures: Path, together: World) -> Counter[str]:
+    """Do this process's share of the attacks and the samples; return what all were warned of.
+
+    The first process then finds the results in `parts`, as if it had done them before a kill.
+    """
+    if together.size == 1:
+        return Counter()
+    protocol, images = work.protocol, len(work.split)
+    if images < together.size:
+        raise CembenchError(f"{together.size} processes for {images} images: start fewer")
+
+    def do() -> Counter[str]:
+        with collected_warnings("auto-attack", "cembench") as warnings, suppress(ModelError):
+            model = work.subject.load(work.origins.device)
+            if work.origins.passport.kind == "classifier":
+                threat = work.record.threat
+                attack_split(model, work.split, work.rows, protocol, threat, parts, together)
+            if work.comparison is not None:
+                with frozen(model), exact():
+                    draw_share(
+                        model, work.origins, protocol, work.comparison, parts, pictures, together
+                    )
+        return warnings
+
+    return sum(together.gather(together.together(do)), Counter())
+
+
+def _measured(
+    work: Work, parts: Parts, pictures: Path, before: Counter[str], started: float
+) -> tuple[Record, pd.DataFrame | None]:
     """Return the record with its figures, and the table of verdicts; or with what went wrong."""
-    started = time.monotonic()
     ending: dict[str, Any] = {}
     table = None
     with collected_warnings("auto-attack", "cembench") as warnings:
+        warnings.update(before)
         try:
             model = work.subject.load(work.origins.device)
             ending["parameters"] = sum(p.numel() for p in model.parameters())
             ending["weights_sha256"] = weights_digest(model.state_dict())
-            found, table = _figures(work, model, pictures, warnings)
+            found, table = _figures(work, parts, model, pictures, warnings)
             ending |= found
         except ModelError as error:
             ending["error"] = str(error)
@@ -167,13 +229,13 @@ def _measured(work: Work, pictures: Path) -> tuple[Record, pd.DataFrame | None]:
 
 
 def _figures(
-    work: Work, model: Classifier, pictures: Path, warnings: Counter[str]
+    work: Work, parts: Parts, model: Classifier, pictures: Path, warnings: Counter[str]
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     protocol, passport = work.protocol, work.origins.passport
     threat = work.record.threat
     if passport.kind == "encoder":
-        return _of_encoder(work, model, pictures, warnings), None
-    verdicts = attack_split(model, work.split, work.rows, protocol, threat, work.parts)
+        return _of_encoder(work, parts, model, pictures, warnings), None
+    verdicts = attack_split(model, work.split, work.rows, protocol, threat, parts)
     titles = [attack.title for attack in protocol.attacks]
     found: dict[str, Any] = {"figures": count(verdicts.table, titles, verdicts.seconds)}
     generation = density = None
@@ -183,7 +245,7 @@ def _figures(
             found["sanity"] = sanity_checks(target, work.split, protocol.sanity)
         if work.comparison is not None:
             generation, cautions = measure(
-                model, work.origins, protocol, work.comparison, work.parts, pictures
+                model, work.origins, protocol, work.comparison, parts, pictures
             )
             warnings.update(cautions)
         if protocol.density is not None:
@@ -199,13 +261,13 @@ def _figures(
 
 
 def _of_encoder(
-    work: Work, model: Classifier, pictures: Path, warnings: Counter[str]
+    work: Work, parts: Parts, model: Classifier, pictures: Path, warnings: Counter[str]
 ) -> dict[str, Any]:
     """Return the figures of a network without logits: those of its samples."""
     assert work.comparison is not None
     with frozen(model), exact():
         generation, cautions = measure(
-            model, work.origins, work.protocol, work.comparison, work.parts, pictures
+            model, work.origins, work.protocol, work.comparison, parts, pictures
         )
     warnings.update(cautions)
     return {"generation": generation}

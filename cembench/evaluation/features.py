@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cembench.errors import CembenchError
 from cembench.evaluation.extractors import Embed, Extractor
+from cembench.evaluation.parts import Parts
 from cembench.files import digest, sha256, write_bytes
 from cembench.guard import exact
 from cembench.seal import UNSEALED, read_sealed, seal
@@ -67,7 +68,10 @@ class FeatureReader:
 
     Attributes:
         checksum: SHA-256 of the extractor's weights.
+        keep: where features of each batch are kept, for several processes to share.
     """
+
+    keep: Parts | None = None
 
     def __init__(
         self, extractor: Extractor, device: torch.device, weights: Path | None = None
@@ -97,8 +101,18 @@ class FeatureReader:
             write_bytes(path, seal(save(vars(features), {"seal": UNSEALED}), content))
         return features
 
-    @torch.no_grad()
     def _batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self.keep is None:
+            return self._embedded(images)
+        name = f"features.{_hash(images)}"
+        kept = self.keep.tensors(name)
+        if kept is None:
+            kept = dict(zip(("pool", "logits"), self._embedded(images), strict=True))
+            self.keep.keep_tensors(name, kept)
+        return kept["pool"], kept["logits"]
+
+    @torch.no_grad()
+    def _embedded(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self._embed is None:
             self._embed = self.extractor.build(self.file, self.device)
         channels = images.shape[1]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from cembench.distributed import ALONE, World
+from cembench.errors import SamplingError
 from cembench.evaluation.comparison import SPLIT_IMAGES, Comparison
 from cembench.evaluation.engine import EXAMPLES
 from cembench.evaluation.evidence import trajectory_file
@@ -69,6 +72,33 @@ def measure(
     return generation, _cautions(generation, comparison, plan)
 
 
+def draw_share(
+    model: nn.Module,
+    origins: Origins,
+    protocol: Protocol,
+    comparison: Comparison,
+    parts: Parts,
+    pictures: Path,
+    world: World,
+) -> None:
+    """Draw the chunks that are this process's share, and read their features, into `parts`.
+
+    A sampler that fails is left to the first process, which meets the same failure.
+    """
+    plan, count = protocol.samples, len(comparison.split)
+    assert plan is not None
+    climber = protocol.engine.prepare(model, origins.data.pixels(slice(EXAMPLES)))
+    comparison.reader.keep = parts
+    with Bar(f"samples {origins.passport.data.title}", count * len(plan.samplers)) as bar:
+        drawing = Drawing(model, climber, origins, protocol, parts, bar)
+        for sampler in plan.samplers:
+            strip = trajectory_file(pictures, sampler.title)
+            with suppress(SamplingError):
+                for samples in drawing.chunks(sampler, count, strip, world):
+                    comparison.reader.read([samples.images])
+                    comparison.reader.read([samples.starts])
+
+
 @dataclass(frozen=True)
 class Drawing:
     """Samples about to be drawn from a network."""
@@ -80,12 +110,17 @@ class Drawing:
     parts: Parts
     bar: Bar
 
-    def chunks(self, sampler: Sampler, count: int, strip: Path) -> Iterator[Samples]:
-        """Yield chunks with images and starts as bytes, and draw how the first chains move."""
+    def chunks(
+        self, sampler: Sampler, count: int, strip: Path, world: World = ALONE
+    ) -> Iterator[Samples]:
+        """Yield chunks with images and starts as bytes, and draw how the first chains move.
+
+        Of several processes, each has its share.
+        """
         plan = self.protocol.samples
         assert plan is not None
         labels = chunks(sampler, count, len(self.origins.passport.classes), plan.batch_size)
-        for number, y in enumerate(labels):
+        for number, y in world.share(list(enumerate(labels))):
             name = f"samples.{sampler.title}.{number}"
             values = self.parts.tensors(name)
             if values is None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cembench.ascent import ball_of, to_bytes
 from cembench.data.split import Split
+from cembench.distributed import ALONE, World
 from cembench.evaluation.attacks import Target
 from cembench.evaluation.curve import breaking_radius
 from cembench.evaluation.density import look
@@ -48,6 +49,7 @@ def attack_split(
     protocol: Protocol,
     threat: Threat,
     parts: Parts | None = None,
+    world: World = ALONE,
 ) -> Verdicts:
     """Attack every image of a split with every attack of a protocol.
 
@@ -62,6 +64,7 @@ def attack_split(
         protocol: the attacks, batch size and seed.
         threat: the ball that perturbations must stay in.
         parts: where finished chunks are kept, and found after a kill.
+        world: of several processes, each attacks its share of the chunks alone.
 
     Raises:
         ModelError: when the model returns the wrong number of logits or any that are not finite.
@@ -73,7 +76,7 @@ def attack_split(
         example = split.pixels(slice(EXAMPLES))
         target = target_of(model, len(split.classes), protocol, threat, example)
         target = replace(target, room=min(target.room, len(split)))
-        for start in range(0, len(split), protocol.batch_size):
+        for start in world.share(range(0, len(split), protocol.batch_size)):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
             found = None if parts is None else parts.get(start)
             if found is None:
@@ -86,7 +89,8 @@ def attack_split(
                 bar.advance(len(chunk) * len(protocol.attacks))
             tables.append(found[0])
             seconds = {key: value + found[1][key] for key, value in seconds.items()}
-    return Verdicts(pd.concat(tables, ignore_index=True), seconds)
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return Verdicts(table, seconds)
 
 
 def target_of(
