@@ -9,6 +9,7 @@ import torch
 
 from cembench.bench.attack import bench_attack
 from cembench.bench.sample import SAMPLERS, bench_sample
+from cembench.bench.scale import bench_scale
 from cembench.bench.train import METHODS, bench_train
 from cembench.errors import CembenchError
 from cembench.evaluation.prepared import has_bfloat16
@@ -39,6 +40,8 @@ def run(
     if work == "train":
         require("--method", method, METHODS)
         return bench_train(model, batch, rounds, precision, device, method, compiled)
+    if work == "scale":
+        return bench_scale(model, batch, rounds, precision, device)
     if work == "sample":
         require("--sampler", sampler, SAMPLERS)
         return bench_sample(model, batch, rounds, precision, device, sampler)

@@ -13,7 +13,9 @@ from cembench.cli.names import KINDS, names, offer
 
 
 @click.command(cls=Command)
-@click.argument("works", nargs=-1, type=click.Choice(["train", "sample", "pgd", "autoattack"]))
+@click.argument(
+    "works", nargs=-1, type=click.Choice(["train", "sample", "pgd", "autoattack", "scale"])
+)
 @click.option(
     "--method",
     default="at",
