@@ -12,10 +12,11 @@ from cembench.cli.base import DEVICE, Command, show
 from cembench.cli.names import KINDS, names, offer
 
 
+WORKS = ("train", "sample", "pgd", "autoattack")
+
+
 @click.command(cls=Command)
-@click.argument(
-    "works", nargs=-1, type=click.Choice(["train", "sample", "pgd", "autoattack", "scale"])
-)
+@click.argument("works", nargs=-1, type=click.Choice([*WORKS, "scale"]))
 @click.option(
     "--method",
     default="at",
@@ -46,17 +47,17 @@ from cembench.cli.names import KINDS, names, offer
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON instead of a table.")
 @DEVICE
 def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
-    """Time WORKS (all unless given) beside references, interleaved in one process.
+    """Time WORKS (all but scale unless given) beside references, interleaved in one process.
 
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
     research code has for training and sampling. All works together take about half an hour on two
-    cores, most of it in pyautoattack.
+    cores, most of it in pyautoattack. scale: training in one process and in two, one thread each.
     """
     from cembench.bench import table
     from cembench.bench.works import run
     from cembench.devices import pick_device
 
-    chosen = works or ("train", "sample", "pgd", "autoattack")
+    chosen = works or WORKS
     rows = [row for work in chosen for row in run(work, pick_device(device), **options)]
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)
 
