@@ -11,7 +11,6 @@ from click.shell_completion import get_completion_class
 from cembench.cli.base import DEVICE, Command, show
 from cembench.cli.names import KINDS, names, offer
 
-
 WORKS = ("train", "sample", "pgd", "autoattack")
 
 
