@@ -3,31 +3,32 @@
 Paths may be given as text. `device` is `auto` (a GPU where there is one), `cpu` or `cuda`. What a
 user can put right is raised as `cembench.errors.CembenchError`, in one line.
 
->>> import cembench as cb
->>> tiny = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 2, "seed": 0}
->>> checkpoint = cb.train({**tiny, "method": "at"}, name="tiny")
->>> checkpoint.as_posix()
-'runs/tiny/model.safetensors'
->>> model = cb.load(checkpoint)
->>> model.passport.threat.eps
-0.125
->>> samples = cb.sample(model, sampler="rcs", count=20, steps=10)
->>> tuple(samples.images.shape)
-(20, 1, 8, 8)
->>> plan = {"attacks": [{"name": "pgd", "steps": 5}, "autoattack"], "limit": 32}
->>> record = cb.evaluate(checkpoint, protocol=plan)
->>> figure = record.figures["autoattack"]
->>> figure.images, 0 <= figure.low <= figure.accuracy <= figure.high <= 1
-(32, True)
->>> cb.rank(["runs"])[0].stem
-'digits-linf-0.125'
+Examples:
+    >>> import cembench as cb
+    >>> tiny = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 2, "seed": 0}
+    >>> checkpoint = cb.train({**tiny, "method": "at"}, name="tiny")
+    >>> checkpoint.as_posix()
+    'runs/tiny/model.safetensors'
+    >>> model = cb.load(checkpoint)
+    >>> model.passport.threat.eps
+    0.125
+    >>> samples = cb.sample(model, sampler="rcs", count=20, steps=10)
+    >>> tuple(samples.images.shape)
+    (20, 1, 8, 8)
+    >>> plan = {"attacks": [{"name": "pgd", "steps": 5}, "autoattack"], "limit": 32}
+    >>> record = cb.evaluate(checkpoint, protocol=plan)
+    >>> figure = record.figures["autoattack"]
+    >>> figure.images, 0 <= figure.low <= figure.accuracy <= figure.high <= 1
+    (32, True)
+    >>> cb.rank(["runs"])[0].stem
+    'digits-linf-0.125'
 
-A network that you built yourself takes images in [0, 1], N×C×H×W, and gives N×K logits:
+    A network that you built yourself takes images in [0, 1], N×C×H×W, and gives N×K logits:
 
->>> from torch import nn
->>> mine = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
->>> cb.evaluate(mine, "digits", plan | {"limit": 8}, trust_pixels=True).run
-'Sequential'
+    >>> from torch import nn
+    >>> mine = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> cb.evaluate(mine, "digits", plan | {"limit": 8}, trust_pixels=True).run
+    'Sequential'
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def train(
         name: of the run; that of the file, or of the method, unless given.
         overrides: `key.inner=value` assignments.
         resume: go on with a run that is there, or return at once when it is finished.
+        device: where to compute.
 
     Raises:
         CembenchError: for wrong settings, missing data, a run that is there, or divergence.
@@ -117,6 +119,7 @@ def probe(
         name: of the new run; that of the probed one and the mode unless given.
         overrides: `key.inner=value` assignments to the settings of the probe.
         resume: as for `train`.
+        device: where to compute.
 
     Raises:
         CembenchError: when it cannot be read, or was not trained by cembench.
@@ -152,6 +155,7 @@ def evaluate(
             network in memory nothing is kept then.
         trust_pixels: leave out the check that a network in memory is right on training images as
             they are, more often than under another normalisation.
+        device: where to compute.
         data_root: where the data lies now.
         inception_weights: weights for the extractor `inception`.
         save_samples: keep all samples beside the pictures of them.
@@ -199,6 +203,7 @@ def sample(
         data: what a network in memory classifies; seeds are fitted on its training images.
         label: the one class to draw.
         seed: decides starts and noise.
+        device: where to compute.
         settings: of the sampler, such as `steps=40` or `start="noise"`.
 
     Returns:
@@ -222,6 +227,10 @@ def load(path: Place, device: str = "cpu") -> Classifier:
     It maps float images in [0, 1], N×C×H×W, to N×K logits (an encoder: to N×D embeddings of length
     1); `passport` says what it is.
 
+    Args:
+        path: the file, or the folder of its run.
+        device: where it goes.
+
     Raises:
         CembenchError: for a missing, damaged or foreign file.
     """
@@ -229,7 +238,11 @@ def load(path: Place, device: str = "cpu") -> Classifier:
 
 
 def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Board]:
-    """Rank the records below some folders; write the tables as CSV and markdown where `out` says.
+    """Rank the records below some folders.
+
+    Args:
+        runs: run folders, or folders of them.
+        out: where tables are written as CSV and markdown, if anywhere.
 
     Returns:
         Boards: `table` is a data frame of all columns, `shown` one for people.
