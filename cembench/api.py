@@ -5,7 +5,7 @@ user can put right is raised as `cembench.errors.CembenchError`, in one line.
 
 Examples:
     >>> import cembench as cb
-    >>> tiny = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 2, "seed": 0}
+    >>> tiny = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 2}
     >>> checkpoint = cb.train({**tiny, "method": "at"}, name="tiny")
     >>> checkpoint.as_posix()
     'runs/tiny/model.safetensors'
