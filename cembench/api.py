@@ -45,7 +45,7 @@ from cembench.checkpoint import checkpoint_file, load_checkpoint, run_name
 from cembench.config import Experiment, load_experiment, override, parse_experiment
 from cembench.data import DataSettings, datasets
 from cembench.devices import pick_device
-from cembench.distributed import joined
+from cembench.distributed import joined, world
 from cembench.errors import CembenchError
 from cembench.evaluation import evaluate as evaluation
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
@@ -89,15 +89,9 @@ def train(
     Raises:
         CembenchError: for wrong settings, missing data, a run that is there, or divergence.
     """
-    if isinstance(config, str | Path):
-        experiment, stem = load_experiment(Path(config), overrides), Path(config).stem
-    else:
-        values = config.dump() if isinstance(config, Experiment) else dict(config)
-        experiment = parse_experiment(override(values, overrides), "config")
-        stem = experiment.title
-    folder = Path(out) / (name or stem)
-    with joined(pick_device(device)) as own:
-        return train_in(experiment, folder, resume=resume, device=own)
+    with joined(device) as own:
+        experiment, stem = world().together(lambda: _experiment(config, overrides))
+        return train_in(experiment, Path(out) / (name or stem), resume=resume, device=own)
 
 
 def probe(
@@ -176,10 +170,8 @@ def evaluate(
         folder = None if out is None else Path(out)
         if isinstance(model, nn.Module) and folder is None:
             folder = Path(nowhere)
-        subject = _subject(model, data, threat)
-        if subject.model is not None and not trust_pixels and subject.passport.method == "imported":
-            _check_pixels(subject)
-        with joined(pick_device(device)) as own:
+        with joined(device) as own:
+            subject = world().together(lambda: _subject(model, data, threat, trust_pixels))
             return evaluation.evaluate(subject, plan, folder=folder, device=own, **options)[0]
 
 
@@ -256,6 +248,17 @@ def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Bo
     return boards
 
 
+def _experiment(
+    config: Place | Mapping[str, Any] | Experiment, overrides: Sequence[str]
+) -> tuple[Experiment, str]:
+    """Return an experiment, and the name of its run unless another one is given."""
+    if isinstance(config, str | Path):
+        return load_experiment(Path(config), overrides), Path(config).stem
+    values = config.dump() if isinstance(config, Experiment) else dict(config)
+    experiment = parse_experiment(override(values, overrides), "config")
+    return experiment, experiment.title
+
+
 def _protocol(protocol: Place | Mapping[str, Any] | Protocol) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
@@ -264,10 +267,18 @@ def _protocol(protocol: Place | Mapping[str, Any] | Protocol) -> Protocol:
     return load_protocol(str(protocol))
 
 
-def _subject(model: Place | nn.Module, data: Data | None, threat: Threat | None) -> Subject:
+def _subject(
+    model: Place | nn.Module,
+    data: Data | None,
+    threat: Threat | None,
+    trust_pixels: bool = True,
+) -> Subject:
     dataset = None if data is None else datasets.parse(data)
     if isinstance(model, nn.Module):
-        return Subject.of(model, dataset, threat)
+        subject = Subject.of(model, dataset, threat)
+        if not trust_pixels and subject.passport.method == "imported":
+            _check_pixels(subject)
+        return subject
     if dataset is not None or threat is not None:
         raise CembenchError(
             f"{model}: a checkpoint says its data and threat model itself; change them with "

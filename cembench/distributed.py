@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cembench.devices import pick_device
 from cembench.errors import CembenchError
 from cembench.files import write_text
 
 T = TypeVar("T")
 PATIENCE = "CEMBENCH_TIMEOUT"  # seconds that a process waits for the others
 MINUTES = 30
+LOST = re.compile("gloo|nccl|closed by peer|timed? ?out", re.IGNORECASE)  # torch has no type for it
 
 
 @dataclass(frozen=True)
@@ -156,48 +159,67 @@ def world() -> World:
 def joined(device: str) -> Iterator[str]:
     """Join the processes that torchrun started, if it did; leave them at the end.
 
-    Every collective gives up after half an hour, or what CEMBENCH_TIMEOUT says, in seconds.
+    Every collective gives up after half an hour, or what CEMBENCH_TIMEOUT says, in seconds. Inside
+    another call it only says the device.
 
     Args:
-        device: `cpu` is joined by gloo, `cuda` by NCCL.
+        device: `auto`, `cpu` or `cuda`; gloo joins processes, and NCCL their GPUs.
 
     Yields:
         The device of this process: a GPU of its own where there are several.
 
     Raises:
-        CembenchError: when they cannot be joined: a port in use, no NCCL, too few GPUs.
+        CembenchError: when they cannot be joined: a port in use, no NCCL, too few GPUs; or when
+            another one has gone or is silent.
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    own = f"cuda:{local}" if device == "cuda" else device
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield own
+        yield _own(device)
         return
-    _join(own, local, timedelta(seconds=_patience()))
+    _join(device, timedelta(seconds=_patience()))
     try:
-        yield own
+        yield world().together(lambda: _own(device))
+    except (dist.DistError, RuntimeError) as error:
+        if not isinstance(error, dist.DistError) and not LOST.search(str(error)):
+            raise
+        raise CembenchError(
+            f"lost touch with another process: {_line(error)}; see what it says, then start all "
+            f"again (train with --resume); {PATIENCE} is how many seconds each waits"
+        ) from error
     finally:
         dist.destroy_process_group()
 
 
-def _join(device: str, local: int, patience: timedelta) -> None:
-    if device.startswith("cuda"):
-        if not dist.is_nccl_available():
-            raise CembenchError("this torch has no NCCL to join GPUs with; use --device cpu")
-        if local >= torch.cuda.device_count():
-            raise CembenchError(
-                f"process {local} of this machine has no GPU of its own among "
-                f"{torch.cuda.device_count()}; lower --nproc-per-node"
-            )
-        torch.cuda.set_device(device)
+def _own(device: str) -> str:
+    """Return the device of this process."""
+    device, local = pick_device(device), int(os.environ.get("LOCAL_RANK", "0"))
+    if device != "cuda" or world().size == 1:
+        return device
+    if not dist.is_nccl_available():
+        raise CembenchError("this torch has no NCCL to join GPUs with; use --device cpu")
+    if local >= torch.cuda.device_count():
+        raise CembenchError(
+            f"process {local} of this machine has no GPU of its own among "
+            f"{torch.cuda.device_count()}; lower --nproc-per-node"
+        )
+    torch.cuda.set_device(local)
+    return f"cuda:{local}"
+
+
+def _join(device: str, patience: timedelta) -> None:
     # gloo carries what processes say to each other, which NCCL has no form for
-    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    gpus = device != "cpu" and torch.cuda.is_available() and dist.is_nccl_available()
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        dist.init_process_group(backend, timeout=patience)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=patience)
     except (dist.DistError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "choose another --master-port" if "EADDRINUSE" in str(error) else "is it reachable?"
-        raise CembenchError(f"processes cannot meet at {where}: {reason}; {hint}") from error
+        raise CembenchError(f"processes cannot meet at {where}: {_line(error)}; {hint}") from error
+
+
+def _line(error: Exception) -> str:
+    """Return what happened, without the place in torch's source and its advice."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^\]]*:\d+\] ", "", line).split(". ")[0]
 
 
 def restarted() -> bool:

@@ -28,7 +28,9 @@ class Module(click.ParamType):
         return re.findall(r"[^\s,]+", rv)
 
 
-RANK = int(os.environ.get("RANK", "0"))
+def rank() -> int:
+    """Return which of several processes this is."""
+    return int(os.environ.get("RANK", "0"))
 
 
 class Command(click.Command):
@@ -76,15 +78,15 @@ class Command(click.Command):
 
 def fail(message: str, code: int = 2, told_by: int | None = None) -> None:
     """Say what went wrong in one line and leave; what all processes know is said by the first."""
-    if told_by is None or RANK == 0:
-        where = f"process {told_by or RANK}: " if told_by or RANK else ""
+    if told_by is None or rank() == 0:
+        where = f"process {told_by or rank()}: " if told_by or rank() else ""
         click.echo(f"cembench: error: {where}{' '.join(message.split())}", err=True)
     sys.exit(code)
 
 
 def say(text: object) -> None:
     """Print a line on stdout, in the first of several processes alone."""
-    if RANK == 0:
+    if rank() == 0:
         click.echo(text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from cembench.cli.base import DEVICE, FILE, Command, say, show
 from cembench.cli.foreign import import_options, imported
 from cembench.cli.names import offer, protocol_or_file
 from cembench.errors import CembenchError
+
+if TYPE_CHECKING:
+    from cembench.evaluation.record import Record
 
 
 @click.command("eval", cls=Command)
@@ -54,40 +57,62 @@ def evaluate(
 
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
-    from cembench.api import evaluate as run
+    from cembench.distributed import joined, world
     from cembench.evaluation.protocol import load_protocol
     from cembench.leaderboard import rank
 
     chosen = () if engine is None else (f"engine={engine}",)
-    settings = load_protocol(protocol, (*overrides, *chosen), limit)
     if any(value is not None for key, value in foreign.items() if key != "normalise"):
         checkpoints = (*checkpoints, imported(data_root=data_root, **foreign))
     if not checkpoints:
         raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
-    records, failed = [], []
-    for path in checkpoints:
-        try:
-            record = run(
-                path,
-                protocol=settings,
-                device=device,
-                data_root=data_root,
-                inception_weights=inception_weights,
-                save_samples=save_samples,
-                save_adversarial=save_adversarial,
-            )
-        except CembenchError as error:
-            failed.append(error)
-            continue
-        records.append(record)
-        if record.error:
-            failed.append(CembenchError(f"{path}: {record.error}"))
+    with joined(device):
+        settings = world().together(lambda: load_protocol(protocol, (*overrides, *chosen), limit))
+        records, failed = _records(
+            checkpoints,
+            protocol=settings,
+            device=device,
+            data_root=data_root,
+            inception_weights=inception_weights,
+            save_samples=save_samples,
+            save_adversarial=save_adversarial,
+        )
     if as_json:
         say(json.dumps([record.dump() for record in records], indent=2))
     elif records:
         show(rank(records))
     if failed:
-        raise CembenchError("; ".join(map(str, failed))) from failed[0]
+        raise _joint(failed)
+
+
+def _records(
+    checkpoints: tuple[Path, ...], **options: Any
+) -> tuple[list[Record], list[CembenchError]]:
+    """Return the records of all that could be evaluated, and what went wrong with the others."""
+    from cembench.api import evaluate
+
+    records, failed = [], []
+    for path in checkpoints:
+        try:
+            record = evaluate(path, **options)
+        except CembenchError as error:
+            failed.append(error)
+            continue
+        records.append(record)
+        if record.error:
+            wrong = CembenchError(f"{path}: {record.error}")
+            wrong.told_by = 0
+            failed.append(wrong)
+    return records, failed
+
+
+def _joint(errors: list[CembenchError]) -> CembenchError:
+    """Return one error for several; the first process says it if it knows all of them."""
+    error = CembenchError("; ".join(map(str, errors)))
+    if all(one.told_by is not None for one in errors):
+        error.told_by = 0 if len(errors) > 1 else errors[0].told_by
+    error.__cause__ = errors[0]
+    return error
 
 
 @click.command(cls=Command)

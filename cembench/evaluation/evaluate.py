@@ -7,33 +7,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from cembench.ascent import ball_of
 from cembench.checkpoint import weights_digest
-from cembench.data.split import Split, subset
 from cembench.distributed import World, world
 from cembench.errors import CembenchError, ModelError
 from cembench.evaluation.blank import (
-    applicable,
-    blank,
     identity,
-    inputs_of,
-    record_path,
     reusable,
 )
-from cembench.evaluation.comparison import Comparison
 from cembench.evaluation.curve import points
 from cembench.evaluation.density import summarise
 from cembench.evaluation.evidence import samples_folder, save_evidence
-from cembench.evaluation.features import FeatureReader
 from cembench.evaluation.figures import count
 from cembench.evaluation.generation import draw_share, drawn, measure
 from cembench.evaluation.parts import Parts
@@ -41,11 +33,11 @@ from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, save_record
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import sanity_checks
+from cembench.evaluation.work import Work, prepare
 from cembench.files import clear_leftovers, digest, write_bytes
 from cembench.guard import exact, frozen
 from cembench.locks import locked
 from cembench.models.classifier import Classifier
-from cembench.origins import Origins
 from cembench.subject import Subject
 
 
@@ -83,7 +75,9 @@ def evaluate(
     """
     together = world()
     work, path = together.together(
-        lambda: _work(subject, protocol, torch.device(device), data_root, inception_weights, folder)
+        lambda: prepare(
+            subject, protocol, torch.device(device), data_root, inception_weights, folder
+        )
     )
     if save_samples and work.comparison is None:
         raise CembenchError(f"--save-samples: protocol {protocol.name} draws no samples")
@@ -134,51 +128,6 @@ def _curve(record: Record) -> bytes:
     return render(radii({record.run: record.curve}, record.threat.eps, title), "png")
 
 
-@dataclass(frozen=True)
-class Work:
-    """An evaluation about to be done."""
-
-    subject: Subject
-    record: Record
-    protocol: Protocol
-    split: Split
-    rows: Tensor
-    origins: Origins
-    comparison: Comparison | None
-
-
-def _work(
-    subject: Subject | Path,
-    whole_protocol: Protocol,
-    device: torch.device,
-    data_root: str | None,
-    inception_weights: Path | None,
-    folder: Path | None,
-) -> tuple[Work, Path]:
-    """Return what is to be done, and where its record goes; nothing is written yet."""
-    subject = Subject.at(subject) if isinstance(subject, Path) else subject
-    file, passport = subject.file, subject.passport.moved(data_root)
-    protocol = applicable(whole_protocol, passport, file)
-    plan = protocol.samples
-    if plan is None and inception_weights is not None:
-        raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
-    reader = None if plan is None else FeatureReader(plan.extractor, device, inception_weights)
-    try:
-        whole = passport.images(protocol.split)
-        passport.check(whole)
-    except CembenchError as error:
-        raise CembenchError(f"{file}: {error}") from error
-    split, rows = subset(whole, protocol.limit)
-    record = blank(subject, passport, whole_protocol, split, device)
-    record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
-    origins = Origins(file, passport, device, record.threat)
-    comparison = None
-    if plan is not None and reader is not None:
-        comparison = Comparison(plan, reader, whole, origins.data)
-    work = Work(subject, record, protocol, split.to(device), rows, origins, comparison)
-    return work, record_path(file, folder or file.parent, protocol)
-
-
 def _share(work: Work, parts: Parts, pictures: Path, together: World) -> Counter[str]:
     """Do this process's share of the attacks and the samples; return what all were warned of.
 
@@ -188,7 +137,9 @@ def _share(work: Work, parts: Parts, pictures: Path, together: World) -> Counter
         return Counter()
     protocol, images = work.protocol, len(work.split)
     if images < together.size:
-        raise CembenchError(f"{together.size} processes for {images} images: start fewer")
+        error = CembenchError(f"{together.size} processes for {images} test images: start fewer")
+        error.told_by = 0
+        raise error
 
     def do() -> Counter[str]:
         with collected_warnings("auto-attack", "cembench") as warnings, suppress(ModelError):

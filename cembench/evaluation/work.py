@@ -1,0 +1,64 @@
+"""What an evaluation is about to do, once checkpoint, data and protocol are known to fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cembench.data.split import Split, subset
+from cembench.errors import CembenchError
+from cembench.evaluation.blank import applicable, blank, inputs_of, record_path
+from cembench.evaluation.comparison import Comparison
+from cembench.evaluation.features import FeatureReader
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.record import Record
+from cembench.origins import Origins
+from cembench.subject import Subject
+
+
+@dataclass(frozen=True)
+class Work:
+    """An evaluation about to be done."""
+
+    subject: Subject
+    record: Record
+    protocol: Protocol
+    split: Split
+    rows: Tensor
+    origins: Origins
+    comparison: Comparison | None
+
+
+def prepare(
+    subject: Subject | Path,
+    whole_protocol: Protocol,
+    device: torch.device,
+    data_root: str | None,
+    inception_weights: Path | None,
+    folder: Path | None,
+) -> tuple[Work, Path]:
+    """Return what is to be done, and where its record goes; nothing is written yet."""
+    subject = Subject.at(subject) if isinstance(subject, Path) else subject
+    file, passport = subject.file, subject.passport.moved(data_root)
+    protocol = applicable(whole_protocol, passport, file)
+    plan = protocol.samples
+    if plan is None and inception_weights is not None:
+        raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
+    reader = None if plan is None else FeatureReader(plan.extractor, device, inception_weights)
+    try:
+        whole = passport.images(protocol.split)
+        passport.check(whole)
+    except CembenchError as error:
+        raise CembenchError(f"{file}: {error}") from error
+    split, rows = subset(whole, protocol.limit)
+    record = blank(subject, passport, whole_protocol, split, device)
+    record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
+    origins = Origins(file, passport, device, record.threat)
+    comparison = None
+    if plan is not None and reader is not None:
+        comparison = Comparison(plan, reader, whole, origins.data)
+    work = Work(subject, record, protocol, split.to(device), rows, origins, comparison)
+    return work, record_path(file, folder or file.parent, protocol)
