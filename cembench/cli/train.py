@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cembench.cli.base import DEVICE, FILE, Command, fail, say, show
+from cembench.errors import CembenchError
 
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
@@ -79,6 +81,8 @@ def run(suite: Path, out: Path, inception_weights: Path | None, device: str) -> 
     from cembench.devices import pick_device
     from cembench.suite import run_suite
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise CembenchError("run does one experiment after another; give torchrun train or eval")
     boards, failures = run_suite(suite, out, pick_device(device), inception_weights)
     show(boards)
     nothing = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
