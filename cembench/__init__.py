@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cembench.gallery import sample_to_files
     from cembench.registry import add_plugin
     from cembench.report import write_plots, write_report
-    from cembench.suite import run_suite
+    from cembench.sweep import run_suite
 
 # Imported when asked for: the command line answers without waiting for torch.
 _PLACES = {
@@ -26,7 +26,7 @@ _PLACES = {
     "import_model": "cembench.foreign",
     "export": "cembench.exports",
     "sample_to_files": "cembench.gallery",
-    "run_suite": "cembench.suite",
+    "run_suite": "cembench.sweep",
     "add_plugin": "cembench.registry",
     **dict.fromkeys(["write_report", "write_plots"], "cembench.report"),
     "CembenchError": "cembench.errors",

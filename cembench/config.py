@@ -308,8 +308,11 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `key.inner=value` assignments, each value read as YAML, to a copy of the settings.
+def override(
+    values: dict[str, Any], assignments: Sequence[str], option: str = "--set"
+) -> dict[str, Any]:
+    """Apply `key.inner=value` assignments, each value read as YAML, to a copy of the settings;
+    `option` is where they were given.
 
     Raises:
         ConfigError: for an assignment without a key or into something that holds no settings.
@@ -317,15 +320,24 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     result = copy.deepcopy(values)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        path = key.strip().split(".")
-        if not equals or not all(path):
-            raise ConfigError.single(f"--set {assignment}: write it as key=value")
-        inner = result
-        for part in path[:-1]:
-            if isinstance(inner.get(part), str):
-                inner[part] = {"name": inner[part]}
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise ConfigError.single(f"--set {assignment}: '{part}' holds no settings")
-        inner[path[-1]] = parse_yaml(text, f"--set {assignment}")
+        if not equals or not all(key.strip().split(".")):
+            raise ConfigError.single(f"{option} {assignment}: write it as key=value")
+        value = parse_yaml(text, f"{option} {assignment}")
+        put(result, key.strip(), value, f"{option} {assignment}")
     return result
+
+
+def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set `key.inner` of settings to a value, in place.
+
+    Raises:
+        ConfigError: blaming `source`, for a key into something that holds no settings.
+    """
+    *path, last = key.split(".")
+    for part in path:
+        if isinstance(values.get(part), str):
+            values[part] = {"name": values[part]}
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError.single(f"{source}: '{part}' holds no settings")
+    values[last] = value

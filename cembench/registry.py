@@ -129,6 +129,7 @@ class Registry(Generic[T]):
 _installed = importlib.metadata.entry_points(group="cembench.plugins")
 _pending: list[Callable[[], Any]] = [entry.load for entry in _installed]
 _trusted: set[str] = {entry.module for entry in _installed}
+_named: dict[str, None] = {}  # in their order
 
 
 def add_plugin(module: str) -> None:
@@ -137,7 +138,13 @@ def add_plugin(module: str) -> None:
     Checkpoints may name factories of networks in it from then on.
     """
     _trusted.add(module)
+    _named[module] = None
     _pending.append(lambda: importlib.import_module(module))
+
+
+def named_plugins() -> tuple[str, ...]:
+    """Return the modules of the user's, which other processes have to add as well."""
+    return tuple(_named)
 
 
 def is_trusted(module: str) -> bool:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from cembench.checkpoint import read_passport
-from cembench.config import Experiment, merge, parse_experiment, recipe_of
-from cembench.data.split import hold_out, subset
-from cembench.errors import CembenchError, ConfigError, GaveUp
-from cembench.evaluation.evaluate import evaluate
+from cembench.config import Experiment, merge, parse_experiment
+from cembench.errors import ConfigError
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.record import Record, save_record
 from cembench.files import read_yaml
-from cembench.leaderboard import Board, find_records, rank, write_boards
+from cembench.points import points
 from cembench.probing import Probe, probe_settings
-from cembench.provenance import environment
-from cembench.runs import RunFolder
 from cembench.settings import Settings, nearest
-from cembench.training import train
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -42,7 +33,10 @@ class Suite(Settings):
     protocol: str = "standard"
     shared: dict[str, Any] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    experiments: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    experiments: dict[Name, dict[str, Any]] = {}
+    grid: (
+        Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None
+    ) = None
 
     @field_validator("experiments")
     @classmethod
@@ -50,6 +44,14 @@ class Suite(Settings):
         if "leaderboards" in values:
             raise ValueError("'leaderboards' is the folder of the tables; choose another name")
         return values
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.experiments and self.grid is None:
+            raise ValueError("give experiments, a grid, or both")
+        if self.seeds is not None and "seed" in (self.grid or {}):
+            raise ValueError("grid.seed: there are seeds beside the grid already; keep one of them")
+        return self
 
 
 def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experiment], Protocol]:
@@ -64,15 +66,18 @@ def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experime
     """
     try:
         suite = Suite.parse(read_yaml(path))
+        entries = points(suite.grid or {}, suite.shared, suite.experiments) | suite.experiments
     except ConfigError as error:
         raise ConfigError(error.problems, error.source or str(path)) from None
     experiments: dict[str, Experiment] = {}
-    for name, own in suite.experiments.items():
+    for name, own in entries.items():
         seeds: list[int | None] = [None] if suite.seeds is None else [*suite.seeds]
         for seed in seeds:
             end = "" if seed is None else f".s{seed}"
             chosen = {} if seed is None else {"seed": seed}
             source = f"{path}, experiment {name}{end}"
+            if name + end in experiments:
+                raise ConfigError([((), "another one is named so; rename it")], source)
             values = _values(suite.shared, own, experiments, end, out, source)
             experiments[name + end] = parse_experiment(values | chosen, source)
     return experiments, load_protocol(suite.protocol, base=path.parent)
@@ -101,84 +106,3 @@ def _values(
         message = f"no experiment '{probe.of}' above; {hint}"
         raise ConfigError(ConfigError.single(message, "probe.of").problems, source)
     return merge(probe_settings(before[name], out / name, probe.mode), rest)
-
-
-def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, device: str) -> None:
-    """Leave a record of a run that diverged for good: a ranking without it would flatter."""
-    state = RunFolder(folder).load()
-    split = experiment.data.load("test")
-    if protocol.split == "validation":
-        split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
-    record = Record(
-        kind=experiment.method.kind,
-        run=folder.name,
-        method=experiment.title,
-        dataset=experiment.data.title,
-        model=experiment.model.title,
-        seed=experiment.seed,
-        recipe=recipe_of(experiment.dump()),
-        epoch=0 if state is None else state.epoch,
-        threat=protocol.threat.over(experiment.threat),
-        protocol=protocol.dump(),
-        protocol_digest=protocol.digest,
-        split=protocol.split,
-        data=experiment.data.dump(),
-        fingerprint=subset(split, protocol.limit)[0].fingerprint,
-        checkpoint_sha256="",
-        gradients=0 if state is None else state.gradients,
-        labels=experiment.labels,
-        divergences=1 if state is None else state.divergences + 1,
-        environment=environment(torch.device(device)),
-        error=f"training diverged: {why}",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    save_record(folder / "eval" / f"{protocol.name}.json", record, None)
-
-
-def run_suite(
-    path: Path, out: Path, device: str, inception_weights: Path | None = None
-) -> tuple[list[Board], list[str]]:
-    """Train and evaluate what is not done yet; rank all runs of `out` in `out/leaderboards/`.
-
-    Experiments that fail are skipped; the others go on.
-
-    Returns:
-        The boards, none for encoders of which the protocol measures nothing, and a message for
-        each experiment that failed.
-
-    Raises:
-        CembenchError: when the suite file is wrong or every experiment failed.
-    """
-    experiments, protocol = load_suite(path, out)
-    failures: list[str] = []
-    given_up: set[str] = set()
-    for name, experiment in experiments.items():
-        start = experiment.pretrained
-        try:
-            if start is not None and Path(start.checkpoint).name in given_up:
-                raise GaveUp(f"{start.checkpoint}, which it starts from, gave up")
-            checkpoint = train(experiment, out / name, resume=True, device=device)
-            if protocol.measured_of(read_passport(checkpoint).kind) is None:
-                continue
-            record, place = evaluate(
-                checkpoint,
-                protocol,
-                device=device,
-                inception_weights=inception_weights,
-                reuse=True,
-            )
-        except CembenchError as error:
-            failures.append(f"experiment {name}: {error}")
-            if isinstance(error, GaveUp):
-                given_up.add(name)
-                _note(experiment, out / name, protocol, str(error), device)
-            continue
-        if record.error is not None:
-            failures.append(f"experiment {name}: {record.error} ({place})")
-    if not any(out.glob("*/eval/*.json")):
-        if failures:
-            raise CembenchError(f"{path}: {'; '.join(failures)}")
-        return [], []
-    boards = rank(find_records([out]).values())
-    write_boards(boards, out / "leaderboards")
-    return boards, failures

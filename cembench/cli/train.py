@@ -10,6 +10,7 @@ import click
 
 from cembench.cli.base import DEVICE, FILE, Command, fail, say, show
 from cembench.errors import CembenchError
+from cembench.launchers import LAUNCHERS
 
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
@@ -72,18 +73,38 @@ def probe(
 @click.argument("suite", type=FILE)
 @OUT
 @click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Experiments at once: 1 here, all elsewhere, unless given.",
+)
+@click.option(
+    "--launcher",
+    default="local",
+    type=click.Choice(list(LAUNCHERS)),
+    show_default=True,
+    help="Where they run: on this machine, on a Ray cluster, on SLURM.",
+)
+@click.option(
+    "--launcher-set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What ray.init or submitit's executor takes: address=auto, slurm_partition=gpu.",
+)
 @DEVICE
-def run(suite: Path, out: Path, inception_weights: Path | None, device: str) -> None:
+def run(suite: Path, out: Path, assignments: tuple[str, ...], **options: Any) -> None:
     """Train and evaluate every experiment of a suite file, and rank them.
 
     What is already done and unchanged is not done twice.
     """
-    from cembench.devices import pick_device
-    from cembench.suite import run_suite
+    from cembench.config import override
+    from cembench.sweep import run_suite
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise CembenchError("run does one experiment after another; give torchrun train or eval")
-    boards, failures = run_suite(suite, out, pick_device(device), inception_weights)
+        raise CembenchError("run starts experiments itself (--jobs); give torchrun train or eval")
+    settings = override({}, assignments, "--launcher-set")
+    boards, failures = run_suite(suite, out, settings=settings, **options)
     show(boards)
     nothing = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
     click.echo(f"tables and records are in {out}" if boards else nothing, err=True)
