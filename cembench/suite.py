@@ -16,6 +16,7 @@ from cembench.probing import Probe, probe_settings
 from cembench.settings import Settings, nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Values = Annotated[list[Any], Field(min_length=1)]
 
 
 class Suite(Settings):
@@ -28,15 +29,15 @@ class Suite(Settings):
         experiments: by name, what each adds to them; an inner mapping adds to the shared one. With
             `probe: NAME`, or `probe: {of: NAME, mode: …}`, it starts from the features of another
             one above it, and adds to the settings of that probe instead.
+        grid: by key, such as `method.name`, the values it takes. Each combination is an experiment
+            named after its values, `at-0.1.s0` with a seed among them; they stand above the others.
     """
 
     protocol: str = "standard"
     shared: dict[str, Any] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     experiments: dict[Name, dict[str, Any]] = {}
-    grid: (
-        Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None
-    ) = None
+    grid: Annotated[dict[str, Values], Field(min_length=1)] | None = None
 
     @field_validator("experiments")
     @classmethod

@@ -73,11 +73,11 @@ def test_a_grid_gives_the_same_leaderboard_wherever_it_runs(tmp_path, way):
     if way == "jobs" and (os.cpu_count() or 1) < 2:
         pytest.skip("one core")
     suite(tmp_path, grid=GRID)
-    code, out, err = run(tmp_path, "--out", "runs")
+    code, _, err = run(tmp_path, "--out", "runs")
     assert code == 0, err
     straight = table(tmp_path / "runs")
     (tmp_path / "runs").rename(tmp_path / "straight")
-    code, there, err = run(tmp_path, "--out", "runs", *WAYS[way])
+    code, _, err = run(tmp_path, "--out", "runs", *WAYS[way])
     assert code == 0, err
     pd.testing.assert_frame_equal(table(tmp_path / "runs"), straight)
     assert sorted(err.splitlines()[:-1]) == [

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -117,10 +117,9 @@ def _follow_parent() -> None:
 
 def _outcome(running: Running) -> Outcome:
     code = running.process.exitcode or 0
-    with running.pipe as pipe:
-        if pipe.poll():
-            outcome: Outcome = pipe.recv()
-            return outcome
+    with running.pipe as pipe, suppress(EOFError):  # it died before it could say
+        outcome: Outcome = pipe.recv()
+        return outcome
     if code < 0:
         return Outcome(f"its process was killed by {signal.Signals(-code).name}; {DIED}")
     return Outcome(f"its process ended with code {code}; {DIED}")
