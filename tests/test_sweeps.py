@@ -90,6 +90,7 @@ def _require(package):
         pytest.skip(f"no {package}")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_named_and_goes_on_the_next_time(tmp_path):
     """Another one fails by itself, and a third is done all the same."""
     wild = {"method": "standard", "optimizer": {"lr": 1e30}}
@@ -133,8 +134,8 @@ def test_ctrl_c_stops_all_and_what_was_done_stays(tmp_path):
     ("content", "message"),
     [
         ({"grid": {"epochz": [1]}}, "s.yaml, experiment 1: .*did you mean 'epochs'"),
-        ({"grid": {"epochs": [1, 1]}}, "s.yaml: grid: two are named 1"),
-        ({"grid": {"method.name": ["at"]}, "experiments": {"at": {}}}, "two are named at"),
+        ({"grid": {"epochs": [1, 1]}}, "s.yaml: grid: two things are named 1"),
+        ({"grid": {"method.name": ["at"]}, "experiments": {"at": {}}}, "two things are named at"),
         ({"grid": {"epochs": []}}, "s.yaml: grid.epochs"),
         ({"grid": {"epochs.inner": [1]}, "shared": {"epochs": 3}}, "'epochs' holds no settings"),
         ({"grid": {"seed": [0]}, "seeds": [1]}, "seeds beside the grid"),
