@@ -219,7 +219,7 @@ def _join(device: str, patience: timedelta) -> None:
 def _line(error: Exception) -> str:
     """Return what happened, without the place in torch's source and its advice."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\[[^\]]*:\d+\] ", "", line).split(". ")[0]
+    return re.sub(r"^\[[^\]]*:\d+\] ", "", line).split(" This is typically")[0]
 
 
 def restarted() -> bool:
