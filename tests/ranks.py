@@ -19,7 +19,7 @@ from cembench.cli import main
 from cembench.distributed import joined
 from tests.conftest import Result
 
-LIMIT = 90  # seconds after which what hangs is killed, and its test fails
+LIMIT = 60  # seconds after which what hangs is killed, and its test fails
 ROOT = Path(__file__).parents[1]
 
 
