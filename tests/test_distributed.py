@@ -139,6 +139,27 @@ def test_synchronised_batch_norm_is_batch_norm_of_the_joined_batch(tmp_path):
         torch.testing.assert_close(part[3], running)
 
 
+def penalty_gradient(net, x):
+    """Return what a gradient penalty, as JEM may have, tells the weight of a batch norm."""
+    x = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
+    slope.flatten(1).square().sum(1).mean().backward()
+    return net[0].weight.grad
+
+
+def test_gradients_of_gradients_pass_synchronised_batch_norms(tmp_path):
+    x = 2 * images(16, channels=3) + 1
+
+    def work():
+        net = batch_norm()
+        synchronise(net)
+        return penalty_gradient(net, x.chunk(2)[world().rank])
+
+    found = together(tmp_path, work)
+    whole = penalty_gradient(batch_norm(), x)
+    torch.testing.assert_close((found[0] + found[1]) / 2, whole, rtol=1e-3, atol=1e-4)
+
+
 def test_rows_of_all_processes_are_what_one_process_draws():
     def draw(generator):
         return [

@@ -40,18 +40,15 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
         """Return the mean."""
-        return _mean(x)
+        total = x.clone()
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        """Return the mean gradient."""
-        return _mean(gradients[0])
-
-
-def _mean(x: Tensor) -> Tensor:
-    total = x.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+        """Return the mean gradient, by the same function, so that it has gradients too."""
+        mean: Tensor = _Mean.apply(gradients[0])
+        return mean
 
 
 def synchronise(model: nn.Module) -> None:
