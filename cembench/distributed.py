@@ -23,6 +23,7 @@ from cembench.files import write_text
 
 T = TypeVar("T")
 PATIENCE = "CEMBENCH_TIMEOUT"  # seconds that a process waits for the others
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 MINUTES = 30
 LOST = re.compile("gloo|nccl|closed by peer|timed? ?out", re.IGNORECASE)  # torch has no type for it
 
@@ -210,7 +211,11 @@ def _join(device: str, patience: timedelta) -> None:
     gpus = device != "cpu" and torch.cuda.is_available() and dist.is_nccl_available()
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=patience)
+        store, own, size = next(iter(dist.rendezvous("env://", timeout=patience)))
+        # torchrun's store outlives a crash, and what it knows of processes before it is stale
+        store = dist.PrefixStore(os.environ.get(RESTARTS, "0"), store)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=patience)
     except (dist.DistError, RuntimeError, ValueError) as error:
         hint = "choose another --master-port" if "EADDRINUSE" in str(error) else "is it reachable?"
         raise CembenchError(f"processes cannot meet at {where}: {_line(error)}; {hint}") from error
@@ -224,7 +229,7 @@ def _line(error: Exception) -> str:
 
 def restarted() -> bool:
     """Return whether torchrun started this process again after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return int(os.environ.get(RESTARTS, "0")) > 0
 
 
 def _patience() -> float:

@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import socket
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ from cembench.spreading import batch_generator
 from cembench.trainer import Trainer
 from cembench.training import train
 from tests.conftest import conv_net, experiment, images, labels
-from tests.ranks import Fork, Place, called, finished, free_port, ranks, together, torchrun
+from tests.ranks import LIMIT, Fork, Place, called, finished, free_port, ranks, together, torchrun
 
 STEPS = {"negatives": {"steps": 3}}
 JEM = {"name": "jem", "negatives": {"name": "sgld", "steps": 2, "buffer": 50}}
@@ -74,6 +76,21 @@ def test_torchrun_trains_the_weights_of_one_process_and_only_one_process_speaks(
     weights = load_file(alone)
     for key, value in load_file(tmp_path / "c" / "model.safetensors").items():
         torch.testing.assert_close(value, weights[key], rtol=1e-3, atol=1e-4)
+
+
+def test_torchrun_goes_on_by_itself_after_a_crash(tmp_path):
+    config, table = write(tmp_path, epochs=15), tmp_path / "c" / "history.csv"
+    process = torchrun("train", config, "--out", tmp_path, options=["--max-restarts=1"])
+    deadline = time.monotonic() + LIMIT
+    while not (table.exists() and len(history(table.parent)) > 1):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    result = finished(process)
+    assert result.code == 0, result.err
+    assert history(table.parent)["epoch"].tolist() == list(range(1, 16))
+    assert result.err.count("c: 2 processes share") == 2 and result.err.count("epoch 1/15") == 1
 
 
 def test_batch_norm_of_each_process_alone_is_another_training(tmp_path):
