@@ -111,12 +111,10 @@ class World:
         for rank, theirs in enumerate(everyone):
             for key, value in everyone[0].items():
                 if theirs[key] != value:
-                    error = CembenchError(
+                    raise CembenchError.of_all(
                         f"process {rank} has {key} {theirs[key]}, process 0 has {value}; "
                         "start all alike"
                     )
-                    error.told_by = 0
-                    raise error
 
     def meet(self, folder: Path) -> None:
         """Refuse to go on where a process does not see the folder that the first one writes to.
@@ -132,12 +130,10 @@ class World:
         self.first_alone(lambda: note.unlink(missing_ok=True))
         for rank, (sees, host) in enumerate(seen):
             if not sees:
-                error = CembenchError(
+                raise CembenchError.of_all(
                     f"process {rank} on {host} does not see {folder} as process 0 on {seen[0][1]} "
                     "does; put runs on a file system that all nodes share"
                 )
-                error.told_by = 0
-                raise error
 
 
 def _written(note: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class CembenchError(Exception):
     """Something the user can put right; the message names the thing and the remedy.
@@ -12,6 +14,13 @@ class CembenchError(Exception):
     """
 
     told_by: int | None = None
+
+    @classmethod
+    def of_all(cls, text: str) -> Self:
+        """Return an error that every process raises."""
+        error = cls(text)
+        error.told_by = 0
+        return error
 
 
 class GaveUp(CembenchError):

@@ -42,7 +42,8 @@ def train(
             state of the last good epoch stays in the folder), or a full disk.
     """
     run, together = RunFolder(folder), world()
-    together.agree(configuration=digest(config.identity), code=code()["source"])
+    if together.size > 1:
+        together.agree(configuration=digest(config.identity), code=code()["source"])
     with ExitStack() as stack:
         together.first_alone(lambda: _hold(run, stack))
         together.meet(folder)

@@ -100,9 +100,7 @@ def _records(
             continue
         records.append(record)
         if record.error:
-            wrong = CembenchError(f"{path}: {record.error}")
-            wrong.told_by = 0
-            failed.append(wrong)
+            failed.append(CembenchError.of_all(f"{path}: {record.error}"))
     return records, failed
 
 

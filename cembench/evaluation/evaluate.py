@@ -79,7 +79,7 @@ def evaluate(
             subject, protocol, torch.device(device), data_root, inception_weights, folder
         )
     )
-    if save_samples and work.comparison is None:
+    if save_samples and work.protocol.samples is None:
         raise CembenchError(f"--save-samples: protocol {protocol.name} draws no samples")
     together.agree(
         protocol=work.record.protocol_digest,
@@ -90,6 +90,7 @@ def evaluate(
     old = reusable(path, work.record) if reuse and work.subject.model is None else None
     if (old := together.first_alone(lambda: old)) is not None:
         return old, path
+    together.together(lambda: work.comparison)  # before anything is attacked
     with ExitStack() as stack:
         together.first_alone(lambda: _hold(stack, path))
         together.meet(path.parent)
@@ -137,9 +138,9 @@ def _share(work: Work, parts: Parts, pictures: Path, together: World) -> Counter
         return Counter()
     protocol, images = work.protocol, len(work.split)
     if images < together.size:
-        error = CembenchError(f"{together.size} processes for {images} test images: start fewer")
-        error.told_by = 0
-        raise error
+        raise CembenchError.of_all(
+            f"{together.size} processes for {images} test images: start fewer"
+        )
 
     def do() -> Counter[str]:
         with collected_warnings("auto-attack", "cembench") as warnings, suppress(ModelError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,15 +22,33 @@ from cembench.subject import Subject
 
 @dataclass(frozen=True)
 class Work:
-    """An evaluation about to be done."""
+    """An evaluation about to be done.
+
+    Attributes:
+        whole: the images of the protocol's split; `split` are those to attack, numbers `rows`.
+        reader: what reads features, if samples are wanted.
+    """
 
     subject: Subject
     record: Record
     protocol: Protocol
+    whole: Split
     split: Split
     rows: Tensor
     origins: Origins
-    comparison: Comparison | None
+    reader: FeatureReader | None
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The real side of what samples are compared with; a record that holds needs none.
+
+        Raises:
+            CembenchError: when there are too few images.
+        """
+        plan = self.protocol.samples
+        if plan is None or self.reader is None:
+            return None
+        return Comparison(plan, self.reader, self.whole, self.origins.data)
 
 
 def prepare(
@@ -57,8 +76,5 @@ def prepare(
     record = blank(subject, passport, whole_protocol, split, device)
     record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
     origins = Origins(file, passport, device, record.threat)
-    comparison = None
-    if plan is not None and reader is not None:
-        comparison = Comparison(plan, reader, whole, origins.data)
-    work = Work(subject, record, protocol, split.to(device), rows, origins, comparison)
+    work = Work(subject, record, protocol, whole, split.to(device), rows, origins, reader)
     return work, record_path(file, folder or file.parent, protocol)
