@@ -12,24 +12,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cembench.api import evaluate, load, probe, rank, sample, train
-    from cembench.errors import CembenchError
-    from cembench.exports import export
-    from cembench.foreign import import_model
-    from cembench.gallery import sample_to_files
-    from cembench.registry import add_plugin
-    from cembench.report import write_plots, write_report
-    from cembench.sweep import run_suite
+    from cembench.interop.exporting import export
+    from cembench.interop.importing import import_model
+    from cembench.reporting.page import write_plots, write_report
+    from cembench.samplers.to_files import sample_to_files
+    from cembench.suites.run import run_suite
+    from cembench.util.errors import CembenchError
+    from cembench.util.registry import add_plugin
 
 # Imported when asked for: the command line answers without waiting for torch.
 _PLACES = {
     **dict.fromkeys(["train", "probe", "evaluate", "sample", "load", "rank"], "cembench.api"),
-    "import_model": "cembench.foreign",
-    "export": "cembench.exports",
-    "sample_to_files": "cembench.gallery",
-    "run_suite": "cembench.sweep",
-    "add_plugin": "cembench.registry",
-    **dict.fromkeys(["write_report", "write_plots"], "cembench.report"),
-    "CembenchError": "cembench.errors",
+    "import_model": "cembench.interop.importing",
+    "export": "cembench.interop.exporting",
+    "sample_to_files": "cembench.samplers.to_files",
+    "run_suite": "cembench.suites.run",
+    "add_plugin": "cembench.util.registry",
+    **dict.fromkeys(["write_report", "write_plots"], "cembench.reporting.page"),
+    "CembenchError": "cembench.util.errors",
 }
 
 __all__ = [

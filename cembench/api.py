@@ -1,7 +1,7 @@
 """cembench from Python: each function is what a command calls.
 
 Paths may be given as text. `device` is `auto` (a GPU where there is one), `cpu` or `cuda`. What a
-user can put right is raised as `cembench.errors.CembenchError`, in one line.
+user can put right is raised as `cembench.util.errors.CembenchError`, in one line.
 
 Examples:
     >>> import cembench as cb
@@ -41,27 +41,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from cembench.checkpoint import checkpoint_file, load_checkpoint, run_name
-from cembench.config import Experiment, load_experiment, override, parse_experiment
 from cembench.data import DataSettings, datasets
-from cembench.devices import pick_device
-from cembench.distributed import joined, world
-from cembench.errors import CembenchError
+from cembench.energy.threat import Threat
 from cembench.evaluation import evaluate as evaluation
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
-from cembench.foreign.pixels import recognised
-from cembench.gallery import drawn_from
-from cembench.leaderboard import Board, find_records, write_boards
-from cembench.leaderboard import rank as rank_records
+from cembench.interop.importing.normalisation import recognised
+from cembench.models.checkpoint import checkpoint_file, load_checkpoint, run_name
 from cembench.models.classifier import Classifier
-from cembench.origins import Origins
-from cembench.probing import Mode, probe_experiment
+from cembench.models.source import Subject
+from cembench.reporting.leaderboard import Board, find_records, write_boards
+from cembench.reporting.leaderboard import rank as rank_records
 from cembench.samplers import Sampler, samplers
-from cembench.sampling import Samples
-from cembench.subject import Subject
-from cembench.threat import Threat
-from cembench.training import train as train_in
+from cembench.samplers.context import Origins
+from cembench.samplers.draw import Samples
+from cembench.samplers.to_files import drawn_from
+from cembench.training.config import Experiment, load_experiment, parse_experiment
+from cembench.training.probes import Mode, probe_experiment
+from cembench.training.train import train as train_in
+from cembench.util.devices import pick_device
+from cembench.util.distributed import joined, world
+from cembench.util.errors import CembenchError
+from cembench.util.overrides import override
 
 Place = str | Path
 Data = str | dict[str, Any] | DataSettings

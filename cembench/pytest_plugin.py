@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from cembench.regression.gate import Outcome
+    from cembench.evaluation.gate.gate import Outcome
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +50,7 @@ class BaselineFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Yield a test for each figure that the baseline knows."""
-        from cembench.regression.check import figures_of
+        from cembench.evaluation.gate.check import figures_of
 
         for name, figures in figures_of(self.path).items():
             for figure in figures:
@@ -59,8 +59,8 @@ class BaselineFile(pytest.File):
     @cached_property
     def outcomes(self) -> dict[tuple[str, str], Outcome]:
         """The outcomes by row and figure, or none when something could not be evaluated."""
-        from cembench.errors import CembenchError
-        from cembench.regression.check import Evaluator, check
+        from cembench.evaluation.gate.check import Evaluator, check
+        from cembench.util.errors import CembenchError
 
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -80,7 +80,7 @@ class Figure(pytest.Item):
 
     def runtest(self) -> None:
         """Fail unless the figure passes."""
-        from cembench.regression.report import sentence
+        from cembench.evaluation.gate.report import sentence
 
         parent = self.parent
         assert isinstance(parent, BaselineFile)

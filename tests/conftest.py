@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from cembench.cli import main
-from cembench.config import Experiment, parse_experiment
-from cembench.training import train
+from cembench.training.config import Experiment, parse_experiment
+from cembench.training.train import train
 
 torch.set_num_threads(1)
 

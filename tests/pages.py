@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cembench.evaluation.evidence import picture_file, samples_folder, trajectory_file
-from cembench.evaluation.figures import (
+from cembench.evaluation.artifacts import picture_file, samples_folder, trajectory_file
+from cembench.evaluation.record import save_record
+from cembench.evaluation.results import (
     Bin,
     Calibration,
     CurvePoint,
@@ -19,8 +20,7 @@ from cembench.evaluation.figures import (
     rate,
     wilson,
 )
-from cembench.evaluation.record import save_record
-from cembench.grid import grid
+from cembench.util.image_grid import grid
 from tests.test_rankings import both, drawn, sampled
 
 HOSTILE = "<script>alert(1)</script>"

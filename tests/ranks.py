@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import cembench.api  # noqa: F401  (forks have it imported already)
 from cembench.cli import main
-from cembench.distributed import joined
+from cembench.util.distributed import joined
 from tests.conftest import Result
 
 LIMIT = 60  # seconds after which what hangs is killed, and its test fails

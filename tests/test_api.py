@@ -13,8 +13,8 @@ from torch import nn
 
 import cembench
 import cembench.api
-from cembench.errors import CembenchError, SamplingError
-from cembench.threat import Threat
+from cembench.energy.threat import Threat
+from cembench.util.errors import CembenchError, SamplingError
 from tests.conftest import TINY, Linear, conv_net
 
 PGD = {"attacks": [{"name": "pgd", "steps": 3}], "limit": 24}
@@ -100,8 +100,8 @@ def test_samples_of_memory_and_file_are_the_same(trained: Path) -> None:
 
 
 def test_configs_may_be_files_mappings_or_settings(tmp_path: Path) -> None:
-    from cembench.config import parse_experiment
-    from cembench.files import to_yaml
+    from cembench.training.config import parse_experiment
+    from cembench.util.files import to_yaml
 
     short = TINY | {"epochs": 1}
     (tmp_path / "tiny.yaml").write_text(to_yaml(short))

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from cembench import energy, potentials
-from cembench.ascent import L2, Linf, ascend, ball_of, to_bytes, unit
-from cembench.threat import Threat
+from cembench import energy
+from cembench.energy import potentials
+from cembench.energy.ascent import L2, Linf, ascend, ball_of, to_bytes, unit
+from cembench.energy.threat import Threat
 from tests.conftest import Linear, conv_net, images, labels
 
 BALLS = [Linf(0.1), L2(0.7), Linf(0.0), L2(0.0)]

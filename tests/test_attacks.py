@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from cembench.ascent import Linf, ball_of
-from cembench.checkpoint import load_checkpoint
+from cembench.attacks import Attack
+from cembench.attacks.verdict import verify
 from cembench.data.split import Split
-from cembench.errors import CembenchError, ModelError
-from cembench.evaluation.attacks import Attack
-from cembench.evaluation.figures import count
+from cembench.energy.ascent import Linf, ball_of
+from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.evaluation.results import count
 from cembench.evaluation.robustness import attack_split
-from cembench.evaluation.verify import verify
-from cembench.threat import Threat
+from cembench.models.checkpoint import load_checkpoint
+from cembench.util.errors import CembenchError, ModelError
 from tests.conftest import Linear, conv_net, images, labels
 from tests.test_samplers import THREATS, assert_untouched, fingerprint
 

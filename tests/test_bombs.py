@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cembench.evaluation.artifacts import evidence_folder
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.evidence import evidence_folder
 from cembench.evaluation.extractors import extractors
-from cembench.evaluation.features import FeatureReader, cache_folder
+from cembench.evaluation.extractors.features import FeatureReader, cache_folder
 from cembench.evaluation.protocol import load_protocol
-from cembench.files import to_yaml
-from cembench.seal import UNSEALED, seal
-from cembench.training import train
+from cembench.training.train import train
+from cembench.util.files import to_yaml
+from cembench.util.seal import UNSEALED, seal
 from tests.conftest import NOTHING, experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")

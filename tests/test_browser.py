@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cembench.report import write_report
+from cembench.reporting.page import write_report
 from tests.pages import HOSTILE, every_kind
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from cembench.checkpoint import load_checkpoint, save_checkpoint, weights_digest
-from cembench.errors import CembenchError
-from cembench.files import to_yaml, write_bytes
-from cembench.seal import UNSEALED, seal
+from cembench.models.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from cembench.util.errors import CembenchError
+from cembench.util.files import to_yaml, write_bytes
+from cembench.util.seal import UNSEALED, seal
 from tests.conftest import experiment
 
 

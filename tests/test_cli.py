@@ -11,9 +11,9 @@ import pytest
 
 from cembench.cli import main
 from cembench.evaluation.protocol import shipped
-from cembench.files import to_yaml
 from cembench.methods import methods
-from cembench.tables import read_frame
+from cembench.util.files import to_yaml
+from cembench.util.parquet import read_frame
 from tests.conftest import TINY, experiment
 
 ROOT = Path(__file__).parents[1]

@@ -6,16 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cembench.config import Experiment, load_experiment, override, parse_experiment
 from cembench.data import datasets
-from cembench.errors import CembenchError, ConfigError
-from cembench.files import parse_yaml, read_yaml, to_yaml
+from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.models import models
-from cembench.optimisation import learning_rate_factor
-from cembench.registry import Registry
-from cembench.settings import fraction
-from cembench.threat import Threat
+from cembench.training.config import Experiment, load_experiment, parse_experiment
+from cembench.training.optim import learning_rate_factor
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files import parse_yaml, read_yaml, to_yaml
+from cembench.util.overrides import override
+from cembench.util.registry import Registry
+from cembench.util.settings import fraction
 from tests.conftest import TINY, experiment
 
 
@@ -190,7 +191,7 @@ def test_shipped_configs_are_valid():
     from pathlib import Path
 
     from cembench.evaluation.protocol import load_protocol
-    from cembench.suite import load_suite
+    from cembench.suites.suite import load_suite
 
     for path in sorted(Path(__file__).parents[1].joinpath("configs").rglob("*.yaml")):
         keys = read_yaml(path).keys()

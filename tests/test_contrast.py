@@ -8,20 +8,20 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from cembench import energy
-from cembench.ascent import ascend, ball_of
-from cembench.contrast import Likeness, Pairs, likeness, partners
 from cembench.data.views import Views
-from cembench.guard import generator_of
+from cembench.energy.ascent import ascend, ball_of
+from cembench.energy.potentials import BatchEntropy
+from cembench.energy.similarity import Likeness, Pairs, likeness, partners
+from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.methods.contrastive import nt_xent
 from cembench.models import models
 from cembench.models.blocks import clean_branch
 from cembench.models.classifier import build_classifier
 from cembench.models.heads import Projection
-from cembench.potentials import BatchEntropy
 from cembench.samplers import Sampler, Scene
-from cembench.samplers.adversarial import PGD
-from cembench.threat import Threat
+from cembench.samplers.pgd import PGD
+from cembench.util.rng import generator_of
 from tests.conftest import images
 
 THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.7)]

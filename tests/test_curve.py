@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cembench.drawing import curves
-from cembench.drawing.style import render
-from cembench.errors import ConfigError
-from cembench.evaluation.attacks.pgd import PGDAttack
+from cembench.attacks.pgd import PGDAttack
+from cembench.energy.threat import Threat
 from cembench.evaluation.curve import points
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
-from cembench.threat import Threat
+from cembench.reporting.plots import curves
+from cembench.reporting.plots.style import render
+from cembench.util.errors import ConfigError
 from tests.conftest import NOTHING
 from tests.test_attacks import linear_case, run
 

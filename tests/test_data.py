@@ -15,8 +15,8 @@ from PIL import Image
 from cembench.data import datasets
 from cembench.data.augment import augment
 from cembench.data.split import Split, hold_out, subset
-from cembench.errors import CembenchError
-from cembench.guard import generator_of
+from cembench.util.errors import CembenchError
+from cembench.util.rng import generator_of
 
 EMPTY = pa.table(
     {

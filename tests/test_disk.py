@@ -12,8 +12,8 @@ import cembench.evaluation.robustness as robustness
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_table
-from cembench.files import to_yaml
-from cembench.trainer import Trainer
+from cembench.training.trainer import Trainer
+from cembench.util.files import to_yaml
 from tests.conftest import experiment
 
 PROTOCOL = """

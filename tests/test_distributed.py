@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from cembench.distributed import world
-from cembench.draws import Shared, integers, normal, own, uniform
-from cembench.files import to_yaml
-from cembench.models.synchronised import synchronise
-from cembench.spreading import batch_generator
-from cembench.trainer import Trainer
-from cembench.training import train
+from cembench.models.sync_batchnorm import synchronise
+from cembench.training.ddp import batch_generator
+from cembench.training.train import train
+from cembench.training.trainer import Trainer
+from cembench.util.distributed import world
+from cembench.util.files import to_yaml
+from cembench.util.rng import Shared, integers, normal, own, uniform
 from tests.conftest import conv_net, experiment, images, labels
 from tests.ranks import LIMIT, Fork, Place, called, finished, free_port, ranks, together, torchrun
 
@@ -290,7 +290,7 @@ def test_processes_that_never_come_are_not_waited_for_for_ever(tmp_path):
 
 def test_spread_networks_learn_from_the_labels_of_all_processes(tmp_path):
     """The gradient is the mean over processes: that of the whole batch."""
-    from cembench.spreading import spread
+    from cembench.training.ddp import spread
 
     def gradients(rows):
         net = conv_net().eval()

@@ -5,7 +5,7 @@ import signal
 
 import torch
 
-from cembench.evaluation.parts import Parts
+from cembench.evaluation.cache import Parts
 from cembench.evaluation.record import load_record
 from tests.ranks import Fork, Place, called, free_port, ranks
 from tests.test_kills import settled
@@ -72,7 +72,7 @@ def test_the_record_is_that_of_one_process_even_after_a_kill(copy, tmp_path):
 
 
 def test_a_network_that_breaks_its_contract_gives_a_record_that_says_so(copy, tmp_path):
-    from cembench.checkpoint import load_checkpoint, save_checkpoint
+    from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 
     model = load_checkpoint(copy)[0]
     passport = model.passport

@@ -7,10 +7,10 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from cembench.drawing import curves, energies
-from cembench.drawing.plane import Point, plane
-from cembench.drawing.style import NAMED, render
-from cembench.evaluation.figures import CurvePoint, Spread, wilson
+from cembench.evaluation.results import CurvePoint, Spread, wilson
+from cembench.reporting.plots import curves, energies
+from cembench.reporting.plots.pareto import Point, plane
+from cembench.reporting.plots.style import NAMED, render
 
 POINT = Point("a", distance=1.0, error=0.1, robust=0.5, low=0.4, high=0.6, front=True)
 

@@ -9,19 +9,19 @@ import torch
 from safetensors.torch import load_file
 
 from cembench import energy
-from cembench.checkpoint import load_checkpoint, save_checkpoint
-from cembench.contrast import Likeness
 from cembench.data.digits import Digits
-from cembench.errors import CembenchError, ConfigError, SamplingError
-from cembench.evaluation.figures import Figure
+from cembench.energy.potentials import BatchEntropy
+from cembench.energy.similarity import Likeness
 from cembench.evaluation.record import load_record, save_record
-from cembench.gallery import sample_to_files
-from cembench.origins import Origins
-from cembench.potentials import BatchEntropy
+from cembench.evaluation.results import Figure
+from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.samplers import samplers
-from cembench.samplers.starts import clustered, fitted_seeds
-from cembench.sampling import chunks, draw, toward
-from cembench.training import train
+from cembench.samplers.context import Origins
+from cembench.samplers.draw import chunks, draw, toward
+from cembench.samplers.initial import clustered, fitted_seeds
+from cembench.samplers.to_files import sample_to_files
+from cembench.training.train import train
+from cembench.util.errors import CembenchError, ConfigError, SamplingError
 from tests.conftest import experiment
 
 NAMES = ["maxent", "infonce", "np-sgld"]
@@ -187,7 +187,7 @@ def test_the_command_draws_and_films(encoder, cembench, tmp_path, name):
 def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench, tmp_path):
     from cembench.evaluation.evaluate import evaluate
     from cembench.evaluation.protocol import load_protocol
-    from cembench.leaderboard import rank
+    from cembench.reporting.leaderboard import rank
 
     path = tmp_path / "both.yaml"
     path.write_text(PROTOCOL)

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from cembench.checkpoint import load_checkpoint
-from cembench.errors import CembenchError, ConfigError, ModelError
-from cembench.evaluation.engine import Fast, engines
 from cembench.evaluation.evaluate import collected_warnings, evaluate
-from cembench.evaluation.prepared import fast_copy
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.recount import recount
 from cembench.evaluation.robustness import attack_split
+from cembench.evaluation.verify import recount
 from cembench.models import models
 from cembench.models.blocks import DualBatchNorm2d
+from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import build_classifier
+from cembench.models.engine import Fast, engines
+from cembench.models.fast_copy import fast_copy
 from cembench.models.folding import Affine, climbed, folded
-from cembench.training import train
+from cembench.training.train import train
+from cembench.util.errors import CembenchError, ConfigError, ModelError
 from tests.conftest import NOTHING, experiment
 
 NETWORKS = [

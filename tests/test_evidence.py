@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cembench.data import datasets
-from cembench.errors import CembenchError
+from cembench.evaluation.artifacts import evidence_folder
 from cembench.evaluation.compare import compare_records, difference, paired_interval
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.evidence import evidence_folder
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
-from cembench.evaluation.recount import recount
-from cembench.tables import read_frame
+from cembench.evaluation.verify import recount
+from cembench.util.errors import CembenchError
+from cembench.util.parquet import read_frame
 from tests.conftest import NOTHING
 
 QUICK = [*NOTHING, "attacks=[{name: pgd, steps: 4}]", "batch_size=16"]

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cembench.api import evaluate, load
-from cembench.errors import CembenchError
 from cembench.evaluation.record import load_record
-from cembench.exports import export
-from cembench.files import parse_yaml
+from cembench.interop.exporting import export
+from cembench.util.errors import CembenchError
+from cembench.util.files import parse_yaml
 from tests.conftest import images
 
 REFERENCE = Path("leaderboards/reference/at")

@@ -9,14 +9,14 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import nn
 
-from cembench.ascent import L2, Linf
-from cembench.errors import CembenchError
-from cembench.evaluation.attacks.apgd import apgd, ratio, targeted_apgd
-from cembench.evaluation.attacks.fab import project, targeted_fab
-from cembench.evaluation.attacks.square import L2Search, LinfSearch, bumps, square
-from cembench.evaluation.attacks.survivors import Survivors, ranked, side_by_side
-from cembench.guard import generator_of
-from cembench.potentials import cross_entropy
+from cembench.attacks.apgd import apgd, ratio, targeted_apgd
+from cembench.attacks.fab import project, targeted_fab
+from cembench.attacks.square import L2Search, LinfSearch, bumps, square
+from cembench.attacks.survivors import Survivors, ranked, side_by_side
+from cembench.energy.ascent import L2, Linf
+from cembench.energy.potentials import cross_entropy
+from cembench.util.errors import CembenchError
+from cembench.util.rng import generator_of
 
 NORMS = {"linf": ("Linf", Linf), "l2": ("L2", L2)}
 TOO_SMALL = {"linf": 0.004, "l2": 0.02}  # no image is broken, so all of them go all the way

@@ -10,19 +10,19 @@ from safetensors.torch import load, save
 
 import cembench.evaluation.evaluate as evaluation
 import cembench.evaluation.robustness as robustness
-import cembench.subject as subject
-import cembench.trainer as trainer_module
-from cembench.checkpoint import load_checkpoint
-from cembench.errors import CembenchError
+import cembench.models.source as subject
+import cembench.training.trainer as trainer_module
+from cembench.evaluation.artifacts import evidence_folder
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.evidence import evidence_folder
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table
-from cembench.evaluation.recount import recount
-from cembench.leaderboard import find_records, rank
-from cembench.runs import RunFolder
-from cembench.trainer import Trainer
-from cembench.training import train
+from cembench.evaluation.verify import recount
+from cembench.models.checkpoint import load_checkpoint
+from cembench.reporting.leaderboard import find_records, rank
+from cembench.training.run_folder import RunFolder
+from cembench.training.train import train
+from cembench.training.trainer import Trainer
+from cembench.util.errors import CembenchError
 from tests.conftest import NOTHING, experiment
 
 PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 3}]", "batch_size=16"]

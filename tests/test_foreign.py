@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cembench import registry
 from cembench.api import load
-from cembench.checkpoint import read_passport
 from cembench.data import datasets
-from cembench.errors import CembenchError
-from cembench.foreign import import_model
-from cembench.foreign.pixels import KNOWN, normalisation, recognised
+from cembench.interop.importing import import_model
+from cembench.interop.importing.normalisation import KNOWN, normalisation, recognised
 from cembench.models import models
+from cembench.models.checkpoint import read_passport
+from cembench.util import registry
+from cembench.util.errors import CembenchError
 from tests.conftest import NOTHING, images
 
 FACTORIES = """

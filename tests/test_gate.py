@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from cembench.checkpoint import load_checkpoint, save_checkpoint
-from cembench.evaluation.figures import SanityCheck
+from cembench.evaluation.gate.baseline import Metric, load_baseline, metrics_of
+from cembench.evaluation.gate.check import Evaluator, check, update
+from cembench.evaluation.gate.gate import holm, judge
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record
-from cembench.files import read_yaml, to_yaml
-from cembench.regression.baseline import Metric, load_baseline, metrics_of
-from cembench.regression.check import Evaluator, check, update
-from cembench.regression.gate import holm, judge
+from cembench.evaluation.results import SanityCheck
+from cembench.models.checkpoint import load_checkpoint, save_checkpoint
+from cembench.util.files import read_yaml, to_yaml
 from tests.conftest import NOTHING
 
 pytest_plugins = "pytester"

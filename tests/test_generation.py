@@ -7,22 +7,22 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import cembench.evaluation.comparison as comparison
 import cembench.evaluation.generation as generation
-import cembench.evaluation.scoring as scoring
-from cembench.checkpoint import read_passport
+import cembench.evaluation.reference as comparison
+import cembench.evaluation.sample_scores as scoring
 from cembench.data.digits import Digits
-from cembench.errors import CembenchError
+from cembench.evaluation.artifacts import samples_folder, trajectory_file
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.evidence import samples_folder, trajectory_file
 from cembench.evaluation.extractors import extractors
-from cembench.evaluation.features import FeatureReader, cache_folder, to_uint8
+from cembench.evaluation.extractors.features import FeatureReader, cache_folder, to_uint8
 from cembench.evaluation.protocol import load_protocol
-from cembench.leaderboard import rank
-from cembench.locks import locked
+from cembench.models.checkpoint import read_passport
 from cembench.models.classifier import Classifier
-from cembench.tables import read_frame
-from cembench.trajectory import Trace
+from cembench.reporting.leaderboard import rank
+from cembench.samplers.trajectory import Trace
+from cembench.util.errors import CembenchError
+from cembench.util.locks import locked
+from cembench.util.parquet import read_frame
 from tests.conftest import NOTHING
 
 SAMPLES = (

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cembench.config import Experiment, load_experiment
-from cembench.errors import CembenchError, ConfigError
 from cembench.evaluation.protocol import Protocol, load_protocol, shipped
-from cembench.files import parse_yaml, to_yaml
-from cembench.suite import load_suite
+from cembench.suites.suite import load_suite
+from cembench.training.config import Experiment, load_experiment
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files import parse_yaml, to_yaml
 from tests.conftest import TINY, experiment
 from tests.forks import Process
 

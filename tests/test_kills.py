@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from cembench.checkpoint import load_checkpoint
-from cembench.config import load_experiment
-from cembench.evaluation.attacks import Attack, attacks
+from cembench.attacks import Attack, attacks
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table
-from cembench.files import to_yaml
-from cembench.guard import generator_of
-from cembench.runs import RunFolder
-from cembench.training import train
+from cembench.models.checkpoint import load_checkpoint
+from cembench.training.config import load_experiment
+from cembench.training.run_folder import RunFolder
+from cembench.training.train import train
+from cembench.util.files import to_yaml
+from cembench.util.rng import generator_of
 from tests.conftest import experiment
 from tests.forks import Blow, Process
 

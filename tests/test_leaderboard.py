@@ -6,12 +6,12 @@ import math
 import pandas as pd
 import pytest
 
-from cembench.errors import CembenchError
-from cembench.evaluation.figures import Figure, count, wilson
+from cembench.energy.threat import Threat
 from cembench.evaluation.record import Record, load_record, load_table, save_record
-from cembench.leaderboard import find_records, rank, write_boards
-from cembench.leaderboard.robust import FIRST
-from cembench.threat import Threat
+from cembench.evaluation.results import Figure, count, wilson
+from cembench.reporting.leaderboard import find_records, rank, write_boards
+from cembench.reporting.leaderboard.robustness import FIRST
+from cembench.util.errors import CembenchError
 
 
 def figure(correct, images=100):

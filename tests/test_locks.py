@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from cembench.errors import CembenchError
-from cembench.locks import locked
-from cembench.training import train
+from cembench.training.train import train
+from cembench.util.errors import CembenchError
+from cembench.util.locks import locked
 from tests.conftest import experiment
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cembench.locks import locked
+from cembench.util.locks import locked
 with locked(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)

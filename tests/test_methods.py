@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div, softmax
 
-from cembench.guard import generator_of
+from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.samplers import Scene
-from cembench.samplers.starts import ReplayBuffer
-from cembench.threat import Threat
+from cembench.samplers.initial import ReplayBuffer
+from cembench.util.rng import generator_of
 from tests.conftest import conv_net, images, labels
 
 THREAT = Threat(norm="linf", eps=0.1)

@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from cembench.errors import CembenchError, ConfigError
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.features import Features, Pool
-from cembench.evaluation.figures import Scores
-from cembench.evaluation.metrics import Metric, metrics, neighbours
-from cembench.evaluation.plans import SamplePlan
+from cembench.evaluation.extractors.features import Features, Pool
+from cembench.evaluation.metrics import Metric, metrics
+from cembench.evaluation.metrics import density_coverage as neighbours
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record
-from cembench.leaderboard import rank
+from cembench.evaluation.results import Scores
+from cembench.evaluation.sections import SamplePlan
+from cembench.reporting.leaderboard import rank
+from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import NOTHING
 from tests.test_rankings import both, drawn, sampled, scores
 from tests.test_verify import touch
@@ -89,7 +90,7 @@ def test_density_and_coverage_have_closed_forms():
 
 def test_one_outlier_fools_recall_but_not_coverage():
     """As in figure 3 of the paper: few samples far out make balls around samples huge."""
-    from cembench.evaluation.quality import precision_recall
+    from cembench.evaluation.metrics.functional import precision_recall
 
     real = normal(100, seed=1)
     corner = real.points[:1] + 0.001 * normal(95, seed=2).points

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cembench.errors import CembenchError, ModelError
 from cembench.models import models
 from cembench.models.classifier import build_classifier, check_logits
+from cembench.util.errors import CembenchError, ModelError
 
 SMALL = {
     "small_cnn": {"width": 8},

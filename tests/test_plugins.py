@@ -12,9 +12,9 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 
-from cembench.errors import CembenchError
-from cembench.files import to_yaml
 from cembench.methods import Method, methods
+from cembench.util.errors import CembenchError
+from cembench.util.files import to_yaml
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "plugins"

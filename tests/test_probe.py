@@ -9,14 +9,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from cembench.checkpoint import Passport, load_checkpoint, read_passport, save_checkpoint
-from cembench.config import recipe_of
-from cembench.errors import CembenchError, ConfigError
+from cembench.models.checkpoint import Passport, load_checkpoint, read_passport, save_checkpoint
 from cembench.models.classifier import build_classifier
 from cembench.models.heads import Neighbours
-from cembench.probing import MODES, probe_experiment
-from cembench.suite import load_suite
-from cembench.training import train
+from cembench.models.recipe import recipe_of
+from cembench.suites.suite import load_suite
+from cembench.training.probes import MODES, probe_experiment
+from cembench.training.train import train
+from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import NOTHING, experiment
 
 SHORT = {"epochs": 2, "optimizer": {"lr": 0.05}}

@@ -5,8 +5,8 @@ import re
 import pandas as pd
 import pytest
 
-from cembench.leaderboard import rank
-from cembench.leaderboard.published import published, published_board
+from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard.published import published, published_board
 from tests.test_leaderboard import record
 
 

@@ -6,8 +6,8 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from cembench.evaluation import quality
 from cembench.evaluation.density import calibration, separation, spread
+from cembench.evaluation.metrics import functional as quality
 
 
 def normal(count, dimension, shift=0.0, scale=1.0, seed=0):

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from cembench.evaluation.figures import Generation, SamplerFigures, SanityCheck, Scores
-from cembench.leaderboard import rank
-from cembench.leaderboard.robust import pareto
-from cembench.leaderboard.seeds import half_width
+from cembench.evaluation.results import Generation, SamplerFigures, SanityCheck, Scores
+from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard.robustness import pareto
+from cembench.reporting.leaderboard.seeds import half_width
 from tests.test_leaderboard import record
 
 PLAN = {"name": "standard", "samples": {"samplers": []}, "seed": 0}

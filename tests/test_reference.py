@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cembench.checkpoint import load_checkpoint, save_checkpoint
-from cembench.evaluation.recount import recount
-from cembench.regression.baseline import load_baseline
+from cembench.evaluation.gate.baseline import load_baseline
+from cembench.evaluation.verify import recount
+from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 
 BASELINE = Path(__file__).parents[1] / "leaderboards" / "reference" / "baseline.yaml"
 ROWS = load_baseline(BASELINE).rows

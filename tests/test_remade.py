@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from cembench.evaluation.record import save_record
-from cembench.leaderboard import find_records, rank, write_boards
+from cembench.reporting.leaderboard import find_records, rank, write_boards
 from tests.test_rankings import both
 
 RUNS = {"at.s0": 0, "at.s1": 1, "standard.s0": 0, "standard.s1": 1}

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cembench.errors import CembenchError
-from cembench.evaluation.figures import SamplerFigures
-from cembench.leaderboard import rank
-from cembench.report import page, write_report
+from cembench.evaluation.results import SamplerFigures
+from cembench.reporting.leaderboard import rank
+from cembench.reporting.page import page, write_report
+from cembench.util.errors import CembenchError
 from tests.pages import HOSTILE, encoder, every_kind, leave, png
 from tests.test_disk import disk  # noqa: F401
 from tests.test_rankings import both, drawn, sampled, scores

@@ -7,14 +7,15 @@ import pytest
 import torch
 import torchattacks
 
-from cembench.ascent import ball_of
 from cembench.data.split import Split
-from cembench.errors import CembenchError
-from cembench.guard import frozen, generator_of, isolated_rng
+from cembench.energy.ascent import ball_of
+from cembench.energy.threat import Threat
 from cembench.samplers import Scene, samplers
-from cembench.samplers.adversarial import PGD
-from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
-from cembench.threat import Threat
+from cembench.samplers.initial import GaussianSeeds, ReplayBuffer
+from cembench.samplers.pgd import PGD
+from cembench.util.errors import CembenchError
+from cembench.util.frozen import frozen
+from cembench.util.rng import generator_of, isolated_rng
 from tests.conftest import conv_net, images, labels
 
 THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.7)]

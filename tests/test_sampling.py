@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cembench.checkpoint import load_checkpoint
-from cembench.errors import CembenchError
-from cembench.gallery import sample_to_files
-from cembench.origins import Origins
+from cembench.models.checkpoint import load_checkpoint
 from cembench.samplers import samplers
-from cembench.sampling import chunks, draw
-from cembench.training import train
+from cembench.samplers.context import Origins
+from cembench.samplers.draw import chunks, draw
+from cembench.samplers.to_files import sample_to_files
+from cembench.training.train import train
+from cembench.util.errors import CembenchError
 from tests.conftest import experiment
 
 

@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from cembench.checkpoint import load_checkpoint
+from cembench.attacks.verdict import averaged
 from cembench.data import datasets
 from cembench.data.split import Split, subset
+from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.figures import SanityCheck
-from cembench.evaluation.plans import SanityPlan
 from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.evaluation.results import SanityCheck
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import CHECKS, sanity_checks
-from cembench.evaluation.verify import averaged
-from cembench.guard import frozen
-from cembench.leaderboard import rank
-from cembench.threat import Threat
+from cembench.evaluation.sections import SanityPlan
+from cembench.models.checkpoint import load_checkpoint
+from cembench.reporting.leaderboard import rank
+from cembench.util.frozen import frozen
 from tests.conftest import NOTHING, conv_net, images
 from tests.test_leaderboard import record
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cembench.errors import ConfigError
-from cembench.files import to_yaml
-from cembench.suite import load_suite
+from cembench.suites.suite import load_suite
+from cembench.util.errors import ConfigError
+from cembench.util.files import to_yaml
 
 ROOT = Path(__file__).parents[1]
 SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from cembench import energy, potentials
-from cembench.ascent import ascend
-from cembench.guard import generator_of
+from cembench import energy
+from cembench.energy import potentials
+from cembench.energy.ascent import ascend
+from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.energy import CS, SGLD
-from cembench.threat import Threat
+from cembench.util.rng import generator_of
 
 CLASSES, PIXELS, COUNT = 4, 6, 5
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cembench.checkpoint import read_passport
-from cembench.config import parse_experiment, recipe_of
-from cembench.errors import CembenchError, ConfigError
-from cembench.files import read_yaml, to_yaml
-from cembench.suite import load_suite
-from cembench.trackers import Log, Tracker, trackers
-from cembench.training import train
+from cembench.models.checkpoint import read_passport
+from cembench.models.recipe import recipe_of
+from cembench.suites.suite import load_suite
+from cembench.training.config import parse_experiment
+from cembench.training.trackers import Log, Tracker, trackers
+from cembench.training.train import train
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files import read_yaml, to_yaml
 from tests.conftest import TINY, experiment
 from tests.forks import Blow, Process
 from tests.test_disk import Disk

@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import cembench.trainer as trainer_module
-from cembench import assembly
-from cembench.checkpoint import load_checkpoint, read_passport
-from cembench.errors import CembenchError
-from cembench.files import to_yaml
-from cembench.runs import RunFolder
-from cembench.trainer import Trainer
-from cembench.training import train
-from cembench.validation import best_epoch, correct, pixel_statistics
+import cembench.training.trainer as trainer_module
+from cembench.data.statistics import pixel_statistics
+from cembench.models.checkpoint import load_checkpoint, read_passport
+from cembench.training import build as assembly
+from cembench.training.run_folder import RunFolder
+from cembench.training.selection import best_epoch, correct
+from cembench.training.train import train
+from cembench.training.trainer import Trainer
+from cembench.util.errors import CembenchError
+from cembench.util.files import to_yaml
 from tests.conftest import experiment
 
 RECIPES = [

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cembench.checkpoint import load_checkpoint, weights_digest
 from cembench.data.digits import Digits
-from cembench.errors import CembenchError, ConfigError
-from cembench.training import train
+from cembench.models.checkpoint import load_checkpoint, weights_digest
+from cembench.training.train import train
+from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import experiment
 
 METHODS = {
@@ -59,7 +59,7 @@ def test_labels_change_nothing(encoder, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(encoder, tmp_path, monkeypatch):
-    from cembench.trainer import Trainer
+    from cembench.training.trainer import Trainer
 
     epoch = Trainer.run_epoch
 

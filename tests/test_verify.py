@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cembench.evaluation.agreement import compared
+from cembench.evaluation.artifacts import samples_folder
+from cembench.evaluation.diff import compared
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.evidence import samples_folder
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.recount import recount
-from cembench.seal import UNSEALED, seal
+from cembench.evaluation.verify import recount
+from cembench.util.seal import UNSEALED, seal
 
 SAMPLES = "count: 40, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}, sgld]"
 PLAN = [

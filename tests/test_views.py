@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cembench.data.views import PRESETS, Views
-from cembench.errors import ConfigError
+from cembench.util.errors import ConfigError
 from tests.conftest import images
 
 SHAPES = {"grey-8": (1, 8, 8), "grey-28": (1, 28, 28), "colour-32": (3, 32, 32)}

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from cembench.bench.meters import Peak
-from cembench.leaderboard.board import markdown_table
+from cembench.util.markdown import markdown_table
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from cembench.bench import interleaved, row
 from cembench.bench.meters import Work, product_rate
 from cembench.bench.networks import SMALL, EnlargedDigits, trained
 from cembench.data.split import Split, subset
+from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.robustness import attack_split
-from cembench.guard import frozen, isolated_rng
-from cembench.threat import Threat
+from cembench.util.frozen import frozen
+from cembench.util.rng import isolated_rng
 
 BATCH = 256
 PGD_STEPS = 20

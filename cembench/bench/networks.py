@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn.functional import interpolate
 
-from cembench.config import Experiment
 from cembench.data.digits import Digits
 from cembench.data.split import Split
+from cembench.energy.threat import Threat
 from cembench.models.classifier import Classifier
-from cembench.progress import Bar
-from cembench.threat import Threat
-from cembench.trainer import Trainer
+from cembench.training.config import Experiment
+from cembench.training.trainer import Trainer
+from cembench.util.progress import Bar
 
 SHAPE, CLASSES = (3, 32, 32), 10
 EPOCHS, BATCH = 10, 64

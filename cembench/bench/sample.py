@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from cembench.bench import interleaved, row
 from cembench.bench.meters import Work, product_rate
 from cembench.bench.networks import CLASSES, SHAPE, EnlargedDigits
-from cembench.checkpoint import Passport
-from cembench.evaluation.engine import engines
-from cembench.guard import exact, frozen
 from cembench.models import models
-from cembench.origins import Origins
+from cembench.models.checkpoint import Passport
+from cembench.models.engine import engines
 from cembench.samplers import Sampler
+from cembench.samplers.context import Origins
+from cembench.samplers.draw import draw
 from cembench.samplers.energy import RCS, SGLD
-from cembench.sampling import draw
+from cembench.util.frozen import exact, frozen
 
 STEPS, RCS_STEP, SGLD_STEP, SGLD_NOISE = 40, 0.35, 0.25, 0.005
 SAMPLERS: dict[str, Sampler] = {

@@ -17,13 +17,12 @@ from typing import Any
 import torch
 
 from cembench.bench.networks import EnlargedDigits
-from cembench.config import Experiment
-from cembench.distributed import ALONE, World, joined, world
-from cembench.draws import Shared
-from cembench.errors import CembenchError
-from cembench.guard import generator_of
-from cembench.spreading import Objective
-from cembench.trainer import Trainer
+from cembench.training.config import Experiment
+from cembench.training.ddp import Objective
+from cembench.training.trainer import Trainer
+from cembench.util.distributed import ALONE, World, joined, world
+from cembench.util.errors import CembenchError
+from cembench.util.rng import Shared, generator_of
 
 LIMIT = 1800  # seconds
 

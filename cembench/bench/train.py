@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy, kl_div
 from cembench.bench import interleaved, row
 from cembench.bench.meters import flops, product_rate
 from cembench.bench.networks import EnlargedDigits
-from cembench.config import Experiment
 from cembench.data.views import Views
-from cembench.guard import generator_of
-from cembench.trainer import Trainer
+from cembench.training.config import Experiment
+from cembench.training.trainer import Trainer
+from cembench.util.rng import generator_of
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
 RATE = 0.001

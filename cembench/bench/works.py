@@ -11,9 +11,9 @@ from cembench.bench.attack import bench_attack
 from cembench.bench.sample import SAMPLERS, bench_sample
 from cembench.bench.scale import bench_scale
 from cembench.bench.train import METHODS, bench_train
-from cembench.errors import CembenchError
-from cembench.evaluation.prepared import has_bfloat16
-from cembench.settings import nearest
+from cembench.models.fast_copy import has_bfloat16
+from cembench.util.errors import CembenchError
+from cembench.util.settings import nearest
 
 
 def run(

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cembench.errors import CembenchError
+from cembench.util.errors import CembenchError
 
 # Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
 # run of 6 s took 20 to 45 s beside one other process). It must be set before torch is imported.
@@ -57,7 +57,7 @@ class Command(click.Command):
         debug = context.params.pop("debug")
         try:
             for module in context.params.pop("plugin"):
-                from cembench.registry import add_plugin
+                from cembench.util.registry import add_plugin
 
                 add_plugin(module)
             return super().invoke(context)

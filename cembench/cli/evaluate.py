@@ -11,7 +11,7 @@ import click
 from cembench.cli.base import DEVICE, FILE, Command, say, show
 from cembench.cli.foreign import import_options, imported
 from cembench.cli.names import offer, protocol_or_file
-from cembench.errors import CembenchError
+from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
     from cembench.evaluation.record import Record
@@ -57,9 +57,9 @@ def evaluate(
 
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
-    from cembench.distributed import joined, world
     from cembench.evaluation.protocol import load_protocol
-    from cembench.leaderboard import rank
+    from cembench.reporting.leaderboard import rank
+    from cembench.util.distributed import joined, world
 
     chosen = () if engine is None else (f"engine={engine}",)
     if any(value is not None for key, value in foreign.items() if key != "normalise"):
@@ -121,8 +121,8 @@ def leaderboard(runs: tuple[Path, ...], out: Path) -> None:
 
     What was published for their data sets comes last, on a board of its own.
     """
-    from cembench.leaderboard import find_records, rank, write_boards
-    from cembench.leaderboard.published import published_board
+    from cembench.reporting.leaderboard import find_records, rank, write_boards
+    from cembench.reporting.leaderboard.published import published_board
 
     records = find_records(runs or [Path("runs")]).values()
     boards = rank(records)

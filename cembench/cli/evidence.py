@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import DEVICE, FILE, Command
-from cembench.errors import CembenchError
+from cembench.util.errors import CembenchError
 
 
 @click.command(cls=Command)
@@ -27,11 +27,11 @@ def verify(
     """
     import pandas as pd
 
-    from cembench.devices import pick_device
-    from cembench.evaluation.recount import recount
-    from cembench.leaderboard import find_records
-    from cembench.leaderboard.board import markdown_table
-    from cembench.leaderboard.remade import compare_table
+    from cembench.evaluation.verify import recount
+    from cembench.reporting.leaderboard import find_records
+    from cembench.reporting.leaderboard.verify_table import compare_table
+    from cembench.util.devices import pick_device
+    from cembench.util.markdown import markdown_table
 
     if claim.suffix == ".csv":
         rows = compare_table(claim, find_records(proofs).values())
@@ -61,7 +61,7 @@ def compare(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     import pandas as pd
 
     from cembench.evaluation.compare import compare_records
-    from cembench.leaderboard.board import interval, markdown_table
+    from cembench.util.markdown import interval, markdown_table
 
     rows = compare_records(_record(first, protocol), _record(second, protocol))
     if as_json:
@@ -85,8 +85,8 @@ def compare(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
 @click.argument("file", type=FILE)
 def show(file: Path) -> None:
     """Print what a checkpoint, a run folder or a record says of itself."""
-    from cembench.checkpoint import checkpoint_file, read_passport
     from cembench.evaluation.record import load_record
+    from cembench.models.checkpoint import checkpoint_file, read_passport
 
     found = load_record(file) if file.suffix == ".json" else read_passport(checkpoint_file(file))
     click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))

@@ -27,7 +27,7 @@ def export(
     Fields: name, authors, link; for huggingface licence; for robustbench venue, and any other of
     its model_info.
     """
-    from cembench.config import override
-    from cembench.exports import export as run
+    from cembench.interop.exporting import export as run
+    from cembench.util.overrides import override
 
     click.echo(run(checkpoint, to, out, record=record, fields=override({}, fields)))  # type: ignore[arg-type]

@@ -48,11 +48,11 @@ def imported(
     **options: Any,
 ) -> Path:
     """Import the network that the options name, and say on stderr what was recognised."""
-    from cembench.checkpoint import read_passport
-    from cembench.errors import CembenchError
-    from cembench.files import parse_yaml
-    from cembench.foreign import import_model
-    from cembench.threat import ThreatChange
+    from cembench.energy.threat import ThreatChange
+    from cembench.interop.importing import import_model
+    from cembench.models.checkpoint import read_passport
+    from cembench.util.errors import CembenchError
+    from cembench.util.files import parse_yaml
 
     if model is None or dataset is None:
         missing = "--model" if model is None else "--dataset"

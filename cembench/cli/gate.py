@@ -11,7 +11,7 @@ import click
 
 from cembench.cli.base import DEVICE, FILE, Command
 from cembench.cli.names import file, protocol_or_file
-from cembench.errors import CembenchError
+from cembench.util.errors import CembenchError
 
 
 @click.command(cls=Command)
@@ -52,11 +52,11 @@ def check(
     Exit code 0 when nothing got worse, 1 after a regression, 2 when something could not be
     evaluated or too few images tell.
     """
-    from cembench.devices import pick_device
+    from cembench.evaluation.gate import check as gate
+    from cembench.evaluation.gate import report
     from cembench.evaluation.protocol import load_protocol
-    from cembench.files import write_text
-    from cembench.regression import check as gate
-    from cembench.regression import report
+    from cembench.util.devices import pick_device
+    from cembench.util.files import write_text
 
     if (protocol or overrides or limit) and not (renew and protocol):
         raise CembenchError("--protocol, --set and --limit begin a new baseline: use --update")

@@ -14,11 +14,11 @@ TABLES = {
     "models": "cembench.models",
     "datasets": "cembench.data",
     "samplers": "cembench.samplers",
-    "engines": "cembench.evaluation.engine",
-    "attacks": "cembench.evaluation.attacks",
+    "engines": "cembench.models.engine",
+    "attacks": "cembench.attacks",
     "extractors": "cembench.evaluation.extractors",
     "metrics": "cembench.evaluation.metrics",
-    "trackers": "cembench.trackers",
+    "trackers": "cembench.training.trackers",
 }
 KINDS = [*TABLES, "protocols"]
 

@@ -10,7 +10,7 @@ import click
 from cembench.cli.base import FILE, Command
 
 if TYPE_CHECKING:
-    from cembench.drawing.style import Format
+    from cembench.reporting.plots.style import Format
 
 
 @click.command(cls=Command)
@@ -21,7 +21,7 @@ def report(runs: tuple[Path, ...], out: Path) -> None:
 
     The page needs no network and no other file.
     """
-    from cembench.report import write_report
+    from cembench.reporting.page import write_report
 
     click.echo(write_report(runs or [Path("runs")], out))
 
@@ -39,7 +39,7 @@ def report(runs: tuple[Path, ...], out: Path) -> None:
 )
 def plot(runs: tuple[Path, ...], out: Path, form: Format) -> None:
     """Draw the records below RUNS (default: runs) for a paper; print the paths of the files."""
-    from cembench.report import write_plots
+    from cembench.reporting.page import write_plots
 
     for path in write_plots(runs or [Path("runs")], out, form):
         click.echo(path)

@@ -9,7 +9,7 @@ import click
 
 from cembench.cli.base import DEVICE, FILE, Command
 from cembench.cli.names import offer
-from cembench.errors import CembenchError
+from cembench.util.errors import CembenchError
 
 STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
 
@@ -50,12 +50,12 @@ def sample(
     device: str,
 ) -> None:
     """Draw samples from a checkpoint into a picture; print how the network itself sees them."""
-    from cembench.checkpoint import checkpoint_file, read_passport
-    from cembench.config import override
-    from cembench.devices import pick_device
-    from cembench.gallery import sample_to_files
+    from cembench.models.checkpoint import checkpoint_file, read_passport
     from cembench.samplers import samplers
-    from cembench.settings import nearest
+    from cembench.samplers.to_files import sample_to_files
+    from cembench.util.devices import pick_device
+    from cembench.util.overrides import override
+    from cembench.util.settings import nearest
 
     given = {"start": seeds, "steps": steps, "image": image}
     chosen = {key: value for key, value in given.items() if value is not None}

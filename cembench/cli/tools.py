@@ -54,7 +54,7 @@ def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) ->
     """
     from cembench.bench import table
     from cembench.bench.works import run
-    from cembench.devices import pick_device
+    from cembench.util.devices import pick_device
 
     chosen = works or WORKS
     rows = [row for work in chosen for row in run(work, pick_device(device), **options)]
@@ -66,7 +66,7 @@ def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) ->
 def list_names(kind: str | None) -> None:
     """List what a config can name; `published`: results that others reported."""
     if kind == "published":
-        from cembench.leaderboard.published import published, published_board
+        from cembench.reporting.leaderboard.published import published, published_board
 
         show([board for board in [published_board(published()["dataset"])] if board])
         return

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from cembench.cli.base import DEVICE, FILE, Command, fail, say, show
-from cembench.errors import CembenchError
-from cembench.launchers import LAUNCHERS
+from cembench.suites.launchers import LAUNCHERS
+from cembench.util.errors import CembenchError
 
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
@@ -98,8 +98,8 @@ def run(suite: Path, out: Path, assignments: tuple[str, ...], **options: Any) ->
 
     What is already done and unchanged is not done twice.
     """
-    from cembench.config import override
-    from cembench.sweep import run_suite
+    from cembench.suites.run import run_suite
+    from cembench.util.overrides import override
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise CembenchError("run starts experiments itself (--jobs); give torchrun train or eval")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
-from cembench.errors import CembenchError
-from cembench.registry import Registry
-from cembench.settings import Choice
-from cembench.threat import Threat
+from cembench.energy.threat import Threat
+from cembench.util.errors import CembenchError
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice
 
 if TYPE_CHECKING:
     from cembench.data.split import Split
@@ -68,7 +68,7 @@ datasets: Registry[DataSettings] = Registry(
         "cifar10": "cembench.data.torchvision:CIFAR10",
         "cifar100": "cembench.data.torchvision:CIFAR100",
         "svhn": "cembench.data.torchvision:SVHN",
-        "folder": "cembench.data.local:Folder",
-        "parquet": "cembench.data.local:Parquet",
+        "folder": "cembench.data.folder:Folder",
+        "parquet": "cembench.data.folder:Parquet",
     },
 )

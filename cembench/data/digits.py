@@ -8,7 +8,7 @@ import torch
 
 from cembench.data import DataSettings
 from cembench.data.split import Split, shuffled
-from cembench.threat import Threat
+from cembench.energy.threat import Threat
 
 TEST_IMAGES = 597
 

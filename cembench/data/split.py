@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cembench.errors import CembenchError
+from cembench.util.errors import CembenchError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from cembench.data import DataSettings
 from cembench.data.split import Split
-from cembench.errors import CembenchError
-from cembench.threat import Threat
+from cembench.energy.threat import Threat
+from cembench.util.errors import CembenchError
 
 CACHE = Path("~/.cache/cembench/data")
 

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cembench.errors import CembenchError
-from cembench.settings import NonNegative, Settings, Share
+from cembench.util.errors import CembenchError
+from cembench.util.settings import NonNegative, Settings, Share
 
 Shape = tuple[int, int, int]
 Probability = Annotated[float, Field(ge=0, le=1)]

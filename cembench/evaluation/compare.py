@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import binomtest
 
-from cembench.errors import CembenchError
 from cembench.evaluation.record import Record, load_record, load_table
-from cembench.settings import Settings
+from cembench.util.errors import CembenchError
+from cembench.util.settings import Settings
 
 
 class Difference(Settings):

@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cembench.evaluation.attacks import Target
-from cembench.evaluation.figures import CurvePoint, rate
-from cembench.evaluation.plans import CurvePlan
-from cembench.evaluation.stages import Chunk, Stage, run_stages, stages_of
-from cembench.evaluation.verify import TOLERANCE
-from cembench.progress import Bar
+from cembench.attacks import Target
+from cembench.attacks.verdict import TOLERANCE
+from cembench.evaluation.attack_stages import Chunk, Stage, run_stages, stages_of
+from cembench.evaluation.results import CurvePoint, rate
+from cembench.evaluation.sections import CurvePlan
+from cembench.util.progress import Bar
 
 TITLE = "curve"
 

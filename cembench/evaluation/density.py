@@ -9,25 +9,18 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
-from cembench import energy, potentials
-from cembench.ascent import ascend, ball_of
+from cembench import energy
+from cembench.attacks.verdict import Watched
 from cembench.data import DataSettings
-from cembench.data.fit import fitted
+from cembench.data.resize import fitted
 from cembench.data.split import subset
-from cembench.evaluation.figures import (
-    Bin,
-    Calibration,
-    Density,
-    Push,
-    Separation,
-    Spread,
-    rate,
-)
-from cembench.evaluation.plans import DensityPlan
+from cembench.energy import potentials
+from cembench.energy.ascent import ascend, ball_of
+from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.verify import Watched
-from cembench.guard import derive, generator_of
-from cembench.threat import Threat
+from cembench.evaluation.results import Bin, Calibration, Density, Push, Separation, Spread, rate
+from cembench.evaluation.sections import DensityPlan
+from cembench.util.rng import derive, generator_of
 
 SCORES = ("lse", "confidence", "slope")
 

@@ -15,30 +15,27 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cembench.ascent import ball_of
-from cembench.checkpoint import weights_digest
-from cembench.distributed import World, world
-from cembench.errors import CembenchError, ModelError
-from cembench.evaluation.blank import (
-    identity,
-    reusable,
-)
+from cembench.energy.ascent import ball_of
+from cembench.evaluation.artifacts import samples_folder, save_evidence
+from cembench.evaluation.cache import Parts
+from cembench.evaluation.context import Work, prepare
 from cembench.evaluation.curve import points
 from cembench.evaluation.density import summarise
-from cembench.evaluation.evidence import samples_folder, save_evidence
-from cembench.evaluation.figures import count
 from cembench.evaluation.generation import draw_share, drawn, measure
-from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, save_record
+from cembench.evaluation.record_header import identity, reusable
+from cembench.evaluation.results import count
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import sanity_checks
-from cembench.evaluation.work import Work, prepare
-from cembench.files import clear_leftovers, digest, write_bytes
-from cembench.guard import exact, frozen
-from cembench.locks import locked
+from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier
-from cembench.subject import Subject
+from cembench.models.source import Subject
+from cembench.util.distributed import World, world
+from cembench.util.errors import CembenchError, ModelError
+from cembench.util.files import clear_leftovers, digest, write_bytes
+from cembench.util.frozen import exact, frozen
+from cembench.util.locks import locked
 
 
 def evaluate(
@@ -122,8 +119,8 @@ def _hold(stack: ExitStack, path: Path) -> None:
 
 
 def _curve(record: Record) -> bytes:
-    from cembench.drawing.curves import radii
-    from cembench.drawing.style import render
+    from cembench.reporting.plots.curves import radii
+    from cembench.reporting.plots.style import render
 
     title = f"{record.run}, {record.dataset}, {record.threat.norm}"
     return render(radii({record.run: record.curve}, record.threat.eps, title), "png")

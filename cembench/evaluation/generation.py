@@ -9,26 +9,26 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from cembench.distributed import ALONE, World
-from cembench.errors import SamplingError
-from cembench.evaluation.comparison import SPLIT_IMAGES, Comparison
-from cembench.evaluation.engine import EXAMPLES
-from cembench.evaluation.evidence import trajectory_file
+from cembench.evaluation.artifacts import trajectory_file
+from cembench.evaluation.cache import Parts
+from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.extractors.inception import CHECKSUM
-from cembench.evaluation.features import to_uint8
-from cembench.evaluation.figures import Generation, Spread
-from cembench.evaluation.parts import Parts
-from cembench.evaluation.plans import SamplePlan
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.scoring import score
-from cembench.files import write_bytes
-from cembench.guard import derive
-from cembench.origins import Origins
-from cembench.progress import Bar
+from cembench.evaluation.reference import SPLIT_IMAGES, Comparison
+from cembench.evaluation.results import Generation, Spread
+from cembench.evaluation.sample_scores import score
+from cembench.evaluation.sections import SamplePlan
+from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
+from cembench.samplers.context import Origins
+from cembench.samplers.draw import Samples, asked, chunks, draw
 from cembench.samplers.energy import EnergySampler
-from cembench.sampling import Samples, asked, chunks, draw
-from cembench.trajectory import Trace
+from cembench.samplers.trajectory import Trace
+from cembench.util.distributed import ALONE, World
+from cembench.util.errors import SamplingError
+from cembench.util.files import write_bytes
+from cembench.util.progress import Bar
+from cembench.util.rng import derive
 
 
 def measure(

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from cembench.config import override
-from cembench.errors import ConfigError
-from cembench.evaluation.attacks import Attack, attacks
-from cembench.evaluation.engine import Engine, Plain, engines
-from cembench.evaluation.plans import CurvePlan, DensityPlan, SamplePlan, SanityPlan
-from cembench.files import digest, read_yaml
-from cembench.settings import Count, Settings, nearest, unless
-from cembench.threat import ThreatChange
+from cembench.attacks import Attack, attacks
+from cembench.energy.threat import ThreatChange
+from cembench.evaluation.sections import CurvePlan, DensityPlan, SamplePlan, SanityPlan
+from cembench.models.engine import Engine, Plain, engines
+from cembench.util.errors import ConfigError
+from cembench.util.files import digest, read_yaml
+from cembench.util.overrides import override
+from cembench.util.settings import Count, Settings, nearest, unless
 
 
 class Protocol(Settings):

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from cembench.errors import CembenchError, ConfigError
-from cembench.evaluation.figures import CurvePoint, Density, Figure, Generation, SanityCheck
-from cembench.files import read_bytes, sha256, write_bytes
-from cembench.seal import UNSEALED, is_sealed, seal
-from cembench.settings import LabelUse, Settings
-from cembench.tables import read_frame
-from cembench.threat import Threat
+from cembench.energy.threat import Threat
+from cembench.evaluation.results import CurvePoint, Density, Figure, Generation, SanityCheck
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files import read_bytes, sha256, write_bytes
+from cembench.util.parquet import read_frame
+from cembench.util.seal import UNSEALED, is_sealed, seal
+from cembench.util.settings import LabelUse, Settings
 
 FORMAT = 4
 

@@ -9,21 +9,22 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cembench.ascent import ball_of, to_bytes
+from cembench.attacks import Target
+from cembench.attacks.verdict import Watched, averaged
 from cembench.data.split import Split
-from cembench.distributed import ALONE, World
-from cembench.evaluation.attacks import Target
+from cembench.energy.ascent import ball_of, to_bytes
+from cembench.energy.threat import Threat
+from cembench.evaluation.attack_stages import Chunk, run_stages, stages_of
+from cembench.evaluation.attack_state import Columns, Standing
+from cembench.evaluation.cache import Parts
 from cembench.evaluation.curve import breaking_radius
 from cembench.evaluation.density import look
-from cembench.evaluation.engine import EXAMPLES
-from cembench.evaluation.parts import Parts
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.stages import Chunk, run_stages, stages_of
-from cembench.evaluation.standing import Columns, Standing
-from cembench.evaluation.verify import Watched, averaged
-from cembench.guard import derive, exact, frozen, isolated_rng
-from cembench.progress import Bar
-from cembench.threat import Threat
+from cembench.models.engine import EXAMPLES
+from cembench.util.distributed import ALONE, World
+from cembench.util.frozen import exact, frozen
+from cembench.util.progress import Bar
+from cembench.util.rng import derive, isolated_rng
 
 
 @dataclass

@@ -17,15 +17,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from cembench import potentials
-from cembench.ascent import ascend, ball_of
+from cembench.attacks import Target
+from cembench.attacks.autoattack import square
 from cembench.data.split import Split, subset
-from cembench.evaluation.attacks import Target
-from cembench.evaluation.attacks.autoattack import square
-from cembench.evaluation.figures import SanityCheck, wilson
-from cembench.evaluation.plans import SanityPlan
-from cembench.evaluation.stages import Stage, run_stage
-from cembench.guard import derive, generator_of, isolated_rng
+from cembench.energy import potentials
+from cembench.energy.ascent import ascend, ball_of
+from cembench.evaluation.attack_stages import Stage, run_stage
+from cembench.evaluation.results import SanityCheck, wilson
+from cembench.evaluation.sections import SanityPlan
+from cembench.util.rng import derive, generator_of, isolated_rng
 
 FEWEST = 20
 

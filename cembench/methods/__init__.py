@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from cembench.registry import Registry
-from cembench.settings import Choice, LabelUse, Share
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice, LabelUse, Share
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cembench.data.split import Split
+    from cembench.energy.threat import Threat
     from cembench.models.classifier import Classifier
     from cembench.models.heads import Head
     from cembench.samplers import Sampler, Scene
-    from cembench.threat import Threat
 
 
 class Method(Choice):

@@ -12,12 +12,12 @@ import torch
 from pydantic import SerializeAsAny, model_validator
 from torch import Tensor, nn
 
-from cembench.contrast import Pairs, partners
+from cembench.energy.similarity import Pairs, partners
 from cembench.methods.adversarial import InnerAttack
 from cembench.methods.contrastive import Contrastive, beside, nt_xent
 from cembench.models.blocks import clean_branch
 from cembench.samplers import Sampler, Scene, samplers
-from cembench.samplers.adversarial import PGD
+from cembench.samplers.pgd import PGD
 
 
 class AdvInfoNCE(InnerAttack, Contrastive):

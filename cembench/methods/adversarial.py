@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from cembench.energy.threat import Threat
 from cembench.methods import Method, Supervised
-from cembench.threat import Threat
 
 
 class InnerAttack(Method):

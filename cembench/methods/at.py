@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, Scene, samplers
-from cembench.samplers.adversarial import PGD
+from cembench.samplers.pgd import PGD
 
 
 class AT(Adversarial):

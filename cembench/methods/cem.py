@@ -16,8 +16,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, Scene, samplers
-from cembench.samplers.adversarial import PGD
-from cembench.settings import NonNegative
+from cembench.samplers.pgd import PGD
+from cembench.util.settings import NonNegative
 
 
 class CEM(Adversarial):

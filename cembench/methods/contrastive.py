@@ -1,8 +1,8 @@
 """What methods without labels share: an encoder, two views of each image, NT-Xent.
 
 The non-parametric half of CEM (arXiv 2203.13455): p(x, x′) ∝ exp(g(x)·g(x′)/τ). Every image is a
-class of its own, so `cembench.contrast` turns the encoder into a classifier, and samplers for
-classifiers make negatives here too.
+class of its own, so `cembench.energy.similarity` turns the encoder into a classifier, and samplers
+for classifiers make negatives here too.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from pydantic import SerializeAsAny
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from cembench.contrast import Likeness, pair_logits, partners
 from cembench.data.split import Split, subset
 from cembench.data.views import Views
-from cembench.guard import derive, frozen, isolated_rng
+from cembench.energy.similarity import Likeness, pair_logits, partners
 from cembench.methods import Method
 from cembench.models.heads import Head, Projection, heads
 from cembench.samplers import Sampler
-from cembench.settings import LabelUse, Positive
+from cembench.util.frozen import frozen
+from cembench.util.rng import derive, isolated_rng
+from cembench.util.settings import LabelUse, Positive
 
 MOST, NEIGHBOURS = 1000, 5
 

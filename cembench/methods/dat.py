@@ -17,9 +17,9 @@ from torch.nn.functional import cross_entropy, softplus
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, Scene, samplers
-from cembench.samplers.adversarial import PGD
 from cembench.samplers.energy import SGLD
-from cembench.settings import Count, NonNegative
+from cembench.samplers.pgd import PGD
+from cembench.util.settings import Count, NonNegative
 
 
 class DAT(Adversarial):

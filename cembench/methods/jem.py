@@ -17,7 +17,7 @@ from cembench import energy
 from cembench.methods import Supervised
 from cembench.samplers import Sampler, Scene, samplers
 from cembench.samplers.energy import SGLD
-from cembench.settings import NonNegative
+from cembench.util.settings import NonNegative
 
 
 class JEM(Supervised):

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench.data.split import Split
-from cembench.errors import CembenchError, ModelError
 from cembench.methods import Method
 from cembench.models.classifier import Classifier
 from cembench.models.heads import Head, Neighbours, NeighbourVotes, heads
 from cembench.samplers import Scene
+from cembench.util.errors import CembenchError, ModelError
 
 BATCH = 256
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench import energy
-from cembench.contrast import likeness
+from cembench.energy.similarity import likeness
 from cembench.methods.contrastive import Contrastive, beside
 from cembench.samplers import Sampler, Scene, samplers
 from cembench.samplers.energy import SGLD
-from cembench.settings import NonNegative
+from cembench.util.settings import NonNegative
 
 
 class NPJEM(Contrastive):

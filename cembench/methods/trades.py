@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, Scene, samplers
-from cembench.samplers.adversarial import TRADES
-from cembench.settings import NonNegative
+from cembench.samplers.pgd import TRADES
+from cembench.util.settings import NonNegative
 
 
 class Trades(Adversarial):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal
 
-from cembench.registry import Registry
-from cembench.settings import Choice
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cembench.errors import CembenchError, ModelError
-from cembench.guard import frozen
 from cembench.models import ModelSettings, Shape
 from cembench.models.heads import Head
+from cembench.util.errors import CembenchError, ModelError
+from cembench.util.frozen import frozen
 
 if TYPE_CHECKING:
-    from cembench.checkpoint import Passport
+    from cembench.models.checkpoint import Passport
 
 
 class Classifier(nn.Module):

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from cembench.errors import CembenchError, ModelError
 from cembench.models import ModelSettings, Shape
-from cembench.registry import is_trusted, load_plugins
-from cembench.settings import nearest
+from cembench.util.errors import CembenchError, ModelError
+from cembench.util.registry import is_trusted, load_plugins
+from cembench.util.settings import nearest
 
 
 class Factory(ModelSettings):

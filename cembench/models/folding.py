@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cembench.guard import frozen
+from cembench.util.frozen import frozen
 
 TOLERANCE = 1e-3  # float32 rounding through tens of layers stays far below
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cembench.registry import Registry
-from cembench.settings import Choice, Count, Positive
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice, Count, Positive
 
 
 class Head(Choice):

@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from cembench.errors import ModelError
 from cembench.models import Activation, ModelSettings, Norm, Shape
 from cembench.models.blocks import Network, activation, norm
+from cembench.util.errors import ModelError
 
 
 class ResidualSettings(ModelSettings):

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import pyautoattack
 from torch import nn
 
-from cembench.errors import ModelError
 from cembench.models import ModelSettings, Shape
-from cembench.settings import nearest
+from cembench.util.errors import ModelError
+from cembench.util.settings import nearest
 
 CACHE = Path("~/.cache/cembench/robustbench")
 

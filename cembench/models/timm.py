@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from cembench.errors import ModelError
 from cembench.models import ModelSettings, Shape
-from cembench.settings import nearest
+from cembench.util.errors import ModelError
+from cembench.util.settings import nearest
 
 
 class TimmModel(ModelSettings):

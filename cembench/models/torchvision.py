@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from cembench.errors import ModelError
 from cembench.models import ModelSettings, Shape
-from cembench.settings import nearest
+from cembench.util.errors import ModelError
+from cembench.util.settings import nearest
 
 
 class TorchvisionModel(ModelSettings):

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cembench.registry import Registry
-from cembench.settings import Choice, Count, Label
-from cembench.threat import Threat
+from cembench.energy.threat import Threat
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice, Count, Label
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from cembench.data.split import Split
-    from cembench.samplers.starts import GaussianSeeds, ReplayBuffer
+    from cembench.samplers.initial import GaussianSeeds, ReplayBuffer
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ samplers: Registry[Sampler] = Registry(
     "sampler",
     Sampler,
     {
-        "pgd": "cembench.samplers.adversarial:PGD",
-        "trades": "cembench.samplers.adversarial:TRADES",
+        "pgd": "cembench.samplers.pgd:PGD",
+        "trades": "cembench.samplers.pgd:TRADES",
         "sgld": "cembench.samplers.energy:SGLD",
         "ta": "cembench.samplers.energy:TA",
         "cs": "cembench.samplers.energy:CS",
         "rcs": "cembench.samplers.energy:RCS",
-        "maxent": "cembench.samplers.contrastive:MaxEnt",
-        "infonce": "cembench.samplers.contrastive:InfoNCE",
-        "np-sgld": "cembench.samplers.contrastive:NPSGLD",
+        "maxent": "cembench.samplers.embedding:MaxEnt",
+        "infonce": "cembench.samplers.embedding:InfoNCE",
+        "np-sgld": "cembench.samplers.embedding:NPSGLD",
     },
 )

@@ -11,16 +11,17 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
-from cembench import energy, potentials
-from cembench.ascent import L2, Ball, Linf, Visit, ascend
+from cembench import energy
 from cembench.data import DataSettings, datasets
-from cembench.draws import integers, uniform
-from cembench.errors import CembenchError
+from cembench.energy import potentials
+from cembench.energy.ascent import L2, Ball, Linf, Visit, ascend
+from cembench.energy.potentials import Potential
 from cembench.models.folding import climbed
-from cembench.potentials import Potential
 from cembench.samplers import Sampler, Scene
-from cembench.samplers.starts import FITTED
-from cembench.settings import Count, NonNegative, Positive
+from cembench.samplers.initial import FITTED
+from cembench.util.errors import CembenchError
+from cembench.util.rng import integers, uniform
+from cembench.util.settings import Count, NonNegative, Positive
 
 Start = Literal["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
 Landscape = tuple[nn.Module, Potential, Tensor]

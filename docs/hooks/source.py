@@ -54,7 +54,7 @@ def registries() -> Iterator[str]:
     modules = [package()]
     while modules:
         module = modules.pop()
-        modules += module.modules.values()
+        modules += [inner for inner in module.modules.values() if not inner.is_alias]
         for member in module.members.values():
             own = not member.is_alias and member.is_attribute
             if own and str(member.annotation).startswith("Registry["):

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from cembench.methods import methods
 from cembench.methods.at import AT
-from cembench.settings import NonNegative
+from cembench.util.settings import NonNegative
 
 
 @methods.register

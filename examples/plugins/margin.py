@@ -6,7 +6,7 @@ cembench sample CHECKPOINT --sampler margin --plugin margin
 from typing import ClassVar
 
 from cembench import energy
-from cembench.potentials import Potential
+from cembench.energy.potentials import Potential
 from cembench.samplers import samplers
 from cembench.samplers.energy import EnergySampler
 

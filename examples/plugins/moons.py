@@ -10,7 +10,7 @@ from sklearn.datasets import make_moons
 
 from cembench.data import DataSettings, datasets
 from cembench.data.split import Split
-from cembench.settings import Count, NonNegative
+from cembench.util.settings import Count, NonNegative
 
 
 @datasets.register

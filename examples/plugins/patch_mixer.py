@@ -9,7 +9,7 @@ from torch import nn
 
 from cembench.models import ModelSettings, models
 from cembench.models.blocks import Network
-from cembench.settings import Count
+from cembench.util.settings import Count
 
 
 class Mixer(Network):

@@ -6,7 +6,7 @@ cembench train CONFIG --set tracker=text-log --plugin text_log
 import json
 from typing import ClassVar
 
-from cembench.trackers import Log, Tracker, trackers
+from cembench.training.trackers import Log, Tracker, trackers
 
 
 @trackers.register

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cembench.registry import Registry
-from cembench.settings import Choice
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice
 
 if TYPE_CHECKING:
     import torch

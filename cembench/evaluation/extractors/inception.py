@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cembench.errors import CembenchError
 from cembench.evaluation.extractors import Embed, Extractor
+from cembench.util.errors import CembenchError
 
 CHECKSUM = "6726825d"
 FILE = f"weights-inception-2015-12-05-{CHECKSUM}.pth"

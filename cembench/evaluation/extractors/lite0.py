@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cembench.errors import CembenchError
 from cembench.evaluation.extractors import Embed, Extractor
+from cembench.util.errors import CembenchError
 
 
 class Lite0(Extractor):

@@ -6,12 +6,12 @@ import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cembench.errors import CembenchError
-from cembench.registry import Registry
-from cembench.settings import Choice, Label, unless
+from cembench.util.errors import CembenchError
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice, Label, unless
 
 if TYPE_CHECKING:
-    from cembench.evaluation.features import Pool
+    from cembench.evaluation.extractors.features import Pool
 
 # Columns of tables are called after metrics, so these are taken.
 TAKEN = {"kid", "fd", "is", "precision", "recall", "nearest", "gain", "lse", "acc", "ece", "run"}
@@ -70,7 +70,7 @@ metrics: Registry[Metric] = Registry(
     "metric",
     Metric,
     {
-        "density": "cembench.evaluation.metrics.neighbours:Density",
-        "coverage": "cembench.evaluation.metrics.neighbours:Coverage",
+        "density": "cembench.evaluation.metrics.density_coverage:Density",
+        "coverage": "cembench.evaluation.metrics.density_coverage:Coverage",
     },
 )

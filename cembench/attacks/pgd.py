@@ -1,0 +1,28 @@
+"""PGD with restarts that keeps the best iterate of each."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from cembench.attacks import Attack, Propose, Target
+from cembench.samplers import Scene
+from cembench.samplers.pgd import PGD
+from cembench.util.rng import generator_of
+
+
+class PGDAttack(Attack, PGD):
+    """The PGD sampler's `search` as an attack; its settings are the sampler's."""
+
+    name: ClassVar[str] = "pgd"
+
+    def stages(self, target: Target) -> list[tuple[str, Propose]]:
+        """Return one stage with all restarts."""
+
+        def propose(x: Tensor, y: Tensor) -> Tensor:
+            scene = Scene(target.threat, generator_of(target.seed, x.device))
+            judge = None if target.model is target.plain else target.judge
+            return self.search(target.model, x, y, scene, judge)
+
+        return [(self.title, propose)]

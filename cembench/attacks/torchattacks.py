@@ -1,0 +1,66 @@
+"""Any attack of the torchattacks library, by class name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar, Self
+
+from pydantic import field_validator, model_validator
+
+from cembench.attacks import Attack, Propose, Target
+from cembench.util.errors import CembenchError
+from cembench.util.settings import fraction, nearest
+
+
+class TorchattacksAttack(Attack):
+    """Any attack of torchattacks.
+
+    Whatever its own norm and budget, its images count only inside the threat model's ball. Its
+    AutoAttack is a shortened variant and refused: use `autoattack`.
+
+    Attributes:
+        attack: the class, such as `MIFGSM`.
+        args: its arguments; `eps` is the threat model's where it takes one and none is given.
+    """
+
+    name: ClassVar[str] = "torchattacks"
+    attack: str
+    args: dict[str, Any] = {}
+
+    @field_validator("args")
+    @classmethod
+    def _fractions(cls, args: dict[str, Any]) -> dict[str, Any]:
+        return {key: fraction(value) for key, value in args.items()}
+
+    @property
+    def own_title(self) -> str:
+        """The label, or the class name in lower case."""
+        return self.label or self.attack.lower()
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        import torchattacks
+
+        known = [name for name in torchattacks.__all__ if name not in _NOT_ATTACKS]
+        if self.attack not in known:
+            raise ValueError(f"no usable torchattacks.{self.attack}; {nearest(self.attack, known)}")
+        try:
+            inspect.signature(getattr(torchattacks, self.attack)).bind(None, **self.args)
+        except TypeError as error:
+            raise ValueError(f"torchattacks.{self.attack}: {error}") from error
+        return self
+
+    def stages(self, target: Target) -> list[tuple[str, Propose]]:
+        """Return the attack as one stage."""
+        import torchattacks
+
+        kind = getattr(torchattacks, self.attack)
+        takes = inspect.signature(kind).parameters
+        args = {"eps": target.threat.eps, **self.args} if "eps" in takes else self.args
+        try:
+            return [(self.title, kind(target.model, **args))]
+        except (TypeError, ValueError, AssertionError) as error:
+            raise CembenchError(f"torchattacks.{self.attack}: {error}") from error
+
+
+_NOT_ATTACKS = {"AutoAttack", "VANILA", "MultiAttack", "LGV", "__version__", "__wrapper__"}

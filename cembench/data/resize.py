@@ -1,0 +1,32 @@
+"""Making the images of one data set look like another's, to start from or to tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import interpolate
+
+from cembench.data.split import Split
+from cembench.util.errors import CembenchError
+
+
+def fitted(split: Split, shape: Sequence[int]) -> Split:
+    """Return a split resized to `shape` (channels, height, width): grey and colour convert.
+
+    Raises:
+        CembenchError: for channels that are neither one nor three.
+    """
+    channels, height, width = shape
+    if split.shape == tuple(shape):
+        return split
+    if {channels, split.shape[0]} - {1, 3}:
+        raise CembenchError(f"images of {split.shape[0]} channels do not become {channels}")
+    parts = []
+    for rows in torch.arange(len(split)).split(1024):
+        x = split.pixels(rows)
+        x = x.mean(1, keepdim=True) if channels == 1 else x.expand(-1, 3, -1, -1)
+        small = max(x.shape[-2:]) > min(height, width)
+        x = interpolate(x, (height, width), mode="bilinear", antialias=small)
+        parts.append((x.clamp(0, 1) * 255).round().to(torch.uint8))
+    return Split(torch.cat(parts), split.labels, split.classes)

@@ -1,0 +1,130 @@
+"""What is kept beside a record so that others can count it again: attacked images and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from cembench.data.split import Split
+from cembench.energy.ascent import Ball, to_bytes
+from cembench.evaluation.cache import Parts
+from cembench.evaluation.protocol import Protocol
+from cembench.samplers.draw import Samples
+from cembench.util.errors import CembenchError
+from cembench.util.files import write_bytes
+
+Size = tuple[int, int, int]
+
+
+def evidence_folder(record: Path) -> Path:
+    """Return where the adversarial images of a record lie."""
+    return record.with_suffix(".adversarial")
+
+
+def samples_folder(record: Path) -> Path:
+    """Return where the samples of a record lie; pictures of them lie beside it, under its name."""
+    return record.parent.parent / "samples" / record.stem
+
+
+def picture_file(folder: Path, sampler: str) -> Path:
+    """Return the picture of a sampler's samples, for the folder that `samples_folder` returns."""
+    return folder.with_name(f"{folder.name}-{sampler}.png")
+
+
+def trajectory_file(folder: Path, sampler: str) -> Path:
+    """Return the picture of how its first chains move."""
+    return folder.with_name(f"{folder.name}-{sampler}.trajectory.png")
+
+
+def save_evidence(parts: Parts, protocol: Protocol, split: Split, ball: Ball, record: Path) -> None:
+    """Keep what broke each image: `rows`, `images` (float32) and `bytes` (uint8), an attack a file.
+
+    The bytes are the images rounded inside the ball around the rounded clean image, so they
+    survive an 8-bit file; the floats are what the main figure counts.
+    """
+    for attack in protocol.attacks:
+        none = torch.zeros(0, *split.shape)
+        found = {"rows": [torch.zeros(0).long()], "images": [none], "bytes": [none.byte()]}
+        for start in range(0, len(split), protocol.batch_size):
+            kept = parts.tensors(f"adversarial.{attack.title}.{start}")
+            if kept is None:
+                continue
+            broken = kept["broken"]
+            images, clean = kept["images"][broken], split.pixels(slice(start, start + len(broken)))
+            rounded = to_bytes(images, clean.cpu()[broken], ball)
+            found["rows"].append(kept["rows"][broken])
+            found["images"].append(images)
+            found["bytes"].append((rounded * 255).round().to(torch.uint8))
+        values = {key: torch.cat(value).contiguous() for key, value in found.items()}
+        write_bytes(evidence_folder(record) / f"{attack.title}.safetensors", save(values))
+
+
+def require_evidence(record: Path, protocol: Protocol) -> None:
+    """Refuse a record whose figures nobody can compute again.
+
+    Raises:
+        CembenchError: naming the options that keep what is missing.
+    """
+    wanted = {
+        "--save-adversarial": bool(protocol.attacks) and evidence_folder(record),
+        "--save-samples": protocol.samples is not None and samples_folder(record),
+    }
+    missing = [option for option, folder in wanted.items() if folder and not folder.is_dir()]
+    if missing:
+        options = " ".join(missing)
+        raise CembenchError(f"{record}: its evidence was not kept; evaluate with {options}")
+
+
+def kept_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
+    """Return what `save_evidence` kept of an attack: places in `rows`, and images in float32.
+
+    Args:
+        record: the file of the record.
+        attack: its title.
+        rows: the numbers of the attacked images.
+        shape: channels, height and width of one.
+
+    Raises:
+        CembenchError: when it is missing, damaged or about other images.
+    """
+    path = evidence_folder(record) / f"{attack}.safetensors"
+    kept = _read(path, "--save-adversarial")
+    place = {int(row): number for number, row in enumerate(rows)}
+    try:
+        places = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
+        return places, kept["images"].reshape(len(places), *shape)
+    except (KeyError, RuntimeError) as error:
+        raise CembenchError(f"{path}: not of these images, or damaged") from error
+
+
+def kept_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Samples:
+    """Return all samples of a sampler as they were kept, images and starts as bytes.
+
+    Args:
+        record: the file of the record.
+        sampler: its title.
+        labels: the classes of each chunk. They are not read, so that none can be chosen afterwards.
+
+    Raises:
+        CembenchError: when a chunk is missing or damaged.
+    """
+    parts = []
+    for number, y in enumerate(labels):
+        path = samples_folder(record) / f"{sampler}.{number}.safetensors"
+        values = _read(path, "--save-samples") | {"labels": y}
+        if set(values) != set(Samples.__annotations__) or {*map(len, values.values())} != {len(y)}:
+            raise CembenchError(f"{path}: not {len(y)} samples; evaluate with --save-samples")
+        parts.append(Samples(**values))
+    return Samples.joined(parts)
+
+
+def _read(path: Path, option: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CembenchError(f"{path}: missing or damaged; evaluate with {option}") from error

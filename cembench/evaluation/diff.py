@@ -1,0 +1,107 @@
+"""Recorded values beside the same values computed again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cembench.evaluation.results import Figure, Generation
+from cembench.util.settings import Settings
+
+RELATIVE = 1e-4  # another machine rounds otherwise
+ABSOLUTE = 1e-6  # of figures near zero, such as a gain of nothing
+
+
+@dataclass(frozen=True)
+class Recount:
+    """One value, as recorded and as computed again; `None` where one of them is missing."""
+
+    figure: str
+    recorded: float | str | None
+    recounted: float | str | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are the same: counts and words exactly, other numbers but for rounding."""
+        old, new = self.recorded, self.recounted
+        if isinstance(old, float) and isinstance(new, float):
+            return math.isclose(old, new, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+        return old == new
+
+
+def compared(group: str, recorded: Any, again: Any) -> list[Recount]:
+    """Compare two sections of a record, value by value.
+
+    Args:
+        group: what they are called.
+        recorded: settings, or mappings and lists of plain values; None where there is nothing.
+        again: the same, computed again.
+
+    Returns:
+        How many values agree, then each one that differs; nothing where both are empty.
+    """
+    old, new = leaves(recorded or {}), leaves(again or {})
+    rows = [Recount(f"{group}: {key}", old.get(key), new.get(key)) for key in {**old, **new}]
+    differing = [row for row in rows if not row.agrees]
+    count = len(rows)
+    total = Recount(f"{group}: values that agree", count, count - len(differing))
+    return [total, *differing] if rows else []
+
+
+def leaves(value: Any, place: str = "") -> dict[str, Any]:
+    """Return the plain values inside mappings and lists, by their dotted place."""
+    if isinstance(value, Settings):
+        value = value.dump()
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return {place: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= leaves(inner, f"{place}.{key}" if place else str(key))
+    return found
+
+
+def accuracies(recorded: dict[str, Figure], again: dict[str, Figure]) -> list[Recount]:
+    """Compare counts one by one; then intervals, and the images that each stage broke."""
+    rows = []
+    for name in {**again, **recorded}:
+        old, new = recorded.get(name), again.get(name)
+        for title, key in ((name, "correct"), (f"{name} (8 bits)", "correct_8bit")):
+            rows.append(Recount(title, getattr(old, key, None), getattr(new, key, None)))
+    shown = {"correct", "correct_8bit", "seconds"}
+    rest = [
+        {name: figure.model_dump(exclude=shown) for name, figure in figures.items()}
+        for figures in (recorded, again)
+    ]
+    return [*rows, *compared("intervals and stages", *rest)]
+
+
+def verdicts(recorded: pd.DataFrame, again: pd.DataFrame) -> list[Recount]:
+    """Compare tables of verdicts image by image; which stage won is not known again."""
+    columns = [column for column in again.columns if not column.endswith("_by")]
+    if len(recorded) != len(again) or not set(columns) <= set(recorded.columns):
+        return [Recount("images in the table", len(recorded), len(again))]
+    same = np.logical_and.reduce([_same(recorded[c], again[c]) for c in columns])
+    return [Recount("images whose verdicts agree", len(recorded), int(same.sum()))]
+
+
+def _same(old: pd.Series, new: pd.Series) -> np.ndarray:
+    if new.dtype.kind == "f":
+        return np.isclose(old, new, rtol=RELATIVE, atol=ABSOLUTE)
+    return (old == new).to_numpy()
+
+
+def samples(recorded: Generation | None, again: Generation | None) -> list[Recount]:
+    """Compare what all samplers share, then each sampler."""
+    old, new = ({} if found is None else found.dump() for found in (recorded, again))
+    before, now = old.pop("samplers", {}), new.pop("samplers", {})
+    rows = compared("samples", old, new)
+    for title in {**now, **before}:
+        rows += compared(f"samples {title}", before.get(title), now.get(title))
+    return rows

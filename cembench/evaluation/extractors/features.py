@@ -1,0 +1,139 @@
+"""From images to features: in batches, and for reference images only once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cembench.evaluation.cache import Parts
+from cembench.evaluation.extractors import Embed, Extractor
+from cembench.util.errors import CembenchError
+from cembench.util.files import digest, sha256, write_bytes
+from cembench.util.frozen import exact
+from cembench.util.seal import UNSEALED, read_sealed, seal
+
+BATCH = 128
+VERSION = 1  # raise it when preprocessing changes, so that no cached features outlive that
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor sees in N images: features N×D and class logits N×K, on the CPU."""
+
+    pool: Tensor
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    @property
+    def unit(self) -> Tensor:
+        """The features scaled to length 1."""
+        return torch.nn.functional.normalize(self.pool)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images with what an extractor sees in them.
+
+    Attributes:
+        images: uint8, N×C×H×W.
+        labels: the classes that they are of, or were to be; −1 for none.
+        features: of these images.
+        unit: whether neighbours are sought among features of length 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    features: Features
+    unit: bool
+
+    @property
+    def points(self) -> Tensor:
+        """The features among which neighbours are sought, N×D."""
+        return self.features.unit if self.unit else self.features.pool
+
+
+class FeatureReader:
+    """An extractor ready to use, with a cache of reference features by content.
+
+    Attributes:
+        checksum: SHA-256 of the extractor's weights.
+        keep: where features of each batch are kept, for several processes to share.
+    """
+
+    keep: Parts | None = None
+
+    def __init__(
+        self, extractor: Extractor, device: torch.device, weights: Path | None = None
+    ) -> None:
+        self.extractor = extractor
+        self.device = device
+        self.file = extractor.weights(weights)
+        self.checksum = sha256(self.file)
+        self._embed: Embed | None = None
+
+    def read(self, batches: Iterable[Tensor]) -> Features:
+        """Return the features of uint8 images, N×C×H×W with one or three channels."""
+        parts = [self._batch(part) for batch in batches for part in batch.split(BATCH)]
+        pool, logits = zip(*parts, strict=True)
+        return Features(torch.cat(pool), torch.cat(logits))
+
+    def reference(self, images: Tensor) -> Features:
+        """Return features of real images, kept on disk under a name made of their content."""
+        how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
+        content = digest([*how, str(images.shape), _hash(images)])
+        path = cache_folder() / f"{content}.safetensors"
+        try:
+            return Features(**load(read_sealed(path, content)))
+        except (CembenchError, TypeError, SafetensorError):
+            features = self.read([images])
+        with contextlib.suppress(CembenchError):  # without a cache it only takes longer
+            write_bytes(path, seal(save(vars(features), {"seal": UNSEALED}), content))
+        return features
+
+    def _batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self.keep is None:
+            return self._embedded(images)
+        name = f"features.{_hash(images)}"
+        kept = self.keep.tensors(name)
+        if kept is None:
+            kept = dict(zip(("pool", "logits"), self._embedded(images), strict=True))
+            self.keep.keep_tensors(name, kept)
+        return kept["pool"], kept["logits"]
+
+    @torch.no_grad()
+    def _embedded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self._embed is None:
+            self._embed = self.extractor.build(self.file, self.device)
+        channels = images.shape[1]
+        if channels not in (1, 3):
+            raise CembenchError(f"images of {channels} channels; an extractor wants 1 or 3")
+        colour = images.expand(-1, 3, -1, -1) if channels == 1 else images
+        with exact():
+            features, logits = self._embed(colour.to(self.device))
+        return features.float().cpu(), logits.float().cpu()
+
+
+def cache_folder() -> Path:
+    """Return where reference features are kept: below `$XDG_CACHE_HOME` or `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "cembench" / "features"
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Round images in [0, 1] to bytes, once, real and generated alike; values outside are cut."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _hash(images: Tensor) -> str:
+    return hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()

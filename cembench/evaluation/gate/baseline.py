@@ -1,0 +1,155 @@
+"""The baseline: a protocol, and for each checkpoint its verdicts and figures at that time."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.record import Record
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files import read_yaml, sha256, to_yaml, write_bytes, write_text
+from cembench.util.parquet import read_frame
+from cembench.util.settings import NonNegative, Settings
+
+
+class Metric(Settings):
+    """A figure that is no count of images.
+
+    Attributes:
+        value: what it was.
+        tolerance: by how much it may get worse.
+        better: which way that is not.
+    """
+
+    value: float
+    tolerance: NonNegative
+    better: Literal["higher", "lower"]
+
+
+class Row(Settings):
+    """One checkpoint.
+
+    Attributes:
+        checkpoint: where it lies, from the folder of the baseline.
+        checkpoint_sha256: its checksum when the figures were taken.
+        fingerprint: SHA-256 of the attacked images.
+        verdicts: a parquet file with a row an image, from the folder of the baseline.
+        verdicts_sha256: its checksum.
+        sanity_failed: the sanity checks that failed already.
+        metrics: the other figures.
+    """
+
+    checkpoint: str
+    checkpoint_sha256: str
+    fingerprint: str
+    verdicts: str
+    verdicts_sha256: str
+    sanity_failed: list[str] = []
+    metrics: dict[str, Metric] = {}
+
+
+class Baseline(Settings):
+    """What checkpoints are held against.
+
+    Attributes:
+        format: version of the file.
+        protocol: how they are measured; its threat model is that of all rows.
+        margin: an accuracy may be lower by so much, as a share of the images.
+        level: chance of a false alarm over all accuracies together (Holm 1979).
+        rows: by name of the run.
+    """
+
+    format: Literal[1] = 1
+    protocol: Protocol
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    rows: dict[str, Row] = {}
+
+
+def load_baseline(path: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        ConfigError: naming each wrong key.
+    """
+    try:
+        return Baseline.parse(read_yaml(path))
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.source or str(path)) from None
+
+
+def save_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline."""
+    write_text(path, to_yaml(baseline.dump()))
+
+
+def load_verdicts(path: Path, row: Row) -> pd.DataFrame:
+    """Read the verdicts of a row of the baseline at `path`.
+
+    Raises:
+        CembenchError: when they are missing, damaged or others.
+    """
+    file = path.parent / row.verdicts
+    if sha256(file) != row.verdicts_sha256:
+        raise CembenchError(f"{file}: not the verdicts of {path}; restore it, or --update")
+    return read_frame(file)
+
+
+def updated(
+    baseline: Baseline, path: Path, name: str, checkpoint: Path, record: Record, table: pd.DataFrame
+) -> Baseline:
+    """Return the baseline with a row as it is now; its verdicts are written beside the file.
+
+    Tolerances that are there already stay as they are.
+    """
+    file = path.parent / f"{path.stem}-verdicts" / f"{name}.parquet"
+    kept = [c for c in table.columns if c.endswith(("_broken", "_pred")) or c in ("index", "label")]
+    stream = io.BytesIO()
+    table[kept].to_parquet(stream, index=False)
+    write_bytes(file, stream.getvalue())
+    old = baseline.rows[name].metrics if name in baseline.rows else {}
+    metrics = {
+        key: old[key].model_copy(update={"value": metric.value}) if key in old else metric
+        for key, metric in metrics_of(record).items()
+    }
+    row = Row(
+        checkpoint=relative(checkpoint, path.parent),
+        checkpoint_sha256=record.checkpoint_sha256,
+        fingerprint=record.fingerprint,
+        verdicts=relative(file, path.parent),
+        verdicts_sha256=sha256(file),
+        sanity_failed=record.sanity_failed,
+        metrics=metrics,
+    )
+    return baseline.model_copy(update={"rows": {**baseline.rows, name: row}})
+
+
+def metrics_of(record: Record) -> dict[str, Metric]:
+    """Return the figures that have a tolerance, with a customary one."""
+    found: dict[str, Metric] = {}
+    if record.density is not None:
+        ece = record.density.calibration.ece
+        found["ece"] = Metric(value=ece, tolerance=0.02, better="lower")
+        for title, scores in record.density.outside.items():
+            auroc = scores["log_px"].auroc
+            found[f"auroc {title}"] = Metric(value=auroc, tolerance=0.02, better="higher")
+    for title, sampler in ({} if record.generation is None else record.generation.samplers).items():
+        scored = sampler.samples
+        if scored is not None:
+            spread = round(3 * scored.kid_error, 6)
+            found[f"kid {title}"] = Metric(value=scored.kid, tolerance=spread, better="lower")
+        if scored is not None and scored.judge_acc is not None:
+            read = scored.judge_acc
+            found[f"judge_acc {title}"] = Metric(value=read, tolerance=0.05, better="higher")
+    return found
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return a path as seen from a folder."""
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

@@ -1,0 +1,86 @@
+"""Outcomes for people (markdown) and for CI servers (JUnit XML)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from cembench.evaluation.gate.gate import Outcome
+from cembench.util.markdown import markdown_table
+
+SHOWN = 12  # numbers of images that a line names
+SIGNS = {"pass": "pass", "regression": "REGRESSION", "inconclusive": "inconclusive"}
+
+
+def verdict_line(outcomes: Sequence[Outcome]) -> str:
+    """Return one sentence on everything."""
+    counts = pd.Series([outcome.verdict for outcome in outcomes]).value_counts()
+    told = [
+        f"{counts[key]} {key}"
+        for key in ("regression", "error", "inconclusive", "pass")
+        if key in counts
+    ]
+    return ", ".join(told)
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """Return a table with a row a figure, and below it the images that regressions lost."""
+    table = pd.DataFrame(
+        {
+            "checkpoint": [outcome.row for outcome in outcomes],
+            "figure": [outcome.metric for outcome in outcomes],
+            "baseline": [_number(outcome, outcome.was) for outcome in outcomes],
+            "now": [_number(outcome, outcome.now) for outcome in outcomes],
+            "difference": [outcome.note for outcome in outcomes],
+            "verdict": [SIGNS.get(outcome.verdict, "ERROR") for outcome in outcomes],
+        }
+    )
+    lines = [
+        f"{outcome.row}, {outcome.metric}: {images(outcome)}"
+        for outcome in outcomes
+        if outcome.verdict == "regression" and outcome.lost
+    ]
+    return markdown_table(table) + "".join(f"\n{line}\n" for line in lines)
+
+
+def images(outcome: Outcome) -> str:
+    """Name the images that were lost, and count those that were won."""
+    named = ", ".join(map(str, outcome.lost[:SHOWN]))
+    more = f" and {len(outcome.lost) - SHOWN} more" if len(outcome.lost) > SHOWN else ""
+    return f"lost images {named}{more}; won {len(outcome.won)}"
+
+
+def sentence(outcome: Outcome) -> str:
+    """Return one outcome in a line."""
+    was, now = _number(outcome, outcome.was), _number(outcome, outcome.now)
+    lost = f"; {images(outcome)}" if outcome.lost else ""
+    return f"{outcome.row} {outcome.metric}: {outcome.verdict}: {was} → {now}, {outcome.note}{lost}"
+
+
+def junit(outcomes: Sequence[Outcome]) -> str:
+    """Return JUnit XML: a suite a checkpoint, a case a figure."""
+    root = ElementTree.Element("testsuites", name="cembench check")
+    for row, group in groupby(outcomes, key=lambda outcome: outcome.row):
+        cases = list(group)
+        failed = sum(outcome.verdict == "regression" for outcome in cases)
+        broken = sum(outcome.verdict in ("error", "inconclusive") for outcome in cases)
+        counts = {"tests": len(cases), "failures": failed, "errors": broken}
+        told = {"name": row, **{key: str(value) for key, value in counts.items()}}
+        suite = ElementTree.SubElement(root, "testsuite", told)
+        for outcome in cases:
+            case = ElementTree.SubElement(suite, "testcase", classname=row, name=outcome.metric)
+            if outcome.verdict != "pass":
+                kind = "failure" if outcome.verdict == "regression" else "error"
+                problem = ElementTree.SubElement(case, kind, message=outcome.note)
+                problem.text = sentence(outcome)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _number(outcome: Outcome, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if outcome.p_value is not None else f"{value:.3g}"

@@ -1,0 +1,76 @@
+"""Density and coverage (Naeem et al., arXiv 2002.09797): fidelity and diversity by neighbours.
+
+Precision counts a sample once however many real images it is near, and recall builds balls around
+samples; both are fooled by outliers. Here all balls are around real images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from cembench.evaluation.extractors.features import Pool
+from cembench.evaluation.metrics import Metric
+from cembench.util.errors import CembenchError
+from cembench.util.settings import Count
+
+BLOCK = 1 << 24  # distances held at once, 128 MiB
+
+
+class Neighbours(Metric):
+    """A count over the balls of real images, each as wide as to its k-th neighbour.
+
+    Attributes:
+        k: that neighbour's number; 5, as in the paper.
+    """
+
+    better: ClassVar[Literal["higher", "lower"]] = "higher"
+    k: Count = 5
+
+    def counts(self, samples: Pool, real: Pool) -> Tensor:
+        """Return how many samples lie in the ball of each real image, M integers."""
+        fake, centres = samples.points.double(), real.points.double()
+        if self.k >= len(centres):
+            raise CembenchError(f"k is {self.k}, of {len(centres)} real images")
+        return torch.cat(
+            [
+                (torch.cdist(part, fake) < radius[:, None]).sum(1)
+                for part, radius in balls(centres, self.k, max(len(fake), len(centres)))
+            ]
+        )
+
+
+class Density(Neighbours):
+    """The mean number of balls that a sample lies in, over k; 1 for the real images, no bound."""
+
+    name: ClassVar[str] = "density"
+
+    def measure(self, samples: Pool, real: Pool) -> float:
+        """Count sample by sample."""
+        inside = int(self.counts(samples, real).sum())
+        return inside / (self.k * len(samples.images))
+
+
+class Coverage(Neighbours):
+    """The share of balls with a sample in them."""
+
+    name: ClassVar[str] = "coverage"
+
+    def measure(self, samples: Pool, real: Pool) -> float:
+        """Count ball by ball."""
+        return float((self.counts(samples, real) > 0).double().mean())
+
+
+def balls(centres: Tensor, k: int, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield centres N×D in parts, and the distances to their k-th neighbours, themselves excluded.
+
+    Args:
+        centres: M×D.
+        k: below M.
+        width: how many distances each centre needs at once.
+    """
+    for part in centres.split(max(1, BLOCK // width)):
+        yield part, torch.cdist(part, centres).kthvalue(k + 1, dim=1).values

@@ -1,0 +1,1 @@
+"""Networks from elsewhere in, checkpoints for other tools out."""

@@ -1,0 +1,111 @@
+"""A folder for the Hugging Face hub: weights, config, a model card made of the record, samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cembench.evaluation.artifacts import samples_folder
+from cembench.evaluation.record import Record
+from cembench.interop.exporting import chosen
+from cembench.interop.exporting.find_record import record_of
+from cembench.models.source import Subject
+from cembench.util.files import read_bytes, to_yaml, write_bytes, write_text
+
+LICENCE = "other"
+FIELDS = {"licence": LICENCE, "name": "", "authors": "", "link": ""}
+
+
+def write(subject: Subject, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
+    """Write `model.safetensors`, `config.json`, `README.md`, `record.json` and `samples.png`.
+
+    Raises:
+        CembenchError: when there are no figures, or the folder cannot be written.
+    """
+    found, place = record_of(subject, record)
+    texts = {key: str(value) for key, value in chosen(fields, FIELDS).items()}
+    texts["name"] = texts["name"] or subject.name
+    grid = _grid(found, place)
+    config = {"library_name": "cembench", **subject.passport.dump()}
+    write_bytes(out / "model.safetensors", read_bytes(subject.file))
+    write_text(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_bytes(out / "record.json", read_bytes(place))
+    if grid is not None:
+        write_bytes(out / "samples.png", grid)
+    write_text(out / "README.md", card(subject, found, texts, grid is not None))
+    return out
+
+
+def card(subject: Subject, record: Record, texts: dict[str, str], pictured: bool) -> str:
+    """Return the model card: YAML for the hub's search, then markdown for people.
+
+    Args:
+        subject: the checkpoint.
+        record: where figures come from.
+        texts: `licence`, `name`, `authors` and `link`.
+        pictured: whether a grid of samples lies beside it.
+    """
+    lead = None if record.generation is None else next(iter(record.generation.samplers.items()))
+    page = (
+        _templates()
+        .get_template("card.md.jinja")
+        .render(
+            passport=subject.passport,
+            record=record,
+            texts=texts,
+            pictured=pictured,
+            lead=lead,
+        )
+    )
+    return f"---\n{to_yaml(_front(subject, record, texts))}---\n\n{page}"
+
+
+def _front(subject: Subject, record: Record, texts: dict[str, str]) -> dict[str, Any]:
+    """Return what the hub reads: <https://github.com/huggingface/hub-docs> documents it."""
+    task = "feature-extraction" if record.kind == "encoder" else "image-classification"
+    metrics = [
+        {
+            "type": "accuracy",
+            "name": f"{'clean' if name == 'clean' else f'{record.threat} {name}'} accuracy",
+            "value": round(figure.accuracy, 6),
+        }
+        for name, figure in record.figures.items()
+    ]
+    data = {"name": record.dataset, "type": record.dataset, "split": record.split}
+    result = {"task": {"type": task}, "dataset": data, "metrics": metrics}
+    index = [{"name": texts["name"], "results": [result]}] if metrics else []
+    return {
+        "library_name": "cembench",
+        "license": texts["licence"],
+        "pipeline_tag": task,
+        "datasets": [record.dataset],
+        "tags": ["adversarial-robustness", "energy-based-model", subject.passport.method],
+        **({"model-index": index} if index else {}),
+    }
+
+
+def _templates() -> Environment:
+    """Return the templates; markdown may hold HTML, so what is put in is escaped for it."""
+    place = PackageLoader("cembench.interop.exporting", "")
+    return Environment(
+        loader=place,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _grid(record: Record, place: Path) -> bytes | None:
+    """Return the picture of the leading sampler, as the evaluation left it."""
+    if record.generation is None:
+        return None
+    title, found = next(iter(record.generation.samplers.items()))
+    if found.error is not None:
+        return None
+    folder = samples_folder(place)
+    return read_bytes(folder.with_name(f"{folder.name}-{title}.png"))

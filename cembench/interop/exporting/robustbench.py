@@ -1,0 +1,79 @@
+"""RobustBench's `model_info`: what its leaderboard (arXiv 2010.09670) says of a model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from cembench.evaluation.record import Record
+from cembench.evaluation.results import Figure
+from cembench.interop.exporting import chosen
+from cembench.interop.exporting.find_record import record_of
+from cembench.models.source import Subject
+from cembench.util.errors import CembenchError
+from cembench.util.files import write_text
+
+UNKNOWN = {"link": "", "name": "", "authors": "", "venue": "", "additional_data": None}
+NORMS = {"linf": "Linf", "l2": "L2"}
+WHOLE = 10_000  # test images that the leaderboard asks for on CIFAR
+
+
+def write(subject: Subject, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
+    """Write the JSON file: `out` itself, or where RobustBench has it below that folder."""
+    found, place = record_of(subject, record)
+    info = model_info(found, fields)
+    if out.suffix != ".json":
+        norm = NORMS[found.threat.norm]
+        out = out / "model_info" / str(info["dataset"]) / norm / f"{subject.name}.json"
+    write_text(out, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+    log = logging.getLogger("cembench")
+    if empty := [key for key in UNKNOWN if info[key] in ("", None)]:
+        log.warning("%s: fill in %s, with --set KEY=VALUE", out, ", ".join(empty))
+    if found.figures["clean"].images < WHOLE:
+        count = found.figures["clean"].images
+        log.warning("%s: %d images; RobustBench takes figures of %d", place, count, WHOLE)
+    return out
+
+
+def model_info(record: Record, fields: dict[str, object]) -> dict[str, Any]:
+    """Return the fields of RobustBench's file, accuracies in percent.
+
+    Raises:
+        CembenchError: when AutoAttack was not run, or a field is unknown.
+    """
+    attacked = _autoattack(record)
+    clean, passes = record.figures["clean"], record.protocol["passes"]
+    measured = {
+        "number_forward_passes": passes,
+        "dataset": record.dataset,
+        "architecture": record.model,
+        "eps": record.threat.radius,
+        "clean_acc": f"{100 * clean.accuracy:.2f}",
+        "reported": f"{100 * attacked.accuracy:.2f}",
+        "autoattack_acc": f"{100 * attacked.accuracy:.2f}",
+        "footnote": _footnote(record, attacked),
+        "unreliable": bool(record.sanity_failed),
+    }
+    return chosen(fields, {**UNKNOWN, **measured})
+
+
+def _autoattack(record: Record) -> Figure:
+    figure = record.figures.get("autoattack")
+    if figure is None:
+        measured = ", ".join(record.figures) or "samples alone"
+        raise CembenchError(
+            f"{record.run}: RobustBench's figure is AutoAttack's, and the record has {measured}; "
+            "evaluate with the attack autoattack and the engine plain"
+        )
+    return figure
+
+
+def _footnote(record: Record, attacked: Figure) -> str:
+    failed = "".join(f"; fails {name}" for name in record.sanity_failed)
+    return (
+        f"Measured by cembench {record.environment.get('cembench')} on {attacked.images} "
+        f"{record.split} images ({attacked.low:.2%} to {attacked.high:.2%}, 95 % Wilson interval), "
+        f"protocol {record.protocol['name']}, seed {record.protocol['seed']}{failed}."
+    )

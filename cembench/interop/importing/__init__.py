@@ -1,0 +1,166 @@
+"""Networks that were trained elsewhere, as checkpoints of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cembench.data import DataSettings, datasets
+from cembench.energy.threat import Threat, ThreatChange
+from cembench.interop.importing.normalisation import recognised
+from cembench.interop.importing.weights import fit, read_weights
+from cembench.models import ModelSettings, Shape, models
+from cembench.models.checkpoint import Passport, load_checkpoint, save_checkpoint, weights_digest
+from cembench.models.classifier import Classifier
+from cembench.models.factory import Factory
+from cembench.models.robustbench import RobustBenchModel
+from cembench.models.source import foreign_passport, wrapped
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files import parse_yaml, sha256
+from cembench.util.registry import add_plugin
+from cembench.util.rng import isolated_rng
+
+GUESTS = ("torchvision", "timm", "robustbench")
+
+
+def import_model(
+    model: str | dict[str, Any] | ModelSettings,
+    data: str | dict[str, Any] | DataSettings,
+    weights: Path | None = None,
+    out: Path | None = None,
+    *,
+    data_root: str | None = None,
+    threat: ThreatChange | None = None,
+    normalise: str = "auto",
+    method: str = "imported",
+) -> Path:
+    """Turn a classifier that was trained elsewhere into an ordinary checkpoint; return its path.
+
+    Args:
+        model: `package.module:factory`, `torchvision:ARCH`, `timm:ARCH`, `robustbench:NAME`, the
+            name of a registered model, or any of their settings as a mapping.
+        data: the data set that it classifies; training images tell its normalisation.
+        weights: its state dict. Without one a factory's network is taken as it was built, and
+            RobustBench's weights are downloaded.
+        out: the file to be, or its run folder; `runs/NAME` unless given, after the weights.
+        data_root: where the data lies.
+        threat: what differs from the threat model that is customary for the data.
+        normalise: as `foreign.pixels.normalisation` takes it, or `auto`: recognised.
+        method: how it was trained, for tables.
+
+    Raises:
+        CembenchError: when weights do not fit, the network does not take [0, 1] under any known
+            normalisation, or gives no logits; or when another checkpoint is there already.
+        ConfigError: for wrong settings.
+    """
+    dataset = dataset_of(data, data_root)
+    whole = dataset.load("train")
+    budget = (threat or ThreatChange()).over(dataset.threat)
+    settings = model_settings(model, dataset, budget)
+    source = str(weights or settings.title)
+    net = _built(settings, weights, (whole.shape, len(whole.classes)))
+    wrapped(net, whole)
+    try:
+        statistics, note = recognised(net, whole, normalise)
+    except CembenchError as error:
+        raise CembenchError(f"{source}: {error}") from error
+    known = "" if weights is None else f" (SHA-256 {sha256(weights)})"
+    passport = foreign_passport(
+        settings,
+        dataset,
+        whole,
+        budget,
+        statistics,
+        method=method,
+        origin=f"{Path(source).name}{known}; {note}",
+    )
+    file = _place(out, Path(source).stem)
+    _write(file, wrapped(net, whole, statistics), passport)
+    return file
+
+
+def model_settings(
+    model: str | dict[str, Any] | ModelSettings, data: DataSettings, threat: Threat
+) -> ModelSettings:
+    """Return the settings that name a network; a factory's module counts as trusted from now on.
+
+    Raises:
+        ConfigError: for an unknown name or wrong settings.
+    """
+    kind, colon, rest = model.partition(":") if isinstance(model, str) else ("", "", "")
+    values: Any = model
+    if isinstance(model, str) and model.lstrip().startswith("{"):
+        values = parse_yaml(model, "--model")
+    elif colon and kind in GUESTS:
+        values = {"name": kind, "arch": rest}
+        if kind == "robustbench":
+            listed = {"linf": "Linf", "l2": "L2"}[threat.norm]
+            where = "cifar100" if data.title.startswith("cifar100") else "cifar10"
+            values |= {"dataset": where, "threat": listed}
+    elif colon:
+        values = {"name": "factory", "target": model}
+    try:
+        settings = models.parse(values)
+    except ConfigError as error:
+        raise error.within("--model") from None
+    if isinstance(settings, Factory):
+        add_plugin(settings.target.partition(":")[0])
+    return settings
+
+
+def dataset_of(data: str | dict[str, Any] | DataSettings, root: str | None) -> DataSettings:
+    """Return a data set given as settings, by name, or as YAML, under another root if there is one.
+
+    Raises:
+        ConfigError: for an unknown name or wrong settings.
+    """
+    values: Any = data
+    if isinstance(data, str) and data.lstrip().startswith("{"):
+        values = parse_yaml(data, "--dataset")
+    try:
+        return datasets.parse(values).moved(root)
+    except ConfigError as error:
+        raise error.within("--dataset") from None
+
+
+def _built(settings: ModelSettings, weights: Path | None, size: tuple[Shape, int]) -> nn.Module:
+    """Return the network with its weights, in evaluation mode."""
+    if weights is None and isinstance(settings, RobustBenchModel):
+        return settings.download().eval()
+    if weights is None and not isinstance(settings, Factory):
+        raise CembenchError(f"--weights: {settings.title} has none of its own; give a file")
+    found = None if weights is None else read_weights(weights)
+    with isolated_rng(0):
+        net = settings.build(*size)
+    if found is not None:
+        fit(net, found, f"{weights} for {settings.title}")
+    return net.eval()
+
+
+def _place(out: Path | None, name: str) -> Path:
+    if out is None:
+        out = Path("runs") / name
+    return out if out.suffix == ".safetensors" else out / "model.safetensors"
+
+
+def _write(file: Path, model: Classifier, passport: Passport) -> None:
+    """Write the checkpoint, once it is sure that the network can be built again from it."""
+    weights = model.state_dict()
+    again = passport.build().eval()
+    again.load_state_dict(weights)
+    blank = torch.full((2, *passport.shape), 0.5)
+    with torch.no_grad():
+        if not torch.equal(again(blank), model.eval()(blank)):
+            raise CembenchError(
+                f"{passport.model.title}: built again with the same weights it answers otherwise; "
+                "it must keep all that it depends on in parameters and buffers"
+            )
+    if file.exists():
+        old, known = load_checkpoint(file)
+        if known != passport or weights_digest(old.state_dict()) != weights_digest(weights):
+            raise CembenchError(f"{file}: another checkpoint is there; choose another --out")
+        return
+    save_checkpoint(file, weights, passport)

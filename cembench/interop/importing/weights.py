@@ -1,0 +1,124 @@
+"""Weights of other programs: read without running code, and fitted to a network by name."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from cembench.util.errors import CembenchError
+from cembench.util.files import read_bytes
+
+INSIDE = ("state_dict", "model_state_dict", "model", "net", "model_ema", "ema", "weights", "params")
+NAMED = 3
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict: safetensors, or what `torch.save` wrote, also one kept inside a dict.
+
+    Nothing but tensors and plain values is unpickled. Where a file holds several state dicts, the
+    first of `INSIDE` is taken.
+
+    Raises:
+        CembenchError: when it is missing, damaged, holds code, or no state dict.
+    """
+    content = read_bytes(path)
+    try:
+        found: Any = load(content)
+    except SafetensorError:
+        found = _unpickled(path, content)
+    while isinstance(found, Mapping):
+        tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+        inner = next((found[key] for key in INSIDE if key in found), None)
+        if inner is None:
+            keys = ", ".join(map(str, list(found)[:10])) or "nothing"
+            raise CembenchError(f"{path}: no state dict: it holds {keys}")
+        found = inner
+    raise CembenchError(f"{path}: no state dict, but a {type(found).__name__}")
+
+
+def _unpickled(path: Path, content: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        whole = content[:2] == b"PK" or content[:1] == b"\x80"
+        if whole and "weights_only" in str(error).lower():
+            raise CembenchError(
+                f"{path}: a pickle that holds more than tensors, and could run code; save the "
+                "state_dict() of its network alone"
+            ) from error
+        raise CembenchError(f"{path}: neither safetensors nor a file of torch.save") from error
+
+
+def fit(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load weights into a network, whatever prefix (`module.`, `model.`) either's names have.
+
+    Args:
+        net: the network.
+        weights: all of its parameters and buffers, by name.
+        source: what to blame.
+
+    Raises:
+        CembenchError: naming what is missing, unexpected (each with the nearest match), of another
+            shape, or not finite.
+    """
+    wanted = net.state_dict()
+    given = _renamed(weights, wanted)
+    if missing := [key for key in wanted if key not in given and not _counter(key)]:
+        raise CembenchError(f"{source}: misses {_listed(missing, given)}")
+    if unexpected := [key for key in given if key not in wanted and not _counter(key)]:
+        raise CembenchError(f"{source}: holds {_listed(unexpected, wanted)} that it has no use for")
+    for key, value in wanted.items():
+        theirs = given.get(key, value)
+        if theirs.shape != value.shape:
+            shapes = f"{tuple(theirs.shape)}, and the network wants {tuple(value.shape)}"
+            raise CembenchError(f"{source}: {key} is {shapes}; is it another architecture?")
+        if theirs.is_floating_point() and not bool(theirs.isfinite().all()):
+            raise CembenchError(f"{source}: {key} is not finite")
+    net.load_state_dict({key: given.get(key, value) for key, value in wanted.items()})
+
+
+def _counter(key: str) -> bool:
+    """Tell the counters of batch norms, which old files lack and evaluation has no use for."""
+    return key.endswith("num_batches_tracked")
+
+
+def _renamed(weights: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Return weights without the prefix of their names, or with that of the network's."""
+    theirs, ours = _prefix(weights, wanted), _prefix(wanted, weights)
+    if ours[1] > theirs[1]:
+        return {ours[0] + key: value for key, value in weights.items()}
+    return {key.removeprefix(theirs[0]): value for key, value in weights.items()}
+
+
+def _prefix(names: Iterable[str], others: Iterable[str]) -> tuple[str, int]:
+    """Return what stands before most names that others have without it, and how many they are."""
+    known, found = set(others), Counter[str]()
+    for key in names:
+        parts = key.split(".")
+        for cut in range(len(parts)):
+            if ".".join(parts[cut:]) in known:
+                found["".join(f"{part}." for part in parts[:cut])] += 1
+    best = min(found, key=lambda prefix: (-found[prefix], len(prefix)), default="")
+    return best, found[best]
+
+
+def _listed(keys: list[str], others: Iterable[str]) -> str:
+    """Name some keys, each with the nearest of the others."""
+    others, words = list(others), []
+    for key in keys[:NAMED]:
+        near = difflib.get_close_matches(key, others, n=1, cutoff=0.3)
+        words.append(f"{key} (nearest: {near[0]})" if near else key)
+    more = len(keys) - NAMED
+    return ", ".join(words) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,73 @@
+"""What proposes images: the network as it is, or a copy that is made to be fast.
+
+Whatever proposes them, `evaluation.verify` decides by the network as it is, in float32.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cembench.util.registry import Registry
+from cembench.util.settings import Choice
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+EXAMPLES = 8  # images that a copy is tried on
+
+
+class Engine(Choice):
+    """How networks are prepared for attacks and samplers."""
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
+        """Return what attacks and samplers climb.
+
+        Args:
+            model: frozen, in evaluation mode, on its device.
+            example: a few images, N×C×H×W.
+        """
+
+
+class Plain(Engine):
+    """The network as it is."""
+
+    name: ClassVar[str] = "plain"
+
+    def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
+        """Return the network."""
+        return model
+
+
+class Fast(Engine):
+    """A copy with batch norms folded, channels last, and most of it in bfloat16.
+
+    The first convolution and the last layer stay in float32: 8-bit images and small differences of
+    logits need it, and they cost next to nothing.
+
+    Attributes:
+        precision: `auto` is bf16 on machines with instructions for it.
+        compile: use `torch.compile`, which takes a C++ compiler and most of a minute a network.
+    """
+
+    name: ClassVar[str] = "fast"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = False
+
+    def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
+        """Return the copy."""
+        from cembench.models.fast_copy import fast_copy, has_bfloat16
+
+        auto = self.precision == "auto" and has_bfloat16(example.device)
+        return fast_copy(model, example, auto or self.precision == "bf16", self.compile)
+
+
+engines: Registry[Engine] = Registry(
+    "engine",
+    Engine,
+    {
+        "plain": "cembench.models.engine:Plain",
+        "fast": "cembench.models.engine:Fast",
+    },
+)

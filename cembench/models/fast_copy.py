@@ -1,0 +1,115 @@
+"""A copy of a network that is made to be fast."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from cembench.models.folding import folded
+from cembench.util.errors import CembenchError
+
+ROWS = 64  # of a compiled network: each shape costs a compilation
+
+
+def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -> nn.Module:
+    """Return a copy with batch norms folded and channels last.
+
+    Args:
+        model: frozen, in evaluation mode.
+        example: images that the copy is tried on, N×C×H×W.
+        halved: whether it computes in bfloat16, but for its first and its last layer.
+        compiled: whether it is compiled.
+
+    Raises:
+        CembenchError: when it cannot be.
+    """
+    found = folded(model, example)
+    twin = copy.deepcopy(model) if found is model else found
+    if halved:
+        _halve(twin, example[:2])
+    prepared = _Prepared(twin, halved, compiled)
+    prepared.to(memory_format=torch.channels_last)
+    if compiled:
+        _try(prepared, example[:2])
+    return prepared.eval().requires_grad_(False)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies in bfloat16 rather than emulating it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+
+
+class _Prepared(nn.Module):
+    """A network under autocast; a compiled one sees batches of one size alone."""
+
+    def __init__(self, twin: nn.Module, halved: bool, compiled: bool) -> None:
+        super().__init__()
+        self.twin, self.halved, self.compiled = twin, halved, compiled
+        if compiled:
+            cuda = next(twin.parameters()).is_cuda
+            twin.compile(dynamic=False, mode="reduce-overhead" if cuda else "default")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs in float32."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        # Weights are cast already, and a cache would keep what a chunk leaves behind.
+        with torch.autocast(
+            x.device.type, torch.bfloat16, enabled=self.halved, cache_enabled=False
+        ):
+            if not self.compiled:
+                return self.twin(x).float()
+            # CUDA graphs reuse the memory of their outputs, hence the copies.
+            parts = [self.twin(_padded(part)).float().clone() for part in x.split(ROWS)]
+        return torch.cat(parts)[: len(x)]
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Images to embeddings of length 1."""
+        encoder = self.twin.encoder
+        assert isinstance(encoder, nn.Module)
+        return _Prepared(encoder, self.halved, False)
+
+
+def _halve(twin: nn.Module, example: Tensor) -> None:
+    """Cast the weights of all layers but the first and the last that are used."""
+    used: list[nn.Module] = []
+    layers = [layer for layer in twin.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, _: used.append(layer)) for layer in layers
+    ]
+    with torch.no_grad():
+        twin(example)
+    for hook in hooks:
+        hook.remove()
+    for layer in used[1:-1]:
+        layer.to(torch.bfloat16)
+    for layer in (*used[:1], *used[-1:]):
+        layer.float()
+        layer.forward = _exactly(layer.forward)
+
+
+def _exactly(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return forward(x.float())
+
+    return run
+
+
+def _padded(x: Tensor) -> Tensor:
+    return pad(x, (0, 0) * (x.dim() - 1) + (0, ROWS - len(x))) if len(x) < ROWS else x
+
+
+def _try(prepared: nn.Module, example: Tensor) -> None:
+    try:
+        prepared(example)
+    except Exception as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise CembenchError(f"engine fast cannot compile this network here: {reason}") from error

@@ -1,0 +1,168 @@
+"""What is evaluated and sampled from: the checkpoint of a run, or a network in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cembench.data import DataSettings
+from cembench.data.split import Split
+from cembench.energy.threat import Threat
+from cembench.models import ModelSettings, Shape
+from cembench.models.checkpoint import (
+    Passport,
+    checkpoint_file,
+    load_checkpoint,
+    read_passport,
+    run_name,
+)
+from cembench.models.classifier import Classifier, try_on
+from cembench.util.errors import CembenchError
+from cembench.util.files import sha256
+
+
+class Live(ModelSettings):
+    """A network that is in memory alone: no file could say how to build it again."""
+
+    name: ClassVar[str] = "live"
+    kind: str
+
+    @property
+    def title(self) -> str:
+        """The name of its class."""
+        return self.kind
+
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """Refuse."""
+        raise CembenchError(f"a {self.kind} in memory; save it, and import it with `import_model`")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with what is known of it.
+
+    Attributes:
+        passport: what it is, and what it was made for.
+        file: its checkpoint; where one would lie, for a network in memory.
+        checksum: SHA-256 of that file; empty for a network in memory.
+        model: the network in memory, if it is none of a file.
+    """
+
+    passport: Passport
+    file: Path
+    checksum: str = ""
+    model: Classifier | None = None
+
+    @staticmethod
+    def at(path: Path) -> Subject:
+        """Return that of a checkpoint or a run folder.
+
+        Raises:
+            CembenchError: as `read_passport`.
+        """
+        file = checkpoint_file(path)
+        checksum = sha256(file)
+        return Subject(read_passport(file), file, checksum)
+
+    @staticmethod
+    def of(
+        module: nn.Module,
+        data: DataSettings | None = None,
+        threat: Threat | None = None,
+        folder: Path = Path("in-memory"),
+    ) -> Subject:
+        """Return that of a network in memory, which stays as it is.
+
+        Args:
+            module: what `load` returned; or any network from float images in [0, 1], N×C×H×W, to
+                N×K logits.
+            data: the data set that it classifies; its own where it has a passport.
+            threat: customary for the data set unless given.
+            folder: where records of it would lie.
+
+        Raises:
+            CembenchError: when it is not known what it classifies, or the network does not take it.
+        """
+        known = module.passport if isinstance(module, Classifier) else None
+        if data is None and known is None:
+            raise CembenchError("data: say which data set the network classifies")
+        if known is None:
+            assert data is not None
+            whole, kind = data.load("train"), type(module).__name__
+            module = wrapped(module, whole)
+            known = foreign_passport(Live(kind=kind), data, whole, threat)
+        changes = {"data": data, "threat": threat}
+        given = {key: value for key, value in changes.items() if value is not None}
+        assert isinstance(module, Classifier)
+        return Subject(known.model_copy(update=given), folder / "model.safetensors", "", module)
+
+    @property
+    def name(self) -> str:
+        """What its row is called: the name of its run, or of the class of a network in memory."""
+        return run_name(self.file) if self.model is None else self.passport.model.title
+
+    def load(self, device: torch.device) -> Classifier:
+        """Return the network on a device, in evaluation mode if it comes from a file.
+
+        Raises:
+            CembenchError: as `load_checkpoint`, and when the file was replaced meanwhile.
+        """
+        if self.model is not None:
+            return self.model.to(device)
+        model = load_checkpoint(self.file, device)[0]
+        if sha256(self.file) != self.checksum:
+            raise CembenchError(f"{self.file}: training went on meanwhile; evaluate again")
+        return model
+
+
+def foreign_passport(
+    model: ModelSettings,
+    data: DataSettings,
+    whole: Split,
+    threat: Threat | None = None,
+    statistics: tuple[Tensor, Tensor] | None = None,
+    **more: Any,
+) -> Passport:
+    """Return what can be said of a network that was trained elsewhere.
+
+    Args:
+        model: how to build it.
+        data: what it classifies; `whole` is its training split.
+        threat: customary for the data unless given.
+        statistics: pixel means and deviations inside it, a channel each; 0 and 1 unless given.
+        more: other fields of the passport.
+    """
+    channels = whole.shape[0]
+    mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
+    return Passport(
+        model=model,
+        shape=list(whole.shape),
+        classes=list(whole.classes),
+        mean=mean.tolist(),
+        std=std.tolist(),
+        data=data,
+        threat=threat or data.threat,
+        finished=True,
+        fingerprint=whole.fingerprint,
+        **{"method": "imported", **more},
+    )
+
+
+def wrapped(
+    module: nn.Module, whole: Split, statistics: tuple[Tensor, Tensor] | None = None
+) -> Classifier:
+    """Return a network with a normalisation of pixels around it, tried on one image.
+
+    Raises:
+        ModelError: when it does not give a logit for each class.
+    """
+    channels = whole.shape[0]
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
+    model = Classifier(module, mean, std).to(device)
+    try_on(model, whole.shape, len(whole.classes), type(module).__name__)
+    return model

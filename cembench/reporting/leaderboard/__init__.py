@@ -1,0 +1,54 @@
+"""Records to tables: what is robust, what generates, and how both vary over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cembench.evaluation.record import Record, load_record, outdated
+from cembench.reporting.leaderboard.board import Board, write_boards
+from cembench.reporting.leaderboard.robustness import robust_boards
+from cembench.reporting.leaderboard.samples import sample_boards
+from cembench.reporting.leaderboard.seeds import seed_boards
+from cembench.util.errors import CembenchError
+
+__all__ = ["Board", "find_records", "newest", "rank", "write_boards"]
+
+
+def rank(records: Iterable[Record]) -> list[Board]:
+    """Sort records into boards, so that no column mixes figures measured in different ways.
+
+    There is one for each data set and threat model with robust and generative columns, one for
+    each kind of start with all samplers, and one with means over seeds where there are several.
+    Encoders are on the boards of samples alone.
+    """
+    kept = newest(records)
+    classifiers = [record for record in kept if record.kind == "classifier"]
+    return [*robust_boards(classifiers), *sample_boards(kept), *seed_boards(classifiers)]
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of each checkpoint in each way of measuring."""
+    last = {}
+    for record in sorted(records, key=lambda record: record.created):
+        where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
+        last[(*where, record.run, record.checkpoint_sha256 or record.weights_sha256)] = record
+    return list(last.values())
+
+
+def find_records(paths: Iterable[Path]) -> dict[Path, Record]:
+    """Read every record below run folders, or folders of them, by the file that it lies in.
+
+    A record whose checkpoint has changed since, because training went on, is left out.
+
+    Raises:
+        CembenchError: when a path holds none, or one is damaged.
+    """
+    records: dict[Path, Record] = {}
+    for path in paths:
+        found = [(file, load_record(file)) for file in sorted(path.glob("**/eval/*.json"))]
+        current = {file: record for file, record in found if not outdated(file, record)}
+        if not current:
+            raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
+        records |= current
+    return records

@@ -1,0 +1,172 @@
+"""One board a data set and kind of start: a row a run and sampler, beside their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cembench.evaluation.record import Record
+from cembench.evaluation.results import Generation, SamplerFigures, Scores
+from cembench.reporting.leaderboard.board import Board, Shown, slug
+from cembench.util.files import digest
+from cembench.util.markdown import interval
+
+KEYS = ["dataset", "start", "plan", "extractor", "extractor_sha256", "n_samples", "reference"]
+KEYS += ["fingerprint", "ball"]
+
+
+def sample_boards(records: Sequence[Record]) -> list[Board]:
+    """Return a board for each data set, kind of start and way of measuring.
+
+    Noise and Gaussian seeds are ranked apart, since seeds fitted on data are most of the way.
+    """
+    rows = pd.DataFrame([row for record in records for row in _rows(record)])
+    if rows.empty:
+        return []
+    groups = [group for _, group in rows.groupby(KEYS, sort=True)]
+    groups.sort(key=lambda group: (-group["n_samples"].max(), -len(group)))
+    boards: dict[str, Board] = {}
+    for group in groups:
+        first = group.iloc[0]
+        held = "" if first["reference"] == "test" else first["reference"]
+        stem = slug(first["dataset"], "samples", first["start"], held)
+        size = f"{first['extractor']}-n{first['n_samples']}"
+        rest = digest([str(first[key]) for key in KEYS])[:6]
+        for more in (first["ball"].replace("/", "_"), size, rest):
+            stem = slug(stem, more) if stem in boards else stem
+        boards[stem] = _board(stem, group.sort_values(["kid", "run", "sampler"]))
+    return list(boards.values())
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    generation = record.generation
+    if generation is None:
+        return
+    plan = digest([record.protocol["samples"], record.protocol["seed"], record.split])
+    for title, found in generation.samplers.items():
+        yield {
+            "run": record.run if record.finished else f"{record.run} (unfinished)",
+            "method": record.method,
+            "labels": record.labels,
+            "sampler": title.removesuffix(f"-{found.start}"),
+            "dataset": record.dataset,
+            "start": found.start,
+            "ball": found.ball or "",
+            "extractor": generation.extractor,
+            "extractor_sha256": generation.extractor_sha256,
+            "n_samples": generation.count,
+            "reference": generation.reference,
+            **_figures(found),
+            **_controls(generation),
+            "further": _further(found, generation),
+            "better": generation.better,
+            "steps": found.sampler["steps"],
+            "seed": record.seed,
+            "divergences": record.divergences,
+            "train_gradients": record.gradients,
+            "weights_sha256": record.weights_sha256,
+            "protocol": record.protocol["name"],
+            "plan": plan,
+            "recipe": record.recipe,
+            "fingerprint": generation.reference_fingerprint,
+            "error": _error(found),
+            "record": record,
+        }
+
+
+def _figures(found: SamplerFigures) -> dict[str, Any]:
+    gain = {"gain": found.gain, "gain_low": found.gain_low, "gain_high": found.gain_high}
+    own = {"own_acc": found.own_acc, "lse": found.lse, "lse_seeds": found.lse_seeds}
+    scores, seeds = _fixed(found.samples), _fixed(found.seeds)
+    return scores | gain | {f"{key}_seeds": value for key, value in seeds.items()} | own
+
+
+def _fixed(scores: Scores | None) -> dict[str, Any]:
+    keys = [key for key in Scores.model_fields if key not in ("metrics", "failed")]
+    return {key: getattr(scores, key, None) for key in keys}
+
+
+def _further(found: SamplerFigures, generation: Generation) -> dict[str, float | None]:
+    """Return the metrics that the protocol asks for besides, with their controls."""
+    sides = {"": found.samples, "_seeds": found.seeds, "_floor": generation.floor}
+    return {
+        f"{title}{end}": None if scores is None else scores.metrics.get(title)
+        for title in generation.better
+        for end, scores in sides.items()
+    }
+
+
+def _error(found: SamplerFigures) -> str | None:
+    """Say why figures are missing: all of them, or some metrics."""
+    failed = {} if found.samples is None else found.samples.failed
+    return found.error or "; ".join(failed.values()) or None
+
+
+def _controls(generation: Generation) -> dict[str, Any]:
+    floor = {} if generation.floor is None else generation.floor.dump()
+    return {f"{key}_floor": floor.get(key) for key in ("kid", "fd")} | {
+        "judge_acc_real": generation.judge_real_acc,
+        "nearest_real": generation.nearest_real,
+    }
+
+
+def _board(stem: str, group: pd.DataFrame) -> Board:
+    further = pd.DataFrame(list(group["further"]), group.index, dtype=float)
+    better = group["better"].iloc[0]
+    group = group.drop(columns=["further", "better"]).join(further)
+    first = group.iloc[0]
+    name = f"{first['extractor']}, n={first['n_samples']}"
+    numbers = ["kid", "kid_error", "kid_seeds", "gain", "fd", "inception_score", "judge_acc"]
+    group = group.astype(dict.fromkeys([*numbers, "precision", "recall"], float))
+    floor = "real images have no floor here"
+    if pd.notna(first["kid_floor"]):
+        floor = f"real images score KID {first['kid_floor']:.2g}, FD {first['fd_floor']:.3g}"
+    title = (
+        f"{first['dataset']}: samples started from {first['start']}, beside "
+        f"{first['n_samples']} {first['reference']} images ({first['extractor']}); "
+        f"{floor}, an independent classifier reads "
+        f"{first['judge_acc_real']:.1%} of them"
+    )
+    sources = [[record] for record in group["record"]]
+    kept = group.drop(columns="record").reset_index(drop=True)
+    return _shown(group, name, better).board(stem, title, kept, sources)
+
+
+def _shown(table: pd.DataFrame, name: str, better: Mapping[str, str]) -> Shown:
+    shown = Shown(table)
+    shown.add("run", "run")
+    if (table["labels"] != "all").any():
+        shown.add("labels", "labels")
+    shown.add("sampler", "sampler")
+    shown.add(f"KID ({name}) ↓", "kid", _pairs(table["kid"], table["kid_error"]))
+    shown.add("KID of its seeds", "kid_seeds", _dashed(table["kid_seeds"], "{:.3g}"))
+    gains = zip(table["gain"], table["gain_low"], table["gain_high"], strict=True)
+    shown.add("gain ↑", "gain", [interval(*row) for row in gains])
+    distance = "FID" if table["extractor"].iloc[0] == "inception" else "FD"
+    for heading, column, form in (
+        (f"{distance} ({name}) ↓", "fd", "{:.4g}"),
+        (f"IS ({name}) ↑", "inception_score", "{:.2f}"),
+        ("precision ↑", "precision", "{:.2f}"),
+        ("recall ↑", "recall", "{:.2f}"),
+        ("read as intended ↑", "judge_acc", "{:.1%}"),
+    ):
+        shown.add(heading, column, _dashed(table[column], form))
+    for title, direction in better.items():
+        arrow = "↑" if direction == "higher" else "↓"
+        shown.add(f"{title} {arrow}", title, _dashed(table[title], "{:.3g}"))
+    if table["error"].notna().any():
+        shown.add("error", "error", table["error"].fillna(""))
+    return shown
+
+
+def _dashed(values: pd.Series, form: str) -> list[str]:
+    return ["–" if pd.isna(value) else form.format(value) for value in values]
+
+
+def _pairs(values: pd.Series, errors: pd.Series) -> list[str]:
+    return [
+        "–" if pd.isna(value) else f"{value:.3g} ± {error:.2g}"
+        for value, error in zip(values, errors, strict=True)
+    ]

@@ -1,0 +1,108 @@
+"""A committed table beside the same table of runs that somebody made again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from cembench.evaluation.diff import Recount
+from cembench.evaluation.record import Record
+from cembench.reporting.leaderboard import rank
+from cembench.util.errors import CembenchError
+from cembench.util.files import read_bytes
+
+KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, where a table has it
+VARIES = ("cembench", "recipe", "protocol_digest", "plan")
+
+
+def compare_table(path: Path, records: Iterable[Record]) -> list[Recount]:
+    """Compare a table with the one of its name that records of remade runs give, cell by cell.
+
+    Cells are compared as the file has them, with six digits. Wall times, the version of cembench
+    and digests of settings are left out; those of weights are not: where they agree, training was
+    the same bit for bit.
+
+    Args:
+        path: the CSV file, under the name that it was written with.
+        records: of the remade runs.
+
+    Returns:
+        How many rows are in both and how many columns agree, then each row that one side lacks, and
+        the first cell of each column that differs.
+
+    Raises:
+        CembenchError: when the file is not a table, or the records give none of its name.
+    """
+    old, new = _table(path, _committed(path)), _table(path, _remade(path, records))
+    both = [row for row in old.index if row in new.index]
+    columns = [c for c in dict.fromkeys([*old, *new]) if not _varies(c)]
+    differing = [row for column in columns for row in _differing(old, new, column, both)]
+    lacking = old.index.symmetric_difference(new.index, sort=False)
+    return [
+        Recount("rows in both tables", len(both) + len(lacking), len(both)),
+        Recount("columns that agree", len(columns), len(columns) - len(differing)),
+        *(
+            Recount(f"row {row}", _there(row in old.index), _there(row in new.index))
+            for row in lacking
+        ),
+        *differing,
+    ]
+
+
+def _committed(path: Path) -> str:
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise CembenchError(f"{path}: not a table") from error
+
+
+def _remade(path: Path, records: Iterable[Record]) -> str:
+    boards = {board.stem: board for board in rank(records)}
+    if path.stem not in boards:
+        raise CembenchError(f"{path}: the runs give no such table, but {', '.join(boards)}")
+    return boards[path.stem].csv()
+
+
+def _table(path: Path, text: str) -> pd.DataFrame:
+    """Return the cells as text, each row under its name.
+
+    Raises:
+        CembenchError: when rows cannot be told apart.
+    """
+    try:
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise CembenchError(f"{path}: not a table") from error
+    keys = [key for key in KEYS if key in table]
+    if not keys:
+        raise CembenchError(f"{path}: not a leaderboard: it has no column of runs")
+    table.index = pd.Index(table[keys].agg(" ".join, axis=1))
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()][0]
+        raise CembenchError(f"{path}: two rows are '{twice}'; give the runs of this table alone")
+    return table
+
+
+def _varies(column: str) -> bool:
+    """Tell what another run of the same command need not repeat.
+
+    Settings that gain a key give the same figures under other digests.
+    """
+    return column in VARIES or column.endswith("_seconds")
+
+
+def _differing(old: pd.DataFrame, new: pd.DataFrame, column: str, rows: list[str]) -> list[Recount]:
+    """Return the first cell of a column that differs; nothing where all agree."""
+    before, now = (dict(table[column]) if column in table else {} for table in (old, new))
+    cells = [Recount(f"{column} of {row}", before.get(row), now.get(row)) for row in rows]
+    wrong = [cell for cell in cells if not cell.agrees]
+    more = f" (and of {len(wrong) - 1} other rows)" if len(wrong) > 1 else ""
+    return [replace(cell, figure=cell.figure + more) for cell in wrong[:1]]
+
+
+def _there(there: bool) -> str | None:
+    return "there" if there else None

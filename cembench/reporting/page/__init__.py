@@ -1,0 +1,6 @@
+"""Everything that runs gave as one page, and the same figures as files for a paper."""
+
+from cembench.reporting.page.files import write_plots
+from cembench.reporting.page.page import write_report
+
+__all__ = ["write_plots", "write_report"]

@@ -1,0 +1,67 @@
+"""A figure inside a page: in the colours of its text, without anything that page does not need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from xml.etree import ElementTree as ET
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from cembench.reporting.plots.style import INK, render
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+PLACES, LONG = {"d", "x", "y", "transform"}, re.compile(r"-?\d+\.\d{3,}")
+ET.register_namespace("", SVG)
+
+
+def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Markup:
+    """Return a figure as an SVG element.
+
+    Args:
+        figure: what to draw.
+        name: tells its ids from those of other figures on the page.
+        label: says what it is to those who do not see it.
+        tips: by link, what to say of it.
+    """
+    root = ET.fromstring(render(figure, "svg", name))
+    for parent in list(root.iter()):
+        for child in [*parent.findall("{*}metadata"), *parent.findall("{*}style")]:
+            parent.remove(child)
+    for element in root.iter():
+        element.attrib.pop("target", None)  # links lead to other places of the page
+        link = element.attrib.pop(f"{{{XLINK}}}href", None)
+        if link is not None:
+            element.set("href", link)
+        if link is not None and link in tips:
+            ET.SubElement(element, f"{{{SVG}}}title").text = tips[link]
+        for key in PLACES & set(element.attrib):
+            element.set(key, LONG.sub(_short, element.attrib[key]))
+        element.text, element.tail = _tight(element.text), _tight(element.tail)
+    for key in ("width", "height", "version"):
+        del root.attrib[key]
+    width = float(root.attrib["viewBox"].split()[2])
+    size = f"min-width: {width:.0f}px; max-width: {1.5 * width:.0f}px"
+    root.attrib |= {"role": "img", "aria-label": label, "style": size}
+    _drop_ids(root)
+    text = ET.tostring(root, encoding="unicode")
+    return Markup(re.sub(f"(stroke|fill): {INK}", r"\1: currentColor", text))
+
+
+def _short(number: re.Match[str]) -> str:
+    """Return a coordinate as exactly as anybody sees: it is most of the size of a figure."""
+    return f"{float(number[0]):.2f}"
+
+
+def _tight(text: str | None) -> str | None:
+    return text if text is None or text.strip() else None
+
+
+def _drop_ids(root: ET.Element) -> None:
+    """Leave only ids that something refers to: the others would be there once a figure."""
+    values = [value for element in root.iter() for value in element.attrib.values()]
+    wanted = {found for value in values for found in re.findall(r"(?:url\(#|^#)([\w-]+)", value)}
+    for element in root.iter():
+        if element.get("id") not in wanted:
+            element.attrib.pop("id", None)

@@ -1,0 +1,116 @@
+"""What chains of samples can start from: seeds, a replay buffer, training images, other data."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from cembench.data import DataSettings
+from cembench.data.resize import fitted
+from cembench.data.split import Split
+from cembench.energy.threat import Threat
+from cembench.models.checkpoint import Passport, beside
+from cembench.samplers import Sampler, Scene
+from cembench.samplers.initial import FITTED, GaussianSeeds, ReplayBuffer, fitted_seeds
+from cembench.util.errors import CembenchError, SamplingError
+from cembench.util.seal import read_sealed
+
+
+class Origins:
+    """Everything that chains of a checkpoint can start from, read when it is first asked for.
+
+    Seeds are fitted on the images that training used: not on those held out.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        passport: Passport,
+        device: torch.device,
+        threat: Threat | None = None,
+    ) -> None:
+        self.buffer_file = buffer_of(file)
+        self.passport = passport
+        self.device = device
+        self.threat = threat or passport.threat
+        self._seeds: dict[tuple[str, int], GaussianSeeds] = {}
+
+    @cached_property
+    def data(self) -> Split:
+        """The training images."""
+        return self.passport.training_split()[0].to(self.device)
+
+    def seeds(self, start: str, clusters: int) -> GaussianSeeds:
+        """Return the Gaussians of the training images, fitted once."""
+        if (start, clusters) not in self._seeds:
+            self._seeds[start, clusters] = fitted_seeds(start, self.data, clusters)
+        return self._seeds[start, clusters]
+
+    @cached_property
+    def buffer(self) -> ReplayBuffer:
+        """The replay buffer that training left.
+
+        Raises:
+            SamplingError: when there is none, or it is not this network's.
+        """
+        path = self.buffer_file
+        try:
+            images = load(read_sealed(path))["images"].to(self.device)
+        except (CembenchError, KeyError, SafetensorError) as error:
+            raise SamplingError(
+                f"{path}: no replay buffer, or damaged; start from gaussian or noise"
+            ) from error
+        classes = 1 if self.passport.kind == "encoder" else len(self.passport.classes)
+        if list(images.shape[1:]) != self.passport.shape or len(images) % classes:
+            raise SamplingError(f"{path}: a replay buffer of another network")
+        return ReplayBuffer.of(images, classes)
+
+    def scene(self, sampler: Sampler, generator: torch.Generator) -> Scene:
+        """Return what a sampler needs, and nothing that it does not."""
+        start = sampler.begins
+        outside = getattr(sampler, "outside", None) if start == "outside" else None
+        fitted_on = getattr(sampler, "renewal", "") if start == "buffer" else start
+        seeds = None
+        if fitted_on in FITTED:
+            seeds = self.seeds(fitted_on, getattr(sampler, "clusters", 1))
+        return Scene(
+            self.threat,
+            generator,
+            seeds=seeds,
+            buffer=self.buffer if start == "buffer" else None,
+            outside=None if outside is None else self._outside(outside),
+            data=self.data if getattr(sampler, "others", 0) else None,
+        )
+
+    def rows(self, sampler: Sampler, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the numbers of training images, N: random ones of labels y, or the one given.
+
+        Raises:
+            CembenchError: when the given one is not there.
+        """
+        given = getattr(sampler, "image", None)
+        if given is not None and given >= len(self.data):
+            raise CembenchError(f"image: {given} of {len(self.data)} training images")
+        if given is not None:
+            return torch.full_like(y, given)
+        scores = torch.rand(len(y), len(self.data), generator=generator, device=y.device)
+        scores[(y[:, None] >= 0) & (y[:, None] != self.data.labels)] = -1
+        return scores.argmax(1)
+
+    def blank(self, count: int) -> Tensor:
+        """Return black images, for samplers that look at their shape alone."""
+        return torch.zeros(count, *self.passport.shape, device=self.device)
+
+    def _outside(self, settings: object) -> Split:
+        assert isinstance(settings, DataSettings)
+        return fitted(settings.load("train"), self.passport.shape).to(self.device)
+
+
+def buffer_of(file: Path) -> Path:
+    """Return where the replay buffer of a checkpoint lies: beside it, and with its name."""
+    return file.parent / beside(file, "buffer.safetensors")

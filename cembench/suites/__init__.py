@@ -1,0 +1,1 @@
+"""Several experiments under one protocol, side by side, on this machine or others."""

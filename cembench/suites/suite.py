@@ -1,0 +1,110 @@
+"""A suite: several experiments under one protocol, done once and ranked together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.suites.grid import points
+from cembench.training.config import Experiment, parse_experiment
+from cembench.training.probes import Probe, probe_settings
+from cembench.util.errors import ConfigError
+from cembench.util.files import read_yaml
+from cembench.util.overrides import merge
+from cembench.util.settings import Settings, nearest
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class Suite(Settings):
+    """The content of a suite file.
+
+    Attributes:
+        protocol: name or file of the protocol, relative to the suite's folder.
+        shared: settings that all experiments start from.
+        seeds: when given, each experiment runs once with each, as `NAME.s0`, `NAME.s1`, ….
+        experiments: by name, what each adds to them; an inner mapping adds to the shared one. With
+            `probe: NAME`, or `probe: {of: NAME, mode: …}`, it starts from the features of another
+            one above it, and adds to the settings of that probe instead.
+        grid: by key, such as `method.name`, the values it takes. Each combination is an experiment
+            named after its values, `at-0.1.s0` with a seed among them; they stand above the others.
+    """
+
+    protocol: str = "standard"
+    shared: dict[str, Any] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    experiments: dict[Name, dict[str, Any]] = {}
+    grid: Annotated[dict[str, Values], Field(min_length=1)] | None = None
+
+    @field_validator("experiments")
+    @classmethod
+    def _not_reserved(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "leaderboards" in values:
+            raise ValueError("'leaderboards' is the folder of the tables; choose another name")
+        return values
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.experiments and self.grid is None:
+            raise ValueError("give experiments, a grid, or both")
+        if self.seeds is not None and "seed" in (self.grid or {}):
+            raise ValueError("grid.seed: there are seeds beside the grid already; keep one of them")
+        return self
+
+
+def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experiment], Protocol]:
+    """Read a suite file: its experiments by name, and its protocol.
+
+    Args:
+        path: the file.
+        out: the folder of its runs, where probes find what they probe.
+
+    Raises:
+        ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.
+    """
+    try:
+        suite = Suite.parse(read_yaml(path))
+        entries = points(suite.grid or {}, suite.shared, suite.experiments) | suite.experiments
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.source or str(path)) from None
+    experiments: dict[str, Experiment] = {}
+    for name, own in entries.items():
+        seeds: list[int | None] = [None] if suite.seeds is None else [*suite.seeds]
+        for seed in seeds:
+            end = "" if seed is None else f".s{seed}"
+            chosen = {} if seed is None else {"seed": seed}
+            source = f"{path}, experiment {name}{end}"
+            if name + end in experiments:
+                raise ConfigError([((), "another one is named so; rename it")], source)
+            values = _values(suite.shared, own, experiments, end, out, source)
+            experiments[name + end] = parse_experiment(values | chosen, source)
+    return experiments, load_protocol(suite.protocol, base=path.parent)
+
+
+def _values(
+    shared: dict[str, Any],
+    own: dict[str, Any],
+    before: dict[str, Experiment],
+    end: str,
+    out: Path,
+    source: str,
+) -> dict[str, Any]:
+    """Return the settings of an experiment; those of a probe rest on what it probes."""
+    if "probe" not in own:
+        return merge(shared, own)
+    given, rest = own["probe"], {key: value for key, value in own.items() if key != "probe"}
+    try:
+        probe = Probe.parse({"of": given} if isinstance(given, str) else given)
+    except ConfigError as error:
+        raise ConfigError(error.within("probe").problems, source) from None
+    name = probe.of + end
+    if name not in before:
+        known = [key.removesuffix(end) for key in before]
+        hint = nearest(probe.of, known) if known else "put it above its probes"
+        message = f"no experiment '{probe.of}' above; {hint}"
+        raise ConfigError(ConfigError.single(message, "probe.of").problems, source)
+    return merge(probe_settings(before[name], out / name, probe.mode), rest)

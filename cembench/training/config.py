@@ -1,0 +1,282 @@
+"""One experiment: what to train, on what, and how. One YAML file holds one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from cembench.data import DataSettings, datasets
+from cembench.energy.threat import Threat, ThreatChange
+from cembench.methods import Method, methods
+from cembench.models import ModelSettings, models
+from cembench.models.recipe import placeless
+from cembench.training.trackers import Tracker, trackers
+from cembench.util.errors import ConfigError
+from cembench.util.files import read_yaml
+from cembench.util.overrides import override
+from cembench.util.settings import Count, LabelUse, NonNegative, Positive, Settings, Share, unless
+
+
+class Optimizer(Settings):
+    """SGD with (Nesterov) momentum, or AdamW.
+
+    Attributes:
+        name: which of the two.
+        lr: the learning rate, which the schedule multiplies.
+        weight_decay: of all weights; decoupled from the gradient in AdamW.
+        momentum: of SGD alone.
+        nesterov: Nesterov's momentum, of SGD alone.
+        clip: the largest norm of the gradient before a step; longer ones are scaled down to it.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    weight_decay: NonNegative = 5e-4
+    momentum: Share = 0.9
+    nesterov: bool = False
+    clip: Positive | None = None
+
+    @model_validator(mode="after")
+    def _momentum(self) -> Self:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
+
+
+class Schedule(Settings):
+    """The learning rate over the run, as a factor of `optimizer.lr`; it moves with every step.
+
+    Attributes:
+        name: `cosine` falls to zero, `one-cycle` rises linearly until `peak` and falls linearly to
+            zero, `multistep` multiplies by `gamma` at each of `milestones`.
+        peak: the share of the run at which `one-cycle` is highest.
+        milestones: epochs, for `multistep`.
+        gamma: the factor of `multistep`.
+    """
+
+    name: Literal["constant", "cosine", "one-cycle", "multistep"] = "cosine"
+    peak: Share = 0.3
+    milestones: list[Count] = [100, 150]
+    gamma: Positive = 0.1
+
+
+class Divergence(Settings):
+    """What happens when a loss, an energy or a weight is not finite, or beyond `bound`.
+
+    Attributes:
+        policy: `stop` ends the run; `rollback` goes back to the last epoch, lowers the learning
+            rate, draws new randomness, and counts it. Energy-based training diverges now and then,
+            so jem, cem, dat and np-jem roll back unless told otherwise, and the others stop.
+        bound: the largest loss and energy, whatever their sign.
+        lower: what a rollback multiplies the learning rate by.
+        limit: rollbacks after which the run gives up.
+    """
+
+    policy: Literal["stop", "rollback"] | None = None
+    bound: Positive = 1e8
+    lower: Annotated[Positive, Field(le=1)] = 0.5
+    limit: Count = 5
+
+
+class Validation(Settings):
+    """Model selection, on images that are cut from the training split and never trained on.
+
+    Attributes:
+        fraction: their share of the training split.
+        images: how many of them are attacked, at most; all are classified.
+        steps: gradients of that attack, PGD.
+        every: epochs from one look to the next; the last epoch is always looked at.
+    """
+
+    fraction: Annotated[Share, Field(gt=0)] = 0.1
+    images: Count = 1000
+    steps: Count = 10
+    every: Count = 1
+
+
+class Pretrained(Settings):
+    """Weights that training starts from: the features of another run, under a new head.
+
+    Attributes:
+        checkpoint: that run: its checkpoint or its folder.
+        frozen: whether the head alone is trained.
+        weights: their digest. This and what follows is filled in when training begins.
+        method: what trained them.
+        gradients: gradient evaluations that they cost, images times steps.
+        labels: what their training knew of the labels.
+        recipe: identifies that experiment whatever its seed.
+    """
+
+    checkpoint: str
+    frozen: bool = False
+    weights: str = ""
+    method: str = ""
+    gradients: int = 0
+    labels: LabelUse = "all"
+    recipe: str = ""
+
+
+class Experiment(Settings):
+    """Everything that decides the weights of a run, and what follows it.
+
+    Attributes:
+        data: what it is trained on: a name, or a name with settings.
+        model: the architecture.
+        method: the training objective.
+        threat: the threat model of its attacks; what is not given is customary for the data set.
+        optimizer: what takes the steps.
+        schedule: the learning rate over the run.
+        epochs: passes over the training images.
+        batch_size: images a step; a rest smaller than a batch is left out of the epoch.
+        precision: `bf16` runs the networks under autocast.
+        compile: whether to use `torch.compile`.
+        batch_norm: in several processes, whether statistics are those of the whole batch or those
+            of each process's share.
+        ema: decay of a moving average of the weights, which is then what is kept; 0 for none.
+        seed: decides weights, order, augmentation and all draws.
+        select: which epoch is kept: the best on held-out images under PGD (`robust`) or as they are
+            (`clean`), or the `last`. Unless given, what the method wants: `robust` for those that
+            train on attacked images, `last` for those without labels, `clean` for the others.
+        pretrained: a run whose features it starts from.
+        validation: the images that epochs are chosen on.
+        divergence: what happens when training leaves the finite numbers.
+        tracker: where its history goes besides `history.csv`: a name, settings, or a list of them.
+            It decides nothing, so it is left out of everything that identifies a run.
+    """
+
+    data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
+    model: Annotated[SerializeAsAny[ModelSettings], models.field()]
+    method: Annotated[SerializeAsAny[Method], methods.field()]
+    threat: Threat = Field(None, validate_default=False)  # type: ignore[assignment]
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    epochs: Count = 30
+    batch_size: Count = 128
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = unless(False)
+    batch_norm: Literal["synchronised", "local"] = unless("synchronised")
+    ema: Share = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]
+    pretrained: Pretrained | None = None
+    validation: Validation = Validation()
+    divergence: Divergence = Divergence()
+    tracker: list[SerializeAsAny[Tracker]] = Field([], exclude=True)
+
+    @property
+    def title(self) -> str:
+        """The method as tables name it: `at`, or `infonce+adv-linear` for a probe."""
+        start, own = self.pretrained, self.method.name
+        if start is None:
+            return own
+        manner = {"standard": "", "at": "adv-"}.get(own, f"{own}-")
+        part = manner + ("linear" if start.frozen else "finetune")
+        return f"{start.method or 'pretrained'}+{part if self.method.learns else own}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the run from others: everything but the place of what it started from."""
+        return placeless(self.dump())
+
+    @property
+    def labels(self) -> LabelUse:
+        """What training knew of the labels, that of the weights it started from included."""
+        start = self.pretrained
+        seen = start is not None and start.labels == "all"  # a probe's own features saw none
+        if self.method.labels == "none":
+            return "all" if seen else "none"
+        return "probe" if start is not None and start.frozen and not seen else "all"
+
+    @field_validator("tracker", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return trackers.parse_all(value, "tracker")
+        return [] if value is None else [_at(trackers.parse, value, "tracker")]
+
+    @field_validator("tracker")
+    @classmethod
+    def _distinct(cls, values: list[Tracker]) -> list[Tracker]:
+        names = [tracker.name for tracker in values]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is there twice")
+        return values
+
+    @model_validator(mode="after")
+    def _without_labels(self) -> Self:
+        if self.method.labels == "none" and self.select != "last":
+            raise ValueError(
+                f"select: {self.select} needs labels, which {self.method.name} goes without; "
+                "leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_images(self) -> Self:
+        if self.batch_size < self.method.fewest:
+            raise ValueError(
+                f"batch_size: {self.method.name} tells images from each other, so it needs "
+                f"{self.method.fewest} or more, got {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_features(self) -> Self:
+        frozen = self.pretrained is not None and self.pretrained.frozen
+        if not self.method.learns and not frozen:
+            raise ValueError(
+                f"method {self.method.name} learns nothing: give it pretrained: "
+                "{checkpoint: …, frozen: true}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.method.first_kept > self.epochs:
+            first = self.method.first_kept
+            raise ValueError(f"{self.method.name} keeps epoch {first} or later; raise epochs")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _customary(cls, values: Any) -> Any:
+        """Fill in what depends on other choices: the data set's ε and the method's selection."""
+        if not isinstance(values, dict) or not {"data", "method"} <= values.keys():
+            return values
+        values = dict(values)
+        values["data"] = _at(datasets.parse, values["data"], "data")
+        values["method"] = _at(methods.parse, values["method"], "method")
+        customary = values["data"].threat
+        given = values.get("threat") or {}
+        values["threat"] = _at(lambda v: ThreatChange.parse(v).over(customary), given, "threat")
+        if values.get("select") is None:
+            values["select"] = values["method"].select
+        return values
+
+
+def _at(parse: Any, value: Any, place: str) -> Any:
+    try:
+        return parse(value)
+    except ConfigError as error:
+        raise error.within(place) from None
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from YAML, with `key.inner=value` overrides applied.
+
+    Raises:
+        ConfigError: naming the file, each wrong key, its place and the nearest valid name.
+    """
+    return parse_experiment(override(read_yaml(path), overrides), str(path))
+
+
+def parse_experiment(values: dict[str, Any], source: str) -> Experiment:
+    """Validate an experiment; `source` is the file to blame."""
+    try:
+        return Experiment.parse(values)
+    except ConfigError as error:
+        error.source = source
+        raise

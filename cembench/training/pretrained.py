@@ -1,0 +1,78 @@
+"""Starting from the features of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cembench.models.checkpoint import Passport, checkpoint_file, load_checkpoint, weights_digest
+from cembench.models.classifier import Classifier
+from cembench.models.recipe import recipe_of
+from cembench.training.config import Experiment, Pretrained
+from cembench.util.errors import CembenchError
+
+HEAD = "net.head."
+
+
+def resolved(config: Experiment) -> Experiment:
+    """Return an experiment that says which weights it starts from, if it starts from any.
+
+    Raises:
+        CembenchError: when they cannot be read, are no finished run's, or do not fit.
+    """
+    if config.pretrained is None:
+        return config
+    file = checkpoint_file(Path(config.pretrained.checkpoint))
+    model, passport = load_checkpoint(file)
+    _require_fit(file, passport, config)
+    found = {
+        "weights": weights_digest(model.state_dict()),
+        "method": passport.method,
+        "gradients": passport.gradients,
+        "labels": passport.labels,
+        "recipe": recipe_of(passport.config),
+    }
+    return config.model_copy(update={"pretrained": config.pretrained.model_copy(update=found)})
+
+
+def _require_fit(file: Path, passport: Passport, config: Experiment) -> None:
+    where = f"pretrained.checkpoint {file}"
+    if not passport.finished:
+        raise CembenchError(f"{where}: its training is not finished; --resume it first")
+    if passport.model != config.model:
+        raise CembenchError(f"{where}: a {passport.model.dump()}, not a {config.model.dump()}")
+    data = config.data.load("train")
+    if list(data.shape) != passport.shape:
+        raise CembenchError(f"{where}: made for images of {passport.shape}, not {data.shape}")
+    theirs = passport.config.get("validation", {}).get("fraction")
+    if data.fingerprint == passport.fingerprint and theirs != config.validation.fraction:
+        raise CembenchError(
+            f"{where}: held out {theirs} of the training images; hold out the same with "
+            f"validation.fraction={theirs}, or it has seen what this run is judged on"
+        )
+
+
+def start_from(model: Classifier, start: Pretrained) -> None:
+    """Give a network the features of the run that it starts from, and its pixel statistics.
+
+    Raises:
+        ModelError: when its architecture has no features.
+        CembenchError: when they are not those that the run was begun with, or are not finite.
+    """
+    source, passport = load_checkpoint(Path(start.checkpoint))
+    source.features(torch.zeros(1, *passport.shape))
+    weights = source.state_dict()
+    if weights_digest(weights) != start.weights:
+        raise CembenchError(f"{start.checkpoint}: not the weights that this run started from")
+    model.load_state_dict(
+        {k: v for k, v in weights.items() if not k.startswith(HEAD)}, strict=False
+    )
+    if not all(bool(v.isfinite().all()) for v in weights.values() if v.is_floating_point()):
+        raise CembenchError(f"{start.checkpoint}: its weights are not finite")
+
+
+def freeze_features(model: Classifier) -> None:
+    """Leave the head alone to be trained."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD))

@@ -1,0 +1,86 @@
+"""Probes: what the features of a trained network are worth to a classifier.
+
+Each is an ordinary experiment that starts from another run, in the manner that the literature of
+robust self-supervision reports (ACL, arXiv 2010.13337): a linear head on frozen features or all
+weights, trained on clean or on attacked images; or nearest neighbours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cembench.models.checkpoint import checkpoint_file, read_passport
+from cembench.models.recipe import recipe_of
+from cembench.training.config import Experiment, parse_experiment
+from cembench.util.errors import CembenchError
+from cembench.util.overrides import merge
+from cembench.util.settings import Settings
+
+Mode = Literal["linear", "adv-linear", "finetune", "adv-finetune", "knn"]
+
+HEAD_ALONE = {"epochs": 25, "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 2e-4}}
+ALL_WEIGHTS = {"epochs": 25, "optimizer": {"name": "sgd", "lr": 0.02, "weight_decay": 5e-4}}
+MODES: dict[str, dict[str, Any]] = {
+    "linear": {"method": {"name": "standard"}, "pretrained": {"frozen": True}, **HEAD_ALONE},
+    "adv-linear": {"method": {"name": "at"}, "pretrained": {"frozen": True}, **HEAD_ALONE},
+    "finetune": {"method": {"name": "standard"}, **ALL_WEIGHTS},
+    "adv-finetune": {"method": {"name": "at"}, **ALL_WEIGHTS},
+    "knn": {
+        "method": {"name": "knn"},
+        "pretrained": {"frozen": True},
+        "epochs": 1,
+        "select": "last",
+    },
+}
+KEPT = ("data", "model", "threat", "seed", "precision", "validation", "tracker")
+
+
+class Probe(Settings):
+    """What a suite says of a probe.
+
+    Attributes:
+        of: the experiment whose features are probed.
+        mode: `linear` and `adv-linear` train a head on frozen features, on clean or on attacked
+            images; `finetune` and `adv-finetune` train all weights; `knn` asks neighbours.
+    """
+
+    of: Annotated[str, Field(min_length=1)]
+    mode: Mode = "linear"
+
+
+def probe_settings(base: Experiment, checkpoint: Path, mode: Mode) -> dict[str, Any]:
+    """Return the settings of a probe.
+
+    Args:
+        base: the experiment that is probed: data, network, threat model, seed and validation
+            images are its own.
+        checkpoint: where its weights lie, or will lie.
+        mode: a key of `MODES`.
+    """
+    settings = base.dump() | {"tracker": [tracker.dump() for tracker in base.tracker]}
+    start = {
+        "checkpoint": str(checkpoint),
+        "method": base.title,
+        "labels": base.labels,
+        "recipe": recipe_of(base.dump()),
+    }
+    return merge({key: settings[key] for key in KEPT}, merge(MODES[mode], {"pretrained": start}))
+
+
+def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) -> Experiment:
+    """Return the experiment that probes a checkpoint.
+
+    Raises:
+        CembenchError: when it cannot be read or was not trained by cembench.
+        ConfigError: for wrong overrides.
+    """
+    file = checkpoint_file(checkpoint)
+    passport = read_passport(file)
+    if not passport.config:
+        raise CembenchError(f"{file}: says nothing of its training; a probe needs its data split")
+    base = parse_experiment(passport.config, str(file))
+    values = merge(probe_settings(base, checkpoint, mode), overrides)
+    return parse_experiment(values, f"probe of {file}")

@@ -1,0 +1,157 @@
+"""The folder of a run: which files it holds, and how they stay consistent when a run is killed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from cembench.models.checkpoint import Passport, read_passport, save_checkpoint
+from cembench.training.config import Experiment, parse_experiment
+from cembench.util.errors import CembenchError
+from cembench.util.files import read_yaml, to_yaml, write_bytes, write_text
+from cembench.util.seal import UNSEALED, read_sealed, seal
+
+
+@dataclass
+class State:
+    """Everything that a run needs to go on, and everything that it has to show, after an epoch.
+
+    `data` is the fingerprint of the training split, `config` identifies the settings.
+    """
+
+    epoch: int
+    data: str
+    config: str
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    average: dict[str, Tensor] | None
+    history: list[dict[str, float]]
+    kept: dict[str, Tensor]
+    kept_epoch: int
+    kept_buffer: Tensor | None
+    divergences: int
+    gradients: int
+    buffer: Tensor | None
+
+
+class RunFolder:
+    """`config.yaml`, `last.ckpt` (resume state), `model.safetensors` and `history.csv` of a run.
+
+    `buffer.safetensors`, the replay buffer at the epoch that was kept, is there when the method has
+    one. `last.ckpt` comes first and holds all that the others are made of, so a run killed between
+    two writes loses nothing: resuming writes them again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.state = path / "last.ckpt"
+        self.model = path / "model.safetensors"
+        self.history = path / "history.csv"
+        self.buffer = path / "buffer.safetensors"
+
+    def exists(self) -> bool:
+        """Return whether a run was begun here."""
+        return self.config.exists()
+
+    def finished(self) -> Passport | None:
+        """Return the passport of the kept checkpoint if the run came to its end."""
+        passport = read_passport(self.model) if self.model.exists() else None
+        return passport if passport is not None and passport.finished else None
+
+    def check_own(self, file: Path, same: bool) -> None:
+        """Refuse a file that another run wrote and that came to lie here.
+
+        Raises:
+            CembenchError: naming the file.
+        """
+        if not same:
+            raise CembenchError(f"{file}: of another run; put the right one back, or delete it")
+
+    def check_data(self, before: str, now: str) -> None:
+        """Refuse to go on with other training images than the run was begun with.
+
+        Raises:
+            CembenchError: naming the run.
+        """
+        if before != now:
+            raise CembenchError(
+                f"{self.path}: the training data is not what it was when the run began; "
+                "restore it, or give the new run another name or --out"
+            )
+
+    def check_config(self, config: Experiment) -> None:
+        """Refuse to go on with other settings than the run was begun with.
+
+        Raises:
+            CembenchError: naming each setting that differs.
+        """
+        old = _flat(parse_experiment(read_yaml(self.config), str(self.config)).identity)
+        new = _flat(config.identity)
+        changed = [
+            f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+        if changed:
+            raise CembenchError(
+                f"{self.config}: begun with another configuration: {'; '.join(changed)}; "
+                "use the old settings, or give the new run another name or --out"
+            )
+
+    def begin(self, config: Experiment) -> None:
+        """Save the resolved configuration and clear what a kill left half written."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        write_text(self.config, to_yaml(config.dump()))
+
+    def save(self, state: State) -> None:
+        """Save the resume state."""
+        stream = io.BytesIO()
+        torch.save(vars(state), stream)
+        write_bytes(self.state, seal(stream.getvalue() + UNSEALED.encode()))
+
+    def publish(self, state: State, passport: Passport) -> None:
+        """Write what others read, from the resume state."""
+        if not state.history:
+            return
+        if state.kept:
+            save_checkpoint(self.model, state.kept, passport)
+        if state.kept_buffer is not None:
+            images = {"images": state.kept_buffer.contiguous()}
+            write_bytes(self.buffer, seal(save(images, {"seal": UNSEALED})))
+        table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
+        write_text(self.history, table)
+
+    def load(self) -> State | None:
+        """Read the resume state, on the CPU; None where none was saved.
+
+        Raises:
+            CembenchError: when it is damaged; it is never unpickled beyond tensors and numbers.
+        """
+        if not self.state.exists():
+            return None
+        try:
+            stream = io.BytesIO(read_sealed(self.state)[: -len(UNSEALED)])
+            return State(**torch.load(stream, map_location="cpu", weights_only=True))
+        except (CembenchError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
+            raise CembenchError(
+                f"{self.state}: damaged resume state; delete it to train from the beginning"
+            ) from error
+
+
+def _flat(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: value}
+        result |= inner
+    return result

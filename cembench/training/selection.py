@@ -1,0 +1,64 @@
+"""Model selection on images held out of the training split; test images play no part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cembench.data.split import Split
+from cembench.samplers import Scene
+from cembench.samplers.pgd import PGD
+from cembench.training.config import Experiment
+from cembench.util.frozen import frozen
+from cembench.util.rng import derive, generator_of
+
+History = list[dict[str, float]]
+MONITORED = {"val_clean_acc": "clean", "val_pgd_acc": "pgd", "val_knn_acc": "k-NN"}
+
+
+def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> dict[str, float]:
+    """Return clean accuracy on the held-out images, and PGD accuracy on at most `images` of them.
+
+    The attack's random starts are the same in every epoch. An encoder has other figures.
+    """
+    if (found := config.method.figures(model, held, config.seed)) is not None:
+        return found
+    settings = config.validation
+    attack = PGD(steps=settings.steps)
+    generator = generator_of(derive(config.seed, "validation"), held.images.device)
+    scene = Scene(config.threat, generator)
+    clean, attacked = 0, 0
+    limit = min(settings.images, len(held))
+    for start in range(0, len(held), batch):
+        x, y = held.pixels(slice(start, start + batch)), held.labels[start : start + batch]
+        clean += correct(model, x, y)
+        x, y = x[: max(0, limit - start)], y[: max(0, limit - start)]
+        if len(y):
+            attacked += correct(model, attack.search(model, x, y, scene), y)
+    return {"val_clean_acc": clean / len(held), "val_pgd_acc": attacked / limit}
+
+
+def best_epoch(history: History, select: str, first: int = 1) -> int:
+    """Return the epoch to keep, `first` or later; 0 for none.
+
+    Ties go to clean accuracy, then to the later epoch.
+    """
+    keys = {"robust": ["val_pgd_acc", "val_clean_acc"], "clean": ["val_clean_acc"], "last": []}
+    order = [*keys[select], "epoch"]
+    judged = [tuple(row[key] for key in order) for row in history[first - 1 :] if order[0] in row]
+    return int(max(judged)[-1]) if judged else 0
+
+
+def summary(sums: dict[str, float], steps: int, history: History) -> str:
+    """Say in a few words how training goes."""
+    parts = [f"loss {sums['loss'] / steps:.3f}"] if sums else []
+    for key, label in MONITORED.items():
+        known = [row[key] for row in history if key in row]
+        parts += [f"{label} {known[-1]:.1%}"] if known else []
+    return " ".join(parts)
+
+
+def correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """Return how many images a network classifies as labelled, in evaluation mode."""
+    with frozen(model), torch.no_grad():
+        return int((model(x).argmax(1) == y).sum())

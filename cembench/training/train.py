@@ -1,0 +1,135 @@
+"""Training an experiment in its run folder: begin, resume, roll back, finish."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cembench.models.recipe import placeless
+from cembench.training.config import Experiment
+from cembench.training.pretrained import resolved
+from cembench.training.run_folder import RunFolder, State
+from cembench.training.trackers import Followed
+from cembench.training.trackers.follow import follow
+from cembench.training.trainer import Diverged, Trainer
+from cembench.util.distributed import restarted, world
+from cembench.util.errors import CembenchError
+from cembench.util.files import digest
+from cembench.util.locks import locked
+from cembench.util.progress import Bar
+from cembench.util.provenance import code
+from cembench.util.rng import isolated_rng
+
+
+def train(
+    config: Experiment, folder: Path, *, resume: bool = False, device: str | torch.device = "cpu"
+) -> Path:
+    """Train one experiment in its run folder and return the path of the kept checkpoint.
+
+    An interrupted run resumed with the same settings ends with the same weights as one that was
+    never stopped: bit for bit on the CPU of one machine with one number of threads.
+
+    Args:
+        config: the experiment.
+        folder: where its files go.
+        resume: go on with a run that is there, or return at once when it is finished.
+        device: where to compute.
+
+    Raises:
+        CembenchError: for a folder in use, other settings than before, a non-finite loss (the
+            state of the last good epoch stays in the folder), or a full disk.
+    """
+    run, together = RunFolder(folder), world()
+    if together.size > 1:
+        together.agree(configuration=digest(config.identity), code=code()["source"])
+    with ExitStack() as stack:
+        together.first_alone(lambda: _hold(run, stack))
+        together.meet(folder)
+        resume = resume or restarted()
+        config, done = together.together(lambda: _checked(config, run, resume))
+        if not done:
+            exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+            with exact, isolated_rng(config.seed):
+                _train(config, run, torch.device(device))
+    return run.model
+
+
+def _hold(run: RunFolder, stack: ExitStack) -> None:
+    stack.enter_context(locked(run.path / ".lock", str(run.path)))
+
+
+def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experiment, bool]:
+    """Return the experiment with what it starts from, and whether its run came to its end."""
+    config = resolved(config)
+    if run.exists():
+        if not resume:
+            raise CembenchError(
+                f"{run.path}: a run is there already; --resume it or choose a --name"
+            )
+        run.check_config(config)
+        if (passport := run.finished()) is not None:
+            run.check_own(run.model, placeless(passport.config) == config.identity)
+            run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
+            return config, True
+    for tracker in config.tracker:
+        tracker.require()
+    return config, False
+
+
+def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
+    together = world()
+    trainer = together.together(lambda: Trainer(config, device))
+    trainer.spread()
+    saved = together.together(lambda: _saved(config, run, trainer))
+    if saved is not None:
+        trainer.restore(saved)
+    state = trainer.state() if saved is None else saved
+    together.first_alone(lambda: _begin(config, run, trainer, state))
+    followed = Followed(run.path, run.path.name, config.dump(), begun=trainer.epoch > 0)
+    trackers = config.tracker if together.first else []
+    with (
+        Bar(run.path.name, config.epochs * trainer.steps * trainer.batch) as bar,
+        follow(trackers, followed, bar.warn) as trail,
+    ):
+        if together.size > 1:
+            bar.warn(
+                f"{together.size} processes share each batch of {trainer.batch} images; the "
+                f"learning rate is {config.optimizer.lr:g}, as in one process"
+            )
+        trail.write(trainer.history)
+        bar.advance(trainer.epoch * trainer.steps * trainer.batch)
+        while trainer.epoch < config.epochs:
+            try:
+                state = trainer.run_epoch(bar)
+            except Diverged as error:
+                trainer.roll_back(run, error)
+                state = trainer.state()
+                together.first_alone(partial(run.save, state))
+                bar.report(f"{error}; back to epoch {trainer.epoch} with new randomness")
+                continue
+            together.first_alone(partial(_keep, run, trainer, state))
+            trail.write(trainer.history)
+
+
+def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> State | None:
+    """Return the state that the run goes on from, once it is sure to be its own."""
+    state = run.load()
+    if state is not None:
+        run.check_own(run.state, state.config == digest(config.identity))
+        run.check_data(state.data, trainer.fingerprint)
+    return state
+
+
+def _begin(config: Experiment, run: RunFolder, trainer: Trainer, state: State) -> None:
+    run.begin(config)
+    if state.epoch == 0:
+        run.save(state)
+    run.publish(state, trainer.passport(state))
+
+
+def _keep(run: RunFolder, trainer: Trainer, state: State) -> None:
+    run.save(state)
+    run.publish(state, trainer.passport(state))

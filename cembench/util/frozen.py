@@ -1,0 +1,41 @@
+"""A model left as it was found; convolutions computed the same way each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
+    """Put a model in a mode with parameters that take no gradients; afterwards restore all of it.
+
+    Restored are every module's own mode (a frozen layer stays frozen), `requires_grad` and the
+    gradient of every parameter, and the values of buffers, such as batch-norm statistics.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.train(mode == "train")
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires, gradient in parameters:
+            parameter.requires_grad_(requires).grad = gradient
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+def exact() -> AbstractContextManager[None]:
+    """Compute convolutions in full float32 and the same way each time, on GPUs too."""
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )

@@ -1,0 +1,55 @@
+"""Settings laid over settings, and `key.inner=value` assignments."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from cembench.util.errors import ConfigError
+from cembench.util.files import parse_yaml
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another; where both hold a mapping without a new `name`, inside too."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        joined = isinstance(old, dict) and isinstance(value, dict) and "name" not in value
+        result[key] = merge(old, value) if joined and isinstance(old, dict) else value
+    return result
+
+
+def override(
+    values: dict[str, Any], assignments: Sequence[str], option: str = "--set"
+) -> dict[str, Any]:
+    """Apply `key.inner=value` assignments, each value read as YAML, to a copy of the settings;
+    `option` is where they were given.
+
+    Raises:
+        ConfigError: for an assignment without a key or into something that holds no settings.
+    """
+    result = copy.deepcopy(values)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            raise ConfigError.single(f"{option} {assignment}: write it as key=value")
+        value = parse_yaml(text, f"{option} {assignment}")
+        put(result, key.strip(), value, f"{option} {assignment}")
+    return result
+
+
+def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set `key.inner` of settings to a value, in place.
+
+    Raises:
+        ConfigError: blaming `source`, for a key into something that holds no settings.
+    """
+    *path, last = key.split(".")
+    for part in path:
+        if isinstance(values.get(part), str):
+            values[part] = {"name": values[part]}
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError.single(f"{source}: '{part}' holds no settings")
+    values[last] = value

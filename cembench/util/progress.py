@@ -1,0 +1,71 @@
+"""Progress on stderr: a live bar on a terminal, a line for each report elsewhere."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class Speed(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed, blank before it is known."""
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+class Bar:
+    """A bar over a number of images, with a note that says how it is going."""
+
+    def __init__(self, title: str, images: int) -> None:
+        self._console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[note]}", markup=False),
+            Speed(),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(title, total=images, note="")
+        self._title = title
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, images: int, note: str | None = None) -> None:
+        """Move on, and change the note unless it is None."""
+        fields = {} if note is None else {"note": note}
+        self._progress.update(self._task, advance=images, **fields)  # type: ignore[arg-type]
+
+    def report(self, text: str) -> None:
+        """Say something that should also stand in a log file."""
+        if not self._console.is_terminal:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Say something that must be seen on a terminal too."""
+        line = f"{self._title}: {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,61 @@
+"""Where figures come from: the code, the packages, the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    *("cembench", "torch", "torchvision", "torchattacks", "pyautoattack"),
+    *("torch-fidelity", "scikit-learn", "numpy"),
+)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what figures can depend on besides the data and the weights."""
+    name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        **code(),
+        "device": f"{device.type} {name}",
+        "threads": torch.get_num_threads(),
+        "precision": "fp32",
+    }
+
+
+@cache
+def code() -> dict[str, Any]:
+    """Return the digest of cembench's own source, and the commit where it lies in a repository.
+
+    `dirty` says whether the sources differ from that commit.
+    """
+    package = Path(__file__).parents[1]
+    sha = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        sha.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+    found: dict[str, Any] = {"source": sha.hexdigest()[:12], "commit": None, "dirty": None}
+    commit = _git(package, "rev-parse", "HEAD")
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    if commit and tracked:
+        found |= {"commit": commit, "dirty": bool(_git(package, "status", "--porcelain", "."))}
+    return found
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

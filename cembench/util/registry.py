@@ -1,0 +1,171 @@
+"""Names that a config may use, each with the settings class behind it, imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BeforeValidator, ValidationInfo
+
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.settings import Choice, nearest
+
+T = TypeVar("T", bound=Choice)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")  # files and columns are called after it
+
+
+class Registry(Generic[T]):
+    """A table from names to settings classes.
+
+    Entries that ship with cembench are given as `name: "module:Class"`, so listing them imports
+    nothing heavy. A plugin adds its own with the `register` decorator.
+    """
+
+    def __init__(self, kind: str, base: type[T], builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self.base = base
+        self._targets: dict[str, str | type[T]] = dict(builtin)
+
+    def names(self) -> list[str]:
+        """Return every known name, sorted."""
+        load_plugins()
+        return self.known()
+
+    def known(self) -> list[str]:
+        """Return the names that are known without importing plugins, sorted."""
+        return sorted(self._targets)
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Add a class under its `name`, as a decorator.
+
+        Raises:
+            CembenchError: for a class that lacks something, or a name that is taken or no name.
+        """
+        name = getattr(cls, "name", None)
+        if not issubclass(cls, self.base) or not isinstance(name, str) or not NAME.fullmatch(name):
+            raise CembenchError(
+                f"{cls.__name__} is no {self.kind}: it needs the base {self.base.__name__}, and a "
+                "class variable `name` of letters, digits and _ . + @ -"
+            )
+        if missing := ", ".join(sorted(cls.__abstractmethods__)):
+            raise CembenchError(f"{self.kind} '{name}' lacks {missing}")
+        if name in self._targets:
+            raise CembenchError(f"{self.kind} '{name}' is registered already; rename yours")
+        self._targets[name] = cls
+        return cls
+
+    def find(self, name: str) -> type[T]:
+        """Return the class of that name.
+
+        Raises:
+            ConfigError: for an unknown name, with the nearest known one.
+        """
+        load_plugins()
+        target = self._targets.get(name)
+        if target is None:
+            hint = nearest(name, self._targets)
+            raise ConfigError.single(f"unknown {self.kind} '{name}'; {hint}", "name")
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            target = getattr(importlib.import_module(module), attribute)
+        assert isinstance(target, type)
+        return target
+
+    def parse(self, value: Any) -> T:
+        """Build settings from `"name"`, from `{"name": …, settings…}`, or return them as they are.
+
+        Raises:
+            ConfigError: for an unknown name or wrong settings.
+        """
+        if isinstance(value, self.base):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise ConfigError.single(f"give the name of a {self.kind}: {', '.join(self.names())}")
+        rest = {key: inner for key, inner in value.items() if key != "name"}
+        return self.find(value["name"]).parse(rest)
+
+    def parse_all(self, values: Any, place: str) -> Any:
+        """Parse each entry of a list, and return anything but a list as it is.
+
+        Raises:
+            ConfigError: with `place` and the number of the wrong entry.
+        """
+        if not isinstance(values, list):
+            return values
+        parsed = []
+        for number, value in enumerate(values):
+            try:
+                parsed.append(self.parse(value))
+            except ConfigError as error:
+                raise error.within(place, str(number)) from None
+        return parsed
+
+    def field(self, default: str | None = None) -> BeforeValidator:
+        """Return the pydantic annotation of a field that holds one of these.
+
+        Args:
+            default: the name that settings given without one belong to.
+        """
+
+        def parse(value: Any, info: ValidationInfo) -> T:
+            if default is not None and isinstance(value, dict):
+                value = {"name": default, **value}
+            try:
+                return self.parse(value)
+            except ConfigError as error:
+                raise error.within(info.field_name or "") from None
+
+        return BeforeValidator(parse)
+
+
+_installed = importlib.metadata.entry_points(group="cembench.plugins")
+_pending: list[Callable[[], Any]] = [entry.load for entry in _installed]
+_trusted: set[str] = {entry.module for entry in _installed}
+_named: dict[str, None] = {}  # in their order
+
+
+def add_plugin(module: str) -> None:
+    """Queue a module of the user's, by import path, that registers something.
+
+    Checkpoints may name factories of networks in it from then on.
+    """
+    _trusted.add(module)
+    _named[module] = None
+    _pending.append(lambda: importlib.import_module(module))
+
+
+def named_plugins() -> tuple[str, ...]:
+    """Return the modules of the user's, which other processes have to add as well."""
+    return tuple(_named)
+
+
+def is_trusted(module: str) -> bool:
+    """Return whether the user, or an installed package, named a module or a package around it."""
+    return any(module == known or module.startswith(f"{known}.") for known in _trusted)
+
+
+def load_plugins() -> None:
+    """Import queued plugins, also from the working folder.
+
+    Raises:
+        CembenchError: saying why one could not be imported.
+    """
+    while _pending:
+        load = _pending.pop()
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+        try:
+            load()
+        except CembenchError:
+            raise
+        except Exception as error:  # the code of others
+            why = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise CembenchError(f"plugin cannot be imported: {why}") from error

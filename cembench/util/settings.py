@@ -1,0 +1,112 @@
+"""The strict base of everything a user can configure, and its error messages."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
+
+from cembench.util.errors import ConfigError
+
+LISTED = 30
+_FRACTION = re.compile(r"\s*(-?\d+(?:\.\d*)?)\s*/\s*(\d+(?:\.\d*)?)\s*")
+
+
+def fraction(value: Any) -> Any:
+    """Turn the text `8/255` into a number and leave everything else to pydantic."""
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    if float(match[2]) == 0:
+        raise ValueError("division by zero")
+    return float(match[1]) / float(match[2])
+
+
+NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
+Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
+Share = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # for file names
+
+
+def unless(default: Any) -> Any:
+    """Return a field that is dumped only when it is not its default.
+
+    So a setting that one never touched does not tell experiments and protocols apart.
+    """
+    return Field(default, exclude_if=lambda value: value == default)
+
+
+class Settings(BaseModel):
+    """Immutable settings that refuse unknown keys, wrong types, infinities and NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, ser_json_inf_nan="null"
+    )
+
+    @classmethod
+    def parse(cls, values: Any) -> Self:
+        """Validate what a YAML file said.
+
+        Raises:
+            ConfigError: naming every wrong key, its place and the nearest valid name.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError([_problem(cls, item) for item in error.errors()]) from None
+
+    def dump(self) -> dict[str, Any]:
+        """Return plain values that `parse` reads back."""
+        return self.model_dump(mode="json")
+
+
+class Choice(Settings):
+    """Settings that a registry finds by name: a method, a model, a data set, an attack."""
+
+    name: ClassVar[str]
+
+    @model_serializer(mode="wrap")
+    def _with_name(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"name": self.name, **handler(self)}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, else list them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    listed = ", ".join(known[:LISTED]) + more
+    return f"did you mean '{close[0]}'?" if close else f"known: {listed}"
+
+
+def _problem(cls: type[Settings], item: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    place = tuple(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return place, f"unknown key; {nearest(place[-1], _fields(cls, place[:-1]))}"
+    if item["type"] == "missing":
+        return place, "required, but not given"
+    text = item["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(item["input"], dict) and not place else f", got {item['input']!r:.200}"
+    return place, f"{text[:1].lower()}{text[1:]}{got}"
+
+
+def _fields(cls: type[Settings], place: tuple[str, ...]) -> list[str]:
+    for part in place:
+        annotation = cls.model_fields[part].annotation if part in cls.model_fields else None
+        for inner in (annotation, *get_args(annotation)):
+            if isinstance(inner, type) and issubclass(inner, Settings):
+                cls = inner
+    return list(cls.model_fields)
