@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cembench.cli import main
 from cembench.training.config import Experiment, parse_experiment
 from cembench.training.train import train
+from tests.support.disk import Disk
 
 torch.set_num_threads(1)
 
@@ -81,6 +82,15 @@ def copy(trained: Path, tmp_path: Path) -> Path:
     path.parent.mkdir()
     path.write_bytes((trained / "model.safetensors").read_bytes())
     return path
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """A small disk to fill or protect."""
+    disk = Disk(tmp_path / "disk", monkeypatch)
+    yield disk
+    monkeypatch.undo()
+    disk.close()
 
 
 class Linear(nn.Module):

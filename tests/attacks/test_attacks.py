@@ -1,0 +1,228 @@
+"""Evaluation attacks against closed forms, peers, and networks that misbehave."""
+
+from typing import ClassVar
+
+import numpy as np
+import pyautoattack
+import pytest
+import torch
+from torch import nn
+
+from cembench.attacks import Attack
+from cembench.attacks.verdict import verify
+from cembench.energy.ascent import Linf, ball_of
+from cembench.energy.threat import Threat
+from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.evaluation.results import count
+from cembench.models.checkpoint import load_checkpoint
+from cembench.util.errors import CembenchError, ModelError
+from tests.conftest import Linear, conv_net, images, labels
+from tests.support.attacks import THREATS, assert_untouched, fingerprint, linear_case, run, split_of
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("classes", [2, 3, 4, 6, 12])
+def test_linear_networks_are_broken_exactly_where_the_closed_form_says(classes, norm):
+    model, split, distance = linear_case(classes, norm)
+    threat = Threat(norm=norm, eps=float(distance.median()))
+    clear = ((distance - threat.eps).abs() > 0.02 * threat.eps).numpy()
+    table = run(model, split, threat, "autoattack", {"name": "pgd", "steps": 40, "restarts": 2})
+    expected = (distance < threat.eps).numpy()
+    assert threat.eps < 0.3 and 0.4 < expected.mean() < 0.6
+    assert (table["autoattack_broken"].to_numpy() == expected)[clear].all()
+    assert not (table["pgd_broken"].to_numpy() & ~expected)[clear].any()
+    if classes == 2:
+        assert (table["pgd_broken"].to_numpy() == expected)[clear].all()
+
+
+@pytest.mark.parametrize(
+    "threat", [Threat(norm="linf", eps=0.12), Threat(norm="l2", eps=0.5)], ids=str
+)
+def test_autoattack_gives_the_official_verdicts(trained, threat):
+    model, passport = load_checkpoint(trained)
+    data = passport.data.load("test")
+    split = data.take(torch.arange(32))
+    table = run(model, split, threat, "autoattack", seed=7, batch_size=32)
+    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    official = pyautoattack.AutoAttack(model, norm=norm, eps=threat.eps, seed=7)
+    adversarial, _ = official.run_standard_evaluation(split.pixels(), split.labels, batch_size=32)
+    theirs = (model(adversarial).argmax(1) != split.labels).numpy()
+    clean_wrong = (table["clean_pred"] != table["label"]).to_numpy()
+    ours = table["autoattack_broken"].to_numpy() | clean_wrong
+    assert (ours == theirs).all() and 0 < ours.mean() < 1
+    assert set(table.loc[table["autoattack_broken"], "autoattack_by"]) <= {
+        "apgd-ce",
+        "apgd-t",
+        "fab-t",
+        "square",
+    }
+
+
+EVERY_ATTACK = [
+    "autoattack",
+    {"name": "pgd", "steps": 3},
+    {"name": "torchattacks", "attack": "FGSM"},
+    {"name": "torchattacks", "attack": "CW", "args": {"steps": 5}},
+    {"name": "torchattacks", "attack": "PGDL2", "args": {"steps": 3, "alpha": "1/10"}},
+    {"name": "torchattacks", "attack": "Pixle", "args": {"restarts": 2, "max_iterations": 2}},
+]
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_attacks_leave_the_network_and_the_generators_as_found(threat):
+    model = conv_net(classes=4)
+    model[3].eval()
+    before = fingerprint(model)
+    table = run(model, split_of(images(6), labels(6, 4), 4), threat, *EVERY_ATTACK)
+    assert_untouched(before, model)
+    for name in ("autoattack", "pgd", "fgsm", "cw", "pgdl2", "pixle"):
+        norms = table.loc[table[f"{name}_broken"], f"{name}_norm"]
+        assert (norms <= threat.eps + 1e-5).all()
+        assert not (table[f"{name}_broken_8bit"] & ~table[f"{name}_broken"]).any()
+        assert ((table[f"{name}_by"] != "") == table[f"{name}_broken"]).all()
+
+
+class Meddler(Attack):
+    """An attack that leaves the network in training mode and with gradients."""
+
+    name: ClassVar[str] = "meddler"
+
+    def stages(self, target):
+        def propose(x, y):
+            target.model.train().requires_grad_(True)
+            target.model(x).sum().backward()
+            return x
+
+        return [("meddle", propose)]
+
+
+@pytest.mark.parametrize(
+    "first", [{"name": "torchattacks", "attack": "FGSM"}, "autoattack", Meddler()], ids=str
+)
+def test_verdicts_do_not_depend_on_the_attacks_before(trained, first):
+    model, passport = load_checkpoint(trained)
+    data, threat = passport.data.load("test").take(torch.arange(48)), Threat(norm="linf", eps=0.15)
+    model.train()
+    attack = {"name": "pgd", "steps": 5}
+    alone, after = run(model, data, threat, attack), run(model, data, threat, first, attack)
+    for column in ("clean_pred", "pgd_broken", "pgd_norm"):
+        assert alone[column].equals(after[column])
+    assert all(module.training for module in model.modules())
+
+
+def test_a_verdict_depends_on_its_chunk_alone(trained):
+    model, passport = load_checkpoint(trained)
+    data, threat = passport.data.load("test"), Threat(norm="linf", eps=0.2)
+    attack = {"name": "pgd", "steps": 5}
+    whole = run(model, data.take(torch.arange(96)), threat, attack, batch_size=32)
+    part = run(model, data.take(torch.arange(32, 64)), threat, attack, batch_size=32)
+    for column in ("pgd_broken", "pgd_norm"):
+        assert whole[column][32:64].reset_index(drop=True).equals(part[column])
+
+
+class Broken(nn.Module):
+    """Returns `bad` logits for images brighter than the clean ones."""
+
+    def __init__(self, bad):
+        super().__init__()
+        self.net = Linear(64, 10)
+        self.bad = bad
+
+    def forward(self, x):
+        out = self.net(x)
+        return self.bad(out) if x.max() > 0.8 else out
+
+
+@pytest.mark.parametrize(
+    "attack", ["autoattack", "pgd", {"name": "torchattacks", "attack": "FGSM"}]
+)
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda out: out * torch.nan, "not finite"),
+        (lambda out: out * torch.inf, "not finite"),
+        (lambda out: out[:, :9], r"returned \(\d+, 9\), expected"),
+        (lambda out: (out, out), "returned tuple"),
+    ],
+    ids=["nan", "inf", "too few", "tuple"],
+)
+def test_a_network_that_misbehaves_under_attack_is_an_error_not_robust(bad, message, attack):
+    x = 0.7 * images(8)
+    model = Broken(bad)
+    split = split_of(x, model.net((x * 255).round() / 255).argmax(1), 10)
+    with pytest.raises(ModelError, match=message):
+        run(model, split, Threat(norm="linf", eps=0.3), attack)
+
+
+def test_proposals_outside_the_rules_break_nothing():
+    model, x = Linear(64, 10), images(4)
+    y = model(x).argmax(1)
+    wild = {"far": 1 - x, "out of range": x - 2, "nan": x * torch.nan}
+    for proposed in wild.values():
+        verdict = verify(model, x, proposed, y, Linf(0.01))
+        assert not verdict.broken.any() and not verdict.broken_8bit.any()
+    near = Linf(0.01).project(x + torch.randn(x.shape), x)
+    assert (verify(model, x, near, y, Linf(0.01)).size <= 0.01 + 1e-6).all()
+
+
+def test_eight_bit_figures_are_counted_on_rounded_images(trained):
+    model, passport = load_checkpoint(trained)
+    data, threat = passport.data.load("test").take(torch.arange(64)), Threat(norm="linf", eps=0.15)
+    table = run(model, data, threat, {"name": "pgd", "steps": 10})
+    figure = count(table, ["pgd"], {})["pgd"]
+    assert figure.correct <= figure.correct_8bit <= figure.images
+    # PGD keeps iterates that survive rounding, so few of its images are lost by it.
+    assert figure.correct_8bit - figure.correct <= 0.1 * figure.images
+    assert data.levels == 16 and ball_of(threat).eps == 0.15
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ({"attack": "AutoAttack"}, "no usable torchattacks.AutoAttack"),
+        ({"attack": "PGDX"}, "did you mean 'PGD"),
+        ({"attack": "PGD", "args": {"epsilon": 1}}, "unexpected keyword argument 'epsilon'"),
+    ],
+)
+def test_unusable_attacks_are_refused_before_anything_runs(attack, message):
+    with pytest.raises(CembenchError, match=message):
+        Protocol.parse({"name": "t", "attacks": [{"name": "torchattacks", **attack}]})
+
+
+def test_an_attack_that_fails_is_named():
+    split = split_of(images(4), conv_net().eval()((images(4) * 255).round() / 255).argmax(1), 10)
+    attack = {"name": "torchattacks", "attack": "FAB", "args": {"norm": "L1"}}
+    with pytest.raises(CembenchError, match=r"attack fab, stage fab, failed"):
+        run(conv_net(), split, Threat(norm="linf", eps=0.1), attack)
+
+
+def test_protocols_are_strict_and_say_what_they_are():
+    standard, quick = load_protocol("standard"), load_protocol("quick")
+    assert standard.limit is None and quick.limit == 256
+    assert [attack.title for attack in quick.attacks] == ["fgsm", "pgd", "autoattack"]
+    limited = load_protocol("quick", limit=9)
+    assert (limited.name, limited.limit) == ("quick-n9", 9) and limited.digest != quick.digest
+    changed = load_protocol("quick", ["threat.eps=4/255"])
+    assert changed.name == f"quick-{changed.digest[:6]}"
+    assert changed.threat.over(Threat(norm="l2", eps=1.0)) == Threat(norm="l2", eps=4 / 255)
+    for overrides, message in (
+        (["attacks=[pgd, pgd]"], "the label 'pgd' is taken"),
+        (["attacks=[{name: pgd, label: autoattack}]"], "the label 'autoattack' is taken"),
+        (["attacks=[{name: autoattack, label: aa}]"], "attacks.0.label"),
+        (["attacks=[{name: pgd, step: 3}]"], "attacks.0.step: unknown key; did you mean 'steps'"),
+        (["batchsize=3"], "did you mean 'batch_size'"),
+        (["threat.eps=-1"], "threat.eps"),
+    ):
+        with pytest.raises(CembenchError, match=message):
+            load_protocol("quick", overrides)
+    with pytest.raises(CembenchError, match="did you mean 'standard'"):
+        load_protocol("standart")
+
+
+def test_labels_of_images_are_never_filtered(trained):
+    model, passport = load_checkpoint(trained)
+    data = passport.data.load("test").take(torch.arange(40))
+    table = run(
+        model, data, Threat(norm="linf", eps=0.1), {"name": "pgd", "steps": 2}, batch_size=7
+    )
+    assert np.array_equal(table["label"], data.labels.numpy()) and len(table) == 40

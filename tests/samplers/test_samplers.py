@@ -1,0 +1,220 @@
+"""Attacks over norm, start and mode: inside the rules, nothing else touched; peers agree."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torchattacks
+
+from cembench.data.split import Split
+from cembench.energy.ascent import ball_of
+from cembench.energy.threat import Threat
+from cembench.samplers import Scene, samplers
+from cembench.samplers.initial import GaussianSeeds, ReplayBuffer
+from cembench.samplers.pgd import PGD
+from cembench.util.errors import CembenchError
+from cembench.util.frozen import frozen
+from cembench.util.rng import generator_of, isolated_rng
+from tests.conftest import conv_net, images, labels
+from tests.support.attacks import THREATS, assert_untouched, fingerprint
+
+STARTS = {"pgd": [{"start": "uniform"}, {"start": "data"}], "trades": [{}, {"noise": 0.0}]}
+TABLE = [
+    (name, options, mode)
+    for name in STARTS
+    for options in STARTS[name]
+    for mode in ("eval", "train")
+]
+
+
+def scene(threat, seed=0):
+    return Scene(threat, generator_of(seed, "cpu"))
+
+
+ENERGY = ["sgld", "ta", "cs", "rcs"]
+EMBEDDING = ["maxent", "infonce", "np-sgld"]  # tests/test_embedding_samplers.py
+
+
+def test_the_tables_cover_every_sampler():
+    assert {*STARTS, *ENERGY, *EMBEDDING} == set(samplers.names())
+
+
+def starts():
+    split = Split((images(40) * 255).byte(), labels(40), tuple("0123456789"))
+    return {
+        "seeds": GaussianSeeds(split),
+        "buffer": ReplayBuffer(50, (1, 8, 8), 10, generator_of(0, "cpu")),
+    }
+
+
+@pytest.mark.parametrize("start", ["gaussian", "noise", "data", "buffer"])
+@pytest.mark.parametrize("direction", ["l2", "raw", "sign"])
+@pytest.mark.parametrize("name", ENERGY)
+def test_energy_samplers_climb_their_potential_and_touch_nothing(name, direction, start):
+    model, x, y = conv_net(), images(), labels()
+    before = fingerprint(model)
+    options = {"direction": direction, "start": start, "noise": 0.0, "step_size": 0.01, "box": True}
+    sampler = samplers.parse({"name": name, "steps": 6, "renewed": 0.0, **options})
+    held = Scene(THREATS[0], generator_of(0, "cpu"), **starts())
+    begun, _ = sampler.begin(x, y, Scene(THREATS[0], generator_of(0, "cpu"), **starts()))
+    drawn = sampler.draw(model, x, y, held)
+    assert_untouched(before, model)
+    assert not drawn.requires_grad and drawn.shape == x.shape
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    model.eval()
+    climbed = sampler.potential(model(drawn), y) - sampler.potential(model(begun), y)
+    assert (climbed > 0).float().mean() > 0.9
+    again = sampler.draw(model, x, y, Scene(THREATS[0], generator_of(0, "cpu"), **starts()))
+    assert torch.equal(again, drawn)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_energy_samplers_can_stay_in_a_ball(norm):
+    model, x, y = conv_net(), images(), labels()
+    sampler = samplers.parse({"name": "rcs", "start": "data", "norm": norm, "eps": 0.05})
+    drawn = sampler.draw(model, x, y, scene(THREATS[0]))
+    assert ball_of(Threat(norm=norm, eps=0.05)).size(drawn - x).max() <= 0.05 + 1e-6
+
+
+def test_a_start_that_is_not_there_is_named():
+    for start in ("gaussian", "buffer"):
+        with pytest.raises(CembenchError, match=f"starts from '{start}'"):
+            sampler = samplers.parse({"name": "cs", "start": start})
+            sampler.draw(conv_net(), images(), labels(), scene(THREATS[0]))
+
+
+def test_langevin_noise_belongs_to_raw_gradients():
+    still = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.zeros_(still[1].weight)
+    x, y = torch.full((500, 1, 8, 8), 0.5), labels(500)
+    for options, spread in (
+        ({"direction": "raw", "step_size": 0.02}, 0.2 * 3**0.5),
+        ({"direction": "l2", "step_size": 0.02}, 0.0),
+        ({"direction": "raw", "step_size": 0.02, "noise": 0.1}, 0.1 * 3**0.5),
+    ):
+        options = {"name": "cs", "start": "data", "steps": 3, "box": False, **options}
+        moved = samplers.parse(options).draw(still, x, y, scene(THREATS[0])) - x
+        assert moved.std().item() == pytest.approx(spread, abs=0.01)
+
+
+def test_gaussian_seeds_have_the_mean_and_covariance_of_their_class():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(8, 8, generator=generator) * 0.03
+    data = (0.5 + torch.randn(400, 8, generator=generator) @ mixing).clamp(0, 1)
+    split = Split((data * 255).round().byte().reshape(400, 1, 2, 4), labels(400, 2), ("a", "b"))
+    drawn = GaussianSeeds(split).draw(torch.zeros(20000, dtype=torch.long), generator).flatten(1)
+    real = split.pixels(split.labels == 0).flatten(1)
+    assert torch.allclose(drawn.mean(0), real.mean(0), atol=0.005)
+    assert torch.allclose(drawn.T.cov(), real.T.cov(), atol=0.0005)
+    assert real.T.cov().abs().max() > 0.003
+
+
+def test_the_buffer_keeps_what_is_put_back_in_the_places_of_its_class():
+    generator = generator_of(0, "cpu")
+    buffer = ReplayBuffer(40, (1, 2, 2), 4, generator)
+    y = torch.tensor([0, 1, 2, 3])
+    drawn, places = buffer.draw(y, 0.0, generator)
+    assert torch.equal(places // buffer.places, y) and torch.equal(drawn, buffer.images[places])
+    buffer.put_back(places, torch.ones(4, 1, 2, 2))
+    assert (buffer.images[places] == 1).all() and (buffer.images == 1).all((1, 2, 3)).sum() == 4
+    fresh, _ = buffer.draw(y.repeat(500), 1.0, generator)
+    assert fresh.mean().item() == pytest.approx(0.5, abs=0.02) and not (fresh == 1).any()
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+@pytest.mark.parametrize(("name", "options", "mode"), TABLE)
+def test_draws_stay_in_the_ball_and_touch_nothing(name, options, mode, threat):
+    model, x, y = conv_net(), images(), labels()
+    model[3].eval()
+    model[0].weight.requires_grad_(False)
+    before = fingerprint(model)
+    rng = torch.get_rng_state().clone()
+    drawn = samplers.parse({"name": name, "steps": 4, "mode": mode, **options}).draw(
+        model, x, y, scene(threat)
+    )
+    if mode == "train":  # dropout in training mode draws from the global generator
+        torch.set_rng_state(rng)
+    assert_untouched(before, model)
+    assert not drawn.requires_grad and drawn.shape == x.shape
+    assert ball_of(threat).size(drawn - x).max() <= threat.eps + 1e-6
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    assert not torch.equal(drawn, x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("name", "options", "mode"), TABLE)
+def test_no_budget_is_the_identity(name, options, mode, norm):
+    model, x, y = conv_net(), images(), labels()
+    sampler = samplers.parse({"name": name, "steps": 2, "mode": mode, **options})
+    assert torch.equal(sampler.draw(model, x, y, scene(Threat(norm=norm, eps=0.0))), x)
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_more_steps_from_the_image_break_no_fewer(threat):
+    model, x, y = conv_net(3).eval(), images(64, seed=3), labels(64)
+    y = torch.where(torch.rand(64) < 0.8, model(x).argmax(1), y)
+
+    def broken(steps):
+        attack = PGD(start="data", steps=steps, step_size=threat.eps / 4)
+        found = attack.search(model, x, y, scene(threat))
+        return model(found).argmax(1) != y
+
+    one, ten = broken(1), broken(10)
+    assert (ten | ~one).all() and ten.sum() > one.sum()
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_restarts_break_no_fewer_and_search_beats_the_last_iterate(threat):
+    model, x, y = conv_net(5).eval(), images(64, seed=5), torch.zeros(64, dtype=torch.long)
+    y = model(x).argmax(1)
+
+    def broken(found):
+        return model(found).argmax(1) != y
+
+    attack = PGD(steps=3, step_size=threat.eps)
+    last = broken(attack.draw(model, x, y, scene(threat)))
+    best = broken(attack.search(model, x, y, scene(threat)))
+    more = broken(PGD(steps=3, step_size=threat.eps, restarts=4).search(model, x, y, scene(threat)))
+    assert (best | ~last).all() and (more | ~best).all()
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_pgd_is_torchattacks_pgd_on_the_same_start(threat):
+    model, x, y = conv_net().eval(), images(), labels()
+    options = {"eps": threat.eps, "alpha": threat.eps / 4, "steps": 7, "random_start": False}
+    peer = torchattacks.PGD if threat.norm == "linf" else torchattacks.PGDL2
+    theirs = peer(model, **options)(x, y)
+    ours = PGD(start="data", steps=7, step_size=threat.eps / 4).draw(model, x, y, scene(threat))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_step_sizes_are_the_customary_ones():
+    assert PGD(steps=10).alpha(8 / 255) == pytest.approx(2 / 255)
+    assert PGD(steps=1).alpha(8 / 255) == pytest.approx(10 / 255)
+    assert PGD(step_size=0.3).alpha(8 / 255) == 0.3
+
+
+def test_frozen_restores_after_an_error_and_train_mode_keeps_running_statistics():
+    model = conv_net()
+    before = fingerprint(model)
+    with pytest.raises(RuntimeError, match="stop"), frozen(model, "train"):
+        model(images())
+        assert not torch.equal(before[0]["1.running_mean"], model[1].running_mean)
+        raise RuntimeError("stop")
+    torch.set_rng_state(before[4][0])
+    assert_untouched(before, model)
+
+
+def test_isolated_rng_repeats_and_restores():
+    def draw():
+        return torch.rand(3), np.random.rand(3), random.random()
+
+    before = torch.get_rng_state().clone(), random.getstate()
+    with isolated_rng(5):
+        first = draw()
+    with isolated_rng(5):
+        second = draw()
+    assert torch.equal(first[0], second[0]) and (first[1] == second[1]).all()
+    assert first[2] == second[2]
+    assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()

@@ -1,0 +1,169 @@
+"""The same suite in one process, in several, on Ray and through submitit; killed and resumed."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cembench.suites.suite import load_suite
+from cembench.util.errors import ConfigError
+from cembench.util.files import to_yaml
+
+ROOT = Path(__file__).parents[2]
+SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}
+GRID = {"method.name": ["at", "trades"], "seed": [0, 1]}
+
+
+def suite(folder, **content):
+    (folder / "proto.yaml").write_text("{limit: 32, attacks: [{name: pgd, steps: 2}]}")
+    (folder / "s.yaml").write_text(to_yaml({"protocol": "proto.yaml", "shared": SHARED, **content}))
+    return folder / "s.yaml"
+
+
+def begin(folder, *args):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "cembench", "run", "s.yaml", *map(str, args)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+
+
+def run(folder, *args):
+    process = begin(folder, *args)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def table(out):
+    found = pd.read_csv(out / "leaderboards" / "digits-linf-0.125.csv")
+    return found[[column for column in found if not column.endswith("_seconds")]]
+
+
+def until(found, seconds=90):
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return value
+
+
+def children(pid):
+    """Return the pids of the experiments that a command runs."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [p for p in listed if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
+WAYS = {
+    "jobs": ["--jobs", 2],
+    "ray": ["--launcher", "ray", "--launcher-set", "num_cpus=2"],
+    "submitit": ["--launcher", "submitit", "--launcher-set", "cluster=local", "--jobs", 2],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_grid_gives_the_same_leaderboard_wherever_it_runs(tmp_path, way):
+    if way != "jobs":
+        pytest.importorskip("submitit") if way == "submitit" else _require("ray")
+    if way == "jobs" and (os.cpu_count() or 1) < 2:
+        pytest.skip("one core")
+    suite(tmp_path, grid=GRID)
+    code, _, err = run(tmp_path, "--out", "runs")
+    assert code == 0, err
+    straight = table(tmp_path / "runs")
+    (tmp_path / "runs").rename(tmp_path / "straight")
+    code, _, err = run(tmp_path, "--out", "runs", *WAYS[way])
+    assert code == 0, err
+    pd.testing.assert_frame_equal(table(tmp_path / "runs"), straight)
+    assert sorted(err.splitlines()[:-1]) == [
+        f"{name}: done" for name in ("at.s0", "at.s1", "trades.s0", "trades.s1")
+    ]
+
+
+def _require(package):
+    if importlib.util.find_spec(package) is None:  # Ray must not be imported into these tests
+        pytest.skip(f"no {package}")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_named_and_goes_on_the_next_time(tmp_path):
+    """Another one fails by itself, and a third is done all the same."""
+    wild = {"method": "standard", "optimizer": {"lr": 1e30}}
+    long = {"method": "at", "epochs": 12}
+    suite(tmp_path, experiments={"long": long, "wild": wild, "fine": {"method": "standard"}})
+    process = begin(tmp_path, "--jobs", 2)
+    until((tmp_path / "runs/long/history.csv").exists)
+    (victim,) = [p for p in children(process.pid) if _holds(p, tmp_path / "runs/long/.lock")]
+    os.kill(int(victim), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "| fine |" in out
+    assert "long: failed: its process was killed by SIGKILL" in err and "fine: done" in err
+    assert "wild: failed: " in err and "experiment wild: " in err.splitlines()[-1]
+    before = pd.read_csv(tmp_path / "runs/long/history.csv")
+    assert 1 <= len(before) < 12
+    code, out, err = run(tmp_path, "--jobs", 2)
+    assert code == 2 and "| long |" in out and "long: done" in err
+    after = pd.read_csv(tmp_path / "runs/long/history.csv")
+    assert len(after) == 12 and after["seconds"][0] == before["seconds"][0]
+
+
+def _holds(pid, file):
+    return any(
+        link.exists() and link.readlink() == file for link in Path(f"/proc/{pid}/fd").iterdir()
+    )
+
+
+def test_ctrl_c_stops_all_and_what_was_done_stays(tmp_path):
+    suite(tmp_path, grid={"method.name": ["at", "trades"], "epochs": [40]})
+    process = begin(tmp_path, "--jobs", 2)
+    until((tmp_path / "runs/at-40/history.csv").exists)
+    workers = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in err.splitlines()[-1]
+    assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert (tmp_path / "runs/at-40/last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"grid": {"epochz": [1]}}, "s.yaml, experiment 1: .*did you mean 'epochs'"),
+        ({"grid": {"epochs": [1, 1]}}, "s.yaml: grid: two things are named 1"),
+        ({"grid": {"method.name": ["at"]}, "experiments": {"at": {}}}, "two things are named at"),
+        ({"grid": {"epochs": []}}, "s.yaml: grid.epochs"),
+        ({"grid": {"epochs.inner": [1]}, "shared": {"epochs": 3}}, "'epochs' holds no settings"),
+        ({"grid": {"seed": [0]}, "seeds": [1]}, "seeds beside the grid"),
+        ({}, "give experiments, a grid, or both"),
+    ],
+)
+def test_mistakes_in_a_grid_are_named(tmp_path, content, message):
+    path = suite(tmp_path, **{"shared": {**SHARED, "method": "at"}, **content})
+    with pytest.raises(ConfigError, match=message):
+        load_suite(path)
+
+
+def test_points_lie_over_shared_settings_and_may_be_probed(tmp_path):
+    shared = {**SHARED, "method": {"name": "infonce"}}
+    grid = {"optimizer.lr": [0.1, 0.03], "seed": [0, 1]}
+    path = suite(tmp_path, shared=shared, grid=grid, experiments={"p": {"probe": "0.03.s1"}})
+    found, _ = load_suite(path, tmp_path)
+    assert list(found) == ["0.1.s0", "0.1.s1", "0.03.s0", "0.03.s1", "p"]
+    assert found["0.03.s1"].optimizer.lr == 0.03 and found["0.03.s1"].seed == 1
+    assert found["p"].pretrained.checkpoint == str(tmp_path / "0.03.s1")
+
+
+def test_what_cannot_be_launched_is_one_line(tmp_path):
+    suite(tmp_path, grid=GRID)
+    for args, message in (
+        (("--jobs", 10_000), "this machine has"),
+        (("--launcher-set", "x=1"), "the launcher local has no settings"),
+    ):
+        code, _, err = run(tmp_path, *args)
+        assert code == 2 and message in err and len(err.splitlines()) == 1
+    assert run(tmp_path, "--jobs", 0)[0] == 2 and not (tmp_path / "runs").exists()

@@ -1,0 +1,57 @@
+"""Networks whose robustness is known, and what an attack must leave alone."""
+
+import random
+
+import numpy as np
+import torch
+
+from cembench.data.split import Split
+from cembench.energy.threat import Threat
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.robustness import attack_split
+from tests.conftest import Linear, images
+
+THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.7)]
+
+
+def fingerprint(model):
+    """All that an attack must leave alone."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    grads = [p.grad for p in model.parameters()]
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    rng = (torch.get_rng_state().clone(), np.random.get_state()[1].copy(), random.getstate())
+    return state, grads, flags, modes, rng
+
+
+def assert_untouched(before, model):
+    after = fingerprint(model)
+    assert all(torch.equal(before[0][key], after[0][key]) for key in before[0])
+    assert before[1:4] == after[1:4]
+    assert torch.equal(before[4][0], after[4][0]) and (before[4][1] == after[4][1]).all()
+    assert before[4][2] == after[4][2]
+
+
+def split_of(x, y, classes):
+    return Split((x * 255).round().byte(), y, tuple(map(str, range(classes))))
+
+
+def run(model, split, threat, *attacks, **options):
+    protocol = Protocol.parse({"name": "test", "attacks": list(attacks), **options})
+    return attack_split(model, split, torch.arange(len(split)), protocol, threat).table
+
+
+def linear_case(classes, norm):
+    """A linear network, grey images, and their distances to the boundary by the closed form."""
+    model = Linear(64, classes, seed=classes)
+    model.bias.data = -0.5 * model.weight.data.sum(1)
+    x = 0.35 + 0.3 * images(48, seed=classes)
+    split = split_of(x, model((x * 255).round() / 255).argmax(1), classes)
+    logits = model(split.pixels())
+    dual = 1 if norm == "linf" else 2
+    rows = torch.arange(len(split))
+    gap = logits[rows, split.labels][:, None] - logits
+    slope = (model.weight[split.labels][:, None] - model.weight).norm(p=dual, dim=2)
+    distance = (gap / slope).nan_to_num(nan=torch.inf)
+    distance[rows, split.labels] = torch.inf
+    return model, split, distance.amin(1).detach()

@@ -1,0 +1,16 @@
+"""Training that diverges when it is told to."""
+
+from cembench.training.trainer import Trainer
+
+
+def diverging(monkeypatch, when):
+    """Make the loss of chosen calls of `Trainer.step` beyond the bound."""
+    original, calls = Trainer.step, []
+
+    def step(self, number, rows, generator):
+        calls.append(None)
+        if len(calls) in when:
+            raise self._diverged(f"the loss is 1e9 at epoch {self.epoch + 1}, step {number + 1}")
+        return original(self, number, rows, generator)
+
+    monkeypatch.setattr(Trainer, "step", step)

@@ -1,0 +1,139 @@
+"""Processes that work together: under torchrun as users start them, or forks that start at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from click.testing import CliRunner
+
+import cembench.api  # noqa: F401  (forks have it imported already)
+from cembench.cli import main
+from cembench.util.distributed import joined
+from tests.conftest import Result
+
+LIMIT = 60  # seconds after which what hangs is killed, and its test fails
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def torchrun(*args: object, processes: int = 2, options: Sequence[str] = (), **variables: str):
+    """Start a `cembench` command, or a script, in several processes as a user does."""
+    program = args if str(args[0]).endswith(".py") else ("-m", "cembench", *args)
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    paths = os.pathsep.join(map(str, filter(None, [ROOT, os.environ.get("PYTHONPATH")])))
+    return subprocess.Popen(
+        [sys.executable, *start, *options, *map(str, program)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> Result:
+    """Wait for what `torchrun` started."""
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Result(process.returncode, out, err)
+
+
+class Place(NamedTuple):
+    """What a fork is told of its part, as torchrun tells it."""
+
+    rank: int
+    size: int
+    port: int
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.rank),
+            "WORLD_SIZE": str(self.size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.port),
+        }
+
+
+class Fork:
+    """A function in a fork of this process, which has torch imported already."""
+
+    def __init__(self, place: Place, work: Callable[[], Any], file: Path, **variables: str) -> None:
+        self.file = file
+        file.unlink(missing_ok=True)
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 99
+            try:
+                signal.alarm(LIMIT)
+                os.environ.update(place.variables | variables)
+                torch.save(work(), file)
+                code = 0
+            finally:
+                os._exit(code)
+
+    def result(self) -> Any:
+        """Return what the function returned."""
+        code = self.wait()
+        assert code == 0, f"process {self.file.name} ended with {code}"
+        return torch.load(self.file, weights_only=False)
+
+    def wait(self) -> int:
+        """Return the exit code, or minus the signal that ended the process."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def together(folder: Path, work: Callable[[], Any], size: int = 2) -> list[Any]:
+    """Return what a function returns in each of several joined processes."""
+
+    def inside() -> Any:
+        with joined("cpu"):
+            return work()
+
+    port = free_port()
+    forks = [Fork(Place(rank, size, port), inside, folder / f"{rank}.pt") for rank in range(size)]
+    return [fork.result() for fork in forks]
+
+
+def ranks(
+    folder: Path,
+    *commands: Sequence[object],
+    size: int | None = None,
+    variables: Mapping[str, str] | None = None,
+    port: int | None = None,
+) -> list[Result]:
+    """Run a command in each of several processes, not necessarily the same, by hand."""
+    port, size = port or free_port(), size or len(commands)
+    forks = [
+        Fork(
+            Place(rank, size, port),
+            lambda command=command: called(command),
+            folder / f"{rank}.pt",
+            **(variables or {}),
+        )
+        for rank, command in enumerate(commands)
+    ]
+    return [fork.result() for fork in forks]
+
+
+def called(command: Sequence[object]) -> Result:
+    """Call the command line in this process."""
+    result = CliRunner().invoke(main, [str(arg) for arg in command])
+    return Result(result.exit_code, result.stdout, result.stderr)
