@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from cembench.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from cembench.api import evaluate, load, probe, rank, sample, train

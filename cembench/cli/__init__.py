@@ -1,20 +1,58 @@
-"""The command line: parses, calls, prints. No science, and no torch until a command needs it."""
+"""The command line: command X is `cli/X.py`, which parses, calls and prints.
+
+A command is imported when it is called, and torch when a command needs it.
+"""
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
-from cembench import __version__
-from cembench.cli import evaluate, evidence, export, foreign, gate, report, sample, tools, train
+from cembench.util.version import __version__
+
+COMMANDS = {
+    "Train": ("train", "probe", "run"),
+    "Measure": ("eval", "sample", "leaderboard", "compare", "bench"),
+    "Look": ("report", "plot", "show", "list"),
+    "Check": ("check", "verify"),
+    "Exchange": ("import", "export"),
+    "Shell": ("completion",),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands, by task in the help."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return their names, in the order of the help."""
+        return [name for names in COMMANDS.values() for name in names]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Import a command, unless there is none of that name."""
+        if name not in self.list_commands(context):
+            return None
+        module = f"{name}_" if name == "import" else name  # a keyword of Python
+        found = importlib.import_module(f"cembench.cli.{module}").command
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands of each task in a section of its own."""
+        width = formatter.width - 6 - max(map(len, self.list_commands(context)))
+        for task, names in COMMANDS.items():
+            known = [(name, self.get_command(context, name)) for name in names]
+            with formatter.section(task):
+                formatter.write_dl(
+                    [
+                        (name, command.get_short_help_str(width))
+                        for name, command in known
+                        if command
+                    ]
+                )
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Train robust classifiers, attack them, sample from them, rank them."""
-
-
-for module in (train, evaluate, foreign, evidence, report, gate, sample, export, tools):
-    for command in vars(module).values():
-        if isinstance(command, click.Command):
-            main.add_command(command)

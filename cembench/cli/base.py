@@ -100,3 +100,10 @@ def show(boards: list[Any]) -> None:
     """Print boards on stdout."""
     for board in boards:
         say(f"{board.title}\n\n{board.markdown()}")
+
+
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
+)
+OUT = click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
+RESUME = click.option("--resume", is_flag=True, help="Go on with an interrupted run.")

@@ -1,4 +1,4 @@
-"""The command that writes what other tools read."""
+"""`cembench export`: write a checkpoint for other tools."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from cembench.cli.base import FILE, Command
 
 
-@click.command(cls=Command)
+@click.command("export", cls=Command)
 @click.argument("checkpoint", type=FILE)
 @click.option(
     "--to", required=True, type=click.Choice(["robustbench", "huggingface", "onnx"]), help="Form."
@@ -19,10 +19,12 @@ from cembench.cli.base import FILE, Command
 @click.option(
     "--set", "fields", multiple=True, metavar="KEY=VALUE", help="What only its author knows."
 )
-def export(
+def command(
     checkpoint: Path, to: str, out: Path | None, record: Path | None, fields: tuple[str, ...]
 ) -> None:
-    """Write a checkpoint for RobustBench, the Hugging Face hub, or as ONNX; print the path.
+    """Export to RobustBench, Hugging Face or ONNX.
+
+    Prints the path of what was written.
 
     Fields: name, authors, link; for huggingface licence; for robustbench venue, and any other of
     its model_info.

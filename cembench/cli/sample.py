@@ -1,4 +1,4 @@
-"""The command that draws."""
+"""`cembench sample`: draw samples from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cembench.util.errors import CembenchError
 STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
 
 
-@click.command(cls=Command)
+@click.command("sample", cls=Command)
 @click.argument("checkpoint", type=FILE)
 @click.option(
     "--sampler",
@@ -34,7 +34,7 @@ STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
 @click.option("--save-tensors", type=FILE, help="Keep images, starts and labels as safetensors.")
 @click.option("--trajectory", type=FILE, help="How chains move: a .gif, or a .png for a strip.")
 @DEVICE
-def sample(
+def command(
     checkpoint: Path,
     sampler: str,
     count: int,
@@ -49,7 +49,9 @@ def sample(
     trajectory: Path | None,
     device: str,
 ) -> None:
-    """Draw samples from a checkpoint into a picture; print how the network itself sees them."""
+    """Draw samples from a checkpoint into a picture.
+
+    Prints how the network itself classifies them."""
     from cembench.models.checkpoint import checkpoint_file, read_passport
     from cembench.samplers import samplers
     from cembench.samplers.to_files import sample_to_files

@@ -12,7 +12,6 @@ from pydantic import Field, SerializeAsAny
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from cembench import __version__
 from cembench.data import DataSettings, datasets
 from cembench.data.split import Split, hold_out
 from cembench.energy.threat import Threat
@@ -24,6 +23,7 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, write_bytes
 from cembench.util.seal import UNSEALED, is_sealed, seal
 from cembench.util.settings import Count, LabelUse, Settings, unless
+from cembench.util.version import __version__
 
 FORMAT = 2
 

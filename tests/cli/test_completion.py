@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from cembench.cli import main
@@ -42,7 +43,9 @@ def plain(*names):
 
 
 def test_commands_and_options():
-    assert {name for _, name in offered("cembench ")} == set(main.commands)
+    assert {name for _, name in offered("cembench ")} == set(
+        main.list_commands(click.Context(main))
+    )
     assert offered("cembench lead") == plain("leaderboard")
     assert offered("cembench eval --sav") == plain("--save-samples", "--save-adversarial")
 

@@ -15,7 +15,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cembench import __version__
 from cembench.reporting.leaderboard import Board, rank
 from cembench.reporting.leaderboard.published import published_board
 from cembench.reporting.page import details
@@ -26,6 +25,7 @@ from cembench.reporting.page.svg import inline
 from cembench.reporting.page.tables import Table, densities, of_board
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
+from cembench.util.version import __version__
 
 LIMIT = 5_000_000  # bytes of a page
 SPARE = 200  # of what surrounds a part of it

@@ -1,4 +1,4 @@
-"""The command that guards a repository of models."""
+"""`cembench check`: compare checkpoints with a baseline; the gate for CI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cembench.cli.names import file, protocol_or_file
 from cembench.util.errors import CembenchError
 
 
-@click.command(cls=Command)
+@click.command("check", cls=Command)
 @click.argument("checkpoints", nargs=-1, metavar="[NAME=]CHECKPOINT...", shell_complete=file)
 @click.option("--baseline", required=True, type=FILE, help="The file to compare with.")
 @click.option("--update", "renew", is_flag=True, help="Write what is measured into the baseline.")
@@ -32,7 +32,7 @@ from cembench.util.errors import CembenchError
 @click.option("--data-root", help="Where the data lies now.")
 @click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
 @DEVICE
-def check(
+def command(
     checkpoints: tuple[str, ...],
     baseline: Path,
     renew: bool,
@@ -47,7 +47,9 @@ def check(
     inception_weights: Path | None,
     device: str,
 ) -> None:
-    """Evaluate checkpoints again and compare them with a baseline, image by image.
+    """Compare checkpoints with a baseline, for CI.
+
+    They are evaluated again and compared image by image.
 
     Exit code 0 when nothing got worse, 1 after a regression, 2 when something could not be
     evaluated or too few images tell.

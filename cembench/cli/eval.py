@@ -1,4 +1,4 @@
-"""Commands that measure and rank."""
+"""`cembench eval`: attack checkpoints and score their samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cembench.cli.base import DEVICE, FILE, Command, say, show
-from cembench.cli.foreign import import_options, imported
+from cembench.cli.import_ import import_options, imported
 from cembench.cli.names import offer, protocol_or_file
 from cembench.util.errors import CembenchError
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--save-adversarial", is_flag=True, help="Keep what broke each image, to verify.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
 @DEVICE
-def evaluate(
+def command(
     checkpoints: tuple[Path, ...],
     protocol: str,
     overrides: tuple[str, ...],
@@ -53,7 +53,9 @@ def evaluate(
     save_adversarial: bool,
     **foreign: Any,
 ) -> None:
-    """Attack checkpoints (files or run folders), sample from them, leave a record beside each.
+    """Attack checkpoints and score their samples.
+
+    Each is a file or a run folder, and gets a record beside it.
 
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
@@ -111,23 +113,3 @@ def _joint(errors: list[CembenchError]) -> CembenchError:
         error.told_by = 0 if len(errors) > 1 else errors[0].told_by
     error.__cause__ = errors[0]
     return error
-
-
-@click.command(cls=Command)
-@click.argument("runs", nargs=-1, type=FILE)
-@click.option("--out", type=FILE, default="leaderboards", show_default=True)
-def leaderboard(runs: tuple[Path, ...], out: Path) -> None:
-    """Rank the records below RUNS (default: runs) and write CSV and markdown.
-
-    What was published for their data sets comes last, on a board of its own.
-    """
-    from cembench.reporting.leaderboard import find_records, rank, write_boards
-    from cembench.reporting.leaderboard.published import published_board
-
-    records = find_records(runs or [Path("runs")]).values()
-    boards = rank(records)
-    if (reported := published_board({record.dataset for record in records})) is not None:
-        boards.append(reported)
-    for path in write_boards(boards, out):
-        click.echo(f"wrote {path}", err=True)
-    show(boards)

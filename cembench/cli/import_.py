@@ -1,4 +1,4 @@
-"""Networks from elsewhere: the command that imports them, and its options for others."""
+"""`cembench import`: turn a classifier trained elsewhere into a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from cembench.cli.base import FILE, Command
 
 F = TypeVar("F", bound=Callable[..., Any])
+
 
 OPTIONS = (
     click.option("--model", metavar="MODULE:FACTORY", help="Or torchvision:ARCH, timm:ARCH, …"),
@@ -73,8 +74,10 @@ def imported(
 
 @click.command("import", cls=Command)
 @import_options
-def import_(**options: Any) -> None:
-    """Turn a classifier that was trained elsewhere into a checkpoint; print its path.
+def command(**options: Any) -> None:
+    """Import a classifier that was trained elsewhere.
+
+    Prints the path of the checkpoint.
 
     Weights may have the usual prefixes and lie inside the usual keys; nothing but tensors is
     unpickled. The normalisation of pixels is recognised by training images, unless given.

@@ -1,4 +1,4 @@
-"""Commands about cembench itself."""
+"""`cembench bench`: speed and verdicts beside reference implementations."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import json
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
 
-from cembench.cli.base import DEVICE, Command, show
-from cembench.cli.names import KINDS, names, offer
+from cembench.cli.base import DEVICE, Command
+from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
 
 
-@click.command(cls=Command)
+@click.command("bench", cls=Command)
 @click.argument("works", nargs=-1, type=click.Choice([*WORKS, "scale"]))
 @click.option(
     "--method",
@@ -45,8 +44,10 @@ WORKS = ("train", "sample", "pgd", "autoattack")
 @click.option("--compile", "compiled", is_flag=True, help="Compile our side's networks.")
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON instead of a table.")
 @DEVICE
-def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
-    """Time WORKS (all but scale unless given) beside references, interleaved in one process.
+def command(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
+    """Time WORKS beside reference implementations.
+
+    All but scale unless given; both sides are interleaved in one process.
 
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
     research code has for training and sampling. All works together take about half an hour on two
@@ -59,30 +60,3 @@ def bench(works: tuple[str, ...], device: str, as_json: bool, **options: Any) ->
     chosen = works or WORKS
     rows = [row for work in chosen for row in run(work, pick_device(device), **options)]
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)
-
-
-@click.command("list", cls=Command)
-@click.argument("kind", required=False, type=click.Choice([*KINDS, "published"]))
-def list_names(kind: str | None) -> None:
-    """List what a config can name; `published`: results that others reported."""
-    if kind == "published":
-        from cembench.reporting.leaderboard.published import published, published_board
-
-        show([board for board in [published_board(published()["dataset"])] if board])
-        return
-    for key in [kind] if kind else KINDS:
-        click.echo("\n".join(names(key)) if kind else f"{key}: {', '.join(names(key))}")
-
-
-@click.command(cls=Command)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which a SHELL completes commands, options, names and files.
-
-    bash, in ~/.bashrc: eval "$(cembench completion bash)"; zsh, in ~/.zshrc, the same with zsh;
-    fish: cembench completion fish > ~/.config/fish/completions/cembench.fish
-    """
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(context.find_root().command, {}, "cembench", "_CEMBENCH_COMPLETE").source())

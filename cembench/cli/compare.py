@@ -1,0 +1,57 @@
+"""`cembench compare`: two runs image by image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import FILE, Command
+from cembench.util.errors import CembenchError
+
+
+@click.command("compare", cls=Command)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@click.option("--protocol", help="Name of the records to compare, if there are several.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, with the images' numbers.")
+def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:
+    """Compare two runs image by image (McNemar's test)."""
+    import pandas as pd
+
+    from cembench.evaluation.compare import compare_records
+    from cembench.util.markdown import interval, markdown_table
+
+    rows = compare_records(_record(first, protocol), _record(second, protocol))
+    if as_json:
+        click.echo(json.dumps([row.dump() for row in rows], indent=2))
+        return
+    shown = {
+        "figure": [row.figure for row in rows],
+        str(first): [f"{row.first / row.images:.1%}" for row in rows],
+        str(second): [f"{row.second / row.images:.1%}" for row in rows],
+        "difference": [
+            interval(100 * row.difference, 100 * row.low, 100 * row.high, "{:+.1f}") for row in rows
+        ],
+        "only first": [len(row.only_first) for row in rows],
+        "only second": [len(row.only_second) for row in rows],
+        "p": [f"{row.p_value:.2g}" for row in rows],
+    }
+    click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
+
+
+def _record(path: Path, protocol: str | None) -> Path:
+    """Return the record that a path means: itself, or the one of a run folder."""
+    from cembench.evaluation.record import load_record, outdated
+
+    if path.suffix == ".json":
+        return path
+    found = sorted((path / "eval").glob(f"{protocol or '*'}.json"))
+    if len(found) == 1:
+        if outdated(found[0], load_record(found[0])):
+            raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")
+        return found[0]
+    names = ", ".join(file.stem for file in found)
+    hint = f"choose one with --protocol: {names}" if found else "run `cembench eval` on it"
+    raise CembenchError(f"{path}: {len(found)} records; {hint}")

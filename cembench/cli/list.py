@@ -1,0 +1,23 @@
+"""`cembench list`: the names that a config can use."""
+
+from __future__ import annotations
+
+import click
+
+from cembench.cli.base import Command, show
+from cembench.cli.names import KINDS, names
+
+
+@click.command("list", cls=Command)
+@click.argument("kind", required=False, type=click.Choice([*KINDS, "published"]))
+def command(kind: str | None) -> None:
+    """List the names that a config can use.
+
+    `published`: results that others reported."""
+    if kind == "published":
+        from cembench.reporting.leaderboard.published import published, published_board
+
+        show([board for board in [published_board(published()["dataset"])] if board])
+        return
+    for key in [kind] if kind else KINDS:
+        click.echo("\n".join(names(key)) if kind else f"{key}: {', '.join(names(key))}")

@@ -1,0 +1,56 @@
+"""`cembench run`: train and evaluate a suite of experiments, and rank them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cembench.cli.base import DEVICE, FILE, OUT, Command, fail, show
+from cembench.suites.launchers import LAUNCHERS
+from cembench.util.errors import CembenchError
+
+
+@click.command("run", cls=Command)
+@click.argument("suite", type=FILE)
+@OUT
+@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Experiments at once: 1 here, all elsewhere, unless given.",
+)
+@click.option(
+    "--launcher",
+    default="local",
+    type=click.Choice(list(LAUNCHERS)),
+    show_default=True,
+    help="Where they run: on this machine, on a Ray cluster, on SLURM.",
+)
+@click.option(
+    "--launcher-set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What ray.init or submitit's executor takes: address=auto, slurm_partition=gpu.",
+)
+@DEVICE
+def command(suite: Path, out: Path, assignments: tuple[str, ...], **options: Any) -> None:
+    """Train, evaluate and rank the experiments of a suite.
+
+    What is already done and unchanged is not done twice.
+    """
+    from cembench.suites.run import run_suite
+    from cembench.util.overrides import override
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise CembenchError("run starts experiments itself (--jobs); give torchrun train or eval")
+    settings = override({}, assignments, "--launcher-set")
+    boards, failures = run_suite(suite, out, settings=settings, **options)
+    show(boards)
+    nothing = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
+    click.echo(f"tables and records are in {out}" if boards else nothing, err=True)
+    if failures:
+        fail("; ".join(failures))

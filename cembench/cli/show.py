@@ -1,0 +1,21 @@
+"""`cembench show`: what a checkpoint, a run or a record says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import FILE, Command
+
+
+@click.command("show", cls=Command)
+@click.argument("file", type=FILE)
+def command(file: Path) -> None:
+    """Print the metadata of a checkpoint, run or record."""
+    from cembench.evaluation.record import load_record
+    from cembench.models.checkpoint import checkpoint_file, read_passport
+
+    found = load_record(file) if file.suffix == ".json" else read_passport(checkpoint_file(file))
+    click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))

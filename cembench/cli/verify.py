@@ -1,0 +1,56 @@
+"""`cembench verify`: compute every figure of a record or a table again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from cembench.cli.base import DEVICE, FILE, Command
+from cembench.util.errors import CembenchError
+
+
+@click.command("verify", cls=Command)
+@click.argument("claim", type=FILE, metavar="RECORD|TABLE.csv")
+@click.argument("proofs", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT|RUNS...")
+@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@DEVICE
+def command(
+    claim: Path, proofs: tuple[Path, ...], inception_weights: Path | None, device: str
+) -> None:
+    """Recompute a record or a table; exit 1 if it differs.
+
+    RECORD: from CHECKPOINT and what `eval --save-adversarial --save-samples` kept. TABLE.csv: from
+    RUNS that the table's command made again, run folders or folders of them.
+    """
+    import pandas as pd
+
+    from cembench.evaluation.verify import recount
+    from cembench.reporting.leaderboard import find_records
+    from cembench.reporting.leaderboard.verify_table import compare_table
+    from cembench.util.devices import pick_device
+    from cembench.util.markdown import markdown_table
+
+    if claim.suffix == ".csv":
+        rows = compare_table(claim, find_records(proofs).values())
+    elif len(proofs) == 1:
+        rows = recount(claim, proofs[0], pick_device(device), inception_weights)
+    else:
+        raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
+    shown = {
+        "figure": [row.figure for row in rows],
+        "recorded": [_cell(row.recorded) for row in rows],
+        "again": [_cell(row.recounted) for row in rows],
+        "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
+    }
+    click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
+    if not all(row.agrees for row in rows):
+        click.echo(f"cembench: {claim} does not agree with its evidence", err=True)
+        sys.exit(1)
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else f"{value:g}"
