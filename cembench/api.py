@@ -10,7 +10,7 @@ Examples:
     >>> checkpoint.as_posix()
     'runs/tiny/model.safetensors'
     >>> model = cb.load(checkpoint)
-    >>> model.passport.threat.eps
+    >>> model.metadata.threat.eps
     0.125
     >>> samples = cb.sample(model, sampler="rcs", count=20, steps=10)
     >>> tuple(samples.images.shape)
@@ -46,16 +46,17 @@ from cembench.energy.threat import Threat
 from cembench.evaluation import evaluate as evaluation
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
-from cembench.interop.importing.normalisation import recognised
-from cembench.models.checkpoint import checkpoint_file, load_checkpoint, run_name
+from cembench.interop.importing.normalisation import infer_normalisation
+from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import Classifier
-from cembench.models.source import Subject
+from cembench.models.metadata import checkpoint_file, run_name
+from cembench.models.source import ModelSource
 from cembench.reporting.leaderboard import Board, find_records, write_boards
 from cembench.reporting.leaderboard import rank as rank_records
 from cembench.samplers import Sampler, samplers
 from cembench.samplers.context import Origins
 from cembench.samplers.draw import Samples
-from cembench.samplers.to_files import drawn_from
+from cembench.samplers.to_files import iter_samples
 from cembench.training.config import Experiment, load_experiment, parse_experiment
 from cembench.training.probes import Mode, probe_experiment
 from cembench.training.train import train as train_in
@@ -91,7 +92,7 @@ def train(
         CembenchError: for wrong settings, missing data, a run that is there, or divergence.
     """
     with joined(device) as own:
-        experiment, stem = world().together(lambda: _experiment(config, overrides))
+        experiment, stem = world().on_all_ranks(lambda: _experiment(config, overrides))
         return train_in(experiment, Path(out) / (name or stem), resume=resume, device=own)
 
 
@@ -172,8 +173,8 @@ def evaluate(
         if isinstance(model, nn.Module) and folder is None:
             folder = Path(nowhere)
         with joined(device) as own:
-            subject = world().together(lambda: _subject(model, data, threat, trust_pixels))
-            return evaluation.evaluate(subject, plan, folder=folder, device=own, **options)[0]
+            source = world().on_all_ranks(lambda: _source(model, data, threat, trust_pixels))
+            return evaluation.evaluate(source, plan, folder=folder, device=own, **options)[0]
 
 
 def sample(
@@ -208,9 +209,9 @@ def sample(
     if isinstance(sampler, str):
         sampler = {"name": sampler}
     chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
-    subject = _subject(model, data, None)
-    origins = Origins(subject.file, subject.passport, torch.device(pick_device(device)))
-    chunks = drawn_from(subject, chosen, origins, count, label, seed)
+    source = _source(model, data, None)
+    origins = Origins(source.file, source.metadata, torch.device(pick_device(device)))
+    chunks = iter_samples(source, chosen, origins, count, label, seed)
     return Samples.joined([drawn for drawn, _ in chunks])
 
 
@@ -218,7 +219,7 @@ def load(path: Place, device: str = "cpu") -> Classifier:
     """Return the network of a checkpoint or run folder, in evaluation mode.
 
     It maps float images in [0, 1], N×C×H×W, to N×K logits (an encoder: to N×D embeddings of length
-    1); `passport` says what it is.
+    1); `metadata` says what it is.
 
     Args:
         path: the file, or the folder of its run.
@@ -268,27 +269,27 @@ def _protocol(protocol: Place | Mapping[str, Any] | Protocol) -> Protocol:
     return load_protocol(str(protocol))
 
 
-def _subject(
+def _source(
     model: Place | nn.Module,
     data: Data | None,
     threat: Threat | None,
     trust_pixels: bool = True,
-) -> Subject:
+) -> ModelSource:
     dataset = None if data is None else datasets.parse(data)
     if isinstance(model, nn.Module):
-        subject = Subject.of(model, dataset, threat)
-        if not trust_pixels and subject.passport.method == "imported":
-            _check_pixels(subject)
-        return subject
+        source = ModelSource.of(model, dataset, threat)
+        if not trust_pixels and source.metadata.method == "imported":
+            _check_pixels(source)
+        return source
     if dataset is not None or threat is not None:
         raise CembenchError(
             f"{model}: a checkpoint says its data and threat model itself; change them with "
             "data_root, and with threat in the protocol"
         )
-    return Subject.at(Path(model))
+    return ModelSource.at(Path(model))
 
 
-def _check_pixels(subject: Subject) -> None:
+def _check_pixels(source: ModelSource) -> None:
     """Refuse a network that wants other pixels than [0, 1], or gives no logits."""
-    assert subject.model is not None
-    recognised(subject.model, subject.passport.data.load("train"), "none")
+    assert source.model is not None
+    infer_normalisation(source.model, source.metadata.data.load("train"), "none")

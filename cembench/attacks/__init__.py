@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from cembench.energy.threat import Threat
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice, Label, unless
+from cembench.util.settings import Choice, Label, optional_field
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cembench.attacks.verdict import Watched
+    from cembench.attacks.verdict import CheckedModel
 
 Propose = Callable[["Tensor", "Tensor"], "Tensor"]
 
@@ -32,8 +32,8 @@ class Target:
         room: how many images may go through the network together.
     """
 
-    model: Watched
-    plain: Watched
+    model: CheckedModel
+    plain: CheckedModel
     judge: nn.Module
     threat: Threat
     classes: int
@@ -61,7 +61,7 @@ class Attack(Choice):
     """
 
     label: Label | None = None
-    on: Literal["all", "survivors"] = unless("all")
+    on: Literal["all", "survivors"] = optional_field("all")
 
     @property
     def title(self) -> str:

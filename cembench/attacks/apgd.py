@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.survivors import Survivors, ranked, side_by_side
+from cembench.attacks.survivors import AttackState, ranked, side_by_side
 from cembench.energy.ascent import DIRECTIONS, L2, Ball, unit
 from cembench.energy.potentials import Potential, cross_entropy
 
@@ -33,21 +33,21 @@ def ratio(out: Tensor, y: Tensor) -> Tensor:
 
 def apgd(
     model: nn.Module,
-    prey: Survivors,
+    state: AttackState,
     potential: Potential = cross_entropy,
     *,
     steps: int = 100,
     generator: torch.Generator,
 ) -> None:
     """Attack from one random start."""
-    rows = prey.rows
-    start = starts(prey.x, prey.ball, generator)[rows]
-    _climb(model, prey, rows, potential, prey.y[rows], start, steps)
+    rows = state.rows
+    start = starts(state.x, state.ball, generator)[rows]
+    _climb(model, state, rows, potential, state.y[rows], start, steps)
 
 
 def targeted_apgd(
     model: nn.Module,
-    prey: Survivors,
+    state: AttackState,
     *,
     targets: int = 9,
     steps: int = 100,
@@ -63,12 +63,12 @@ def targeted_apgd(
         generator: draws the starts, the same ones whatever is climbed together.
     """
     with torch.no_grad():
-        order = ranked(prey.judge(prey.x), prey.y)
-    for rows, ranks in side_by_side(prey, targets, room):
-        target = torch.stack([prey.y[rows], order[rows, ranks]], 1)
+        order = ranked(state.judge(state.x), state.y)
+    for rows, ranks in side_by_side(state, targets, room):
+        target = torch.stack([state.y[rows], order[rows, ranks]], 1)
         own = [rows[ranks == rank] for rank in ranks.unique()]
-        start = torch.cat([starts(prey.x, prey.ball, generator)[some] for some in own])
-        _climb(model, prey, rows, targeted_ratio, target, start, steps)
+        start = torch.cat([starts(state.x, state.ball, generator)[some] for some in own])
+        _climb(model, state, rows, targeted_ratio, target, start, steps)
 
 
 def starts(x: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
@@ -143,7 +143,7 @@ class _Chains:
 
 def _climb(
     model: nn.Module,
-    prey: Survivors,
+    state: AttackState,
     rows: Tensor,
     potential: Potential,
     target: Tensor,
@@ -154,18 +154,18 @@ def _climb(
     interval, shorter, shortest = (max(1, int(share * steps)) for share in (0.22, 0.03, 0.06))
     check = interval
     out, loss, gradient = _look(model, potential, x, target)
-    done = prey.claim(rows, x, out.argmax(1) != prey.y[rows])
-    chains = _begun(prey, rows, target, x, loss, gradient).kept(~done)
+    done = state.claim(rows, x, out.argmax(1) != state.y[rows])
+    chains = _begun(state, rows, target, x, loss, gradient).kept(~done)
     for number in range(1, steps + 1):
         if len(chains.row) == 0:
             return
-        chains = chains.moved(prey.ball, MOMENTUM if number > 1 else 1.0)
+        chains = chains.moved(state.ball, MOMENTUM if number > 1 else 1.0)
         out, loss, gradient = _look(model, potential, chains.x, chains.target)
         # The official code compares the first loss with an empty log, which holds zeros.
         last = chains.loss if number > 1 else torch.zeros_like(loss)
         chains = chains.judged(loss, gradient, last)
-        wrong = out.argmax(1) != prey.y[chains.row]
-        done = prey.claim(chains.row, chains.x, wrong, again=number % AGAIN == 0)
+        wrong = out.argmax(1) != state.y[chains.row]
+        done = state.claim(chains.row, chains.x, wrong, again=number % AGAIN == 0)
         if number == check:
             chains = chains.checked(interval)
             interval = max(interval - shorter, shortest)
@@ -175,12 +175,12 @@ def _climb(
 
 
 def _begun(
-    prey: Survivors, rows: Tensor, target: Tensor, x: Tensor, loss: Tensor, gradient: Tensor
+    state: AttackState, rows: Tensor, target: Tensor, x: Tensor, loss: Tensor, gradient: Tensor
 ) -> _Chains:
     return _Chains(
         row=rows,
         target=target,
-        centre=prey.x[rows],
+        centre=state.x[rows],
         x=x,
         before=x,
         loss=loss,
@@ -191,7 +191,7 @@ def _begun(
         checked_loss=loss,
         rises=torch.zeros_like(rows),
         halved=torch.ones_like(rows, dtype=torch.bool),
-        step=torch.full_like(loss, 2 * prey.ball.eps).reshape(-1, 1, 1, 1),
+        step=torch.full_like(loss, 2 * state.ball.eps).reshape(-1, 1, 1, 1),
     )
 
 

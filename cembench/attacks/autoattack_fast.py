@@ -14,13 +14,12 @@ from cembench.attacks import Attack, Propose, Target
 from cembench.attacks.apgd import apgd, ratio, targeted_apgd
 from cembench.attacks.fab import targeted_fab
 from cembench.attacks.square import square
-from cembench.attacks.survivors import Survivors
-from cembench.energy.ascent import ball_of
+from cembench.attacks.survivors import AttackState
 from cembench.util.rng import generator_of
 
 FEW = 32  # images that a CPU takes in little more time than one
 FEWEST = 8  # images that are worth a thread of their own
-Hunt = Callable[[nn.Module, Survivors], Tensor | None]
+Hunt = Callable[[nn.Module, AttackState], Tensor | None]
 
 
 class FastAutoAttack(Attack):
@@ -44,31 +43,31 @@ class FastAutoAttack(Attack):
 
 
 def _propose(target: Target, name: str, x: Tensor, y: Tensor) -> Tensor:
-    prey = Survivors(target.judge, x, y, ball_of(target.threat))
+    state = AttackState(target.judge, x, y, target.threat.ball)
     threads = torch.get_num_threads()
     parts = 1 if x.is_cuda else max(1, min(threads, len(x) // FEWEST))
     room = max(len(x), target.room) // parts
-    shares = prey.shared(parts)
+    shares = state.shared(parts)
 
-    def attack(share: Survivors) -> None:
+    def attack(share: AttackState) -> None:
         torch.set_num_threads(max(1, threads // parts))
-        _hunt(target, name, room, x.device)(target.model, share)
+        _attack(target, name, room, x.device)(target.model, share)
 
     if parts == 1:
         attack(*shares)
-        return prey.best
+        return state.best
     with ThreadPoolExecutor(parts) as pool:
         try:
             list(pool.map(attack, shares))
         except BaseException:
-            prey.stop.set()
+            state.stop.set()
             raise
         finally:
             torch.set_num_threads(threads)
-    return prey.best
+    return state.best
 
 
-def _hunt(target: Target, name: str, room: int, device: torch.device) -> Hunt:
+def _attack(target: Target, name: str, room: int, device: torch.device) -> Hunt:
     generator = generator_of(target.seed, device)
     targets = min(9, target.classes - 1)
     hunts: dict[str, Hunt] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.survivors import Survivors, ranked, side_by_side
+from cembench.attacks.survivors import AttackState, ranked, side_by_side
 from cembench.attacks.verdict import TOLERANCE
 from cembench.energy.ascent import Ball
 
@@ -21,33 +21,33 @@ NEWTON = 40  # steps of the projection; in practice about ten are needed
 
 
 def targeted_fab(
-    model: nn.Module, prey: Survivors, *, targets: int = 9, steps: int = 100, room: int
+    model: nn.Module, state: AttackState, *, targets: int = 9, steps: int = 100, room: int
 ) -> None:
     """Attack toward the likeliest other classes, starting from the images themselves.
 
     Args:
         model: what is attacked.
-        prey: the images.
+        state: the images.
         targets: how many classes.
         steps: gradients a target.
         room: how many images, each toward one target, may be moved together.
     """
     with torch.no_grad():
-        order = ranked(prey.judge(prey.x), prey.y)
-    for rows, ranks in side_by_side(prey, targets, room):
-        _run(model, prey, rows, order[rows, ranks], steps)
+        order = ranked(state.judge(state.x), state.y)
+    for rows, ranks in side_by_side(state, targets, room):
+        _run(model, state, rows, order[rows, ranks], steps)
 
 
-def _run(model: nn.Module, prey: Survivors, rows: Tensor, target: Tensor, steps: int) -> None:
-    x = prey.x[rows]
+def _run(model: nn.Module, state: AttackState, rows: Tensor, target: Tensor, steps: int) -> None:
+    x = state.x[rows]
     for number in range(1, steps + 1):
-        gap, slope = _boundary(model, x, prey.y[rows], target)
-        x = _step(x, prey.x[rows], gap, slope, prey.ball)
+        gap, slope = _boundary(model, x, state.y[rows], target)
+        x = _step(x, state.x[rows], gap, slope, state.ball)
         with torch.no_grad():
-            wrong = model(x).argmax(1) != prey.y[rows]
-        near = prey.ball.size(x - prey.x[rows]) <= prey.ball.eps + TOLERANCE
-        done = prey.claim(rows, x, wrong & near, again=number % AGAIN == 0)
-        back = prey.x[rows] + BACKWARD * (x - prey.x[rows])
+            wrong = model(x).argmax(1) != state.y[rows]
+        near = state.ball.size(x - state.x[rows]) <= state.ball.eps + TOLERANCE
+        done = state.claim(rows, x, wrong & near, again=number % AGAIN == 0)
+        back = state.x[rows] + BACKWARD * (x - state.x[rows])
         x = torch.where(wrong.reshape(-1, 1, 1, 1), back, x)
         if bool(done.any()):
             rows, target, x = rows[~done], target[~done], x[~done]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.survivors import Survivors
+from cembench.attacks.survivors import AttackState
 from cembench.energy.ascent import L2, unit
 
 SHARE = 0.8  # of the pixels in the first windows
@@ -23,21 +23,26 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 @torch.inference_mode()
 def square(
-    model: nn.Module, prey: Survivors, generator: torch.Generator, *, queries: int = 5000, room: int
+    model: nn.Module,
+    state: AttackState,
+    generator: torch.Generator,
+    *,
+    queries: int = 5000,
+    room: int,
 ) -> Tensor:
     """Attack with so many proposals an image, and return the best of each, N×C×H×W.
 
     Args:
         model: what is attacked.
-        prey: the images.
+        state: the images.
         generator: draws everything, for all images whoever is left.
         queries: proposals an image.
         room: images that the network takes in hardly more time than one.
     """
-    search = (L2Search if isinstance(prey.ball, L2) else LinfSearch)(prey, generator, queries)
-    rows, best = prey.rows, search.first[prey.rows]
-    margin = margins(model, best, prey.y[rows])
-    done = prey.claim(rows, best, margin < 0)
+    search = (L2Search if isinstance(state.ball, L2) else LinfSearch)(state, generator, queries)
+    rows, best = state.rows, search.first[state.rows]
+    margin = margins(model, best, state.y[rows])
+    done = state.claim(rows, best, margin < 0)
     number, ahead, ends = torch.zeros_like(rows), 1, search.first.clone()
     while True:
         left = ~done & (number < queries)
@@ -54,7 +59,7 @@ def square(
         best = torch.where(helped.reshape(-1, 1, 1, 1), tried[first], best)
         margin = torch.where(helped, found[first], margin)
         number = number + torch.where(helped, where + 1, ahead)
-        done = prey.claim(rows, best, helped & (margin < 0))
+        done = state.claim(rows, best, helped & (margin < 0))
         ahead = 2 * ahead if 2 * int(helped.sum()) < len(rows) else max(1, ahead // 2)
 
 
@@ -66,7 +71,7 @@ def _try(
     if ahead > 1:
         rows, best = rows.repeat_interleave(ahead), best.repeat_interleave(ahead, 0)
     tried = search.propose(best, rows, number.clamp_max(search.queries - 1))
-    found = margins(model, tried, search.prey.y[rows])
+    found = margins(model, tried, search.state.y[rows])
     found = found.masked_fill(number >= search.queries, torch.inf)
     return tried.unflatten(0, (-1, ahead)), found.unflatten(0, (-1, ahead))
 
@@ -117,9 +122,9 @@ class Search(ABC):
 
     first: Tensor
 
-    def __init__(self, prey: Survivors, generator: torch.Generator, queries: int) -> None:
-        self.prey, self.generator, self.queries = prey, generator, queries
-        self.channels, self.height, self.width = prey.x.shape[1:]
+    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
+        self.state, self.generator, self.queries = state, generator, queries
+        self.channels, self.height, self.width = state.x.shape[1:]
 
     def sides(self, least: int, odd: bool) -> Tensor:
         """Return the side of the window of each proposal."""
@@ -127,7 +132,7 @@ class Search(ABC):
         sides = [
             max(round(math.sqrt(share(number) * area)), least) for number in range(self.queries)
         ]
-        found = torch.tensor(sides, device=self.prey.x.device)
+        found = torch.tensor(sides, device=self.state.x.device)
         found = found + (found % 2 == 0) if odd else found
         return found.clamp_max(min(self.height, self.width))
 
@@ -137,7 +142,7 @@ class Search(ABC):
 
     def signs(self, *shape: int) -> Tensor:
         """Return −1 and 1."""
-        drawn = torch.rand(shape, generator=self.generator, device=self.prey.x.device)
+        drawn = torch.rand(shape, generator=self.generator, device=self.state.x.device)
         return torch.sign(2 * drawn - 1)
 
     @abstractmethod
@@ -148,11 +153,11 @@ class Search(ABC):
 class LinfSearch(Search):
     """Pixels at the edge of the ball: vertical stripes, then squares of one colour."""
 
-    def __init__(self, prey: Survivors, generator: torch.Generator, queries: int) -> None:
-        super().__init__(prey, generator, queries)
-        self.low = (prey.x - prey.ball.eps).clamp_min(0)
-        self.high = (prey.x + prey.ball.eps).clamp_max(1)
-        stripes = self.signs(len(prey.x), self.channels, 1, self.width)
+    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
+        super().__init__(state, generator, queries)
+        self.low = (state.x - state.ball.eps).clamp_min(0)
+        self.high = (state.x + state.ball.eps).clamp_max(1)
+        stripes = self.signs(len(state.x), self.channels, 1, self.width)
         self.first = torch.where(stripes > 0, self.high, self.low)
         self.window = self.windows(self.sides(1, odd=False))
         self.colour = self.signs(queries, self.channels, 1, 1)
@@ -166,17 +171,17 @@ class LinfSearch(Search):
 class L2Search(Search):
     """Bumps of opposite sign: the mass of one window moves into another."""
 
-    def __init__(self, prey: Survivors, generator: torch.Generator, queries: int) -> None:
-        super().__init__(prey, generator, queries)
-        self.first = (prey.x + prey.ball.eps * unit(self._tiles())).clamp(0, 1)
+    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
+        super().__init__(state, generator, queries)
+        self.first = (state.x + state.ball.eps * unit(self._tiles())).clamp(0, 1)
         side = self.sides(3, odd=True)
         self.into, self.out_of = self.windows(side), self.windows(side)
         self.turned = self.signs(queries) > 0
-        self.sign = self.signs(queries, len(prey.x), self.channels)
+        self.sign = self.signs(queries, len(state.x), self.channels)
 
     def _tiles(self) -> Tensor:
         """Return bumps all over the image, with random signs."""
-        delta, side = torch.zeros_like(self.prey.x), max(1, self.height // 5)
+        delta, side = torch.zeros_like(self.state.x), max(1, self.height // 5)
         edge = max(0, self.height - 5 * side) // 2
         for top in range(edge, edge + self.height // side * side, side):
             for left in range(edge, edge + self.width // side * side, side):
@@ -188,7 +193,7 @@ class L2Search(Search):
 
     def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
         """Empty one window and fill another."""
-        x, eps = self.prey.x[row], self.prey.ball.eps
+        x, eps = self.state.x[row], self.state.ball.eps
         into, out_of = self.into.mask(number, best), self.out_of.mask(number, best)
         delta = best - x
         spare = (eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)

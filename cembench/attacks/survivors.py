@@ -16,7 +16,7 @@ from cembench.util.errors import CembenchError
 ROUNDED = 2
 
 
-class Survivors:
+class AttackState:
     """The state of an attack on N images, for attacks that drop what is broken.
 
     An image is done once something breaks it both as it is and rounded to bytes. One that is
@@ -39,7 +39,7 @@ class Survivors:
         self.share = torch.arange(len(x), device=x.device)
         self.stop = threading.Event()
 
-    def shared(self, parts: int) -> list[Survivors]:
+    def shared(self, parts: int) -> list[AttackState]:
         """Return the same images for several attackers, each with a share that is its own."""
         shares = [copy.copy(self) for _ in range(parts)]
         for number, share in enumerate(shares):
@@ -78,11 +78,11 @@ class Survivors:
         return self.broken[rows] >= ROUNDED
 
 
-def side_by_side(prey: Survivors, targets: int, room: int) -> Iterator[tuple[Tensor, Tensor]]:
+def side_by_side(state: AttackState, targets: int, room: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pair the images that stand with targets, several targets at once where images are few.
 
     Args:
-        prey: the images; who is done meanwhile is paired no more.
+        state: the images; who is done meanwhile is paired no more.
         targets: how many targets each image has.
         room: how many pairs may go together; one target at least always does.
 
@@ -90,7 +90,7 @@ def side_by_side(prey: Survivors, targets: int, room: int) -> Iterator[tuple[Ten
         Numbers of images and of targets, M each.
     """
     first = 0
-    while first < targets and len(rows := prey.rows):
+    while first < targets and len(rows := state.rows):
         several = max(1, min(targets - first, room // len(rows)))
         ranks = torch.arange(first, first + several, device=rows.device)
         yield rows.repeat(several), ranks.repeat_interleave(len(rows))

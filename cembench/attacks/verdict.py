@@ -17,7 +17,7 @@ NOTING = threading.Lock()  # several threads may attack the same network
 TOLERANCE = 1e-5  # float32 rounding of a norm over thousands of pixels near 1.0
 
 
-class Watched(nn.Module):
+class CheckedModel(nn.Module):
     """A network that must keep returning rows×classes finite logits while it is attacked.
 
     Finiteness is noted on the device in each pass and looked at in `require_finite`, so that

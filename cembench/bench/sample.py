@@ -13,8 +13,9 @@ from cembench.bench import interleaved, row
 from cembench.bench.meters import Work, product_rate
 from cembench.bench.networks import CLASSES, SHAPE, EnlargedDigits
 from cembench.models import models
-from cembench.models.checkpoint import Passport
+from cembench.models.checkpoint import build_network
 from cembench.models.engine import engines
+from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import Sampler
 from cembench.samplers.context import Origins
 from cembench.samplers.draw import draw
@@ -45,11 +46,11 @@ def bench_sample(
         A row; `agreement` is the share of samples, from the same starts, that the network takes for
         the same class on both sides.
     """
-    passport = passport_of(model)
+    metadata = passport_of(model)
     torch.manual_seed(0)
-    net = passport.build().to(device).eval()
+    net = build_network(metadata).to(device).eval()
     y = torch.arange(batch, device=device) % CLASSES
-    origins = Origins(Path("model.safetensors"), passport, torch.device(device))
+    origins = Origins(Path("model.safetensors"), metadata, torch.device(device))
     example = origins.data.pixels(slice(2))
     spent, chosen = Work(net, example), SAMPLERS[sampler]
     found: dict[str, Tensor] = {}
@@ -75,10 +76,10 @@ def bench_sample(
     return [row(f"sample {sampler}", "new", model, batch, precision, contest, agreement, share)]
 
 
-def passport_of(model: str) -> Passport:
+def passport_of(model: str) -> CheckpointMetadata:
     """Describe a network that was not trained."""
     data = EnlargedDigits()
-    return Passport(
+    return CheckpointMetadata(
         model=models.parse(model),
         shape=list(SHAPE),
         classes=list("0123456789"),

@@ -22,7 +22,7 @@ from cembench.training.ddp import Objective
 from cembench.training.trainer import Trainer
 from cembench.util.distributed import ALONE, World, joined, world
 from cembench.util.errors import CembenchError
-from cembench.util.rng import Shared, generator_of
+from cembench.util.rng import SharedGenerator, generator_of
 
 LIMIT = 1800  # seconds
 
@@ -81,23 +81,23 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         }
     )
     with joined(settings["device"]) as device:
-        together = world()
+        ranks = world()
         spread = Trainer(experiment, torch.device(device))
-        spread.spread()
+        spread.wrap_ddp()
         own = experiment.model_copy(update={"batch_norm": "local"})
         apart = Trainer(own, torch.device(device))
         apart.objective, apart.world = Objective(apart.model, own.method), ALONE
         seconds = {
-            name: _median(_stepper(trainer, together, share), together, settings["rounds"])
+            name: _median(_stepper(trainer, ranks, share), ranks, settings["rounds"])
             for name, trainer, share in (
                 ("spread", spread, settings["batch"]),
-                ("apart", apart, settings["batch"] // together.size),
+                ("apart", apart, settings["batch"] // ranks.size),
             )
         }
     weights = sum(p.numel() for p in spread.model.parameters())
     return {
         "work": "scale",
-        "processes": together.size,
+        "processes": ranks.size,
         "network": settings["model"],
         "precision": settings["precision"],
         "batch": settings["batch"],
@@ -107,21 +107,21 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stepper(trainer: Trainer, together: World, images: int) -> Callable[[], object]:
+def _stepper(trainer: Trainer, ranks: World, images: int) -> Callable[[], object]:
     rows = torch.arange(images, device=trainer.device)
     generator = generator_of(0, trainer.device)
     if trainer.world.size > 1:
-        generator = Shared.of(0, trainer.device, together.rank, together.size)
+        generator = SharedGenerator.of(0, trainer.device, ranks.rank, ranks.size)
     return lambda: trainer.step(0, rows, generator)
 
 
-def _median(step: Callable[[], object], together: World, rounds: int) -> float:
+def _median(step: Callable[[], object], ranks: World, rounds: int) -> float:
     times = []
     for number in range(rounds + 1):
-        together.wait()
+        ranks.wait()
         begun = time.perf_counter()
         step()
-        together.wait()
+        ranks.wait()
         if number:
             times.append(time.perf_counter() - begun)
     return statistics.median(times)

@@ -72,14 +72,16 @@ class Command(click.Command):
             if debug:
                 traceback.print_exc()
             known = isinstance(error, CembenchError | OSError) and str(error)
-            told_by = getattr(error, "told_by", None)
-            fail(known or f"unexpected {error!r}; --debug shows where", told_by=told_by)
+            reporting_rank = getattr(error, "reporting_rank", None)
+            fail(
+                known or f"unexpected {error!r}; --debug shows where", reporting_rank=reporting_rank
+            )
 
 
-def fail(message: str, code: int = 2, told_by: int | None = None) -> None:
+def fail(message: str, code: int = 2, reporting_rank: int | None = None) -> None:
     """Say what went wrong in one line and leave; what all processes know is said by the first."""
-    if told_by is None or rank() == 0:
-        where = f"process {told_by or rank()}: " if told_by or rank() else ""
+    if reporting_rank is None or rank() == 0:
+        where = f"process {reporting_rank or rank()}: " if reporting_rank or rank() else ""
         click.echo(f"cembench: error: {where}{' '.join(message.split())}", err=True)
     sys.exit(code)
 

@@ -69,7 +69,9 @@ def command(
     if not checkpoints:
         raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
     with joined(device):
-        settings = world().together(lambda: load_protocol(protocol, (*overrides, *chosen), limit))
+        settings = world().on_all_ranks(
+            lambda: load_protocol(protocol, (*overrides, *chosen), limit)
+        )
         records, failed = _records(
             checkpoints,
             protocol=settings,
@@ -102,14 +104,14 @@ def _records(
             continue
         records.append(record)
         if record.error:
-            failed.append(CembenchError.of_all(f"{path}: {record.error}"))
+            failed.append(CembenchError.on_every_rank(f"{path}: {record.error}"))
     return records, failed
 
 
 def _joint(errors: list[CembenchError]) -> CembenchError:
     """Return one error for several; the first process says it if it knows all of them."""
     error = CembenchError("; ".join(map(str, errors)))
-    if all(one.told_by is not None for one in errors):
-        error.told_by = 0 if len(errors) > 1 else errors[0].told_by
+    if all(one.reporting_rank is not None for one in errors):
+        error.reporting_rank = 0 if len(errors) > 1 else errors[0].reporting_rank
     error.__cause__ = errors[0]
     return error

@@ -48,10 +48,10 @@ def imported(
     method: str | None,
     **options: Any,
 ) -> Path:
-    """Import the network that the options name, and say on stderr what was recognised."""
+    """Import the network that the options name, and say on stderr what was infer_normalisation."""
     from cembench.energy.threat import ThreatChange
     from cembench.interop.importing import import_model
-    from cembench.models.checkpoint import read_passport
+    from cembench.models.metadata import read_metadata
     from cembench.util.errors import CembenchError
     from cembench.util.files import parse_yaml
 
@@ -68,7 +68,7 @@ def imported(
         method=method or "imported",
         **options,
     )
-    click.echo(f"cembench: {read_passport(file).origin}", err=True)
+    click.echo(f"cembench: {read_metadata(file).origin}", err=True)
     return file
 
 
@@ -80,6 +80,6 @@ def command(**options: Any) -> None:
     Prints the path of the checkpoint.
 
     Weights may have the usual prefixes and lie inside the usual keys; nothing but tensors is
-    unpickled. The normalisation of pixels is recognised by training images, unless given.
+    unpickled. The normalisation of pixels is infer_normalisation by training images, unless given.
     """
     click.echo(imported(**options))

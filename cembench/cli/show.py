@@ -15,7 +15,7 @@ from cembench.cli.base import FILE, Command
 def command(file: Path) -> None:
     """Print the metadata of a checkpoint, run or record."""
     from cembench.evaluation.record import load_record
-    from cembench.models.checkpoint import checkpoint_file, read_passport
+    from cembench.models.metadata import checkpoint_file, read_metadata
 
-    found = load_record(file) if file.suffix == ".json" else read_passport(checkpoint_file(file))
+    found = load_record(file) if file.suffix == ".json" else read_metadata(checkpoint_file(file))
     click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))

@@ -15,6 +15,8 @@ from cembench.util.settings import Choice
 if TYPE_CHECKING:
     from cembench.data.split import Split
 
+HELD_OUT = 0.1  # share of the training images that validation gets, unless a config says otherwise
+
 
 class DataSettings(Choice):
     """A data set: where it is, and how its training images are augmented.

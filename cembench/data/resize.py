@@ -11,7 +11,7 @@ from cembench.data.split import Split
 from cembench.util.errors import CembenchError
 
 
-def fitted(split: Split, shape: Sequence[int]) -> Split:
+def resized(split: Split, shape: Sequence[int]) -> Split:
     """Return a split resized to `shape` (channels, height, width): grey and colour convert.
 
     Raises:

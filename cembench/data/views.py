@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cembench.util.errors import CembenchError
-from cembench.util.settings import NonNegative, Settings, Share
+from cembench.util.settings import Fraction, NonNegative, Settings
 
 Shape = tuple[int, int, int]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -56,9 +56,9 @@ class Views(Settings):
     area: Annotated[float, Field(gt=0, le=1)] | None = None
     mirror: bool | None = None
     rotate: Annotated[float, Field(ge=0, le=180)] | None = None
-    shift: Share | None = None
-    light: Share | None = None
-    colour: Share | None = None
+    shift: Fraction | None = None
+    light: Fraction | None = None
+    colour: Fraction | None = None
     hue: Annotated[float, Field(ge=0, le=0.5)] | None = None
     grey: Probability | None = None
     noise: NonNegative | None = None

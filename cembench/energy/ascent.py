@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cembench.energy.threat import Threat
 from cembench.util.rng import normal, uniform
 
 ROUNDING = 1e-4  # in units of 1/255: float32 rounding must not cost a perturbation a whole level
@@ -68,9 +67,7 @@ class L2:
 Ball = Linf | L2
 
 
-def ball_of(threat: Threat) -> Ball:
-    """Return the ball that a threat model describes."""
-    return Linf(threat.eps) if threat.norm == "linf" else L2(threat.eps)
+BALLS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
 
 
 def to_bytes(proposed: Tensor, x: Tensor, ball: Ball) -> Tensor:

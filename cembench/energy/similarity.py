@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Likeness(nn.Module):
+class SimilarityClassifier(nn.Module):
     """An encoder as a classifier that tells which image of a bank was meant.
 
     Args:

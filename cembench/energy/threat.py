@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cembench.util.errors import ConfigError
 from cembench.util.settings import NonNegative, Settings
+
+if TYPE_CHECKING:
+    from cembench.energy.ascent import Ball
 
 
 class Threat(Settings):
@@ -18,6 +21,13 @@ class Threat(Settings):
 
     norm: Literal["linf", "l2"]
     eps: NonNegative
+
+    @property
+    def ball(self) -> Ball:
+        """The images that these perturbations reach, as samplers and attacks project onto them."""
+        from cembench.energy.ascent import BALLS
+
+        return BALLS[self.norm](self.eps)
 
     @property
     def radius(self) -> str:

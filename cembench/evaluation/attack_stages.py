@@ -11,7 +11,6 @@ from torch import Tensor
 from cembench.attacks import Attack, Propose, Target
 from cembench.attacks.verdict import Verdict, verify
 from cembench.data.split import Split
-from cembench.energy.ascent import ball_of
 from cembench.evaluation.attack_state import Standing
 from cembench.evaluation.cache import Parts
 from cembench.util.errors import CembenchError
@@ -123,4 +122,4 @@ def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     if proposed.shape != x.shape:
         raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")
     with isolated_rng(derive(target.seed, "verdict")):
-        return verify(target.judge, x, proposed, y, ball_of(target.threat))
+        return verify(target.judge, x, proposed, y, target.threat.ball)

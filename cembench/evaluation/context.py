@@ -15,7 +15,7 @@ from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.record_header import applicable, blank, inputs_of, record_path
 from cembench.evaluation.reference import Comparison
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.samplers.context import Origins
 from cembench.util.errors import CembenchError
 
@@ -29,7 +29,7 @@ class Work:
         reader: what reads features, if samples are wanted.
     """
 
-    subject: Subject
+    source: ModelSource
     record: Record
     protocol: Protocol
     whole: Split
@@ -52,7 +52,7 @@ class Work:
 
 
 def prepare(
-    subject: Subject | Path,
+    source: ModelSource | Path,
     whole_protocol: Protocol,
     device: torch.device,
     data_root: str | None,
@@ -60,21 +60,21 @@ def prepare(
     folder: Path | None,
 ) -> tuple[Work, Path]:
     """Return what is to be done, and where its record goes; nothing is written yet."""
-    subject = Subject.at(subject) if isinstance(subject, Path) else subject
-    file, passport = subject.file, subject.passport.moved(data_root)
-    protocol = applicable(whole_protocol, passport, file)
+    source = ModelSource.at(source) if isinstance(source, Path) else source
+    file, metadata = source.file, source.metadata.moved(data_root)
+    protocol = applicable(whole_protocol, metadata, file)
     plan = protocol.samples
     if plan is None and inception_weights is not None:
         raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
     reader = None if plan is None else FeatureReader(plan.extractor, device, inception_weights)
     try:
-        whole = passport.images(protocol.split)
-        passport.check(whole)
+        whole = metadata.images(protocol.split)
+        metadata.check(whole)
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
-    record = blank(subject, passport, whole_protocol, split, device)
-    record = record.model_copy(update={"inputs": inputs_of(file, passport, reader)})
-    origins = Origins(file, passport, device, record.threat)
-    work = Work(subject, record, protocol, whole, split.to(device), rows, origins, reader)
+    record = blank(source, metadata, whole_protocol, split, device)
+    record = record.model_copy(update={"inputs": inputs_of(file, metadata, reader)})
+    origins = Origins(file, metadata, device, record.threat)
+    work = Work(source, record, protocol, whole, split.to(device), rows, origins, reader)
     return work, record_path(file, folder or file.parent, protocol)

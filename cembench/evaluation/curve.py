@@ -12,14 +12,14 @@ from cembench.attacks import Target
 from cembench.attacks.verdict import TOLERANCE
 from cembench.evaluation.attack_stages import Chunk, Stage, run_stages, stages_of
 from cembench.evaluation.results import CurvePoint, rate
-from cembench.evaluation.sections import CurvePlan
+from cembench.evaluation.sections import CurveConfig
 from cembench.util.progress import Bar
 
 TITLE = "curve"
 
 
 def breaking_radius(
-    target: Target, chunk: Chunk, known: Tensor, plan: CurvePlan, bar: Bar
+    target: Target, chunk: Chunk, known: Tensor, plan: CurveConfig, bar: Bar
 ) -> Tensor:
     """Return the smallest radius of the plan at which each image is broken, NaN for none.
 

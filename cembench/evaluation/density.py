@@ -10,23 +10,31 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from cembench import energy
-from cembench.attacks.verdict import Watched
+from cembench.attacks.verdict import CheckedModel
 from cembench.data import DataSettings
-from cembench.data.resize import fitted
+from cembench.data.resize import resized
 from cembench.data.split import subset
 from cembench.energy import potentials
-from cembench.energy.ascent import ascend, ball_of
+from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.results import Bin, Calibration, Density, Push, Separation, Spread, rate
-from cembench.evaluation.sections import DensityPlan
+from cembench.evaluation.results import (
+    Bin,
+    Calibration,
+    Density,
+    EnergyShift,
+    MeanStd,
+    OODScores,
+    rate,
+)
+from cembench.evaluation.sections import DensityConfig
 from cembench.util.rng import derive, generator_of
 
 SCORES = ("lse", "confidence", "slope")
 
 
 def look(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, plan: DensityPlan, seed: int
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, plan: DensityConfig, seed: int
 ) -> dict[str, Tensor]:
     """Return columns for the table of verdicts, a value an image of x (N×C×H×W), labels y (N)."""
     columns = {f"clean_{key}": value for key, value in scores_of(model, x).items()}
@@ -41,7 +49,7 @@ def push(
     model: nn.Module, x: Tensor, y: Tensor, threat: Threat, steps: int, seed: int
 ) -> dict[str, Tensor]:
     """Return the last iterates of `pgd` and `ta` from one uniform start in the ball."""
-    ball = ball_of(threat)
+    ball = threat.ball
     generator = generator_of(seed, x.device)
     start = ball.uniform(x, generator)
     with torch.no_grad():
@@ -81,28 +89,28 @@ def scores_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 def summarise(
     table: pd.DataFrame,
-    watched: Watched,
+    watched: CheckedModel,
     shape: list[int],
     protocol: Protocol,
     device: torch.device,
 ) -> Density:
     """Return the figures from the columns of `look`, and of as many images from outside."""
-    plan, batch = protocol.density or DensityPlan(), protocol.batch_size
-    energies = {"clean": spread(table["clean_lse"])}
-    energies |= {name: spread(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
+    plan, batch = protocol.density or DensityConfig(), protocol.batch_size
+    energies = {"clean": mean_std(table["clean_lse"])}
+    energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
     outside, fingerprints = {}, {}
     others_too = [other for other in plan.outside if other != "noise"]
     everything: list[str | DataSettings] = ["noise", *others_too]
     for settings in everything:
         title = settings if isinstance(settings, str) else settings.title
-        images = _strangers(settings, len(table), shape, protocol.seed)
+        images = _ood_images(settings, len(table), shape, protocol.seed)
         fingerprints[title] = hashlib.sha256(images.numpy().tobytes()).hexdigest()
         others = _read(watched, images, batch, device)
         watched.require_finite(f"on {title}")
-        energies[title] = spread(others["lse"])
+        energies[title] = mean_std(others["lse"])
         if settings in plan.outside:
             outside[title] = {
-                label: separation(table[f"clean_{key}"], others[key])
+                label: ood_scores(table[f"clean_{key}"], others[key])
                 for key, label in zip(SCORES, ("log_px", "max_softmax", "slope"), strict=True)
             }
     right = table["clean_pred"] == table["label"]
@@ -111,7 +119,7 @@ def summarise(
         energies=energies,
         outside=outside,
         outside_fingerprints=fingerprints,
-        pushed={name: _push(table, name) for name in ("pgd", "ta")},
+        pushed={name: _energy_shift(table, name) for name in ("pgd", "ta")},
     )
 
 
@@ -138,38 +146,38 @@ def calibration(confidence: pd.Series, right: pd.Series, bins: int) -> Calibrati
     return Calibration(ece=ece, bins=rows)
 
 
-def separation(inside: pd.Series, outside: pd.Series) -> Separation:
+def ood_scores(inside: pd.Series, outside: pd.Series) -> OODScores:
     """Return how well a score that is higher inside tells the two apart."""
     truth = [1] * len(inside) + [0] * len(outside)
     scores = pd.concat([inside, outside])
     false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
-    return Separation(
+    return OODScores(
         others=len(outside),
         auroc=float(roc_auc_score(truth, scores)),
         fpr95=float(false[true >= 0.95].min()),
     )
 
 
-def spread(values: pd.Series | Tensor) -> Spread:
+def mean_std(values: pd.Series | Tensor) -> MeanStd:
     """Return mean and standard deviation."""
     series = pd.Series(values.cpu().numpy()) if isinstance(values, Tensor) else values
-    return Spread(mean=float(series.mean()), std=float(series.std(ddof=0)), images=len(series))
+    return MeanStd(mean=float(series.mean()), std=float(series.std(ddof=0)), images=len(series))
 
 
-def _push(table: pd.DataFrame, name: str) -> Push:
+def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:
     change = table[f"{name}_ball_lse"] - table["clean_lse"]
     right = table[f"{name}_ball_pred"] == table["label"]
-    return Push(
+    return EnergyShift(
         accuracy=rate(right),
         lse_change=float(change.mean()),
         lse_error=float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.0,
     )
 
 
-def _strangers(settings: str | DataSettings, count: int, shape: list[int], seed: int) -> Tensor:
+def _ood_images(settings: str | DataSettings, count: int, shape: list[int], seed: int) -> Tensor:
     if isinstance(settings, str):
         return torch.rand(count, *shape, generator=generator_of(derive(seed, "noise"), "cpu"))
-    return fitted(subset(settings.load("test"), count)[0], shape).pixels()
+    return resized(subset(settings.load("test"), count)[0], shape).pixels()
 
 
 def _read(model: nn.Module, images: Tensor, batch: int, device: torch.device) -> pd.DataFrame:

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cembench.energy.ascent import ball_of
 from cembench.evaluation.artifacts import samples_folder, save_evidence
 from cembench.evaluation.cache import Parts
 from cembench.evaluation.context import Work, prepare
@@ -30,7 +29,7 @@ from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import sanity_checks
 from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.util.distributed import World, world
 from cembench.util.errors import CembenchError, ModelError
 from cembench.util.files import clear_leftovers, digest, write_bytes
@@ -39,7 +38,7 @@ from cembench.util.locks import locked
 
 
 def evaluate(
-    subject: Subject | Path,
+    source: ModelSource | Path,
     protocol: Protocol,
     *,
     device: str | torch.device = "cpu",
@@ -55,7 +54,7 @@ def evaluate(
     One that was killed goes on with the stage of the attack, or the chunk of samples, it was at.
 
     Args:
-        subject: a checkpoint, the run folder that holds one, or a network in memory.
+        source: a checkpoint, the run folder that holds one, or a network in memory.
         protocol: what to do.
         device: where to compute.
         data_root: where the data lies, if not where it lay in training.
@@ -70,32 +69,32 @@ def evaluate(
         CembenchError: when checkpoint or data cannot be used, or nothing can be written. A
             network that breaks its contract gives a record with `error` and no figures instead.
     """
-    together = world()
-    work, path = together.together(
+    ranks = world()
+    work, path = ranks.on_all_ranks(
         lambda: prepare(
-            subject, protocol, torch.device(device), data_root, inception_weights, folder
+            source, protocol, torch.device(device), data_root, inception_weights, folder
         )
     )
     if save_samples and work.protocol.samples is None:
         raise CembenchError(f"--save-samples: protocol {protocol.name} draws no samples")
-    together.agree(
+    ranks.assert_same(
         protocol=work.record.protocol_digest,
         checkpoint=work.record.checkpoint_sha256[:12],
         code=work.record.environment["source"],
     )
-    work = replace(work, record=together.first_alone(lambda: work.record))
-    old = reusable(path, work.record) if reuse and work.subject.model is None else None
-    if (old := together.first_alone(lambda: old)) is not None:
+    work = replace(work, record=ranks.on_rank_zero(lambda: work.record))
+    old = reusable(path, work.record) if reuse and work.source.model is None else None
+    if (old := ranks.on_rank_zero(lambda: old)) is not None:
         return old, path
-    together.together(lambda: work.comparison)  # before anything is attacked
+    ranks.on_all_ranks(lambda: work.comparison)  # before anything is attacked
     with ExitStack() as stack:
-        together.first_alone(lambda: _hold(stack, path))
-        together.meet(path.parent)
+        ranks.on_rank_zero(lambda: _hold(stack, path))
+        ranks.require_shared_filesystem(path.parent)
         parts = Parts(path.parent, digest(identity(work.record)))
-        if work.subject.model is not None:  # nothing tells whether it is what was killed
-            together.first_alone(parts.restart)
+        if work.source.model is not None:  # nothing tells whether it is what was killed
+            ranks.on_rank_zero(parts.restart)
         started = time.monotonic()
-        warnings = _share(work, parts, samples_folder(path), together)
+        warnings = _share(work, parts, samples_folder(path), ranks)
 
         def finish() -> Record:
             record, table = _measured(work, parts, samples_folder(path), warnings, started)
@@ -103,13 +102,13 @@ def evaluate(
             if record.curve:
                 write_bytes(path.with_suffix(".curve.png"), _curve(record))
             if save_adversarial:
-                save_evidence(parts, work.protocol, work.split, ball_of(record.threat), path)
+                save_evidence(parts, work.protocol, work.split, record.threat.ball, path)
             if save_samples:
                 parts.move_tensors("samples", samples_folder(path))
             parts.clear()
             return record
 
-        return together.first_alone(finish), path
+        return ranks.on_rank_zero(finish), path
 
 
 def _hold(stack: ExitStack, path: Path) -> None:
@@ -126,33 +125,33 @@ def _curve(record: Record) -> bytes:
     return render(radii({record.run: record.curve}, record.threat.eps, title), "png")
 
 
-def _share(work: Work, parts: Parts, pictures: Path, together: World) -> Counter[str]:
+def _share(work: Work, parts: Parts, pictures: Path, ranks: World) -> Counter[str]:
     """Do this process's share of the attacks and the samples; return what all were warned of.
 
     The first process then finds the results in `parts`, as if it had done them before a kill.
     """
-    if together.size == 1:
+    if ranks.size == 1:
         return Counter()
     protocol, images = work.protocol, len(work.split)
-    if images < together.size:
-        raise CembenchError.of_all(
-            f"{together.size} processes for {images} test images: start fewer"
+    if images < ranks.size:
+        raise CembenchError.on_every_rank(
+            f"{ranks.size} processes for {images} test images: start fewer"
         )
 
     def do() -> Counter[str]:
         with collected_warnings("auto-attack", "cembench") as warnings, suppress(ModelError):
-            model = work.subject.load(work.origins.device)
-            if work.origins.passport.kind == "classifier":
+            model = work.source.load(work.origins.device)
+            if work.origins.metadata.kind == "classifier":
                 threat = work.record.threat
-                attack_split(model, work.split, work.rows, protocol, threat, parts, together)
+                attack_split(model, work.split, work.rows, protocol, threat, parts, ranks)
             if work.comparison is not None:
                 with frozen(model), exact():
                     draw_share(
-                        model, work.origins, protocol, work.comparison, parts, pictures, together
+                        model, work.origins, protocol, work.comparison, parts, pictures, ranks
                     )
         return warnings
 
-    return sum(together.gather(together.together(do)), Counter())
+    return sum(ranks.gather(ranks.on_all_ranks(do)), Counter())
 
 
 def _measured(
@@ -164,7 +163,7 @@ def _measured(
     with collected_warnings("auto-attack", "cembench") as warnings:
         warnings.update(before)
         try:
-            model = work.subject.load(work.origins.device)
+            model = work.source.load(work.origins.device)
             ending["parameters"] = sum(p.numel() for p in model.parameters())
             ending["weights_sha256"] = weights_digest(model.state_dict())
             found, table = _figures(work, parts, model, pictures, warnings)
@@ -180,16 +179,16 @@ def _measured(
 def _figures(
     work: Work, parts: Parts, model: Classifier, pictures: Path, warnings: Counter[str]
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
-    protocol, passport = work.protocol, work.origins.passport
+    protocol, metadata = work.protocol, work.origins.metadata
     threat = work.record.threat
-    if passport.kind == "encoder":
+    if metadata.kind == "encoder":
         return _of_encoder(work, parts, model, pictures, warnings), None
     verdicts = attack_split(model, work.split, work.rows, protocol, threat, parts)
     titles = [attack.title for attack in protocol.attacks]
     found: dict[str, Any] = {"figures": count(verdicts.table, titles, verdicts.seconds)}
     generation = density = None
     with frozen(model), exact():
-        target = target_of(model, len(passport.classes), protocol, threat)
+        target = target_of(model, len(metadata.classes), protocol, threat)
         if protocol.sanity is not None:
             found["sanity"] = sanity_checks(target, work.split, protocol.sanity)
         if work.comparison is not None:
@@ -199,8 +198,8 @@ def _figures(
             warnings.update(cautions)
         if protocol.density is not None:
             device = work.origins.device
-            density = summarise(verdicts.table, target.model, passport.shape, protocol, device)
-            if len(passport.classes) == 2:
+            density = summarise(verdicts.table, target.model, metadata.shape, protocol, device)
+            if len(metadata.classes) == 2:
                 warnings.update(["with two classes TA's one target is PGD's: they coincide"])
     if protocol.curve is not None:
         found["curve"] = points(verdicts.table, protocol.curve.radii(threat.eps))

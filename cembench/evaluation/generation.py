@@ -15,9 +15,9 @@ from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.extractors.inception import CHECKSUM
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.reference import SPLIT_IMAGES, Comparison
-from cembench.evaluation.results import Generation, Spread
+from cembench.evaluation.results import Generation, MeanStd
 from cembench.evaluation.sample_scores import score
-from cembench.evaluation.sections import SamplePlan
+from cembench.evaluation.sections import SamplesConfig
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
 from cembench.samplers.context import Origins
@@ -59,7 +59,7 @@ def measure(
     assert plan is not None
     example = origins.data.pixels(slice(EXAMPLES))
     climber = protocol.engine.prepare(model, example)
-    with Bar(f"samples {origins.passport.data.title}", count * len(plan.samplers)) as bar:
+    with Bar(f"samples {origins.metadata.data.title}", count * len(plan.samplers)) as bar:
 
         def obtain(sampler: Sampler) -> Samples:
             bar.advance(0, sampler.title)
@@ -89,7 +89,7 @@ def draw_share(
     assert plan is not None
     climber = protocol.engine.prepare(model, origins.data.pixels(slice(EXAMPLES)))
     comparison.reader.keep = parts
-    with Bar(f"samples {origins.passport.data.title}", count * len(plan.samplers)) as bar:
+    with Bar(f"samples {origins.metadata.data.title}", count * len(plan.samplers)) as bar:
         drawing = Drawing(model, climber, origins, protocol, parts, bar)
         for sampler in plan.samplers:
             strip = trajectory_file(pictures, sampler.title)
@@ -119,7 +119,7 @@ class Drawing:
         """
         plan = self.protocol.samples
         assert plan is not None
-        labels = chunks(sampler, count, len(self.origins.passport.classes), plan.batch_size)
+        labels = chunks(sampler, count, len(self.origins.metadata.classes), plan.batch_size)
         for number, y in world.share(list(enumerate(labels))):
             name = f"samples.{sampler.title}.{number}"
             values = self.parts.tensors(name)
@@ -136,7 +136,7 @@ class Drawing:
             visit = trace.follow(asked(sampler, y, self.origins, seed))
         drawn = draw(self.model, sampler, y, self.origins, seed, visit, self.climber).cpu()
         if trace is not None:
-            write_bytes(strip, trace.render(self.origins.passport.classes, strip.suffix))
+            write_bytes(strip, trace.render(self.origins.metadata.classes, strip.suffix))
         return vars(drawn) | {"images": to_uint8(drawn.images), "starts": to_uint8(drawn.starts)}
 
 
@@ -145,7 +145,7 @@ def chunk_seed(protocol: Protocol, number: int) -> int:
     return derive(protocol.seed, "samples", number)
 
 
-def drawn(generation: Generation) -> dict[str, Spread]:
+def drawn(generation: Generation) -> dict[str, MeanStd]:
     """Return LSE f(x, ·) on the samples of each sampler and on their seeds."""
     spreads = {}
     for title, found in generation.samplers.items():
@@ -154,11 +154,11 @@ def drawn(generation: Generation) -> dict[str, Spread]:
             (f"{title} seeds", found.lse_seeds, found.lse_seeds_std),
         ):
             if mean is not None and std is not None:
-                spreads[name] = Spread(mean=mean, std=std, images=generation.count)
+                spreads[name] = MeanStd(mean=mean, std=std, images=generation.count)
     return spreads
 
 
-def _cautions(found: Generation, comparison: Comparison, plan: SamplePlan) -> list[str]:
+def _cautions(found: Generation, comparison: Comparison, plan: SamplesConfig) -> list[str]:
     extractor, count = plan.extractor, found.count
     classes = len(comparison.split.classes)
     doubts = {

@@ -11,12 +11,12 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, mod
 
 from cembench.attacks import Attack, attacks
 from cembench.energy.threat import ThreatChange
-from cembench.evaluation.sections import CurvePlan, DensityPlan, SamplePlan, SanityPlan
+from cembench.evaluation.sections import CurveConfig, DensityConfig, SamplesConfig, SanityConfig
 from cembench.models.engine import Engine, Plain, engines
 from cembench.util.errors import ConfigError
 from cembench.util.files import digest, read_yaml
 from cembench.util.overrides import override
-from cembench.util.settings import Count, Settings, nearest, unless
+from cembench.util.settings import Count, Settings, nearest, optional_field
 
 
 class Protocol(Settings):
@@ -49,13 +49,13 @@ class Protocol(Settings):
     limit: Count | None = None
     batch_size: Count = 256
     seed: Annotated[int, Field(ge=0)] = 0
-    engine: Annotated[SerializeAsAny[Engine], engines.field()] = unless(Plain())
+    engine: Annotated[SerializeAsAny[Engine], engines.field()] = optional_field(Plain())
     attacks: list[SerializeAsAny[Attack]] = []
     passes: Count = 1
-    samples: SamplePlan | None = None
-    density: DensityPlan | None = None
-    sanity: SanityPlan | None = None
-    curve: CurvePlan | None = None
+    samples: SamplesConfig | None = None
+    density: DensityConfig | None = None
+    sanity: SanityConfig | None = None
+    curve: CurveConfig | None = None
 
     @field_validator("attacks", mode="before")
     @classmethod

@@ -11,9 +11,9 @@ from cembench.data.split import Split
 from cembench.evaluation.extractors.features import FeatureReader
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
-from cembench.models.checkpoint import Passport, beside, own_name
+from cembench.models.metadata import CheckpointMetadata, beside, own_name
 from cembench.models.recipe import recipe_of
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.samplers.context import buffer_of
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
@@ -22,13 +22,13 @@ from cembench.util.provenance import environment
 IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "inputs")
 
 
-def applicable(protocol: Protocol, passport: Passport, file: Path) -> Protocol:
+def applicable(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:
     """Return what a protocol measures of a checkpoint: everything, or an encoder's samples alone.
 
     Raises:
         CembenchError: when it measures nothing of an encoder.
     """
-    part = protocol.measured_of(passport.kind)
+    part = protocol.measured_of(metadata.kind)
     if part is None:
         raise CembenchError(
             f"{file}: an encoder, of which protocol {protocol.name} measures nothing; fit a head "
@@ -37,18 +37,20 @@ def applicable(protocol: Protocol, passport: Passport, file: Path) -> Protocol:
     return part
 
 
-def inputs_of(file: Path, passport: Passport, reader: FeatureReader | None) -> dict[str, str]:
+def inputs_of(
+    file: Path, metadata: CheckpointMetadata, reader: FeatureReader | None
+) -> dict[str, str]:
     """Return checksums of whatever else figures are made of."""
     buffer = buffer_of(file)
-    values = {"training": passport.fingerprint}
+    values = {"training": metadata.fingerprint}
     if buffer.exists():
         values["buffer"] = sha256(buffer)
     return values | ({} if reader is None else {"extractor": reader.checksum})
 
 
 def blank(
-    subject: Subject,
-    passport: Passport,
+    source: ModelSource,
+    metadata: CheckpointMetadata,
     protocol: Protocol,
     split: Split,
     device: torch.device,
@@ -56,33 +58,33 @@ def blank(
     """Return the record of a network before anything is measured.
 
     Args:
-        subject: the network.
-        passport: its own, but for where its data lies now.
+        source: the network.
+        metadata: its own, but for where its data lies now.
         protocol: what will be measured.
         split: the images that will be attacked.
         device: where.
     """
-    file = subject.file
+    file = source.file
     return Record(
-        kind=passport.kind,
-        run=subject.name,
-        method=passport.method,
-        dataset=passport.data.title,
-        model=passport.model.title,
-        seed=passport.seed,
-        recipe=recipe_of(passport.config),
-        threat=protocol.threat.over(passport.threat),
+        kind=metadata.kind,
+        run=source.name,
+        method=metadata.method,
+        dataset=metadata.data.title,
+        model=metadata.model.title,
+        seed=metadata.seed,
+        recipe=recipe_of(metadata.config),
+        threat=protocol.threat.over(metadata.threat),
         protocol=protocol.dump(),
         protocol_digest=protocol.digest,
         split=protocol.split,
-        data=passport.data.dump(),
+        data=metadata.data.dump(),
         fingerprint=split.fingerprint,
-        checkpoint_sha256=subject.checksum,
-        epoch=passport.epoch,
-        finished=passport.finished,
-        gradients=passport.gradients,
-        divergences=passport.divergences,
-        labels=passport.labels,
+        checkpoint_sha256=source.checksum,
+        epoch=metadata.epoch,
+        finished=metadata.finished,
+        gradients=metadata.gradients,
+        divergences=metadata.divergences,
+        labels=metadata.labels,
         train_seconds=None if own_name(file) else _train_seconds(file.parent / "history.csv"),
         environment=environment(device),
     )

@@ -14,7 +14,7 @@ from cembench.evaluation.extractors.features import FeatureReader, Features, Poo
 from cembench.evaluation.metrics import functional as quality
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.results import Scores
-from cembench.evaluation.sections import SamplePlan
+from cembench.evaluation.sections import SamplesConfig
 from cembench.util.errors import CembenchError
 from cembench.util.rng import isolated_rng
 
@@ -26,7 +26,9 @@ SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
 class Comparison:
     """The real side of a comparison: reference, floor, judge and nearest training images."""
 
-    def __init__(self, plan: SamplePlan, reader: FeatureReader, test: Split, train: Split) -> None:
+    def __init__(
+        self, plan: SamplesConfig, reader: FeatureReader, test: Split, train: Split
+    ) -> None:
         self.reader = reader
         self.metrics = plan.metrics
         self.train = train
@@ -55,7 +57,7 @@ class Comparison:
     def judge(self) -> LogisticRegression:
         """A linear classifier on the extractor's features of images outside the reference."""
         pool = self._pool(subset(self.other, JUDGE_IMAGES)[0])
-        return judge_of(pool.features.unit, pool.labels)
+        return fit_reference_classifier(pool.features.unit, pool.labels)
 
     def judged(self, pool: Pool) -> float:
         """Return the share of images that the judge takes for what they should be."""
@@ -111,7 +113,7 @@ class Comparison:
         return self.train.pixels().flatten(1)
 
 
-def judge_of(features: Tensor, labels: Tensor) -> LogisticRegression:
+def fit_reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegression:
     """Return the linear classifier of features N×D with labels N.
 
     It is the optimum to many digits: short of it, where solvers stop by default, another machine's

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from cembench.util.settings import Settings, unless
+from cembench.util.settings import Settings, optional_field
 
 
 class Rate(Settings):
@@ -104,8 +104,8 @@ class Scores(Settings):
     recall: float
     judge_acc: float | None
     nearest: float | None
-    metrics: dict[str, float] = unless({})
-    failed: dict[str, str] = unless({})
+    metrics: dict[str, float] = optional_field({})
+    failed: dict[str, str] = optional_field({})
 
 
 class SamplerFigures(Settings):
@@ -169,10 +169,10 @@ class Generation(Settings):
     judge_real_acc: float
     nearest_real: float | None
     samplers: dict[str, SamplerFigures]
-    better: dict[str, Literal["higher", "lower"]] = unless({})
+    better: dict[str, Literal["higher", "lower"]] = optional_field({})
 
 
-class Spread(Settings):
+class MeanStd(Settings):
     """LSE f(x, ·) = log p(x) + log Z over images.
 
     Attributes:
@@ -216,7 +216,7 @@ class Calibration(Settings):
     bins: list[Bin]
 
 
-class Separation(Settings):
+class OODScores(Settings):
     """How well a score tells test images from others.
 
     Attributes:
@@ -230,7 +230,7 @@ class Separation(Settings):
     fpr95: float
 
 
-class Push(Settings):
+class EnergyShift(Settings):
     """Test images pushed inside the ball: accuracy, and the mean change of LSE f(x, ·).
 
     Attributes:
@@ -259,10 +259,10 @@ class Density(Settings):
     """
 
     calibration: Calibration
-    energies: dict[str, Spread]
-    outside: dict[str, dict[str, Separation]]
+    energies: dict[str, MeanStd]
+    outside: dict[str, dict[str, OODScores]]
     outside_fingerprints: dict[str, str] = {}
-    pushed: dict[str, Push]
+    pushed: dict[str, EnergyShift]
 
 
 def wilson(correct: int, images: int, z: float = 1.959964) -> tuple[float, float]:

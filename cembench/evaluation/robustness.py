@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cembench.attacks import Target
-from cembench.attacks.verdict import Watched, averaged
+from cembench.attacks.verdict import CheckedModel, averaged
 from cembench.data.split import Split
-from cembench.energy.ascent import ball_of, to_bytes
+from cembench.energy.ascent import to_bytes
 from cembench.energy.threat import Threat
 from cembench.evaluation.attack_stages import Chunk, run_stages, stages_of
 from cembench.evaluation.attack_state import Columns, Standing
@@ -111,9 +111,9 @@ def target_of(
         example: a few images that the engine tries its copy on; without them the network is
             attacked as it is.
     """
-    plain = Watched(model, classes).eval()
+    plain = CheckedModel(model, classes).eval()
     climbed = model if example is None else protocol.engine.prepare(model, example)
-    attacked = plain if climbed is model else Watched(climbed, classes).eval()
+    attacked = plain if climbed is model else CheckedModel(climbed, classes).eval()
     judge = averaged(plain, protocol.passes)
     return Target(attacked, plain, judge, threat, classes, protocol.seed, protocol.batch_size)
 
@@ -159,7 +159,7 @@ def smallest(columns: Columns, protocol: Protocol, correct: Tensor) -> Tensor:
 @torch.no_grad()
 def _clean(model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, threat: Threat) -> Columns:
     predicted = model(x).argmax(1)
-    rounded = model(to_bytes(x, x, ball_of(threat))).argmax(1)
+    rounded = model(to_bytes(x, x, threat.ball)).argmax(1)
     return {"index": rows, "label": y, "clean_pred": predicted, "clean_8bit_pred": rounded}
 
 

@@ -21,10 +21,10 @@ from cembench.attacks import Target
 from cembench.attacks.autoattack import square
 from cembench.data.split import Split, subset
 from cembench.energy import potentials
-from cembench.energy.ascent import ascend, ball_of
+from cembench.energy.ascent import ascend
 from cembench.evaluation.attack_stages import Stage, run_stage
 from cembench.evaluation.results import SanityCheck, wilson
-from cembench.evaluation.sections import SanityPlan
+from cembench.evaluation.sections import SanityConfig
 from cembench.util.rng import derive, generator_of, isolated_rng
 
 FEWEST = 20
@@ -38,14 +38,14 @@ class Climb:
     broken: Tensor
 
 
-class Suspect:
+class SanityContext:
     """A network under suspicion, and the attacks that several checks look at.
 
     Attributes:
         x: images, N×C×H×W, all classified as their labels y.
     """
 
-    def __init__(self, target: Target, x: Tensor, y: Tensor, plan: SanityPlan) -> None:
+    def __init__(self, target: Target, x: Tensor, y: Tensor, plan: SanityConfig) -> None:
         self.target, self.x, self.y, self.plan = target, x, y, plan
         self.eps = target.threat.eps
 
@@ -66,7 +66,7 @@ class Suspect:
 
     def climb(self, eps: float, steps: int) -> Climb:
         """Climb the cross-entropy inside a ball of radius `eps`, without ever stopping early."""
-        ball = ball_of(self.target.threat.model_copy(update={"eps": eps}))
+        ball = self.target.threat.model_copy(update={"eps": eps}).ball
         loss = torch.full((len(self.y),), -torch.inf, device=self.x.device)
         broken = torch.zeros_like(self.y, dtype=torch.bool)
 
@@ -90,25 +90,25 @@ class Suspect:
         return Climb(loss, broken)
 
 
-def randomised_forward(suspect: Suspect) -> tuple[float, bool]:
+def randomised_forward(context: SanityContext) -> tuple[float, bool]:
     """Two forward passes differ."""
     with torch.no_grad():
-        first, second = suspect.target.model(suspect.x), suspect.target.model(suspect.x)
+        first, second = context.target.model(context.x), context.target.model(context.x)
     moved = (first - second).abs().amax(1) > 1e-4 * (1 + first.abs().amax(1))
     share = float(moved.float().mean())
-    return share, share > 0 and suspect.target.judge is suspect.target.model
+    return share, share > 0 and context.target.judge is context.target.model
 
 
-def softmax_outputs(suspect: Suspect) -> tuple[float, bool]:
+def softmax_outputs(context: SanityContext) -> tuple[float, bool]:
     """Outputs are probabilities, or their logarithms."""
     with torch.no_grad():
-        out = suspect.target.model(suspect.x)
+        out = context.target.model(context.x)
     sums = out.sum(1) if bool((out >= 0).all()) else out.exp().sum(1)
     share = float(((sums - 1).abs() < 1e-4).float().mean())
     return share, share > 0.5
 
 
-def gradients_in_forward(suspect: Suspect) -> tuple[float, bool]:
+def gradients_in_forward(context: SanityContext) -> tuple[float, bool]:
     """The forward pass climbs or descends something itself."""
     engine = torch.autograd
     with (
@@ -116,57 +116,57 @@ def gradients_in_forward(suspect: Suspect) -> tuple[float, bool]:
         patch.object(engine, "backward", wraps=engine.backward) as backward,
         torch.no_grad(),
     ):
-        suspect.target.model(suspect.x[:1])
+        context.target.model(context.x[:1])
     calls = grad.call_count + backward.call_count
     return float(calls), calls > 0
 
 
-def zero_gradients(suspect: Suspect) -> tuple[float, bool]:
+def zero_gradients(context: SanityContext) -> tuple[float, bool]:
     """The gradient of the loss vanishes, so that PGD stands still."""
-    x = suspect.x.detach().requires_grad_()
+    x = context.x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = potentials.cross_entropy(suspect.target.model(x), suspect.y)
+        loss = potentials.cross_entropy(context.target.model(x), context.y)
         found = torch.autograd.grad(loss.sum(), x, allow_unused=True)[0]
     gradient = torch.zeros_like(x) if found is None else found
     return _share(gradient.flatten(1).abs().amax(1) == 0)
 
 
-def one_step_wins(suspect: Suspect) -> tuple[float, bool]:
+def one_step_wins(context: SanityContext) -> tuple[float, bool]:
     """One step breaks images that many do not."""
-    return _share(suspect.one.broken & ~suspect.iterated.broken)
+    return _share(context.one.broken & ~context.iterated.broken)
 
 
-def more_steps_help(suspect: Suspect) -> tuple[float, bool]:
+def more_steps_help(context: SanityContext) -> tuple[float, bool]:
     """Five times the steps break many more images: PGD has not converged."""
-    return _share(suspect.longer.broken & ~suspect.iterated.broken, 0.02)
+    return _share(context.longer.broken & ~context.iterated.broken, 0.02)
 
 
-def loss_does_not_grow(suspect: Suspect) -> tuple[float, bool]:
+def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
     """A larger ball holds no larger loss."""
-    radii = [suspect.eps / 2, suspect.eps, 2 * suspect.eps]
-    losses = [suspect.climb(eps, suspect.plan.steps).loss for eps in radii]
+    radii = [context.eps / 2, context.eps, 2 * context.eps]
+    losses = [context.climb(eps, context.plan.steps).loss for eps in radii]
     growths = [(b - a).double() for a, b in pairwise(losses)]
     lowest = min(growths, key=lambda growth: float(growth.mean()))
     error = float(lowest.std()) / math.sqrt(len(lowest))
     return float(lowest.mean()), float(lowest.mean()) - 1.96 * error <= 0
 
 
-def stands_at_any_radius(suspect: Suspect) -> tuple[float, bool]:
+def stands_at_any_radius(context: SanityContext) -> tuple[float, bool]:
     """Images stand where the ball holds every image there is."""
-    pixels = suspect.x[0].numel()
-    everything = 1.0 if suspect.target.threat.norm == "linf" else math.sqrt(pixels)
-    return _share(~suspect.climb(everything, 5 * suspect.plan.steps).broken, 0.02)
+    pixels = context.x[0].numel()
+    everything = 1.0 if context.target.threat.norm == "linf" else math.sqrt(pixels)
+    return _share(~context.climb(everything, 5 * context.plan.steps).broken, 0.02)
 
 
-def black_box_wins(suspect: Suspect) -> tuple[float, bool]:
+def black_box_wins(context: SanityContext) -> tuple[float, bool]:
     """Square, which sees no gradient, breaks images that PGD does not."""
-    left = (~suspect.longer.broken).nonzero().squeeze(1)
-    won = torch.zeros_like(suspect.longer.broken)
+    left = (~context.longer.broken).nonzero().squeeze(1)
+    won = torch.zeros_like(context.longer.broken)
     if len(left):
-        target = suspect.target
+        target = context.target
         everyone = torch.ones_like(won)
-        stage = Stage("square", target, square(target, suspect.plan.queries), everyone)
-        won[left] = run_stage("sanity", stage, suspect.x[left], suspect.y[left]).broken
+        stage = Stage("square", target, square(target, context.plan.queries), everyone)
+        won[left] = run_stage("sanity", stage, context.x[left], context.y[left]).broken
     return _share(won)
 
 
@@ -176,7 +176,7 @@ def _share(found: Tensor, limit: float = 0.01) -> tuple[float, bool]:
     return count / len(found), wilson(count, len(found))[0] > limit
 
 
-CHECKS: dict[Callable[[Suspect], tuple[float, bool]], str] = {
+CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
     randomised_forward: "share of images whose logits differ between two passes; above 0, single "
     "verdicts are chance: use the protocol rand",
     softmax_outputs: "share of images whose outputs are probabilities or their logarithms; above "
@@ -200,7 +200,7 @@ CHECKS: dict[Callable[[Suspect], tuple[float, bool]], str] = {
 NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins}
 
 
-def sanity_checks(target: Target, split: Split, plan: SanityPlan) -> list[SanityCheck]:
+def sanity_checks(target: Target, split: Split, plan: SanityConfig) -> list[SanityCheck]:
     """Look for every kind of illusion on some images of a split, those that are classified right.
 
     Checks are skipped with fewer than twenty of them, or where there is no ball.
@@ -214,19 +214,19 @@ def sanity_checks(target: Target, split: Split, plan: SanityPlan) -> list[Sanity
     x, y = some.pixels(), some.labels
     with isolated_rng(derive(target.seed, "sanity")), torch.no_grad():
         right = target.judge(x).argmax(1) == y
-    suspect = Suspect(target, x[right], y[right], plan)
-    return [_checked(check, meaning, suspect) for check, meaning in CHECKS.items()]
+    context = SanityContext(target, x[right], y[right], plan)
+    return [_checked(check, meaning, context) for check, meaning in CHECKS.items()]
 
 
 def _checked(
-    check: Callable[[Suspect], tuple[float, bool]], meaning: str, suspect: Suspect
+    check: Callable[[SanityContext], tuple[float, bool]], meaning: str, context: SanityContext
 ) -> SanityCheck:
     name = check.__name__
-    if len(suspect.y) < FEWEST or (suspect.eps == 0 and check in NEEDS_BALL):
+    if len(context.y) < FEWEST or (context.eps == 0 and check in NEEDS_BALL):
         return SanityCheck(name=name, verdict="skipped", figure=None, meaning=meaning)
-    with isolated_rng(derive(suspect.target.seed, "sanity", name)):
-        figure, failed = check(suspect)
-    suspect.target.model.require_finite(f"in the check {name}")
+    with isolated_rng(derive(context.target.seed, "sanity", name)):
+        figure, failed = check(context)
+    context.target.model.require_finite(f"in the check {name}")
     return SanityCheck(
         name=name, verdict="fail" if failed else "pass", figure=figure, meaning=meaning
     )

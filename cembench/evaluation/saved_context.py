@@ -9,14 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cembench.attacks.verdict import Watched
+from cembench.attacks.verdict import CheckedModel
 from cembench.data.split import Split, subset
 from cembench.evaluation.artifacts import require_evidence
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.record_header import applicable, blank
-from cembench.models.checkpoint import checkpoint_file, weights_digest
-from cembench.models.source import Subject
+from cembench.models.checkpoint import weights_digest
+from cembench.models.metadata import checkpoint_file
+from cembench.models.source import ModelSource
 from cembench.samplers.context import Origins
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
@@ -43,7 +44,7 @@ class Case:
     table: pd.DataFrame
     blank: Record
     protocol: Protocol
-    model: Watched
+    model: CheckedModel
     whole: Split
     split: Split
     rows: Tensor
@@ -62,19 +63,19 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     file = checkpoint_file(checkpoint)
     if sha256(file) != record.checkpoint_sha256:
         raise CembenchError(f"{path}: of another checkpoint than {file}")
-    subject = Subject.at(checkpoint)
-    passport = subject.passport
-    model = subject.load(device)
+    source = ModelSource.at(checkpoint)
+    metadata = source.metadata
+    model = source.load(device)
     whole_protocol = Protocol.parse(record.protocol)
-    protocol = applicable(whole_protocol, passport, file)
+    protocol = applicable(whole_protocol, metadata, file)
     if protocol.passes > 1:
         raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
     require_evidence(path, protocol)
-    whole = passport.images(protocol.split)
+    whole = metadata.images(protocol.split)
     split, rows = subset(whole, protocol.limit)
     if split.fingerprint != record.fingerprint:
         raise CembenchError("the attacked images are not those of the record")
-    new = blank(subject, passport, whole_protocol, split, device)
+    new = blank(source, metadata, whole_protocol, split, device)
     known = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_sha256": weights_digest(model.state_dict()),
@@ -82,12 +83,12 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
     return Case(
         path=path,
         record=record,
-        table=load_table(path) if passport.kind == "classifier" else pd.DataFrame(),
+        table=load_table(path) if metadata.kind == "classifier" else pd.DataFrame(),
         blank=new.model_copy(update=known),
         protocol=protocol,
-        model=Watched(model, len(split.classes)).eval(),
+        model=CheckedModel(model, len(split.classes)).eval(),
         whole=whole,
         split=split.to(device),
         rows=rows,
-        origins=Origins(file, passport, device, new.threat),
+        origins=Origins(file, metadata, device, new.threat),
     )

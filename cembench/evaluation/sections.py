@@ -11,10 +11,10 @@ from cembench.data import DataSettings, datasets
 from cembench.evaluation.extractors import Extractor, extractors
 from cembench.evaluation.metrics import TAKEN, Metric, metrics
 from cembench.samplers import Sampler, samplers
-from cembench.util.settings import Count, Positive, Settings, unless
+from cembench.util.settings import Count, Positive, Settings, optional_field
 
 
-class SamplePlan(Settings):
+class SamplesConfig(Settings):
     """What a protocol says of samples.
 
     Attributes:
@@ -34,7 +34,7 @@ class SamplePlan(Settings):
     )
     reference: Literal["test", "train"] = "test"
     batch_size: Count = 256
-    metrics: list[SerializeAsAny[Metric]] = unless([])
+    metrics: list[SerializeAsAny[Metric]] = optional_field([])
 
     @field_validator("samplers", mode="before")
     @classmethod
@@ -67,7 +67,7 @@ class SamplePlan(Settings):
         return values
 
 
-class DensityPlan(Settings):
+class DensityConfig(Settings):
     """What a protocol says of densities.
 
     Attributes:
@@ -99,7 +99,7 @@ class DensityPlan(Settings):
         return values
 
 
-class SanityPlan(Settings):
+class SanityConfig(Settings):
     """What a protocol says of sanity checks (`evaluation.sanity`).
 
     Attributes:
@@ -116,7 +116,7 @@ class SanityPlan(Settings):
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
-class CurvePlan(Settings):
+class CurveConfig(Settings):
     """What a protocol says of other radii (`evaluation.curve`).
 
     Attributes:

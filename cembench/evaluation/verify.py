@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cembench.attacks import Target
 from cembench.attacks.verdict import verify
-from cembench.energy.ascent import ball_of, to_bytes
+from cembench.energy.ascent import to_bytes
 from cembench.evaluation.artifacts import kept_images, kept_samples
 from cembench.evaluation.attack_stages import Chunk
 from cembench.evaluation.attack_state import Columns
@@ -25,7 +25,7 @@ from cembench.evaluation.robustness import smallest, target_of
 from cembench.evaluation.sample_scores import score
 from cembench.evaluation.sanity import sanity_checks
 from cembench.evaluation.saved_context import Case, open_case
-from cembench.evaluation.sections import CurvePlan, DensityPlan
+from cembench.evaluation.sections import CurveConfig, DensityConfig
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
 from cembench.samplers.draw import Samples, asked, chunks
@@ -62,7 +62,7 @@ def recount(
     """
     case = open_case(path, checkpoint, torch.device(device))
     record = case.record
-    if case.origins.passport.kind == "encoder":
+    if case.origins.metadata.kind == "encoder":
         return _of_encoder(case, inception_weights)
     with frozen(case.model), exact():
         table = _table(case)
@@ -103,7 +103,7 @@ def _of_encoder(case: Case, weights: Path | None) -> list[Recount]:
 @torch.no_grad()
 def _table(case: Case) -> pd.DataFrame:
     """Return the table of verdicts, with the stages that won as the record's own table has them."""
-    protocol, ball = case.protocol, ball_of(case.blank.threat)
+    protocol, ball = case.protocol, case.blank.threat.ball
     x, y = case.split.pixels(), case.split.labels
     columns = {"index": case.rows, "label": y, "clean_pred": _predicted(case, x)}
     columns["clean_8bit_pred"] = _predicted(case, to_bytes(x, x, ball))
@@ -120,7 +120,7 @@ def _table(case: Case) -> pd.DataFrame:
 def _verdicts(case: Case, attack: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Judge the kept images of an attack; an image that none was kept of stands."""
     numbers, images = kept_images(case.path, attack, case.rows, case.split.shape)
-    ball = ball_of(case.blank.threat)
+    ball = case.blank.threat.ball
     found = torch.zeros(2, len(x)).bool()
     for part in _batches(len(numbers), case.protocol.batch_size):
         where = numbers[part].to(x.device)
@@ -129,7 +129,7 @@ def _verdicts(case: Case, attack: str, x: Tensor, y: Tensor) -> dict[str, Tensor
     return {f"{attack}_broken": found[0], f"{attack}_broken_8bit": found[1]}
 
 
-def _looks(case: Case, x: Tensor, y: Tensor, plan: DensityPlan) -> dict[str, Tensor]:
+def _looks(case: Case, x: Tensor, y: Tensor, plan: DensityConfig) -> dict[str, Tensor]:
     parts = []
     for part in _batches(len(x), case.protocol.batch_size):
         seed = derive(case.protocol.seed, "density", int(case.rows[part][0]))
@@ -141,7 +141,7 @@ def _predicted(case: Case, x: Tensor) -> Tensor:
     return torch.cat([case.model(part).argmax(1) for part in x.split(case.protocol.batch_size)])
 
 
-def _radii(case: Case, target: Target, plan: CurvePlan) -> pd.DataFrame:
+def _radii(case: Case, target: Target, plan: CurveConfig) -> pd.DataFrame:
     """Climb the radii again; the smallest perturbations known are those that the table has."""
     right = torch.tensor((case.table["clean_pred"] == case.table["label"]).to_numpy())
     names = [f"{attack.title}_norm" for attack in case.protocol.attacks]
@@ -172,7 +172,7 @@ def _generation(case: Case, weights: Path | None) -> tuple[Generation | None, li
     read = []
 
     def obtain(sampler: Sampler) -> Samples:
-        classes = len(origins.passport.classes)
+        classes = len(origins.metadata.classes)
         labels = [
             asked(sampler, y.to(origins.device), origins, chunk_seed(case.protocol, number)).cpu()
             for number, y in enumerate(
@@ -216,6 +216,6 @@ def _density(case: Case, table: pd.DataFrame, generation: Generation | None) -> 
     if case.protocol.density is None:
         return None
     device = case.origins.device
-    found = summarise(table, case.model, case.origins.passport.shape, case.protocol, device)
+    found = summarise(table, case.model, case.origins.metadata.shape, case.protocol, device)
     of_samples = {} if generation is None else drawn(generation)
     return found.model_copy(update={"energies": found.energies | of_samples})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice, LabelUse, Share
+from cembench.util.settings import Choice, Fraction, LabelUse
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,17 +25,17 @@ class Method(Choice):
 
     Attributes:
         labels: what it may know of the labels; with `none` it is given none.
-        learns: whether it takes optimiser steps.
-        fewest: the smallest batch that it can work on.
-        spreads: whether a batch may be spread over processes; not if it tells its images apart.
+        trainable: whether it takes optimiser steps.
+        min_batch_size: the smallest batch that it can work on.
+        supports_ddp: whether a batch may be split over processes; not if its images are told apart.
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
     on_divergence: ClassVar[Literal["stop", "rollback"]] = "stop"
     labels: ClassVar[LabelUse] = "all"
-    learns: ClassVar[bool] = True
-    fewest: ClassVar[int] = 1
-    spreads: ClassVar[bool] = True
+    trainable: ClassVar[bool] = True
+    min_batch_size: ClassVar[int] = 1
+    supports_ddp: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _climb_logits(self) -> Self:
@@ -108,7 +108,7 @@ class Supervised(Method):
         label_smoothing: the share of the target spread over all classes in each cross-entropy.
     """
 
-    label_smoothing: Share = 0.0
+    label_smoothing: Fraction = 0.0
 
 
 methods: Registry[Method] = Registry(

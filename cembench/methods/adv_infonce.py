@@ -1,7 +1,7 @@
 """Adversarial contrastive learning (Jiang et al., arXiv 2010.13337): InfoNCE on attacked views.
 
 Adversarial training without labels: views are attacked by PGD on InfoNCE (arXiv 2006.07589) inside
-the ball of the threat model, and the encoder learns from what comes out.
+the ball of the threat model, and the encoder trainable from what comes out.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from cembench.data.split import Split, subset
 from cembench.data.views import Views
-from cembench.energy.similarity import Likeness, pair_logits, partners
+from cembench.energy.similarity import SimilarityClassifier, pair_logits, partners
 from cembench.methods import Method
 from cembench.models.heads import Head, Projection, heads
 from cembench.samplers import Sampler
@@ -38,8 +38,8 @@ class Contrastive(Method):
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "last"
     labels: ClassVar[LabelUse] = "none"
-    fewest: ClassVar[int] = 2
-    spreads: ClassVar[bool] = False
+    min_batch_size: ClassVar[int] = 2
+    supports_ddp: ClassVar[bool] = False
     temperature: Positive = 0.5
     views: Views = Views()
     projection: Annotated[SerializeAsAny[Head], heads.field("projection")] = Projection()
@@ -88,7 +88,9 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
     return cross_entropy(pair_logits(z, temperature), partners(len(z) // 2, z.device))
 
 
-def beside(model: nn.Module, images: Tensor, temperature: float, sampler: Sampler) -> Likeness:
+def beside(
+    model: nn.Module, images: Tensor, temperature: float, sampler: Sampler
+) -> SimilarityClassifier:
     """Return the classifier of these images, N×C×H×W, that a sampler climbs in its own mode."""
     with frozen(model, sampler.mode), torch.no_grad():
-        return Likeness(model, temperature, model(images).float())
+        return SimilarityClassifier(model, temperature, model(images).float())

@@ -27,7 +27,7 @@ class KNN(Method):
     """
 
     name: ClassVar[str] = "knn"
-    learns: ClassVar[bool] = False
+    trainable: ClassVar[bool] = False
     votes: Annotated[SerializeAsAny[Head], heads.field("knn")] = Neighbours()
 
     @property

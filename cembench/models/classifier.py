@@ -16,7 +16,7 @@ from cembench.util.errors import CembenchError, ModelError
 from cembench.util.frozen import frozen
 
 if TYPE_CHECKING:
-    from cembench.models.checkpoint import Passport
+    from cembench.models.metadata import CheckpointMetadata
 
 
 class Classifier(nn.Module):
@@ -27,12 +27,12 @@ class Classifier(nn.Module):
 
     Attributes:
         encodes: whether it is one.
-        passport: what its checkpoint says of it, where it comes from one.
+        metadata: what its checkpoint says of it, where it comes from one.
     """
 
     mean: Tensor
     std: Tensor
-    passport: Passport | None = None
+    metadata: CheckpointMetadata | None = None
 
     def __init__(self, net: nn.Module, mean: Tensor, std: Tensor, head: Head | None = None) -> None:
         super().__init__()

@@ -28,10 +28,10 @@ def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -
         CembenchError: when it cannot be.
     """
     found = folded(model, example)
-    twin = copy.deepcopy(model) if found is model else found
+    copied = copy.deepcopy(model) if found is model else found
     if halved:
-        _halve(twin, example[:2])
-    prepared = _Prepared(twin, halved, compiled)
+        _halve(copied, example[:2])
+    prepared = FastModel(copied, halved, compiled)
     prepared.to(memory_format=torch.channels_last)
     if compiled:
         _try(prepared, example[:2])
@@ -46,15 +46,15 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
 
 
-class _Prepared(nn.Module):
+class FastModel(nn.Module):
     """A network under autocast; a compiled one sees batches of one size alone."""
 
-    def __init__(self, twin: nn.Module, halved: bool, compiled: bool) -> None:
+    def __init__(self, copied: nn.Module, halved: bool, compiled: bool) -> None:
         super().__init__()
-        self.twin, self.halved, self.compiled = twin, halved, compiled
+        self.copied, self.halved, self.compiled = copied, halved, compiled
         if compiled:
-            cuda = next(twin.parameters()).is_cuda
-            twin.compile(dynamic=False, mode="reduce-overhead" if cuda else "default")
+            cuda = next(copied.parameters()).is_cuda
+            copied.compile(dynamic=False, mode="reduce-overhead" if cuda else "default")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs in float32."""
@@ -64,28 +64,28 @@ class _Prepared(nn.Module):
             x.device.type, torch.bfloat16, enabled=self.halved, cache_enabled=False
         ):
             if not self.compiled:
-                return self.twin(x).float()
+                return self.copied(x).float()
             # CUDA graphs reuse the memory of their outputs, hence the copies.
-            parts = [self.twin(_padded(part)).float().clone() for part in x.split(ROWS)]
+            parts = [self.copied(_padded(part)).float().clone() for part in x.split(ROWS)]
         return torch.cat(parts)[: len(x)]
 
     @property
     def encoder(self) -> nn.Module:
         """Images to embeddings of length 1."""
-        encoder = self.twin.encoder
+        encoder = self.copied.encoder
         assert isinstance(encoder, nn.Module)
-        return _Prepared(encoder, self.halved, False)
+        return FastModel(encoder, self.halved, False)
 
 
-def _halve(twin: nn.Module, example: Tensor) -> None:
+def _halve(copied: nn.Module, example: Tensor) -> None:
     """Cast the weights of all layers but the first and the last that are used."""
     used: list[nn.Module] = []
-    layers = [layer for layer in twin.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers = [layer for layer in copied.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [
         layer.register_forward_pre_hook(lambda layer, _: used.append(layer)) for layer in layers
     ]
     with torch.no_grad():
-        twin(example)
+        copied(example)
     for hook in hooks:
         hook.remove()
     for layer in used[1:-1]:

@@ -59,19 +59,19 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
     if not found:
         return model
     with torch.no_grad():
-        twin = copy.deepcopy(model)
+        copied = copy.deepcopy(model)
         for name, before in found.items():
-            norm = twin.get_submodule(name)
+            norm = copied.get_submodule(name)
             assert isinstance(norm, nn.BatchNorm2d)
             if before is None:
-                twin.set_submodule(name, Affine(norm))
+                copied.set_submodule(name, Affine(norm))
             else:
-                conv = twin.get_submodule(before)
+                conv = copied.get_submodule(before)
                 assert isinstance(conv, nn.Conv2d)
-                twin.set_submodule(before, fuse_conv_bn_eval(conv, norm))
-                twin.set_submodule(name, nn.Identity())
-        same = torch.allclose(twin(example), expected, TOLERANCE, TOLERANCE)
-    return twin if same else model
+                copied.set_submodule(before, fuse_conv_bn_eval(conv, norm))
+                copied.set_submodule(name, nn.Identity())
+        same = torch.allclose(copied(example), expected, TOLERANCE, TOLERANCE)
+    return copied if same else model
 
 
 @contextmanager

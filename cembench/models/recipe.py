@@ -7,7 +7,7 @@ from typing import Any
 from cembench.util.files import digest
 
 
-def placeless(config: dict[str, Any]) -> dict[str, Any]:
+def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """Return settings without the place of the weights that training started from."""
     start = config.get("pretrained")
     if not isinstance(start, dict):

@@ -13,19 +13,14 @@ from cembench.data import DataSettings
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
 from cembench.models import ModelSettings, Shape
-from cembench.models.checkpoint import (
-    Passport,
-    checkpoint_file,
-    load_checkpoint,
-    read_passport,
-    run_name,
-)
+from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import Classifier, try_on
+from cembench.models.metadata import CheckpointMetadata, checkpoint_file, read_metadata, run_name
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
 
 
-class Live(ModelSettings):
+class InMemoryModel(ModelSettings):
     """A network that is in memory alone: no file could say how to build it again."""
 
     name: ClassVar[str] = "live"
@@ -42,31 +37,31 @@ class Live(ModelSettings):
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelSource:
     """A network with what is known of it.
 
     Attributes:
-        passport: what it is, and what it was made for.
+        metadata: what it is, and what it was made for.
         file: its checkpoint; where one would lie, for a network in memory.
         checksum: SHA-256 of that file; empty for a network in memory.
         model: the network in memory, if it is none of a file.
     """
 
-    passport: Passport
+    metadata: CheckpointMetadata
     file: Path
     checksum: str = ""
     model: Classifier | None = None
 
     @staticmethod
-    def at(path: Path) -> Subject:
+    def at(path: Path) -> ModelSource:
         """Return that of a checkpoint or a run folder.
 
         Raises:
-            CembenchError: as `read_passport`.
+            CembenchError: as `read_metadata`.
         """
         file = checkpoint_file(path)
         checksum = sha256(file)
-        return Subject(read_passport(file), file, checksum)
+        return ModelSource(read_metadata(file), file, checksum)
 
     @staticmethod
     def of(
@@ -74,36 +69,36 @@ class Subject:
         data: DataSettings | None = None,
         threat: Threat | None = None,
         folder: Path = Path("in-memory"),
-    ) -> Subject:
+    ) -> ModelSource:
         """Return that of a network in memory, which stays as it is.
 
         Args:
             module: what `load` returned; or any network from float images in [0, 1], N×C×H×W, to
                 N×K logits.
-            data: the data set that it classifies; its own where it has a passport.
+            data: the data set that it classifies; its own where it has metadata.
             threat: customary for the data set unless given.
             folder: where records of it would lie.
 
         Raises:
             CembenchError: when it is not known what it classifies, or the network does not take it.
         """
-        known = module.passport if isinstance(module, Classifier) else None
+        known = module.metadata if isinstance(module, Classifier) else None
         if data is None and known is None:
             raise CembenchError("data: say which data set the network classifies")
         if known is None:
             assert data is not None
             whole, kind = data.load("train"), type(module).__name__
             module = wrapped(module, whole)
-            known = foreign_passport(Live(kind=kind), data, whole, threat)
+            known = imported_metadata(InMemoryModel(kind=kind), data, whole, threat)
         changes = {"data": data, "threat": threat}
         given = {key: value for key, value in changes.items() if value is not None}
         assert isinstance(module, Classifier)
-        return Subject(known.model_copy(update=given), folder / "model.safetensors", "", module)
+        return ModelSource(known.model_copy(update=given), folder / "model.safetensors", "", module)
 
     @property
     def name(self) -> str:
         """What its row is called: the name of its run, or of the class of a network in memory."""
-        return run_name(self.file) if self.model is None else self.passport.model.title
+        return run_name(self.file) if self.model is None else self.metadata.model.title
 
     def load(self, device: torch.device) -> Classifier:
         """Return the network on a device, in evaluation mode if it comes from a file.
@@ -119,14 +114,14 @@ class Subject:
         return model
 
 
-def foreign_passport(
+def imported_metadata(
     model: ModelSettings,
     data: DataSettings,
     whole: Split,
     threat: Threat | None = None,
     statistics: tuple[Tensor, Tensor] | None = None,
     **more: Any,
-) -> Passport:
+) -> CheckpointMetadata:
     """Return what can be said of a network that was trained elsewhere.
 
     Args:
@@ -134,11 +129,11 @@ def foreign_passport(
         data: what it classifies; `whole` is its training split.
         threat: customary for the data unless given.
         statistics: pixel means and deviations inside it, a channel each; 0 and 1 unless given.
-        more: other fields of the passport.
+        more: other fields of the metadata.
     """
     channels = whole.shape[0]
     mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
-    return Passport(
+    return CheckpointMetadata(
         model=model,
         shape=list(whole.shape),
         classes=list(whole.classes),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cembench.data.split import Split
-    from cembench.samplers.initial import GaussianSeeds, ReplayBuffer
+    from cembench.samplers.initial import GaussianInit, ReplayBuffer
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scene:
 
     threat: Threat
     generator: torch.Generator
-    seeds: GaussianSeeds | None = None
+    seeds: GaussianInit | None = None
     buffer: ReplayBuffer | None = None
     outside: Split | None = None
     data: Split | None = None

@@ -11,12 +11,12 @@ from safetensors.torch import load
 from torch import Tensor
 
 from cembench.data import DataSettings
-from cembench.data.resize import fitted
+from cembench.data.resize import resized
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.models.checkpoint import Passport, beside
+from cembench.models.metadata import CheckpointMetadata, beside
 from cembench.samplers import Sampler, Scene
-from cembench.samplers.initial import FITTED, GaussianSeeds, ReplayBuffer, fitted_seeds
+from cembench.samplers.initial import FITTED, GaussianInit, ReplayBuffer, fit_gaussians
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.seal import read_sealed
 
@@ -30,25 +30,25 @@ class Origins:
     def __init__(
         self,
         file: Path,
-        passport: Passport,
+        metadata: CheckpointMetadata,
         device: torch.device,
         threat: Threat | None = None,
     ) -> None:
         self.buffer_file = buffer_of(file)
-        self.passport = passport
+        self.metadata = metadata
         self.device = device
-        self.threat = threat or passport.threat
-        self._seeds: dict[tuple[str, int], GaussianSeeds] = {}
+        self.threat = threat or metadata.threat
+        self._seeds: dict[tuple[str, int], GaussianInit] = {}
 
     @cached_property
     def data(self) -> Split:
         """The training images."""
-        return self.passport.training_split()[0].to(self.device)
+        return self.metadata.training_split()[0].to(self.device)
 
-    def seeds(self, start: str, clusters: int) -> GaussianSeeds:
+    def seeds(self, start: str, clusters: int) -> GaussianInit:
         """Return the Gaussians of the training images, fitted once."""
         if (start, clusters) not in self._seeds:
-            self._seeds[start, clusters] = fitted_seeds(start, self.data, clusters)
+            self._seeds[start, clusters] = fit_gaussians(start, self.data, clusters)
         return self._seeds[start, clusters]
 
     @cached_property
@@ -65,8 +65,8 @@ class Origins:
             raise SamplingError(
                 f"{path}: no replay buffer, or damaged; start from gaussian or noise"
             ) from error
-        classes = 1 if self.passport.kind == "encoder" else len(self.passport.classes)
-        if list(images.shape[1:]) != self.passport.shape or len(images) % classes:
+        classes = 1 if self.metadata.kind == "encoder" else len(self.metadata.classes)
+        if list(images.shape[1:]) != self.metadata.shape or len(images) % classes:
             raise SamplingError(f"{path}: a replay buffer of another network")
         return ReplayBuffer.of(images, classes)
 
@@ -104,11 +104,11 @@ class Origins:
 
     def blank(self, count: int) -> Tensor:
         """Return black images, for samplers that look at their shape alone."""
-        return torch.zeros(count, *self.passport.shape, device=self.device)
+        return torch.zeros(count, *self.metadata.shape, device=self.device)
 
     def _outside(self, settings: object) -> Split:
         assert isinstance(settings, DataSettings)
-        return fitted(settings.load("train"), self.passport.shape).to(self.device)
+        return resized(settings.load("train"), self.metadata.shape).to(self.device)
 
 
 def buffer_of(file: Path) -> Path:

@@ -105,7 +105,7 @@ def draw(
         SamplingError: when the sampler needs logits and the network is an encoder, needs a buffer
             or a second sample that is not there, or leaves the finite numbers.
     """
-    if sampler.reads == "logits" and origins.passport.kind == "encoder":
+    if sampler.reads == "logits" and origins.metadata.kind == "encoder":
         raise SamplingError(
             f"sampler {sampler.name} climbs logits, and an encoder has none; "
             "take maxent or infonce, or fit a head with `cembench probe`"
@@ -149,7 +149,7 @@ def toward(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:
 
 @torch.no_grad()
 def _logits(model: nn.Module, images: Tensor, origins: Origins) -> Tensor:
-    encoder = origins.passport.kind == "encoder"
+    encoder = origins.metadata.kind == "encoder"
     return images.new_zeros(len(images), 0) if encoder else model(images).float()
 
 

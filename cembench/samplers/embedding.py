@@ -16,7 +16,7 @@ from cembench import energy
 from cembench.data.split import Split
 from cembench.energy import potentials
 from cembench.energy.potentials import BatchEntropy
-from cembench.energy.similarity import Likeness
+from cembench.energy.similarity import SimilarityClassifier
 from cembench.samplers import Scene
 from cembench.samplers.energy import EnergySampler, Landscape
 from cembench.util.rng import integers
@@ -110,7 +110,7 @@ class InfoNCE(BankSampler):
         assert scene.data is not None
         encoder = encoder_of(model)
         bank, own = self.bank(encoder, scene), embedded(encoder, scene.data, y)
-        beside = Likeness(encoder, self.temperature, bank, own)
+        beside = SimilarityClassifier(encoder, self.temperature, bank, own)
         return beside, potentials.conditional, torch.zeros_like(y)
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ class NPSGLD(BankSampler):
     def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
         """Return how much images are like training images, all together."""
         encoder = encoder_of(model)
-        beside = Likeness(encoder, self.temperature, self.bank(encoder, scene))
+        beside = SimilarityClassifier(encoder, self.temperature, self.bank(encoder, scene))
         return beside, potentials.marginal, y
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:

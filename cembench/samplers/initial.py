@@ -16,7 +16,7 @@ FITTED = ("gaussian", "pooled", "cluster")
 MOST = 10_000  # images that a Gaussian without labels is fitted on
 
 
-class GaussianSeeds:
+class GaussianInit:
     """A Gaussian a class with the mean and the full covariance of its training images.
 
     With centred images X (n×d) and z ~ N(0, I_n), mean + Xᵀz/√(n−1) has exactly the sample
@@ -53,12 +53,12 @@ class GaussianSeeds:
         return mean + spread.reshape(count, *mean.shape)
 
 
-def fitted_seeds(start: str, split: Split, clusters: int) -> GaussianSeeds:
+def fit_gaussians(start: str, split: Split, clusters: int) -> GaussianInit:
     """Return the Gaussians of a start of `FITTED`: one a class, one in all, or one a cluster."""
     if start == "gaussian":
-        return GaussianSeeds(split)
+        return GaussianInit(split)
     some = subset(split, MOST)[0]
-    return GaussianSeeds(some.unlabelled() if start == "pooled" else clustered(some, clusters))
+    return GaussianInit(some.unlabelled() if start == "pooled" else clustered(some, clusters))
 
 
 def clustered(split: Split, clusters: int) -> Split:
@@ -90,7 +90,7 @@ class ReplayBuffer:
         shape: tuple[int, ...],
         classes: int,
         generator: torch.Generator,
-        seeds: GaussianSeeds | None = None,
+        seeds: GaussianInit | None = None,
     ) -> None:
         self.places, self.classes = max(1, size // classes), classes
         y = torch.arange(classes, device=generator.device).repeat_interleave(self.places)
@@ -109,7 +109,7 @@ class ReplayBuffer:
         y: Tensor,
         renewed: float,
         generator: torch.Generator,
-        seeds: GaussianSeeds | None = None,
+        seeds: GaussianInit | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return starts for labels y (N), N×C×H×W, and their places."""
         places = y * self.places + integers(self.places, y.shape, generator)
@@ -124,7 +124,7 @@ class ReplayBuffer:
 
 
 def _anew(
-    shape: tuple[int, ...], y: Tensor, generator: torch.Generator, seeds: GaussianSeeds | None
+    shape: tuple[int, ...], y: Tensor, generator: torch.Generator, seeds: GaussianInit | None
 ) -> Tensor:
     if seeds is not None:
         return seeds.draw(y, generator)

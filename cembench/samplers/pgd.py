@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cembench.energy import potentials
-from cembench.energy.ascent import Ball, Visit, ascend, ball_of, to_bytes
+from cembench.energy.ascent import Ball, Visit, ascend, to_bytes
 from cembench.energy.potentials import Potential
 from cembench.models.folding import climbed
 from cembench.samplers import Sampler, Scene
@@ -49,7 +49,7 @@ class InBall(Sampler):
         visit: Visit | None = None,
     ) -> Tensor:
         """Climb by the steepest direction of the scene's ball, without leaving it."""
-        ball = ball_of(scene.threat)
+        ball = scene.threat.ball
         return ascend(
             model,
             potential,
@@ -97,7 +97,7 @@ class PGD(InBall):
             scene: the ball and the randomness.
             judge: what decides what is misclassified, if not the model.
         """
-        best = _Best(judge or model, judge is None, x, y, ball_of(scene.threat))
+        best = _Best(judge or model, judge is None, x, y, scene.threat.ball)
         for _ in range(self.restarts):
             rows = best.standing
             if len(rows) == 0:
@@ -108,7 +108,7 @@ class PGD(InBall):
     def _climb(
         self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, visit: Visit | None
     ) -> Tensor:
-        start = ball_of(scene.threat).uniform(x, scene.generator) if self.start == "uniform" else x
+        start = scene.threat.ball.uniform(x, scene.generator) if self.start == "uniform" else x
         with climbed(model, x, self.mode) as net:
             return self._within(scene, net, potentials.cross_entropy, start, y, x, visit)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cembench.models.checkpoint import Passport
-from cembench.models.source import Subject
+from cembench.models.metadata import CheckpointMetadata
+from cembench.models.source import ModelSource
 from cembench.samplers import Sampler
 from cembench.samplers.context import Origins
 from cembench.samplers.draw import Samples, asked, chunks, draw, toward
@@ -27,7 +27,7 @@ SHOWN = 8
 
 
 def sample_to_files(
-    subject: Subject | Path,
+    source: ModelSource | Path,
     sampler: Sampler,
     count: int,
     *,
@@ -41,7 +41,7 @@ def sample_to_files(
     """Draw samples of all classes in turn, or of one, chunk by chunk into files.
 
     Args:
-        subject: a checkpoint, the run folder that holds one, or a network in memory.
+        source: a checkpoint, the run folder that holds one, or a network in memory.
         sampler: what to climb, from where, and how.
         count: the number of samples.
         picture: a PNG of the first samples of each class beside their starts.
@@ -59,24 +59,24 @@ def sample_to_files(
             finite numbers, or when a file cannot be written.
     """
     trace = _trace(trajectory, sampler)
-    subject = Subject.at(subject) if isinstance(subject, Path) else subject
-    passport = subject.passport
+    source = ModelSource.at(source) if isinstance(source, Path) else source
+    metadata = source.metadata
     shown: list[Samples] = []
     goals: list[Tensor] = []
     sums: dict[str, float] = {}
     with ExitStack() as stack:
         kept = None
         if tensors is not None:
-            kept = stack.enter_context(tensor_file(tensors, _shapes(count, passport)))
+            kept = stack.enter_context(tensor_file(tensors, _shapes(count, metadata)))
         done = 0
-        origins = Origins(subject.file, passport, torch.device(device))
-        for drawn, rows in drawn_from(subject, sampler, origins, count, label, seed, trace):
+        origins = Origins(source.file, metadata, torch.device(device))
+        for drawn, rows in iter_samples(source, sampler, origins, count, label, seed, trace):
             if kept is not None:
                 for name, values in kept.items():
                     values[done : done + len(drawn.labels)] = getattr(drawn, name).numpy()
             for key, value in drawn.summary().items():
                 sums[key] = sums.get(key, 0.0) + value * len(drawn.labels)
-            if done < SHOWN * len(passport.classes):
+            if done < SHOWN * len(metadata.classes):
                 shown.append(drawn)
                 goals.append(rows)
             done += len(drawn.labels)
@@ -84,14 +84,14 @@ def sample_to_files(
     panels = {"starts": first.starts, "samples": first.images}
     if sampler.reads == "images":
         panels["images gone for"] = origins.data.pixels(torch.cat(goals)).cpu()
-    write_bytes(picture, grid(panels, first.labels, passport.classes, SHOWN))
+    write_bytes(picture, grid(panels, first.labels, metadata.classes, SHOWN))
     if trace is not None and trajectory is not None:
-        write_bytes(trajectory, trace.render(passport.classes, trajectory.suffix))
+        write_bytes(trajectory, trace.render(metadata.classes, trajectory.suffix))
     return {key: value / count for key, value in sums.items()}
 
 
-def drawn_from(
-    subject: Subject,
+def iter_samples(
+    source: ModelSource,
     sampler: Sampler,
     origins: Origins,
     count: int,
@@ -102,7 +102,7 @@ def drawn_from(
     """Yield chunks of samples, and the numbers of the training images that each went for, if any.
 
     Args:
-        subject: the network; between chunks it is frozen.
+        source: the network; between chunks it is frozen.
         sampler: what to climb.
         origins: from where, and on which device.
         count: the number of samples in all.
@@ -110,10 +110,10 @@ def drawn_from(
         seed: decides starts and noise.
         trace: follows the first chains.
     """
-    title = f"{sampler.name} {origins.passport.data.title}"
-    model = subject.load(origins.device)
+    title = f"{sampler.name} {origins.metadata.data.title}"
+    model = source.load(origins.device)
     with Bar(title, count) as bar, frozen(model), exact():
-        for number, y in enumerate(chunks(sampler, count, len(origins.passport.classes))):
+        for number, y in enumerate(chunks(sampler, count, len(origins.metadata.classes))):
             y = (y if label is None else torch.full_like(y, label)).to(origins.device)
             stream, visit = derive(seed, number), None
             if trace is not None and number == 0:
@@ -134,6 +134,6 @@ def _trace(path: Path | None, sampler: Sampler) -> Trace | None:
     return Trace(sampler)
 
 
-def _shapes(count: int, passport: Passport) -> dict[str, tuple[str, tuple[int, ...]]]:
-    images = ("float32", (count, *passport.shape))
+def _shapes(count: int, metadata: CheckpointMetadata) -> dict[str, tuple[str, tuple[int, ...]]]:
+    images = ("float32", (count, *metadata.shape))
     return {"images": images, "starts": images, "labels": ("int64", (count,))}

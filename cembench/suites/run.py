@@ -14,7 +14,7 @@ from cembench.data.split import hold_out, subset
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, save_record
-from cembench.models.checkpoint import read_passport
+from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.reporting.leaderboard import Board, find_records, rank, write_boards
 from cembench.suites.launchers import Job, Launcher, Outcome, find_launcher
@@ -24,7 +24,7 @@ from cembench.training.config import Experiment, parse_experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.util.devices import pick_device
-from cembench.util.errors import CembenchError, GaveUp
+from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.provenance import environment
 from cembench.util.registry import add_plugin, named_plugins
 
@@ -38,17 +38,17 @@ def do(job: Job) -> Outcome:
     device = pick_device(job.device)
     try:
         if job.hopeless is not None:
-            raise GaveUp(f"{job.hopeless}, which it starts from, gave up")
+            raise TrainingDiverged(f"{job.hopeless}, which it starts from, gave up")
         return _done(job, experiment, protocol, device)
     except CembenchError as error:
-        if isinstance(error, GaveUp):
+        if isinstance(error, TrainingDiverged):
             _note(experiment, job.folder, protocol, str(error), device)
-        return Outcome(str(error), isinstance(error, GaveUp))
+        return Outcome(str(error), isinstance(error, TrainingDiverged))
 
 
 def _done(job: Job, experiment: Experiment, protocol: Protocol, device: str) -> Outcome:
     checkpoint = train(experiment, job.folder, resume=True, device=device)
-    if protocol.measured_of(read_passport(checkpoint).kind) is None:
+    if protocol.measured_of(read_metadata(checkpoint).kind) is None:
         return Outcome()
     weights = None if job.inception_weights is None else Path(job.inception_weights)
     record, place = evaluate(

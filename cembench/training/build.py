@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cembench.data.resize import fitted
+from cembench.data.resize import resized
 from cembench.data.split import Split
 from cembench.data.statistics import pixel_statistics
 from cembench.models.classifier import Classifier, build_classifier
 from cembench.samplers import Sampler
-from cembench.samplers.initial import FITTED, GaussianSeeds, ReplayBuffer, fitted_seeds
+from cembench.samplers.initial import FITTED, GaussianInit, ReplayBuffer, fit_gaussians
 from cembench.training.config import Experiment
 from cembench.training.pretrained import freeze_features, start_from
 from cembench.util.rng import derive, generator_of
@@ -32,13 +32,13 @@ def build_model(config: Experiment, training: Split) -> tuple[Classifier, tuple[
     return model, statistics
 
 
-def build_seeds(sampler: Sampler | None, data: Split) -> GaussianSeeds:
+def build_seeds(sampler: Sampler | None, data: Split) -> GaussianInit:
     """Return the Gaussians that a sampler starts from or renews its buffer with."""
     start = "gaussian" if sampler is None or sampler.begins not in FITTED else sampler.begins
-    return fitted_seeds(start, data, getattr(sampler, "clusters", 1))
+    return fit_gaussians(start, data, getattr(sampler, "clusters", 1))
 
 
-def build_buffer(config: Experiment, data: Split, seeds: GaussianSeeds) -> ReplayBuffer | None:
+def build_buffer(config: Experiment, data: Split, seeds: GaussianInit) -> ReplayBuffer | None:
     """Return the replay buffer of the method's sampler, if any; without labels it has one class."""
     sampler = config.method.sampler
     if sampler is None or sampler.places == 0:
@@ -54,4 +54,4 @@ def load_outside(sampler: Sampler | None, data: Split) -> Split | None:
     settings = getattr(sampler, "outside", None)
     if settings is None:
         return None
-    return fitted(settings.load("train"), data.shape).to(data.images.device)
+    return resized(settings.load("train"), data.shape).to(data.images.device)

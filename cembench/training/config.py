@@ -8,16 +8,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from cembench.data import DataSettings, datasets
+from cembench.data import HELD_OUT, DataSettings, datasets
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.methods import Method, methods
 from cembench.models import ModelSettings, models
-from cembench.models.recipe import placeless
+from cembench.models.recipe import without_paths
 from cembench.training.trackers import Tracker, trackers
 from cembench.util.errors import ConfigError
 from cembench.util.files import read_yaml
 from cembench.util.overrides import override
-from cembench.util.settings import Count, LabelUse, NonNegative, Positive, Settings, Share, unless
+from cembench.util.settings import (
+    Count,
+    Fraction,
+    LabelUse,
+    NonNegative,
+    Positive,
+    Settings,
+    optional_field,
+)
 
 
 class Optimizer(Settings):
@@ -35,7 +43,7 @@ class Optimizer(Settings):
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 0.1
     weight_decay: NonNegative = 5e-4
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
     nesterov: bool = False
     clip: Positive | None = None
 
@@ -58,7 +66,7 @@ class Schedule(Settings):
     """
 
     name: Literal["constant", "cosine", "one-cycle", "multistep"] = "cosine"
-    peak: Share = 0.3
+    peak: Fraction = 0.3
     milestones: list[Count] = [100, 150]
     gamma: Positive = 0.1
 
@@ -91,7 +99,7 @@ class Validation(Settings):
         every: epochs from one look to the next; the last epoch is always looked at.
     """
 
-    fraction: Annotated[Share, Field(gt=0)] = 0.1
+    fraction: Annotated[Fraction, Field(gt=0)] = HELD_OUT
     images: Count = 1000
     steps: Count = 10
     every: Count = 1
@@ -156,9 +164,9 @@ class Experiment(Settings):
     epochs: Count = 30
     batch_size: Count = 128
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = unless(False)
-    batch_norm: Literal["synchronised", "local"] = unless("synchronised")
-    ema: Share = 0.0
+    compile: bool = optional_field(False)
+    batch_norm: Literal["synchronised", "local"] = optional_field("synchronised")
+    ema: Fraction = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]
     pretrained: Pretrained | None = None
@@ -174,12 +182,12 @@ class Experiment(Settings):
             return own
         manner = {"standard": "", "at": "adv-"}.get(own, f"{own}-")
         part = manner + ("linear" if start.frozen else "finetune")
-        return f"{start.method or 'pretrained'}+{part if self.method.learns else own}"
+        return f"{start.method or 'pretrained'}+{part if self.method.trainable else own}"
 
     @property
     def identity(self) -> dict[str, Any]:
         """What tells the run from others: everything but the place of what it started from."""
-        return placeless(self.dump())
+        return without_paths(self.dump())
 
     @property
     def labels(self) -> LabelUse:
@@ -216,19 +224,19 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _enough_images(self) -> Self:
-        if self.batch_size < self.method.fewest:
+        if self.batch_size < self.method.min_batch_size:
             raise ValueError(
                 f"batch_size: {self.method.name} tells images from each other, so it needs "
-                f"{self.method.fewest} or more, got {self.batch_size}"
+                f"{self.method.min_batch_size} or more, got {self.batch_size}"
             )
         return self
 
     @model_validator(mode="after")
     def _has_features(self) -> Self:
         frozen = self.pretrained is not None and self.pretrained.frozen
-        if not self.method.learns and not frozen:
+        if not self.method.trainable and not frozen:
             raise ValueError(
-                f"method {self.method.name} learns nothing: give it pretrained: "
+                f"method {self.method.name} trainable nothing: give it pretrained: "
                 "{checkpoint: …, frozen: true}"
             )
         return self

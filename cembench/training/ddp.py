@@ -17,7 +17,7 @@ from cembench.samplers.initial import ReplayBuffer
 from cembench.training.config import Experiment
 from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
-from cembench.util.rng import Shared, generator_of
+from cembench.util.rng import SharedGenerator, generator_of
 
 
 class Objective(nn.Module):
@@ -32,7 +32,7 @@ class Objective(nn.Module):
         return self.method.loss(self.net, x, y, scene)
 
 
-def spread(objective: nn.Module, world: World, device: torch.device) -> nn.Module:
+def wrap_ddp(objective: nn.Module, world: World, device: torch.device) -> nn.Module:
     """Return the objective whose gradients are means over all processes; alone it stays as it is.
 
     Buffers are the first process's, should batch norms keep statistics of their own.
@@ -51,7 +51,7 @@ def require_shares(config: Experiment, batch: int, world: World) -> None:
     """
     if world.size == 1:
         return
-    if not config.method.spreads:
+    if not config.method.supports_ddp:
         raise CembenchError(
             f"method {config.method.name} tells the images of a batch from each other; train it in "
             f"one process, not in {world.size}"
@@ -67,7 +67,7 @@ def batch_generator(seed: int, device: torch.device, world: World) -> torch.Gene
     """Return the source of randomness of a batch, in the same state in all processes."""
     if world.size == 1:
         return generator_of(seed, device)
-    return Shared.of(seed, device, world.rank, world.size)
+    return SharedGenerator.of(seed, device, world.rank, world.size)
 
 
 def shared_buffer(buffer: ReplayBuffer | None, world: World) -> ReplayBuffer | None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from cembench.models.checkpoint import Passport, checkpoint_file, load_checkpoint, weights_digest
+from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.models.classifier import Classifier
+from cembench.models.metadata import CheckpointMetadata, checkpoint_file
 from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment, Pretrained
 from cembench.util.errors import CembenchError
@@ -24,29 +25,29 @@ def resolved(config: Experiment) -> Experiment:
     if config.pretrained is None:
         return config
     file = checkpoint_file(Path(config.pretrained.checkpoint))
-    model, passport = load_checkpoint(file)
-    _require_fit(file, passport, config)
+    model, metadata = load_checkpoint(file)
+    _require_fit(file, metadata, config)
     found = {
         "weights": weights_digest(model.state_dict()),
-        "method": passport.method,
-        "gradients": passport.gradients,
-        "labels": passport.labels,
-        "recipe": recipe_of(passport.config),
+        "method": metadata.method,
+        "gradients": metadata.gradients,
+        "labels": metadata.labels,
+        "recipe": recipe_of(metadata.config),
     }
     return config.model_copy(update={"pretrained": config.pretrained.model_copy(update=found)})
 
 
-def _require_fit(file: Path, passport: Passport, config: Experiment) -> None:
+def _require_fit(file: Path, metadata: CheckpointMetadata, config: Experiment) -> None:
     where = f"pretrained.checkpoint {file}"
-    if not passport.finished:
+    if not metadata.finished:
         raise CembenchError(f"{where}: its training is not finished; --resume it first")
-    if passport.model != config.model:
-        raise CembenchError(f"{where}: a {passport.model.dump()}, not a {config.model.dump()}")
+    if metadata.model != config.model:
+        raise CembenchError(f"{where}: a {metadata.model.dump()}, not a {config.model.dump()}")
     data = config.data.load("train")
-    if list(data.shape) != passport.shape:
-        raise CembenchError(f"{where}: made for images of {passport.shape}, not {data.shape}")
-    theirs = passport.config.get("validation", {}).get("fraction")
-    if data.fingerprint == passport.fingerprint and theirs != config.validation.fraction:
+    if list(data.shape) != metadata.shape:
+        raise CembenchError(f"{where}: made for images of {metadata.shape}, not {data.shape}")
+    theirs = metadata.config.get("validation", {}).get("fraction")
+    if data.fingerprint == metadata.fingerprint and theirs != config.validation.fraction:
         raise CembenchError(
             f"{where}: held out {theirs} of the training images; hold out the same with "
             f"validation.fraction={theirs}, or it has seen what this run is judged on"
@@ -60,8 +61,8 @@ def start_from(model: Classifier, start: Pretrained) -> None:
         ModelError: when its architecture has no features.
         CembenchError: when they are not those that the run was begun with, or are not finite.
     """
-    source, passport = load_checkpoint(Path(start.checkpoint))
-    source.features(torch.zeros(1, *passport.shape))
+    source, metadata = load_checkpoint(Path(start.checkpoint))
+    source.features(torch.zeros(1, *metadata.shape))
     weights = source.state_dict()
     if weights_digest(weights) != start.weights:
         raise CembenchError(f"{start.checkpoint}: not the weights that this run started from")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cembench.models.checkpoint import checkpoint_file, read_passport
+from cembench.models.metadata import checkpoint_file, read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
@@ -78,9 +78,9 @@ def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) ->
         ConfigError: for wrong overrides.
     """
     file = checkpoint_file(checkpoint)
-    passport = read_passport(file)
-    if not passport.config:
+    metadata = read_metadata(file)
+    if not metadata.config:
         raise CembenchError(f"{file}: says nothing of its training; a probe needs its data split")
-    base = parse_experiment(passport.config, str(file))
+    base = parse_experiment(metadata.config, str(file))
     values = merge(probe_settings(base, checkpoint, mode), overrides)
     return parse_experiment(values, f"probe of {file}")

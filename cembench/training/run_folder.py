@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from cembench.models.checkpoint import Passport, read_passport, save_checkpoint
+from cembench.models.checkpoint import save_checkpoint
+from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_yaml, to_yaml, write_bytes, write_text
@@ -63,10 +64,10 @@ class RunFolder:
         """Return whether a run was begun here."""
         return self.config.exists()
 
-    def finished(self) -> Passport | None:
-        """Return the passport of the kept checkpoint if the run came to its end."""
-        passport = read_passport(self.model) if self.model.exists() else None
-        return passport if passport is not None and passport.finished else None
+    def finished(self) -> CheckpointMetadata | None:
+        """Return the metadata of the kept checkpoint if the run came to its end."""
+        metadata = read_metadata(self.model) if self.model.exists() else None
+        return metadata if metadata is not None and metadata.finished else None
 
     def check_own(self, file: Path, same: bool) -> None:
         """Refuse a file that another run wrote and that came to lie here.
@@ -120,12 +121,12 @@ class RunFolder:
         torch.save(vars(state), stream)
         write_bytes(self.state, seal(stream.getvalue() + UNSEALED.encode()))
 
-    def publish(self, state: State, passport: Passport) -> None:
+    def publish(self, state: State, metadata: CheckpointMetadata) -> None:
         """Write what others read, from the resume state."""
         if not state.history:
             return
         if state.kept:
-            save_checkpoint(self.model, state.kept, passport)
+            save_checkpoint(self.model, state.kept, metadata)
         if state.kept_buffer is not None:
             images = {"images": state.kept_buffer.contiguous()}
             write_bytes(self.buffer, seal(save(images, {"seal": UNSEALED})))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from cembench.models.recipe import placeless
+from cembench.models.recipe import without_paths
 from cembench.training.config import Experiment
 from cembench.training.pretrained import resolved
 from cembench.training.run_folder import RunFolder, State
-from cembench.training.trackers import Followed
-from cembench.training.trackers.follow import follow
+from cembench.training.trackers import RunInfo
+from cembench.training.trackers.track import track
 from cembench.training.trainer import Diverged, Trainer
 from cembench.util.distributed import restarted, world
 from cembench.util.errors import CembenchError
@@ -42,14 +42,14 @@ def train(
         CembenchError: for a folder in use, other settings than before, a non-finite loss (the
             state of the last good epoch stays in the folder), or a full disk.
     """
-    run, together = RunFolder(folder), world()
-    if together.size > 1:
-        together.agree(configuration=digest(config.identity), code=code()["source"])
+    run, ranks = RunFolder(folder), world()
+    if ranks.size > 1:
+        ranks.assert_same(configuration=digest(config.identity), code=code()["source"])
     with ExitStack() as stack:
-        together.first_alone(lambda: _hold(run, stack))
-        together.meet(folder)
+        ranks.on_rank_zero(lambda: _hold(run, stack))
+        ranks.require_shared_filesystem(folder)
         resume = resume or restarted()
-        config, done = together.together(lambda: _checked(config, run, resume))
+        config, done = ranks.on_all_ranks(lambda: _checked(config, run, resume))
         if not done:
             exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
             with exact, isolated_rng(config.seed):
@@ -70,9 +70,9 @@ def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experime
                 f"{run.path}: a run is there already; --resume it or choose a --name"
             )
         run.check_config(config)
-        if (passport := run.finished()) is not None:
-            run.check_own(run.model, placeless(passport.config) == config.identity)
-            run.check_data(passport.fingerprint, config.data.load("train").fingerprint)
+        if (metadata := run.finished()) is not None:
+            run.check_own(run.model, without_paths(metadata.config) == config.identity)
+            run.check_data(metadata.fingerprint, config.data.load("train").fingerprint)
             return config, True
     for tracker in config.tracker:
         tracker.require()
@@ -80,26 +80,26 @@ def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experime
 
 
 def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
-    together = world()
-    trainer = together.together(lambda: Trainer(config, device))
-    trainer.spread()
-    saved = together.together(lambda: _saved(config, run, trainer))
+    ranks = world()
+    trainer = ranks.on_all_ranks(lambda: Trainer(config, device))
+    trainer.wrap_ddp()
+    saved = ranks.on_all_ranks(lambda: _saved(config, run, trainer))
     if saved is not None:
         trainer.restore(saved)
     state = trainer.state() if saved is None else saved
-    together.first_alone(lambda: _begin(config, run, trainer, state))
-    followed = Followed(run.path, run.path.name, config.dump(), begun=trainer.epoch > 0)
-    trackers = config.tracker if together.first else []
+    ranks.on_rank_zero(lambda: _begin(config, run, trainer, state))
+    followed = RunInfo(run.path, run.path.name, config.dump(), begun=trainer.epoch > 0)
+    trackers = config.tracker if ranks.first else []
     with (
         Bar(run.path.name, config.epochs * trainer.steps * trainer.batch) as bar,
-        follow(trackers, followed, bar.warn) as trail,
+        track(trackers, followed, bar.warn) as group,
     ):
-        if together.size > 1:
+        if ranks.size > 1:
             bar.warn(
-                f"{together.size} processes share each batch of {trainer.batch} images; the "
+                f"{ranks.size} processes share each batch of {trainer.batch} images; the "
                 f"learning rate is {config.optimizer.lr:g}, as in one process"
             )
-        trail.write(trainer.history)
+        group.write(trainer.history)
         bar.advance(trainer.epoch * trainer.steps * trainer.batch)
         while trainer.epoch < config.epochs:
             try:
@@ -107,11 +107,11 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
             except Diverged as error:
                 trainer.roll_back(run, error)
                 state = trainer.state()
-                together.first_alone(partial(run.save, state))
+                ranks.on_rank_zero(partial(run.save, state))
                 bar.report(f"{error}; back to epoch {trainer.epoch} with new randomness")
                 continue
-            together.first_alone(partial(_keep, run, trainer, state))
-            trail.write(trainer.history)
+            ranks.on_rank_zero(partial(_keep, run, trainer, state))
+            group.write(trainer.history)
 
 
 def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> State | None:
@@ -127,9 +127,9 @@ def _begin(config: Experiment, run: RunFolder, trainer: Trainer, state: State) -
     run.begin(config)
     if state.epoch == 0:
         run.save(state)
-    run.publish(state, trainer.passport(state))
+    run.publish(state, trainer.metadata(state))
 
 
 def _keep(run: RunFolder, trainer: Trainer, state: State) -> None:
     run.save(state)
-    run.publish(state, trainer.passport(state))
+    run.publish(state, trainer.metadata(state))

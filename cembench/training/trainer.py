@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cembench.data.augment import augment
 from cembench.data.split import hold_out
-from cembench.models.checkpoint import Passport
+from cembench.models.metadata import CheckpointMetadata
 from cembench.models.sync_batchnorm import synchronise
 from cembench.samplers import Scene
 from cembench.samplers.initial import ReplayBuffer
@@ -20,14 +20,14 @@ from cembench.training.ddp import (
     batch_generator,
     require_shares,
     shared_buffer,
-    spread,
     whole_buffer,
+    wrap_ddp,
 )
 from cembench.training.optim import build_average, build_optimizer, build_scheduler
 from cembench.training.run_folder import RunFolder, State
 from cembench.training.selection import best_epoch, summary, validate
 from cembench.util.distributed import world
-from cembench.util.errors import CembenchError, GaveUp
+from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
@@ -59,10 +59,10 @@ class Trainer:
         self.labelled = config.method.labels == "all"
         self.data = (training if self.labelled else training.unlabelled()).to(device)
         self.batch = min(config.batch_size, len(training))
-        if self.batch < config.method.fewest:
+        if self.batch < config.method.min_batch_size:
             raise CembenchError(f"{len(training)} training images are too few for {config.title}")
         require_shares(config, self.batch, self.world)
-        self.steps = len(training) // self.batch if config.method.learns else 0
+        self.steps = len(training) // self.batch if config.method.trainable else 0
         seed_everything(derive(config.seed, "weights"))
         self.learns_features = config.pretrained is None or not config.pretrained.frozen
         model, self.statistics = build_model(config, training)
@@ -79,7 +79,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optimizer, self.model)
         steps = max(1, self.steps)
         self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, steps)
-        self.average = build_average(self.model, config.ema if config.method.learns else 0.0)
+        self.average = build_average(self.model, config.ema if config.method.trainable else 0.0)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.kept: dict[str, Tensor] = {}
@@ -93,10 +93,10 @@ class Trainer:
         self.outside = load_outside(sampler, self.data)
         self.objective: nn.Module = Objective(self.model, config.method)
 
-    def spread(self) -> None:
+    def wrap_ddp(self) -> None:
         """Let all processes learn together, once each of them has come so far."""
-        if self.config.method.learns:
-            self.objective = spread(self.objective, self.world, self.device)
+        if self.config.method.trainable:
+            self.objective = wrap_ddp(self.objective, self.world, self.device)
 
     def run_epoch(self, bar: Bar) -> State:
         """Train one epoch, validate, and return the state to save.
@@ -128,7 +128,7 @@ class Trainer:
         row: dict[str, float] = {"epoch": self.epoch, "lr": rate}
         row |= {key: total / self.steps for key, total in sums.items()}
         if self.epoch % self.config.validation.every == 0 or self.epoch == self.config.epochs:
-            row |= self.world.first_alone(
+            row |= self.world.on_rank_zero(
                 lambda: validate(self.judged, self.held, self.config, self.batch)
             )
         row |= {"divergences": self.divergences, "gradients": self.gradients}
@@ -210,14 +210,14 @@ class Trainer:
         """Go back to the last saved epoch, more slowly.
 
         Raises:
-            GaveUp: when the policy is to stop, or it happened too often.
+            TrainingDiverged: when the policy is to stop, or it happened too often.
         """
         settings = self.config.divergence
         policy = settings.policy or self.config.method.on_divergence
         state = run.load()
         if policy == "stop" or state is None or self.divergences >= settings.limit:
             often = f" ({self.divergences} times rolled back)" if self.divergences else ""
-            raise GaveUp(f"{run.path}: {error}{often}") from error
+            raise TrainingDiverged(f"{run.path}: {error}{often}") from error
         divergences, spent = self.divergences + 1, self.gradients
         self.restore(state)
         slower = settings.lower ** (divergences - state.divergences)
@@ -266,11 +266,11 @@ class Trainer:
             images, classes = state.buffer.to(self.device), self.buffer.classes
             self.buffer = shared_buffer(ReplayBuffer.of(images, classes), self.world)
 
-    def passport(self, state: State) -> Passport:
+    def metadata(self, state: State) -> CheckpointMetadata:
         """Describe the kept weights."""
         config = self.config
         mean, std = self.statistics
-        return Passport(
+        return CheckpointMetadata(
             kind=config.method.kind,
             model=config.model,
             head=config.method.head,

@@ -71,7 +71,7 @@ class World:
         means = (joined / self.size).unbind()
         return dict(zip(values, means, strict=True))
 
-    def together(self, work: Callable[[], T]) -> T:
+    def on_all_ranks(self, work: Callable[[], T]) -> T:
         """Do something in every process; if it fails in one, raise its error in all.
 
         Raises:
@@ -86,11 +86,11 @@ class World:
             failure = error if isinstance(error, CembenchError) else CembenchError(str(error))
         for rank, found in enumerate(self.gather(failure)):
             if found is not None:
-                found.told_by = rank
+                found.reporting_rank = rank
                 raise found
         return result  # type: ignore[return-value]
 
-    def first_alone(self, work: Callable[[], T]) -> T:
+    def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Do something in the first process alone, and return its result in all.
 
         Raises:
@@ -98,10 +98,10 @@ class World:
         """
         if self.size == 1:
             return work()
-        (result, *_) = self.gather(self.together(lambda: work() if self.first else None))
+        (result, *_) = self.gather(self.on_all_ranks(lambda: work() if self.first else None))
         return result  # type: ignore[return-value]
 
-    def agree(self, **values: object) -> None:
+    def assert_same(self, **values: object) -> None:
         """Refuse to go on with processes that were started differently.
 
         Raises:
@@ -111,12 +111,12 @@ class World:
         for rank, theirs in enumerate(everyone):
             for key, value in everyone[0].items():
                 if theirs[key] != value:
-                    raise CembenchError.of_all(
+                    raise CembenchError.on_every_rank(
                         f"process {rank} has {key} {theirs[key]}, process 0 has {value}; "
                         "start all alike"
                     )
 
-    def meet(self, folder: Path) -> None:
+    def require_shared_filesystem(self, folder: Path) -> None:
         """Refuse to go on where a process does not see the folder that the first one writes to.
 
         Raises:
@@ -125,12 +125,12 @@ class World:
         if self.size == 1:
             return
         note = folder / ".meeting"
-        word = self.first_alone(lambda: _written(note))
+        word = self.on_rank_zero(lambda: _written(note))
         seen = self.gather((note.exists() and note.read_text() == word, socket.gethostname()))
-        self.first_alone(lambda: note.unlink(missing_ok=True))
+        self.on_rank_zero(lambda: note.unlink(missing_ok=True))
         for rank, (sees, host) in enumerate(seen):
             if not sees:
-                raise CembenchError.of_all(
+                raise CembenchError.on_every_rank(
                     f"process {rank} on {host} does not see {folder} as process 0 on {seen[0][1]} "
                     "does; put runs on a file system that all nodes share"
                 )
@@ -174,7 +174,7 @@ def joined(device: str) -> Iterator[str]:
         return
     _join(device, timedelta(seconds=_patience()))
     try:
-        yield world().together(lambda: _own(device))
+        yield world().on_all_ranks(lambda: _own(device))
     except (dist.DistError, RuntimeError) as error:
         if not isinstance(error, dist.DistError) and not LOST.search(str(error)):
             raise

@@ -9,21 +9,21 @@ class CembenchError(Exception):
     """Something the user can put right; the message names the thing and the remedy.
 
     Attributes:
-        told_by: where all of several processes know of it, the one that saw it; they all raise it,
-            and the first says it.
+        reporting_rank: the process that saw it, where all of several raise it; the first reports
+            it.
     """
 
-    told_by: int | None = None
+    reporting_rank: int | None = None
 
     @classmethod
-    def of_all(cls, text: str) -> Self:
+    def on_every_rank(cls, text: str) -> Self:
         """Return an error that every process raises."""
         error = cls(text)
-        error.told_by = 0
+        error.reporting_rank = 0
         return error
 
 
-class GaveUp(CembenchError):
+class TrainingDiverged(CembenchError):
     """Training diverged more often than it may be rolled back, or may not be rolled back."""
 
 

@@ -51,7 +51,7 @@ def generator_of(seed: int, device: torch.device | str) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
-class Shared(torch.Generator):
+class SharedGenerator(torch.Generator):
     """A generator that several processes hold in the same state.
 
     Whoever draws for a batch draws for the batches of all, and keeps the rows that are its own: so
@@ -66,7 +66,7 @@ class Shared(torch.Generator):
     own: torch.Generator
 
     @classmethod
-    def of(cls, seed: int, device: torch.device, rank: int, size: int) -> Shared:
+    def of(cls, seed: int, device: torch.device, rank: int, size: int) -> SharedGenerator:
         """Return one in the state of a seed, for one process of several."""
         generator = cls(device)
         generator.manual_seed(seed)
@@ -92,12 +92,12 @@ def integers(high: int, shape: Sequence[int], generator: torch.Generator) -> Ten
 
 def own(generator: torch.Generator) -> torch.Generator:
     """Return the generator for draws that processes make in different numbers."""
-    return generator.own if isinstance(generator, Shared) else generator
+    return generator.own if isinstance(generator, SharedGenerator) else generator
 
 
 def _rows(draw: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator) -> Tensor:
     where = {"generator": generator, "device": generator.device}
-    if not isinstance(generator, Shared):
+    if not isinstance(generator, SharedGenerator):
         return draw(tuple(shape), **where)
     count, rank = shape[0], generator.rank
     whole = draw((count * generator.size, *shape[1:]), **where)

@@ -35,13 +35,13 @@ def fraction(value: Any) -> Any:
 
 NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
 Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
-Share = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
+Fraction = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # for file names
 
 
-def unless(default: Any) -> Any:
+def optional_field(default: Any) -> Any:
     """Return a field that is dumped only when it is not its default.
 
     So a setting that one never touched does not tell experiments and protocols apart.

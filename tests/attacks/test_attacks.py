@@ -10,7 +10,7 @@ from torch import nn
 
 from cembench.attacks import Attack
 from cembench.attacks.verdict import verify
-from cembench.energy.ascent import Linf, ball_of
+from cembench.energy.ascent import Linf
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.results import count
@@ -39,8 +39,8 @@ def test_linear_networks_are_broken_exactly_where_the_closed_form_says(classes, 
     "threat", [Threat(norm="linf", eps=0.12), Threat(norm="l2", eps=0.5)], ids=str
 )
 def test_autoattack_gives_the_official_verdicts(trained, threat):
-    model, passport = load_checkpoint(trained)
-    data = passport.data.load("test")
+    model, metadata = load_checkpoint(trained)
+    data = metadata.data.load("test")
     split = data.take(torch.arange(32))
     table = run(model, split, threat, "autoattack", seed=7, batch_size=32)
     norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
@@ -100,8 +100,8 @@ class Meddler(Attack):
     "first", [{"name": "torchattacks", "attack": "FGSM"}, "autoattack", Meddler()], ids=str
 )
 def test_verdicts_do_not_depend_on_the_attacks_before(trained, first):
-    model, passport = load_checkpoint(trained)
-    data, threat = passport.data.load("test").take(torch.arange(48)), Threat(norm="linf", eps=0.15)
+    model, metadata = load_checkpoint(trained)
+    data, threat = metadata.data.load("test").take(torch.arange(48)), Threat(norm="linf", eps=0.15)
     model.train()
     attack = {"name": "pgd", "steps": 5}
     alone, after = run(model, data, threat, attack), run(model, data, threat, first, attack)
@@ -111,8 +111,8 @@ def test_verdicts_do_not_depend_on_the_attacks_before(trained, first):
 
 
 def test_a_verdict_depends_on_its_chunk_alone(trained):
-    model, passport = load_checkpoint(trained)
-    data, threat = passport.data.load("test"), Threat(norm="linf", eps=0.2)
+    model, metadata = load_checkpoint(trained)
+    data, threat = metadata.data.load("test"), Threat(norm="linf", eps=0.2)
     attack = {"name": "pgd", "steps": 5}
     whole = run(model, data.take(torch.arange(96)), threat, attack, batch_size=32)
     part = run(model, data.take(torch.arange(32, 64)), threat, attack, batch_size=32)
@@ -166,14 +166,14 @@ def test_proposals_outside_the_rules_break_nothing():
 
 
 def test_eight_bit_figures_are_counted_on_rounded_images(trained):
-    model, passport = load_checkpoint(trained)
-    data, threat = passport.data.load("test").take(torch.arange(64)), Threat(norm="linf", eps=0.15)
+    model, metadata = load_checkpoint(trained)
+    data, threat = metadata.data.load("test").take(torch.arange(64)), Threat(norm="linf", eps=0.15)
     table = run(model, data, threat, {"name": "pgd", "steps": 10})
     figure = count(table, ["pgd"], {})["pgd"]
     assert figure.correct <= figure.correct_8bit <= figure.images
     # PGD keeps iterates that survive rounding, so few of its images are lost by it.
     assert figure.correct_8bit - figure.correct <= 0.1 * figure.images
-    assert data.levels == 16 and ball_of(threat).eps == 0.15
+    assert data.levels == 16 and threat.ball.eps == 0.15
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ def test_protocols_are_strict_and_say_what_they_are():
 
 
 def test_labels_of_images_are_never_filtered(trained):
-    model, passport = load_checkpoint(trained)
-    data = passport.data.load("test").take(torch.arange(40))
+    model, metadata = load_checkpoint(trained)
+    data = metadata.data.load("test").take(torch.arange(40))
     table = run(
         model, data, Threat(norm="linf", eps=0.1), {"name": "pgd", "steps": 2}, batch_size=7
     )

@@ -188,11 +188,11 @@ def checkpoint(request, trained, standard):
 
 
 def verdicts(checkpoint, engine, limit=40):
-    model, passport = load_checkpoint(checkpoint)
-    split = passport.data.load("test").take(torch.arange(limit))
+    model, metadata = load_checkpoint(checkpoint)
+    split = metadata.data.load("test").take(torch.arange(limit))
     settings = {"name": "test", "attacks": ["autoattack"], "engine": engine}
     found = attack_split(
-        model, split, torch.arange(limit), Protocol.parse(settings), passport.threat
+        model, split, torch.arange(limit), Protocol.parse(settings), metadata.threat
     )
     title = "autoattack" if engine == "plain" else "autoattack-fast"
     return found.table[f"{title}_broken"], found.table[f"{title}_broken_8bit"]
@@ -317,28 +317,28 @@ class Limited(nn.Module):
 
 def test_what_does_not_fit_into_memory_is_attacked_in_halves(trained):
     torch.manual_seed(0)
-    passport = load_checkpoint(trained)[1]
-    split = passport.data.load("test").take(torch.arange(30))
+    metadata = load_checkpoint(trained)[1]
+    split = metadata.data.load("test").take(torch.arange(30))
     model = Limited()
     split = replace(split, labels=model(split.pixels()).argmax(1))
     protocol = Protocol.parse({"name": "x", "attacks": [{"name": "pgd", "start": "data"}]})
     with collected_warnings("cembench") as warnings:
-        found = attack_split(model, split, torch.arange(30), protocol, passport.threat).table
+        found = attack_split(model, split, torch.arange(30), protocol, metadata.threat).table
     assert sum(warnings.values()) == 3 and all("in halves" in text for text in warnings)
     model.forward = lambda x: model.layer(x.flatten(1))
-    expected = attack_split(model, split, torch.arange(30), protocol, passport.threat).table
+    expected = attack_split(model, split, torch.arange(30), protocol, metadata.threat).table
     assert (found["pgd_broken"] == expected["pgd_broken"]).all() and found["pgd_broken"].any()
 
 
 def test_attacks_on_survivors_spare_the_others_and_lose_no_verdict(standard):
-    model, passport = load_checkpoint(standard)
-    split = passport.data.load("test").take(torch.arange(60))
+    model, metadata = load_checkpoint(standard)
+    split = metadata.data.load("test").take(torch.arange(60))
     found = {}
     for on in ("all", "survivors"):
         strong = {"name": "pgd", "label": "strong", "steps": 20, "on": on}
         attacks = [{"name": "pgd", "steps": 2}, strong]
         protocol = Protocol.parse({"name": "x", "attacks": attacks})
-        found[on] = attack_split(model, split, torch.arange(60), protocol, passport.threat).table
+        found[on] = attack_split(model, split, torch.arange(60), protocol, metadata.threat).table
     first = found["all"]["pgd_broken"]
     rest = found["survivors"]
     assert 0 < first.sum() < 60

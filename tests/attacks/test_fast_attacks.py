@@ -12,7 +12,7 @@ from torch import nn
 from cembench.attacks.apgd import apgd, ratio, targeted_apgd
 from cembench.attacks.fab import project, targeted_fab
 from cembench.attacks.square import L2Search, LinfSearch, bumps, square
-from cembench.attacks.survivors import Survivors, ranked, side_by_side
+from cembench.attacks.survivors import AttackState, ranked, side_by_side
 from cembench.energy.ascent import L2, Linf
 from cembench.energy.potentials import cross_entropy
 from cembench.util.errors import CembenchError
@@ -47,7 +47,7 @@ def smooth():
 
 
 def prey_of(model, x, y, norm, eps):
-    return Survivors(model, x, y, NORMS[norm][1](eps))
+    return AttackState(model, x, y, NORMS[norm][1](eps))
 
 
 def same_points(ours, theirs, tolerance=1e-4):
@@ -64,10 +64,10 @@ def test_apgd_visits_the_official_points(smooth, norm, loss):
     APGDAttack(
         theirs, norm=NORMS[norm][0], eps=TOO_SMALL[norm], seed=3, loss=loss, device="cpu"
     ).perturb(x, y)
-    prey = prey_of(model, x, y, norm, TOO_SMALL[norm])
+    state = prey_of(model, x, y, norm, TOO_SMALL[norm])
     potential = {"ce": cross_entropy, "dlr": ratio}[loss]
-    apgd(ours, prey, potential, generator=generator_of(3, "cpu"))
-    assert not prey.broken.any() and len(ours.seen) == 101
+    apgd(ours, state, potential, generator=generator_of(3, "cpu"))
+    assert not state.broken.any() and len(ours.seen) == 101
     same_points(ours.seen, theirs.seen)
 
 
@@ -78,11 +78,11 @@ def test_targeted_apgd_visits_the_official_points_target_by_target(smooth, norm)
     APGDAttack_targeted(
         theirs, norm=NORMS[norm][0], eps=TOO_SMALL[norm], seed=3, n_iter=40, device="cpu"
     ).perturb(x, y)
-    prey = prey_of(model, x, y, norm, TOO_SMALL[norm])
-    targeted_apgd(ours, prey, steps=40, room=1, generator=generator_of(3, "cpu"))
+    state = prey_of(model, x, y, norm, TOO_SMALL[norm])
+    targeted_apgd(ours, state, steps=40, room=1, generator=generator_of(3, "cpu"))
     same_points(ours.seen, theirs.seen)
     together = Spy(model)
-    targeted_apgd(together, prey, steps=40, room=9 * len(x), generator=generator_of(3, "cpu"))
+    targeted_apgd(together, state, steps=40, room=9 * len(x), generator=generator_of(3, "cpu"))
     assert len(together.seen) == 41
     last = [points[-len(x) :] for points in together.seen]
     same_points(last, theirs.seen[-41:])
@@ -94,8 +94,8 @@ def test_fab_visits_the_official_points(smooth, norm):
     theirs, ours = Spy(model), Spy(model)
     settings = {"norm": NORMS[norm][0], "eps": TOO_SMALL[norm], "n_iter": 15, "device": "cpu"}
     FABAttack_PT(theirs, targeted=True, n_target_classes=3, **settings).perturb(x, y)
-    prey = prey_of(model, x, y, norm, TOO_SMALL[norm])
-    targeted_fab(ours, prey, targets=3, steps=15, room=1)
+    state = prey_of(model, x, y, norm, TOO_SMALL[norm])
+    targeted_fab(ours, state, targets=3, steps=15, room=1)
     same_points(ours.seen, theirs.seen, 1e-3)
 
 
@@ -128,7 +128,7 @@ class Replayed(SquareAttack):
 
     def random_choice(self, shape):
         if self.step < 0:
-            stripes = torch.sign(self.search.first - self.search.prey.x)[..., :1, :]
+            stripes = torch.sign(self.search.first - self.search.state.x)[..., :1, :]
             return stripes if self.norm == "Linf" else torch.ones(shape)
         if isinstance(self.search, L2Search):
             return self.search.sign[self.step][..., None, None]
@@ -150,9 +150,9 @@ class Replayed(SquareAttack):
 
 def replay(model, x, y, norm, queries):
     """Return where the official Square ends on our draws."""
-    prey = prey_of(model, x, y, norm, TOO_SMALL[norm])
+    state = prey_of(model, x, y, norm, TOO_SMALL[norm])
     kind = {"linf": LinfSearch, "l2": L2Search}[norm]
-    search = kind(prey, generator_of(7, "cpu"), queries)
+    search = kind(state, generator_of(7, "cpu"), queries)
     official = Replayed(model, norm=NORMS[norm][0], eps=TOO_SMALL[norm], n_queries=queries)
     official.rescale_schedule = False
     official.init_hyperparam(x)
@@ -174,9 +174,9 @@ def test_square_ends_where_the_official_one_does(smooth, norm):
     y = model(x).argmax(1)
     ends = replay(model, x, y, norm, 600)
     for room in (1, 64):
-        prey = prey_of(model, x, y, norm, TOO_SMALL[norm])
-        found = square(model, prey, generator_of(7, "cpu"), queries=600, room=room)
-        assert not prey.broken.any()
+        state = prey_of(model, x, y, norm, TOO_SMALL[norm])
+        found = square(model, state, generator_of(7, "cpu"), queries=600, room=room)
+        assert not state.broken.any()
         torch.testing.assert_close(found, ends, atol=1e-5, rtol=0)
 
 
@@ -185,11 +185,11 @@ def test_what_goes_together_changes_no_verdict(smooth, norm):
     model, x, y = smooth
     found = []
     for room in (1, 300):
-        prey = prey_of(model, x, y, norm, LARGE[norm] / 3)
-        targeted_apgd(model, prey, steps=20, room=room, generator=generator_of(0, "cpu"))
-        targeted_fab(model, prey, steps=20, room=room)
-        square(model, prey, generator_of(0, "cpu"), queries=100, room=room)
-        found.append(prey.broken)
+        state = prey_of(model, x, y, norm, LARGE[norm] / 3)
+        targeted_apgd(model, state, steps=20, room=room, generator=generator_of(0, "cpu"))
+        targeted_fab(model, state, steps=20, room=room)
+        square(model, state, generator_of(0, "cpu"), queries=100, room=room)
+        found.append(state.broken)
     assert torch.equal(*found) and int((found[0] > 0).sum()) > 0
 
 
@@ -197,19 +197,19 @@ def test_shares_of_several_threads_come_to_the_same_verdicts(smooth):
     model, x, y = smooth
     found = []
     for parts in (1, 3):
-        prey = prey_of(model, x, y, "linf", LARGE["linf"] / 3)
-        for share in prey.shared(parts):
+        state = prey_of(model, x, y, "linf", LARGE["linf"] / 3)
+        for share in state.shared(parts):
             targeted_apgd(model, share, steps=20, room=300, generator=generator_of(0, "cpu"))
             square(model, share, generator_of(0, "cpu"), queries=100, room=32)
-        found.append(prey.broken)
+        found.append(state.broken)
     assert torch.equal(*found) and 0 < int((found[0] > 0).sum()) < len(x)
-    assert sorted(row for share in prey.shared(3) for row in share.share.tolist()) == [*range(12)]
+    assert sorted(row for share in state.shared(3) for row in share.share.tolist()) == [*range(12)]
 
 
 def test_a_share_that_fails_stops_the_others(smooth):
     model, x, y = smooth
-    prey = prey_of(model, x, y, "linf", 0.01)
-    first, second = prey.shared(2)
+    state = prey_of(model, x, y, "linf", 0.01)
+    first, second = state.shared(2)
     first.stop.set()
     with pytest.raises(CembenchError, match="another share"):
         apgd(model, second, generator=generator_of(0, "cpu"))
@@ -218,20 +218,20 @@ def test_a_share_that_fails_stops_the_others(smooth):
 def test_broken_images_leave_and_are_inside_the_ball(smooth):
     model, x, y = smooth
     spy = Spy(model)
-    prey = prey_of(model, x, y, "linf", LARGE["linf"])
-    apgd(spy, prey, generator=generator_of(0, "cpu"))
-    assert (prey.broken == 2).all() and len(spy.seen[-1]) < len(x)
+    state = prey_of(model, x, y, "linf", LARGE["linf"])
+    apgd(spy, state, generator=generator_of(0, "cpu"))
+    assert (state.broken == 2).all() and len(spy.seen[-1]) < len(x)
     assert len(spy.seen) < 101
-    assert (model(prey.best).argmax(1) != y).all()
-    assert (prey.best - x).abs().max() <= LARGE["linf"] + 1e-5
+    assert (model(state.best).argmax(1) != y).all()
+    assert (state.best - x).abs().max() <= LARGE["linf"] + 1e-5
 
 
 def test_only_the_judge_decides(smooth):
     model, x, y = smooth
-    prey = Survivors(lambda images: torch.eye(10)[:1].expand(len(images), 10), x, 0 * y, Linf(1))
+    state = AttackState(lambda images: torch.eye(10)[:1].expand(len(images), 10), x, 0 * y, Linf(1))
     liar = nn.Sequential(model, nn.Linear(10, 10)).requires_grad_(False)
-    apgd(liar, prey, steps=10, generator=generator_of(0, "cpu"))
-    assert not prey.broken.any() and torch.equal(prey.best, x)
+    apgd(liar, state, steps=10, generator=generator_of(0, "cpu"))
+    assert not state.broken.any() and torch.equal(state.best, x)
 
 
 def test_a_claim_keeps_the_best_that_breaks_an_image():
@@ -240,27 +240,27 @@ def test_a_claim_keeps_the_best_that_breaks_an_image():
     def judge(images):
         return torch.cat([images - x[:1] - 2e-4, 0 * images], 1).flatten(1)
 
-    prey = Survivors(judge, x, torch.ones(3).long(), Linf(0.1))
+    state = AttackState(judge, x, torch.ones(3).long(), Linf(0.1))
     barely, well = x[:1] + 3e-4, x[:1] + 0.05
     rows = torch.tensor([0, 0, 1])
-    done = prey.claim(rows, torch.cat([well, barely, barely]), torch.ones(3).bool())
-    assert done.tolist() == [True, True, False] and prey.broken.tolist() == [2, 1, 0]
-    assert torch.equal(prey.best[0], well[0]) and torch.equal(prey.best[1], barely[0])
-    assert prey.rows.tolist() == [1, 2]
-    assert not prey.claim(torch.tensor([1]), well, torch.ones(1).bool(), again=False).any()
+    done = state.claim(rows, torch.cat([well, barely, barely]), torch.ones(3).bool())
+    assert done.tolist() == [True, True, False] and state.broken.tolist() == [2, 1, 0]
+    assert torch.equal(state.best[0], well[0]) and torch.equal(state.best[1], barely[0])
+    assert state.rows.tolist() == [1, 2]
+    assert not state.claim(torch.tensor([1]), well, torch.ones(1).bool(), again=False).any()
 
 
 def test_targets_go_together_as_far_as_there_is_room(smooth):
     model, x, y = smooth
-    prey = prey_of(model, x, y, "linf", 0.1)
-    sizes = [len(rows) for rows, _ in side_by_side(prey, 9, 50)]
+    state = prey_of(model, x, y, "linf", 0.1)
+    sizes = [len(rows) for rows, _ in side_by_side(state, 9, 50)]
     assert sizes == [48, 48, 12]
-    pairs = [pair for group in side_by_side(prey, 9, 50) for pair in zip(*group, strict=True)]
+    pairs = [pair for group in side_by_side(state, 9, 50) for pair in zip(*group, strict=True)]
     assert {(int(row), int(rank)) for row, rank in pairs} == {
         (row, rank) for row in range(12) for rank in range(9)
     }
-    prey.broken[:] = 2
-    assert list(side_by_side(prey, 9, 50)) == []
+    state.broken[:] = 2
+    assert list(side_by_side(state, 9, 50)) == []
 
 
 def test_targets_are_ranked_as_the_official_code_ranks_them(smooth):

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from cembench import energy
 from cembench.energy import potentials
-from cembench.energy.ascent import L2, Linf, ascend, ball_of, to_bytes, unit
+from cembench.energy.ascent import L2, Linf, ascend, to_bytes, unit
 from cembench.energy.threat import Threat
 from tests.conftest import Linear, conv_net, images, labels
 
@@ -119,7 +119,7 @@ def test_divergence_is_zero_at_the_clean_image_and_matches_torch():
 )
 @pytest.mark.parametrize("levels", [255, 16])
 def test_bytes_stay_in_the_ball_around_the_rounded_image(threat, levels):
-    ball = ball_of(threat)
+    ball = threat.ball
     x = (images(32) * levels).round() / levels
     moved = ball.uniform(x, torch.Generator().manual_seed(0))
     extreme = ball.project(x + torch.randn(x.shape).sign(), x)

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 from cembench import energy
 from cembench.data.views import Views
-from cembench.energy.ascent import ascend, ball_of
+from cembench.energy.ascent import ascend
 from cembench.energy.potentials import BatchEntropy
-from cembench.energy.similarity import Likeness, Pairs, likeness, partners
+from cembench.energy.similarity import Pairs, SimilarityClassifier, likeness, partners
 from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.methods.contrastive import nt_xent
@@ -76,10 +76,10 @@ def test_infonce_is_the_importance_sampled_likelihood_gradient(toy):
 
 
 def test_infonce_in_expectation_is_that_over_batches_drawn_from_the_data(toy):
-    """Cross-entropy on `Likeness` beside the whole world, points as often as the data has them."""
+    """Cross-entropy beside the whole world, points as often as the data has them."""
     net, x, density = toy
     single = density.sum(1)
-    logits = Likeness(net, TAU, net(x))(x) + single.log()
+    logits = SimilarityClassifier(net, TAU, net(x))(x) + single.log()
     loss = (density * -(logits.log_softmax(1) - single.log())).sum()
     f = likeness(net(x), net(x), TAU)
     infonce = (density * (f - (single * f.exp()).sum(1, keepdim=True).log())).sum()
@@ -145,7 +145,7 @@ def test_partners_are_each_other_and_no_row_is_a_class_of_itself():
 def test_likeness_has_own_images_as_class_zero():
     net, x = Embedding(), torch.rand(3, 1, 2, 3)
     bank = net(torch.rand(4, 1, 2, 3))
-    out = Likeness(net, TAU, bank, net(x))(x)
+    out = SimilarityClassifier(net, TAU, bank, net(x))(x)
     assert out.shape == (3, 5) and torch.allclose(out[:, 0], torch.full((3,), 1 / TAU))
     assert torch.allclose(out[:, 1:], net(x) @ bank.T / TAU)
 
@@ -213,7 +213,7 @@ def test_adversarial_views_stay_in_the_ball_and_raise_the_loss(stream, threat):
     loss, _ = method.loss(encoder(), images(), torch.zeros(16), scene)
     ((x, moved, (before, after)),) = SEEN
     assert len(x) == (16 if stream == "a2s" else 32) and loss.isfinite()
-    assert ball_of(threat).size(moved - x).max() <= threat.eps + 1e-5
+    assert threat.ball.size(moved - x).max() <= threat.eps + 1e-5
     assert moved.min() >= 0 and moved.max() <= 1 and after > before + 1e-3
 
 
@@ -260,7 +260,7 @@ def test_similarities_are_never_in_half_precision(precision):
 
 def test_energy_of_the_bank_is_the_marginal_over_its_images(toy):
     net, x, _ = toy
-    out = Likeness(net, TAU, net(x))(x)
+    out = SimilarityClassifier(net, TAU, net(x))(x)
     expected = likeness(net(x), net(x), TAU).exp().sum(1).log()
     assert torch.allclose(energy.marginal(out), expected)
 

@@ -75,11 +75,11 @@ def test_a_network_that_breaks_its_contract_gives_a_record_that_says_so(copy, tm
     from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 
     model = load_checkpoint(copy)[0]
-    passport = model.passport
+    metadata = model.metadata
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     floats = [key for key, value in weights.items() if value.is_floating_point()]
     weights[floats[-1]] = torch.full_like(weights[floats[-1]], torch.nan)
-    save_checkpoint(copy, weights, passport)
+    save_checkpoint(copy, weights, metadata)
     results = ranks(tmp_path, *[["eval", copy, *OPTIONS]] * 2)
     assert [result.code for result in results] == [2, 2]
     assert results[0].err.count("cembench: error:") == 1 and results[1].err == ""

@@ -40,7 +40,7 @@ def baseline(made, tmp_path):
 
 def weakened(baseline, share):
     """The same checkpoint with noise on its weights, in a folder of its own."""
-    model, passport = load_checkpoint(baseline.parent / "tiny")
+    model, metadata = load_checkpoint(baseline.parent / "tiny")
     generator = torch.Generator().manual_seed(0)
     weights = {
         name: value + share * value.std() * torch.randn(value.shape, generator=generator)
@@ -49,7 +49,7 @@ def weakened(baseline, share):
         for name, value in model.state_dict().items()
     }
     path = baseline.parent / "weak" / "model.safetensors"
-    save_checkpoint(path, weights, passport)
+    save_checkpoint(path, weights, metadata)
     return path.parent
 
 
@@ -129,11 +129,11 @@ def test_a_sanity_check_that_fails_now_and_did_not_before_is_a_regression(baseli
         Evaluator().measure("tiny", baseline.parent / "tiny", load_baseline(baseline).protocol)[1],
     )
     bad = SanityCheck(name="zero_gradients", verdict="fail", figure=1.0, meaning="…")
-    suspect = {"tiny": (record.model_copy(update={"sanity": [bad]}), table)}
-    (row,) = [r for r in judge(load_baseline(baseline), baseline, suspect) if r.metric == "sanity"]
+    context = {"tiny": (record.model_copy(update={"sanity": [bad]}), table)}
+    (row,) = [r for r in judge(load_baseline(baseline), baseline, context) if r.metric == "sanity"]
     assert row.verdict == "regression" and "zero_gradients" in row.note
     edit(baseline, lambda v: v["rows"]["tiny"].update(sanity_failed=["zero_gradients"]))
-    (row,) = [r for r in judge(load_baseline(baseline), baseline, suspect) if r.metric == "sanity"]
+    (row,) = [r for r in judge(load_baseline(baseline), baseline, context) if r.metric == "sanity"]
     assert row.verdict == "pass"
 
 
@@ -184,11 +184,11 @@ def test_verdicts_that_changed_since_are_refused(cembench, baseline):
 
 
 def test_a_network_that_cannot_be_evaluated_is_no_pass(cembench, baseline):
-    model, passport = load_checkpoint(baseline.parent / "tiny")
+    model, metadata = load_checkpoint(baseline.parent / "tiny")
     weights = model.state_dict()
     last = [name for name in weights if name.endswith("weight")][-1]
     weights[last] = weights[last] * torch.nan
-    save_checkpoint(baseline.parent / "nan.safetensors", weights, passport)
+    save_checkpoint(baseline.parent / "nan.safetensors", weights, metadata)
     nan = baseline.parent / "nan.safetensors"
     result = cembench("check", f"tiny={nan}", "--baseline", baseline)
     assert result.code == 2 and "not finite" in result.err

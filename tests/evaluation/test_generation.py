@@ -16,8 +16,8 @@ from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder, to_uint8
 from cembench.evaluation.protocol import load_protocol
-from cembench.models.checkpoint import read_passport
 from cembench.models.classifier import Classifier
+from cembench.models.metadata import read_metadata
 from cembench.reporting.leaderboard import rank
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
@@ -123,8 +123,8 @@ def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
 
 
 def test_validation_images_are_those_that_training_held_out(copy):
-    passport = read_passport(copy)
-    held = passport.training_split()[1]
+    metadata = read_metadata(copy)
+    held = metadata.training_split()[1]
     record, _ = evaluate(copy, protocol("split=validation"))
     assert record.split == record.generation.reference == "validation"
     assert record.figures["clean"].images == 20 and len(held) == 120
@@ -154,7 +154,7 @@ def test_the_judge_is_the_same_on_a_machine_that_rounds_otherwise():
     values, labels = torch.rand(400, 1280, generator=generator), torch.arange(400) % 10
     rounding = 1 + 1e-6 * torch.randn(values.shape, generator=generator)
     here, there = (
-        comparison.judge_of(torch.nn.functional.normalize(features), labels).coef_
+        comparison.fit_reference_classifier(torch.nn.functional.normalize(features), labels).coef_
         for features in (values, values * rounding)
     )
     assert abs(here - there).max() < 1e-4 * abs(here).max()

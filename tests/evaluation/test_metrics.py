@@ -14,7 +14,7 @@ from cembench.evaluation.metrics import density_coverage as neighbours
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record
 from cembench.evaluation.results import Scores
-from cembench.evaluation.sections import SamplePlan
+from cembench.evaluation.sections import SamplesConfig
 from cembench.reporting.leaderboard import rank
 from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import NOTHING
@@ -194,4 +194,4 @@ def test_tables_of_others_gain_no_empty_columns():
 )
 def test_wrong_metrics_are_refused_by_name(wanted, message):
     with pytest.raises(ConfigError, match=message):
-        SamplePlan.parse({"samplers": ["rcs"], "metrics": wanted})
+        SamplesConfig.parse({"samplers": ["rcs"], "metrics": wanted})

@@ -6,7 +6,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from cembench.evaluation.density import calibration, separation, spread
+from cembench.evaluation.density import calibration, mean_std, ood_scores
 from cembench.evaluation.metrics import functional as quality
 
 
@@ -113,13 +113,13 @@ def test_separation_of_normals_has_a_closed_form():
     from scipy.stats import norm
 
     rng = np.random.default_rng(0)
-    found = separation(pd.Series(rng.normal(1.5, 1, 20000)), pd.Series(rng.normal(0, 1, 20000)))
+    found = ood_scores(pd.Series(rng.normal(1.5, 1, 20000)), pd.Series(rng.normal(0, 1, 20000)))
     assert found.auroc == pytest.approx(norm.cdf(1.5 / 2**0.5), abs=0.01)
     assert found.fpr95 == pytest.approx(norm.cdf(1.6449 - 1.5), abs=0.02)
-    perfect = separation(pd.Series([2.0, 3.0]), pd.Series([0.0, 1.0]))
+    perfect = ood_scores(pd.Series([2.0, 3.0]), pd.Series([0.0, 1.0]))
     assert (perfect.auroc, perfect.fpr95) == (1.0, 0.0)
 
 
 def test_a_spread_is_mean_and_deviation():
-    found = spread(torch.tensor([1.0, 3.0]))
+    found = mean_std(torch.tensor([1.0, 3.0]))
     assert (found.mean, found.std, found.images) == (2.0, 1.0, 2)

@@ -23,13 +23,13 @@ def test_every_figure_of_a_reference_checkpoint_can_be_computed_again(name):
 
 
 def test_a_weakened_reference_checkpoint_is_a_regression_under_autoattack(cembench, tmp_path):
-    model, passport = load_checkpoint(BASELINE.parent / ROWS["at"].checkpoint)
+    model, metadata = load_checkpoint(BASELINE.parent / ROWS["at"].checkpoint)
     torch.manual_seed(0)
     weights = {
         name: value + 0.03 * torch.randn_like(value) if name.endswith("weight") else value
         for name, value in model.state_dict().items()
     }
-    save_checkpoint(tmp_path / "weak.safetensors", weights, passport)
+    save_checkpoint(tmp_path / "weak.safetensors", weights, metadata)
     weak = f"at={tmp_path / 'weak.safetensors'}"
     result = cembench("check", weak, "--baseline", BASELINE, "--json")
     outcomes = {row["metric"]: row for row in json.loads(result.out)}

@@ -16,7 +16,7 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.results import SanityCheck
 from cembench.evaluation.robustness import attack_split, target_of
 from cembench.evaluation.sanity import CHECKS, sanity_checks
-from cembench.evaluation.sections import SanityPlan
+from cembench.evaluation.sections import SanityConfig
 from cembench.models.checkpoint import load_checkpoint
 from cembench.reporting.leaderboard import rank
 from cembench.util.frozen import frozen
@@ -32,7 +32,7 @@ def checks(model, threat=LINF, passes=1, **plan):
     protocol = Protocol.parse({"name": "test", "sanity": plan, "passes": passes})
     with frozen(model):
         target = target_of(model, 10, protocol, threat)
-        rows = sanity_checks(target, split, SanityPlan.parse(plan))
+        rows = sanity_checks(target, split, SanityConfig.parse(plan))
     return {row.name for row in rows if row.verdict == "fail"}, rows
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 
 import cembench.evaluation.evaluate as evaluation
 import cembench.evaluation.robustness as robustness
-import cembench.models.source as subject
+import cembench.models.source as source
 import cembench.training.trainer as trainer_module
 from cembench.evaluation.artifacts import evidence_folder
 from cembench.evaluation.evaluate import evaluate
@@ -198,13 +198,13 @@ def test_parts_that_are_not_what_they_were_are_computed_again(copy, kept, spoil,
 
 
 def test_weights_that_change_during_an_evaluation_give_no_record(copy, trained, monkeypatch):
-    load, other = subject.load_checkpoint, train(experiment(epochs=1), copy.parent.parent / "o")
+    load, other = source.load_checkpoint, train(experiment(epochs=1), copy.parent.parent / "o")
 
     def late(path, device):
         path.write_bytes(other.read_bytes())
         return load(path, device)
 
-    monkeypatch.setattr(subject, "load_checkpoint", late)
+    monkeypatch.setattr(source, "load_checkpoint", late)
     with pytest.raises(CembenchError, match="training went on meanwhile; evaluate again"):
         evaluate(copy, load_protocol("quick", PLAN, limit=16))
     assert not list(copy.parent.glob("eval/*.json"))

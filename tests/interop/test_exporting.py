@@ -99,7 +99,7 @@ def test_onnx_answers_as_the_network_does(trained: Path, tmp_path: Path) -> None
             ours = load(trained)(x).numpy()
         np.testing.assert_allclose(theirs, ours, atol=1e-4)
     classes = session.get_modelmeta().custom_metadata_map["classes"].splitlines()
-    assert classes == load(trained).passport.classes
+    assert classes == load(trained).metadata.classes
 
 
 def test_encoders_are_exported_where_that_means_something(encoder: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from cembench.api import load
 from cembench.data import datasets
 from cembench.interop.importing import import_model
-from cembench.interop.importing.normalisation import KNOWN, normalisation, recognised
+from cembench.interop.importing.normalisation import KNOWN, infer_normalisation, normalisation
 from cembench.models import models
-from cembench.models.checkpoint import read_passport
+from cembench.models.metadata import read_metadata
 from cembench.util import registry
 from cembench.util.errors import CembenchError
 from tests.conftest import NOTHING, images
@@ -87,8 +87,8 @@ def weights(trained: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def pixels(trained: Path) -> str:
-    passport = read_passport(trained / "model.safetensors")
-    return f"{passport.mean[0]}/{passport.std[0]}"
+    metadata = read_metadata(trained / "model.safetensors")
+    return f"{metadata.mean[0]}/{metadata.std[0]}"
 
 
 def prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -116,7 +116,7 @@ def test_usual_state_dicts_give_the_same_network(
     )
     x = images()
     assert torch.allclose(load(file)(x), load(trained)(x), atol=1e-6)
-    assert load(file).passport.model.title == "small"
+    assert load(file).metadata.model.title == "small"
 
 
 def test_safetensors_and_prefixes_of_the_network(
@@ -136,14 +136,14 @@ def test_normalisation_is_recognised(
     name: str, weights: dict[str, torch.Tensor], trained: Path, tmp_path: Path
 ) -> None:
     whole = datasets.parse("digits").load("train")
-    passport = read_passport(trained / "model.safetensors")
+    metadata = read_metadata(trained / "model.safetensors")
     (mean,), (std,) = (values.tolist() for values in normalisation(name, whole))
     # A network that undoes this normalisation, and then does its own, wants exactly this one.
-    args = {"scale": std / passport.std[0], "shift": (mean - passport.mean[0]) / passport.std[0]}
+    args = {"scale": std / metadata.std[0], "shift": (mean - metadata.mean[0]) / metadata.std[0]}
     torch.save(prefixed("net.", weights), tmp_path / "w.pt")
     settings = {"name": "factory", "target": "elsewhere:wants", "args": args}
     file = import_model(settings, "digits", tmp_path / "w.pt", tmp_path / "run")
-    found = read_passport(file)
+    found = read_metadata(file)
     assert found.mean == pytest.approx([mean]) and found.std == pytest.approx([std])
     assert f"with {name};" in found.origin
     assert torch.allclose(load(file)(images()), load(trained)(images()), atol=1e-3)
@@ -152,10 +152,10 @@ def test_normalisation_is_recognised(
 def test_pixels_that_the_network_does_not_take_are_refused(
     weights: dict[str, torch.Tensor], trained: Path, tmp_path: Path, cembench: Any
 ) -> None:
-    passport = read_passport(trained / "model.safetensors")
+    metadata = read_metadata(trained / "model.safetensors")
     torch.save(weights, tmp_path / "w.pt")
-    std = 0.5 / passport.std[0]
-    args = {"scale": std, "shift": (0.5 - passport.mean[0]) / passport.std[0]}
+    std = 0.5 / metadata.std[0]
+    args = {"scale": std, "shift": (0.5 - metadata.mean[0]) / metadata.std[0]}
     model = f"{{name: factory, target: 'elsewhere:wants', args: {args}}}".replace("'", '"')
     given = ["import", "--model", model, "--weights", tmp_path / "w.pt", "--dataset", "digits"]
     code, _, err = cembench(*given, "--normalise", "none", "--out", tmp_path / "run")
@@ -300,7 +300,7 @@ def test_eval_takes_the_options_of_import(
     for _ in range(2):
         code, out, err = cembench("eval", *given, *plan)
         assert code == 0 and "linf-0.05" in out and "| mine |" in out, err
-        assert "normalisation recognised" in err
+        assert "normalisation infer_normalisation" in err
     code, _, err = cembench("eval", "--weights", tmp_path / "w.pt", *plan)
     assert code == 2 and "--model: say it too" in err
     assert cembench("eval", *plan).code == 2
@@ -332,7 +332,7 @@ def test_architectures_of_other_packages(name: str, arch: str, tmp_path: Path) -
     mean, std = normalisation("imagenet", datasets.parse(root).load("train"))
     expected = net((x - mean.reshape(1, 3, 1, 1)) / std.reshape(1, 3, 1, 1))
     assert torch.allclose(load(file)(x), expected, atol=1e-4)
-    assert read_passport(file).model.title == arch
+    assert read_metadata(file).model.title == arch
 
 
 def folder_of(root: Path, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
@@ -366,6 +366,6 @@ def test_recognition_leaves_the_network_as_it_was(trained: Path) -> None:
     net = load(trained).net.train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     whole = datasets.parse("digits").load("train")
-    recognised(net, whole, "auto")
+    infer_normalisation(net, whole, "auto")
     assert net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

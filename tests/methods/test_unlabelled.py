@@ -38,9 +38,9 @@ def weights(run):
 
 
 def test_a_checkpoint_says_that_it_is_an_encoder_and_gives_unit_embeddings(encoder):
-    model, passport = load_checkpoint(encoder)
-    assert passport.kind == "encoder" and passport.labels == "none"
-    assert passport.method == encoder.name and passport.head.name == "projection"
+    model, metadata = load_checkpoint(encoder)
+    assert metadata.kind == "encoder" and metadata.labels == "none"
+    assert metadata.method == encoder.name and metadata.head.name == "projection"
     z = model(torch.rand(5, 1, 8, 8))
     assert z.shape == (5, 128) and torch.allclose(z.norm(dim=1), torch.ones(5), atol=1e-5)
 
@@ -93,8 +93,8 @@ def test_history_has_figures_without_choosing_by_them(encoder):
 
 
 def test_neighbours_among_held_out_images_are_asked_without_the_image_itself(encoder):
-    model, passport = load_checkpoint(encoder)
-    held = passport.training_split()[1]
+    model, metadata = load_checkpoint(encoder)
+    held = metadata.training_split()[1]
     method = unlabelled(encoder.name).method
     alone = replace(held, labels=torch.arange(len(held)), classes=tuple(map(str, range(len(held)))))
     assert method.figures(model, alone, 0)["val_knn_acc"] == 0

@@ -31,17 +31,17 @@ def rewrite(trained, path, change):
 def test_a_checkpoint_needs_nothing_else(trained, tmp_path):
     copy = tmp_path / "anything.safetensors"
     copy.write_bytes((trained / "model.safetensors").read_bytes())
-    model, passport = load_checkpoint(copy)
+    model, metadata = load_checkpoint(copy)
     original, _ = load_checkpoint(trained)
-    x = torch.rand(3, *passport.shape)
+    x = torch.rand(3, *metadata.shape)
     assert torch.equal(model(x), original(x)) and not model.training
-    assert passport.classes == list("0123456789") and passport.data.name == "digits"
+    assert metadata.classes == list("0123456789") and metadata.data.name == "digits"
 
 
 def test_channels_last_and_shared_weights_survive(tmp_path, trained):
-    model, passport = load_checkpoint(trained)
+    model, metadata = load_checkpoint(trained)
     state = model.to(memory_format=torch.channels_last).state_dict()
-    save_checkpoint(tmp_path / "m.safetensors", state, passport)
+    save_checkpoint(tmp_path / "m.safetensors", state, metadata)
     x = torch.rand(2, 1, 8, 8)
     assert torch.allclose(load_checkpoint(tmp_path / "m.safetensors")[0](x), model(x), atol=1e-6)
 

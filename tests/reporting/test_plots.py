@@ -7,7 +7,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from cembench.evaluation.results import CurvePoint, Spread, wilson
+from cembench.evaluation.results import CurvePoint, MeanStd, wilson
 from cembench.reporting.plots import curves, energies
 from cembench.reporting.plots.pareto import Point, plane
 from cembench.reporting.plots.style import NAMED, render
@@ -79,7 +79,10 @@ def test_losses_of_any_size_and_epochs_without_figures_are_drawn():
 
 
 def test_energies_are_told_from_the_mean_on_clean_images():
-    spreads = {"clean": Spread(mean=7.0, std=1.0, images=9), "ta": Spread(mean=5, std=1, images=9)}
-    figure = energies.energies({"a": spreads, "b": {"ta": Spread(mean=5.0, std=1.0, images=9)}})
+    spreads = {
+        "clean": MeanStd(mean=7.0, std=1.0, images=9),
+        "ta": MeanStd(mean=5, std=1, images=9),
+    }
+    figure = energies.energies({"a": spreads, "b": {"ta": MeanStd(mean=5.0, std=1.0, images=9)}})
     dots = [[float(line.get_xdata()[0]) for line in axes.lines[2::2]] for axes in figure.axes]
     assert dots == [[0.0, -2.0], [5.0]]

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from cembench import energy
 from cembench.data.digits import Digits
 from cembench.energy.potentials import BatchEntropy
-from cembench.energy.similarity import Likeness
+from cembench.energy.similarity import SimilarityClassifier
 from cembench.evaluation.record import load_record, save_record
 from cembench.evaluation.results import Figure
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.samplers import samplers
 from cembench.samplers.context import Origins
 from cembench.samplers.draw import chunks, draw, toward
-from cembench.samplers.initial import clustered, fitted_seeds
+from cembench.samplers.initial import clustered, fit_gaussians
 from cembench.samplers.to_files import sample_to_files
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, ConfigError, SamplingError
@@ -41,11 +41,11 @@ def run(request, encoder, trained):
 
 
 def drawn(run, settings, count=24, seed=0):
-    model, passport = load_checkpoint(run)
+    model, metadata = load_checkpoint(run)
     model.requires_grad_(False)
-    origins = Origins(run / "model.safetensors", passport, torch.device("cpu"))
+    origins = Origins(run / "model.safetensors", metadata, torch.device("cpu"))
     sampler = samplers.parse(settings)
-    y = next(chunks(sampler, count, len(passport.classes)))
+    y = next(chunks(sampler, count, len(metadata.classes)))
     return model, origins, sampler, draw(model, sampler, y, origins, seed)
 
 
@@ -77,7 +77,7 @@ def test_np_sgld_raises_the_marginal_beside_training_images(run):
     model, origins, sampler, found = drawn(run, {"name": "np-sgld", "steps": 20})
     with torch.no_grad():
         bank = model.encoder(origins.data.pixels(slice(0, 200)))
-        likeness = Likeness(model.encoder, sampler.temperature, bank)
+        likeness = SimilarityClassifier(model.encoder, sampler.temperature, bank)
         before, after = (energy.marginal(likeness(x)) for x in (found.starts, found.images))
     assert (after > before).float().mean() > 0.8
 
@@ -140,7 +140,7 @@ def test_seeds_without_labels_do_not_look_at_them():
     other = replace(split, labels=split.labels.flip(0))
     for start in ("pooled", "cluster"):
         one, two = (
-            fitted_seeds(start, data, 10).draw(
+            fit_gaussians(start, data, 10).draw(
                 torch.zeros(50, dtype=torch.long), torch.Generator().manual_seed(0)
             )
             for data in (split, other)
@@ -150,7 +150,7 @@ def test_seeds_without_labels_do_not_look_at_them():
 
 def test_clusters_are_drawn_as_often_as_they_are_large():
     split = Digits().load("train")
-    seeds = fitted_seeds("cluster", split, 4)
+    seeds = fit_gaussians("cluster", split, 4)
     parts = seeds.parts(20000, torch.Generator().manual_seed(0))
     share = seeds.split.labels.bincount(minlength=4) / len(split)
     assert torch.allclose(parts.bincount(minlength=4) / 20000, share, atol=0.02)
@@ -239,10 +239,10 @@ def test_an_encoder_and_a_protocol_of_attacks_have_nothing_in_common(encoder, ce
 
 
 def test_embeddings_that_are_not_finite_are_named(encoder, cembench, tmp_path):
-    model, passport = load_checkpoint(encoder)
+    model, metadata = load_checkpoint(encoder)
     weights = model.state_dict()
     weights["net.body.0.weight"].fill_(torch.nan)
-    save_checkpoint(tmp_path / "nan" / "model.safetensors", weights, passport)
+    save_checkpoint(tmp_path / "nan" / "model.safetensors", weights, metadata)
     for name in NAMES:
         args = ("--sampler", name, "--out", tmp_path / "x.png")
         result = cembench("sample", tmp_path / "nan", *args)

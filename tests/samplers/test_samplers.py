@@ -8,10 +8,9 @@ import torch
 import torchattacks
 
 from cembench.data.split import Split
-from cembench.energy.ascent import ball_of
 from cembench.energy.threat import Threat
 from cembench.samplers import Scene, samplers
-from cembench.samplers.initial import GaussianSeeds, ReplayBuffer
+from cembench.samplers.initial import GaussianInit, ReplayBuffer
 from cembench.samplers.pgd import PGD
 from cembench.util.errors import CembenchError
 from cembench.util.frozen import frozen
@@ -43,7 +42,7 @@ def test_the_tables_cover_every_sampler():
 def starts():
     split = Split((images(40) * 255).byte(), labels(40), tuple("0123456789"))
     return {
-        "seeds": GaussianSeeds(split),
+        "seeds": GaussianInit(split),
         "buffer": ReplayBuffer(50, (1, 8, 8), 10, generator_of(0, "cpu")),
     }
 
@@ -74,7 +73,7 @@ def test_energy_samplers_can_stay_in_a_ball(norm):
     model, x, y = conv_net(), images(), labels()
     sampler = samplers.parse({"name": "rcs", "start": "data", "norm": norm, "eps": 0.05})
     drawn = sampler.draw(model, x, y, scene(THREATS[0]))
-    assert ball_of(Threat(norm=norm, eps=0.05)).size(drawn - x).max() <= 0.05 + 1e-6
+    assert Threat(norm=norm, eps=0.05).ball.size(drawn - x).max() <= 0.05 + 1e-6
 
 
 def test_a_start_that_is_not_there_is_named():
@@ -103,7 +102,7 @@ def test_gaussian_seeds_have_the_mean_and_covariance_of_their_class():
     mixing = torch.randn(8, 8, generator=generator) * 0.03
     data = (0.5 + torch.randn(400, 8, generator=generator) @ mixing).clamp(0, 1)
     split = Split((data * 255).round().byte().reshape(400, 1, 2, 4), labels(400, 2), ("a", "b"))
-    drawn = GaussianSeeds(split).draw(torch.zeros(20000, dtype=torch.long), generator).flatten(1)
+    drawn = GaussianInit(split).draw(torch.zeros(20000, dtype=torch.long), generator).flatten(1)
     real = split.pixels(split.labels == 0).flatten(1)
     assert torch.allclose(drawn.mean(0), real.mean(0), atol=0.005)
     assert torch.allclose(drawn.T.cov(), real.T.cov(), atol=0.0005)
@@ -137,7 +136,7 @@ def test_draws_stay_in_the_ball_and_touch_nothing(name, options, mode, threat):
         torch.set_rng_state(rng)
     assert_untouched(before, model)
     assert not drawn.requires_grad and drawn.shape == x.shape
-    assert ball_of(threat).size(drawn - x).max() <= threat.eps + 1e-6
+    assert threat.ball.size(drawn - x).max() <= threat.eps + 1e-6
     assert drawn.min() >= 0 and drawn.max() <= 1
     assert not torch.equal(drawn, x)
 

@@ -18,10 +18,10 @@ from tests.conftest import experiment
 
 
 def drawn(run, settings, count=30, seed=0, label=None):
-    model, passport = load_checkpoint(run)
-    origins = Origins(run / "model.safetensors", passport, torch.device("cpu"))
+    model, metadata = load_checkpoint(run)
+    origins = Origins(run / "model.safetensors", metadata, torch.device("cpu"))
     sampler = samplers.parse(settings)
-    y = next(chunks(sampler, count, len(passport.classes)))
+    y = next(chunks(sampler, count, len(metadata.classes)))
     y = y if label is None else torch.full_like(y, label)
     return draw(model.requires_grad_(False), sampler, y, origins, seed)
 
@@ -61,8 +61,8 @@ def test_climbing_raises_what_is_climbed(trained):
 
 def test_data_starts_are_training_images_of_the_class_and_not_held_out_ones(trained):
     found = drawn(trained, {"name": "ta", "start": "data", "steps": 1}, 20, label=7)
-    _, passport = load_checkpoint(trained)
-    data, _ = passport.training_split()
+    _, metadata = load_checkpoint(trained)
+    data, _ = metadata.training_split()
     sevens = data.pixels(data.labels == 7)
     assert all((sevens == start).flatten(1).all(1).any() for start in found.starts)
 

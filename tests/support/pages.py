@@ -13,10 +13,10 @@ from cembench.evaluation.results import (
     Calibration,
     CurvePoint,
     Density,
-    Push,
+    EnergyShift,
+    MeanStd,
+    OODScores,
     SanityCheck,
-    Separation,
-    Spread,
     rate,
     wilson,
 )
@@ -31,10 +31,12 @@ def density():
         calibration=Calibration(
             ece=0.031, bins=[Bin(low=0.5, high=1, images=10, confidence=0.8, accuracy=0.7)]
         ),
-        energies={kind: Spread(mean=5.0, std=1.0, images=10) for kind in ("clean", "noise")},
-        outside={"noise": {"log_px": Separation(others=10, auroc=0.987, fpr95=0.25)}},
+        energies={kind: MeanStd(mean=5.0, std=1.0, images=10) for kind in ("clean", "noise")},
+        outside={"noise": {"log_px": OODScores(others=10, auroc=0.987, fpr95=0.25)}},
         pushed={
-            "pgd": Push(accuracy=rate(pd.Series([True, False])), lse_change=-1.5, lse_error=0.25)
+            "pgd": EnergyShift(
+                accuracy=rate(pd.Series([True, False])), lse_change=-1.5, lse_error=0.25
+            )
         },
     )
 

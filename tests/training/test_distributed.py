@@ -19,7 +19,7 @@ from cembench.training.train import train
 from cembench.training.trainer import Trainer
 from cembench.util.distributed import world
 from cembench.util.files import to_yaml
-from cembench.util.rng import Shared, integers, normal, own, uniform
+from cembench.util.rng import SharedGenerator, integers, normal, own, uniform
 from tests.conftest import conv_net, experiment, images, labels
 from tests.support.ranks import (
     LIMIT,
@@ -196,7 +196,7 @@ def test_rows_of_all_processes_are_what_one_process_draws():
         ]
 
     size, cpu = 2, torch.device("cpu")
-    shared = [Shared.of(5, cpu, rank, size) for rank in range(size)]
+    shared = [SharedGenerator.of(5, cpu, rank, size) for rank in range(size)]
     parts = [draw(generator) for generator in shared]
     size = 1
     for *rows, whole in zip(*parts, draw(torch.Generator().manual_seed(5)), strict=True):

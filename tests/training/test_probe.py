@@ -9,9 +9,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from cembench.models.checkpoint import Passport, load_checkpoint, read_passport, save_checkpoint
+from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.models.classifier import build_classifier
 from cembench.models.heads import Neighbours
+from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.suites.suite import load_suite
 from cembench.training.probes import MODES, probe_experiment
@@ -44,10 +45,10 @@ def test_every_probe_is_a_classifier_that_eval_sample_and_check_take(
     cembench, encoder, tmp_path, mode
 ):
     run = fit(encoder, mode, tmp_path / mode)
-    model, passport = load_checkpoint(run)
-    assert passport.kind == "classifier" and passport.finished
-    assert passport.labels == ("all" if "finetune" in mode else "probe")
-    assert passport.method == f"infonce+{mode}"
+    model, metadata = load_checkpoint(run)
+    assert metadata.kind == "classifier" and metadata.finished
+    assert metadata.labels == ("all" if "finetune" in mode else "probe")
+    assert metadata.method == f"infonce+{mode}"
     assert model(torch.rand(3, 1, 8, 8)).shape == (3, 10)
     before, after = load_file(encoder / "model.safetensors"), load_file(run / "model.safetensors")
     body = [key for key in before if not key.startswith("net.head.")]
@@ -84,15 +85,15 @@ def test_a_probe_learns_something(encoder, tmp_path):
 
 
 def test_gradients_of_both_trainings_are_counted(encoder, tmp_path):
-    first = read_passport(encoder / "model.safetensors").gradients
-    found = read_passport(fit(encoder, "linear", tmp_path / "a") / "model.safetensors").gradients
+    first = read_metadata(encoder / "model.safetensors").gradients
+    found = read_metadata(fit(encoder, "linear", tmp_path / "a") / "model.safetensors").gradients
     assert first == 4 * 8 * 128 * 2 and found == first + 2 * 8 * 128
 
 
 def test_neighbours_vote_as_scikit_learn_counts_them(encoder, tmp_path):
-    model, passport = load_checkpoint(fit(encoder, "knn", tmp_path / "knn"))
-    train_split, _ = passport.training_split()
-    test = passport.images("test")
+    model, metadata = load_checkpoint(fit(encoder, "knn", tmp_path / "knn"))
+    train_split, _ = metadata.training_split()
+    test = metadata.images("test")
     with torch.no_grad():
         known, asked = (model.features(split.pixels()) for split in (train_split, test))
         votes = model(test.pixels()).softmax(1)
@@ -116,8 +117,8 @@ def test_votes_are_finite_and_have_gradients_far_from_every_neighbour():
 
 def test_a_classifier_can_be_probed_too(trained, tmp_path):
     run = fit(trained, "linear", tmp_path / "probe")
-    passport = read_passport(run / "model.safetensors")
-    assert passport.method == "at+linear" and passport.labels == "all"
+    metadata = read_metadata(run / "model.safetensors")
+    assert metadata.method == "at+linear" and metadata.labels == "all"
 
 
 def test_the_encoder_is_known_by_its_weights_not_by_its_place(encoder, tmp_path):
@@ -127,24 +128,24 @@ def test_the_encoder_is_known_by_its_weights_not_by_its_place(encoder, tmp_path)
     (moved / "model.safetensors").write_bytes(content)
     run = fit(encoder, "linear", tmp_path / "probe")
     assert fit(moved, "linear", run) == run
-    model, passport = load_checkpoint(moved)
+    model, metadata = load_checkpoint(moved)
     with torch.no_grad():
         model.net.body[0].weight += 0.01
-    save_checkpoint(moved / "model.safetensors", model.state_dict(), passport)
+    save_checkpoint(moved / "model.safetensors", model.state_dict(), metadata)
     with pytest.raises(
         CembenchError, match=r"begun with another configuration: pretrained\.weights"
     ):
         fit(moved, "linear", run)
 
 
-def edited(encoder, folder, change=None, **passport):
+def edited(encoder, folder, change=None, **metadata):
     model, known = load_checkpoint(encoder)
     weights = model.state_dict()
     if change:
         change(weights)
     folder.mkdir()
     path = folder / "model.safetensors"
-    save_checkpoint(path, weights, known.model_copy(update=passport))
+    save_checkpoint(path, weights, known.model_copy(update=metadata))
     return folder
 
 
@@ -167,8 +168,8 @@ def test_what_was_known_of_labels_follows_the_weights(start, own, frozen, expect
 
 
 def test_neighbours_do_not_ask_an_average_of_weights(encoder, tmp_path):
-    model, passport = load_checkpoint(fit(encoder, "knn", tmp_path / "knn", ema=0.9))
-    assert len(model.net.head.bank) == len(passport.training_split()[0])
+    model, metadata = load_checkpoint(fit(encoder, "knn", tmp_path / "knn", ema=0.9))
+    assert len(model.net.head.bank) == len(metadata.training_split()[0])
 
 
 def test_what_cannot_be_probed_is_named(encoder, tmp_path):
@@ -193,7 +194,7 @@ def test_a_network_without_features_has_nothing_to_probe(tmp_path, arch, colours
     split = config.data.load("train")
     net = build_classifier(config.model, split.shape, 10)
     told = {"mean": [0.0] * 3, "std": [1.0] * 3, "data": config.data, "threat": config.threat}
-    passport = Passport(
+    metadata = CheckpointMetadata(
         model=config.model,
         shape=[3, 32, 32],
         classes=list("0123456789"),
@@ -203,7 +204,7 @@ def test_a_network_without_features_has_nothing_to_probe(tmp_path, arch, colours
         config=config.dump(),
         **told,
     )
-    save_checkpoint(tmp_path / "net" / "model.safetensors", net.state_dict(), passport)
+    save_checkpoint(tmp_path / "net" / "model.safetensors", net.state_dict(), metadata)
     for mode in ("linear", "knn"):
         with pytest.raises(CembenchError, match="has no features"):
             fit(tmp_path / "net", mode, tmp_path / mode)
@@ -223,18 +224,18 @@ def test_settings_that_do_not_fit_the_encoder_are_named(encoder, tmp_path, chang
 
 
 def test_neighbours_need_features_that_are_there():
-    with pytest.raises(ConfigError, match="knn learns nothing: give it pretrained"):
+    with pytest.raises(ConfigError, match="knn trainable nothing: give it pretrained"):
         experiment(method="knn")
 
 
 def test_a_head_fitted_on_other_classes_is_refused(cembench, encoder, tmp_path):
     run = fit(encoder, "linear", tmp_path / "run")
-    model, passport = load_checkpoint(run)
-    other = passport.model_copy(update={"classes": list("abcdefghij")})
+    model, metadata = load_checkpoint(run)
+    other = metadata.model_copy(update={"classes": list("abcdefghij")})
     save_checkpoint(tmp_path / "other" / "model.safetensors", model.state_dict(), other)
     result = cembench("eval", tmp_path / "other")
     assert result.code == 2 and "classes are" in result.err and len(result.err.splitlines()) == 1
-    fewer = passport.model_copy(update={"classes": list("abc")})
+    fewer = metadata.model_copy(update={"classes": list("abc")})
     save_checkpoint(tmp_path / "fewer" / "model.safetensors", model.state_dict(), fewer)
     assert "classes are" in cembench("eval", tmp_path / "fewer").err
     with pytest.raises(CembenchError, match="does not fit its architecture"):

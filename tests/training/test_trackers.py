@@ -11,11 +11,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cembench.models.checkpoint import read_passport
+from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.suites.suite import load_suite
 from cembench.training.config import parse_experiment
-from cembench.training.trackers import Log, Tracker, trackers
+from cembench.training.trackers import Tracker, TrackerRun, trackers
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_yaml, to_yaml
@@ -55,7 +55,7 @@ class Probing(Tracker):
             raise OSError(f"no route\nfrom {place}")
 
 
-class Notes(Log):
+class Notes(TrackerRun):
     def __init__(self, tracker):
         self.tracker = tracker
 
@@ -170,7 +170,7 @@ def test_a_full_disk_under_the_events_costs_the_events_alone(cembench, tmp_path,
         disk.close()
     assert result.code == 0 and "No space left" in result.err
     assert len([line for line in result.err.splitlines() if "epoch" not in line]) == 1
-    assert read_passport(tmp_path / "c" / "model.safetensors").finished
+    assert read_metadata(tmp_path / "c" / "model.safetensors").finished
 
 
 def test_a_missing_package_is_one_line_before_anything_is_trained(cembench, tmp_path):

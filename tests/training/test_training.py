@@ -1,4 +1,4 @@
-"""The training loop: learns, resumes exactly, stops on divergence, keeps the right epoch."""
+"""The training loop: trainable, resumes exactly, stops on divergence, keeps the right epoch."""
 
 import math
 import os
@@ -17,7 +17,8 @@ from torch import nn
 
 import cembench.training.trainer as trainer_module
 from cembench.data.statistics import pixel_statistics
-from cembench.models.checkpoint import load_checkpoint, read_passport
+from cembench.models.checkpoint import load_checkpoint
+from cembench.models.metadata import read_metadata
 from cembench.training import build as assembly
 from cembench.training.run_folder import RunFolder
 from cembench.training.selection import best_epoch, correct
@@ -107,7 +108,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
-            read_passport(tmp_path / "runs/killed/model.safetensors")
+            read_metadata(tmp_path / "runs/killed/model.safetensors")
             if killed == 3:
                 subprocess.run(
                     command, cwd=tmp_path, env=environment, check=True, capture_output=True
@@ -135,11 +136,11 @@ def test_training_learns_and_the_history_tells(trained):
     history = pd.read_csv(trained / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
     assert history["loss"].is_monotonic_decreasing and history["val_clean_acc"].iloc[-1] > 0.8
-    model, passport = load_checkpoint(trained)
-    test = passport.data.load("test")
+    model, metadata = load_checkpoint(trained)
+    test = metadata.data.load("test")
     assert correct(model, test.pixels(), test.labels) / len(test) > 0.8
-    assert passport.finished and passport.gradients == 3 * 4 * 8 * 128
-    assert passport.method == "at" and passport.config == experiment().dump()
+    assert metadata.finished and metadata.gradients == 3 * 4 * 8 * 128
+    assert metadata.method == "at" and metadata.config == experiment().dump()
 
 
 @pytest.mark.parametrize(
@@ -156,8 +157,8 @@ def test_the_kept_epoch_breaks_ties_by_clean_accuracy_then_by_lateness(select, b
 
 def test_kept_weights_are_those_of_the_kept_epoch(tmp_path):
     path = train(experiment(epochs=4, select="clean"), tmp_path / "run")
-    history, passport = pd.read_csv(tmp_path / "run" / "history.csv"), read_passport(path)
-    kept = history[history["epoch"] == passport.epoch].iloc[0]
+    history, metadata = pd.read_csv(tmp_path / "run" / "history.csv"), read_metadata(path)
+    kept = history[history["epoch"] == metadata.epoch].iloc[0]
     assert kept["val_clean_acc"] == history["val_clean_acc"].max()
     trainer = Trainer(experiment(epochs=4, select="clean"), torch.device("cpu"))
     model, _ = load_checkpoint(path)
@@ -290,10 +291,10 @@ def test_divergence_rolls_back_slows_down_and_is_counted(tmp_path, monkeypatch):
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["divergences"].tolist() == [1, 3, 3]
     assert history["lr"].tolist() == pytest.approx([0.05, 0.0125, 0.0125])
-    passport = read_passport(path)
-    assert passport.divergences == 3 and passport.finished
+    metadata = read_metadata(path)
+    assert metadata.divergences == 3 and metadata.finished
     taken = 3 * 8 + 2 + 0 + 2  # steps of three epochs, and those that were rolled back
-    assert passport.gradients == taken * 128 * 4 == history["gradients"].iloc[-1]
+    assert metadata.gradients == taken * 128 * 4 == history["gradients"].iloc[-1]
 
 
 def test_divergence_stops_where_it_should_and_gives_up_after_the_limit(tmp_path, monkeypatch):
@@ -334,7 +335,7 @@ def test_a_kill_after_a_divergence_does_not_forget_it(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path)
     monkeypatch.undo()
-    assert read_passport(train(config, tmp_path, resume=True)).divergences == 1
+    assert read_metadata(train(config, tmp_path, resume=True)).divergences == 1
     assert pd.read_csv(tmp_path / "history.csv")["lr"].tolist() == pytest.approx([0.05] * 3)
 
 

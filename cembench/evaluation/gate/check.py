@@ -21,7 +21,7 @@ from cembench.evaluation.gate.baseline import (
 from cembench.evaluation.gate.gate import SANITY, Outcome, judge
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_table
-from cembench.models.checkpoint import checkpoint_file, read_passport, run_name
+from cembench.models.metadata import checkpoint_file, read_metadata, run_name
 from cembench.util.errors import CembenchError
 from cembench.util.settings import nearest
 
@@ -111,7 +111,7 @@ def update(
     named = _named(checkpoints, path, baseline)
     if baseline is None:
         assert protocol is not None
-        first = read_passport(checkpoint_file(next(iter(named.values()))))
+        first = read_metadata(checkpoint_file(next(iter(named.values()))))
         baseline = Baseline(protocol=_settled(protocol, first.threat))
     for name, file in named.items():
         record, table = evaluator.measure(name, file, baseline.protocol, keep=True)

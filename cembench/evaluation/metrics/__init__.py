@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cembench.util.errors import CembenchError
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice, Label, unless
+from cembench.util.settings import Choice, Label, optional_field
 
 if TYPE_CHECKING:
     from cembench.evaluation.extractors.features import Pool
@@ -27,7 +27,7 @@ class Metric(Choice):
         label: its name in tables; the name of the metric unless given.
     """
 
-    label: Label | None = unless(None)
+    label: Label | None = optional_field(None)
 
     better: ClassVar[Literal["higher", "lower"]]
 

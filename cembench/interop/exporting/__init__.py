@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.settings import nearest
 
@@ -41,10 +41,10 @@ def export(
     """
     if to not in FORMS:
         raise CembenchError(f"--to {to}: {nearest(to, FORMS)}")
-    subject = Subject.at(Path(checkpoint))
-    place = Path("export") / subject.name if out is None else Path(out)
+    source = ModelSource.at(Path(checkpoint))
+    place = Path("export") / source.name if out is None else Path(out)
     write = import_module(f"cembench.interop.exporting.{to}").write
-    written: Path = write(subject, place, record and Path(record), dict(fields or {}))
+    written: Path = write(source, place, record and Path(record), dict(fields or {}))
     return written
 
 

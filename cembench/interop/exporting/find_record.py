@@ -5,29 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from cembench.evaluation.record import Record, load_record
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 
 
-def record_of(subject: Subject, given: Path | None) -> tuple[Record, Path]:
+def record_of(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
     """Return the record of a checkpoint and where it lies.
 
     Args:
-        subject: the checkpoint.
+        source: the checkpoint.
         given: its file; unless given, of those beside the checkpoint the one with most images
             under AutoAttack, on the test split if there is one.
 
     Raises:
         CembenchError: when there is none, or the given one is of another checkpoint or failed.
     """
-    places = [given] if given is not None else sorted(subject.file.parent.glob("eval/*.json"))
+    places = [given] if given is not None else sorted(source.file.parent.glob("eval/*.json"))
     found = [(load_record(place), place) for place in places]
-    own = [pair for pair in found if pair[0].checkpoint_sha256 == subject.checksum]
+    own = [pair for pair in found if pair[0].checkpoint_sha256 == source.checksum]
     if given is not None and not own:
-        raise CembenchError(f"{given}: of another checkpoint than {subject.file}")
+        raise CembenchError(f"{given}: of another checkpoint than {source.file}")
     measured = [pair for pair in own if pair[0].error is None]
     if not measured:
-        where = given or subject.file
+        where = given or source.file
         raise CembenchError(f"{where}: no figures to export; run `cembench eval` on the checkpoint")
     return max(measured, key=lambda pair: _worth(pair[0]))
 

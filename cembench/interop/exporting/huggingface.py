@@ -12,38 +12,38 @@ from cembench.evaluation.artifacts import samples_folder
 from cembench.evaluation.record import Record
 from cembench.interop.exporting import chosen
 from cembench.interop.exporting.find_record import record_of
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.util.files import read_bytes, to_yaml, write_bytes, write_text
 
 LICENCE = "other"
 FIELDS = {"licence": LICENCE, "name": "", "authors": "", "link": ""}
 
 
-def write(subject: Subject, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
+def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
     """Write `model.safetensors`, `config.json`, `README.md`, `record.json` and `samples.png`.
 
     Raises:
         CembenchError: when there are no figures, or the folder cannot be written.
     """
-    found, place = record_of(subject, record)
+    found, place = record_of(source, record)
     texts = {key: str(value) for key, value in chosen(fields, FIELDS).items()}
-    texts["name"] = texts["name"] or subject.name
+    texts["name"] = texts["name"] or source.name
     grid = _grid(found, place)
-    config = {"library_name": "cembench", **subject.passport.dump()}
-    write_bytes(out / "model.safetensors", read_bytes(subject.file))
+    config = {"library_name": "cembench", **source.metadata.dump()}
+    write_bytes(out / "model.safetensors", read_bytes(source.file))
     write_text(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_bytes(out / "record.json", read_bytes(place))
     if grid is not None:
         write_bytes(out / "samples.png", grid)
-    write_text(out / "README.md", card(subject, found, texts, grid is not None))
+    write_text(out / "README.md", card(source, found, texts, grid is not None))
     return out
 
 
-def card(subject: Subject, record: Record, texts: dict[str, str], pictured: bool) -> str:
+def card(source: ModelSource, record: Record, texts: dict[str, str], pictured: bool) -> str:
     """Return the model card: YAML for the hub's search, then markdown for people.
 
     Args:
-        subject: the checkpoint.
+        source: the checkpoint.
         record: where figures come from.
         texts: `licence`, `name`, `authors` and `link`.
         pictured: whether a grid of samples lies beside it.
@@ -53,17 +53,17 @@ def card(subject: Subject, record: Record, texts: dict[str, str], pictured: bool
         _templates()
         .get_template("card.md.jinja")
         .render(
-            passport=subject.passport,
+            metadata=source.metadata,
             record=record,
             texts=texts,
             pictured=pictured,
             lead=lead,
         )
     )
-    return f"---\n{to_yaml(_front(subject, record, texts))}---\n\n{page}"
+    return f"---\n{to_yaml(_front(source, record, texts))}---\n\n{page}"
 
 
-def _front(subject: Subject, record: Record, texts: dict[str, str]) -> dict[str, Any]:
+def _front(source: ModelSource, record: Record, texts: dict[str, str]) -> dict[str, Any]:
     """Return what the hub reads: <https://github.com/huggingface/hub-docs> documents it."""
     task = "feature-extraction" if record.kind == "encoder" else "image-classification"
     metrics = [
@@ -82,7 +82,7 @@ def _front(subject: Subject, record: Record, texts: dict[str, str]) -> dict[str,
         "license": texts["licence"],
         "pipeline_tag": task,
         "datasets": [record.dataset],
-        "tags": ["adversarial-robustness", "energy-based-model", subject.passport.method],
+        "tags": ["adversarial-robustness", "energy-based-model", source.metadata.method],
         **({"model-index": index} if index else {}),
     }
 

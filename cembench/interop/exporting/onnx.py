@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cembench.interop.exporting import chosen
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
 from cembench.util.frozen import exact, frozen
@@ -22,7 +22,7 @@ BATCHES = (1, 7)
 TOLERANCE = 1e-4
 
 
-def write(subject: Subject, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
+def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
     """Write the file; figures play no part in it.
 
     Raises:
@@ -33,21 +33,21 @@ def write(subject: Subject, out: Path, record: Path | None, fields: dict[str, ob
     if record is not None:
         raise CembenchError("--record: an ONNX file holds no figures; leave it out")
     _require_packages()
-    model = subject.load(torch.device("cpu"))
-    passport = subject.passport
-    output = "embeddings" if passport.kind == "encoder" else "logits"
+    model = source.load(torch.device("cpu"))
+    metadata = source.metadata
+    output = "embeddings" if metadata.kind == "encoder" else "logits"
     with frozen(model), exact():
-        proto = _converted(model, subject, output)
+        proto = _converted(model, source, output)
         for key, value in {
-            "classes": "\n".join(passport.classes),
+            "classes": "\n".join(metadata.classes),
             "pixels": "float32 in [0, 1], N×C×H×W",
-            "checkpoint_sha256": subject.checksum,
+            "checkpoint_sha256": source.checksum,
         }.items():
             proto.metadata_props.add(key=key, value=value)
         content = proto.SerializeToString()
         for count in BATCHES:
-            _require_same(model, content, (count, *passport.shape), subject)
-    path = out if out.suffix == ".onnx" else out / f"{subject.name}.onnx"
+            _require_same(model, content, (count, *metadata.shape), source)
+    path = out if out.suffix == ".onnx" else out / f"{source.name}.onnx"
     write_bytes(path, content)
     return path
 
@@ -61,9 +61,9 @@ def _require_packages() -> None:
         raise CembenchError(f"ONNX needs more: pip install 'cembench[onnx]' ({error})") from error
 
 
-def _converted(model: nn.Module, subject: Subject, output: str) -> Any:
+def _converted(model: nn.Module, source: ModelSource, output: str) -> Any:
     """Return the protocol buffer; what the exporter prints is no data of ours."""
-    example = _images((2, *subject.passport.shape))
+    example = _images((2, *source.metadata.shape))
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -78,12 +78,12 @@ def _converted(model: nn.Module, subject: Subject, output: str) -> Any:
             )
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CembenchError(f"{subject.file}: torch cannot export it to ONNX: {reason}") from error
+        raise CembenchError(f"{source.file}: torch cannot export it to ONNX: {reason}") from error
     assert program is not None
     return program.model_proto
 
 
-def _require_same(model: nn.Module, content: bytes, size: tuple[int, ...], of: Subject) -> None:
+def _require_same(model: nn.Module, content: bytes, size: tuple[int, ...], of: ModelSource) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ from cembench.evaluation.record import Record
 from cembench.evaluation.results import Figure
 from cembench.interop.exporting import chosen
 from cembench.interop.exporting.find_record import record_of
-from cembench.models.source import Subject
+from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 
@@ -20,13 +20,13 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 WHOLE = 10_000  # test images that the leaderboard asks for on CIFAR
 
 
-def write(subject: Subject, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
+def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
     """Write the JSON file: `out` itself, or where RobustBench has it below that folder."""
-    found, place = record_of(subject, record)
+    found, place = record_of(source, record)
     info = model_info(found, fields)
     if out.suffix != ".json":
         norm = NORMS[found.threat.norm]
-        out = out / "model_info" / str(info["dataset"]) / norm / f"{subject.name}.json"
+        out = out / "model_info" / str(info["dataset"]) / norm / f"{source.name}.json"
     write_text(out, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     log = logging.getLogger("cembench")
     if empty := [key for key in UNKNOWN if info[key] in ("", None)]:

@@ -10,14 +10,20 @@ from torch import nn
 
 from cembench.data import DataSettings, datasets
 from cembench.energy.threat import Threat, ThreatChange
-from cembench.interop.importing.normalisation import recognised
+from cembench.interop.importing.normalisation import infer_normalisation
 from cembench.interop.importing.weights import fit, read_weights
 from cembench.models import ModelSettings, Shape, models
-from cembench.models.checkpoint import Passport, load_checkpoint, save_checkpoint, weights_digest
+from cembench.models.checkpoint import (
+    build_network,
+    load_checkpoint,
+    save_checkpoint,
+    weights_digest,
+)
 from cembench.models.classifier import Classifier
 from cembench.models.factory import Factory
+from cembench.models.metadata import CheckpointMetadata
 from cembench.models.robustbench import RobustBenchModel
-from cembench.models.source import foreign_passport, wrapped
+from cembench.models.source import imported_metadata, wrapped
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import parse_yaml, sha256
 from cembench.util.registry import add_plugin
@@ -48,7 +54,7 @@ def import_model(
         out: the file to be, or its run folder; `runs/NAME` unless given, after the weights.
         data_root: where the data lies.
         threat: what differs from the threat model that is customary for the data.
-        normalise: as `foreign.pixels.normalisation` takes it, or `auto`: recognised.
+        normalise: as `foreign.pixels.normalisation` takes it, or `auto`: infer_normalisation.
         method: how it was trained, for tables.
 
     Raises:
@@ -64,11 +70,11 @@ def import_model(
     net = _built(settings, weights, (whole.shape, len(whole.classes)))
     wrapped(net, whole)
     try:
-        statistics, note = recognised(net, whole, normalise)
+        statistics, note = infer_normalisation(net, whole, normalise)
     except CembenchError as error:
         raise CembenchError(f"{source}: {error}") from error
     known = "" if weights is None else f" (SHA-256 {sha256(weights)})"
-    passport = foreign_passport(
+    metadata = imported_metadata(
         settings,
         dataset,
         whole,
@@ -78,7 +84,7 @@ def import_model(
         origin=f"{Path(source).name}{known}; {note}",
     )
     file = _place(out, Path(source).stem)
-    _write(file, wrapped(net, whole, statistics), passport)
+    _write(file, wrapped(net, whole, statistics), metadata)
     return file
 
 
@@ -146,21 +152,21 @@ def _place(out: Path | None, name: str) -> Path:
     return out if out.suffix == ".safetensors" else out / "model.safetensors"
 
 
-def _write(file: Path, model: Classifier, passport: Passport) -> None:
+def _write(file: Path, model: Classifier, metadata: CheckpointMetadata) -> None:
     """Write the checkpoint, once it is sure that the network can be built again from it."""
     weights = model.state_dict()
-    again = passport.build().eval()
+    again = build_network(metadata).eval()
     again.load_state_dict(weights)
-    blank = torch.full((2, *passport.shape), 0.5)
+    blank = torch.full((2, *metadata.shape), 0.5)
     with torch.no_grad():
         if not torch.equal(again(blank), model.eval()(blank)):
             raise CembenchError(
-                f"{passport.model.title}: built again with the same weights it answers otherwise; "
+                f"{metadata.model.title}: built again with the same weights it answers otherwise; "
                 "it must keep all that it depends on in parameters and buffers"
             )
     if file.exists():
         old, known = load_checkpoint(file)
-        if known != passport or weights_digest(old.state_dict()) != weights_digest(weights):
+        if known != metadata or weights_digest(old.state_dict()) != weights_digest(weights):
             raise CembenchError(f"{file}: another checkpoint is there; choose another --out")
         return
-    save_checkpoint(file, weights, passport)
+    save_checkpoint(file, weights, metadata)

@@ -1,4 +1,4 @@
-"""What a network from elsewhere expects of pixels and gives as outputs: recognised, or checked."""
+"""The pixel normalisation and the outputs of an imported network: inferred, or checked."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def normalisation(text: str, whole: Split) -> Statistics:
     return mean, std
 
 
-def recognised(net: nn.Module, whole: Split, given: str) -> tuple[Statistics, str]:
+def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Statistics, str]:
     """Return the normalisation of a network, and a sentence on it.
 
     It is told by 256 training images, or what there is, that the network is right on: test images
@@ -123,7 +123,9 @@ def recognised(net: nn.Module, whole: Split, given: str) -> tuple[Statistics, st
             "set? --normalise MEANS/DEVIATIONS imports it all the same"
         )
     others = ", ".join(seen[name] for name in found if name != best)
-    return found[best].statistics, f"normalisation recognised: right on {seen[best]}; {others}"
+    return found[
+        best
+    ].statistics, f"normalisation infer_normalisation: right on {seen[best]}; {others}"
 
 
 def read(net: nn.Module, some: Split, statistics: Statistics) -> Reading:

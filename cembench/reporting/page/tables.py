@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cembench.evaluation.results import Density, Push, Rate, Separation, Spread
+from cembench.evaluation.results import Density, EnergyShift, MeanStd, OODScores, Rate
 from cembench.reporting.leaderboard.board import Board
 from cembench.reporting.page.runs import Run, labelled
 
@@ -156,17 +156,17 @@ def share(rate: Rate) -> list[Cell]:
     return [number(rate.accuracy, "{:.1%}", note), Cell(f"{rate.correct} of {rate.images}")]
 
 
-def change(push: Push) -> Cell:
+def change(push: EnergyShift) -> Cell:
     """Return the mean change of LSE with its standard error."""
     return number(push.lse_change, "{:+.3g}", f"± {push.lse_error:.2g}")
 
 
-def separation(found: Separation) -> list[Cell]:
+def separation(found: OODScores) -> list[Cell]:
     """Return the columns `SEPARATION`."""
     return [number(found.auroc, "{:.3f}"), number(found.fpr95, "{:.1%}")]
 
 
-def spread(found: Spread | None) -> Cell:
+def spread(found: MeanStd | None) -> Cell:
     """Return mean and deviation."""
     if found is None:
         return NONE

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from cembench.evaluation.results import Spread
+from cembench.evaluation.results import MeanStd
 from cembench.reporting.plots.style import COLOURS, INK, name, panels, styled
 
 KINDS = {"clean": COLOURS[0], "pgd": COLOURS[1], "ta": COLOURS[4], "noise": COLOURS[6]}
 
 
 @styled
-def energies(found: Mapping[str, Mapping[str, Spread]]) -> Figure:
+def energies(found: Mapping[str, Mapping[str, MeanStd]]) -> Figure:
     """Draw mean and deviation on each kind of images, a panel a run.
 
     What they differ from the mean on clean images by is shown: log Z of each network is unknown.
@@ -34,7 +34,7 @@ def energies(found: Mapping[str, Mapping[str, Spread]]) -> Figure:
     return figure
 
 
-def _dot(axes, row: int, spread: Spread, zero: float, colour: str) -> None:  # type: ignore[no-untyped-def]
+def _dot(axes, row: int, spread: MeanStd, zero: float, colour: str) -> None:  # type: ignore[no-untyped-def]
     middle = spread.mean - zero
     ends = (middle - spread.std, middle + spread.std)
     axes.plot(ends, [row, row], color=colour, alpha=0.45, linewidth=3.2, solid_capstyle="butt")

@@ -19,7 +19,7 @@ from cembench.util.settings import Choice
 
 
 @dataclass(frozen=True)
-class Followed:
+class RunInfo:
     """A run that is followed.
 
     Attributes:
@@ -44,7 +44,7 @@ class Followed:
         return own
 
 
-class Log(ABC):
+class TrackerRun(ABC):
     """A run as one tracker sees it.
 
     Attributes:
@@ -81,8 +81,8 @@ class Tracker(Choice):
             raise CembenchError(f"tracker {self.name}: pip install {self.package}")
 
     @abstractmethod
-    def open(self, run: Followed) -> Log:
-        """Begin to follow a run, with its name and its resolved settings, or go on with it."""
+    def open(self, run: RunInfo) -> TrackerRun:
+        """Begin to track a run, with its name and its resolved settings, or go on with it."""
 
 
 trackers: Registry[Tracker] = Registry(

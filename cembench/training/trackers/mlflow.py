@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from cembench.training.trackers import Followed, Log, Tracker
+from cembench.training.trackers import RunInfo, Tracker, TrackerRun
 
 LAST = "cost/seconds"  # of the tags of an epoch
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -26,7 +26,7 @@ class MLflow(Tracker):
     experiment: str = "cembench"
     uri: str | None = None
 
-    def open(self, run: Followed) -> Log:
+    def open(self, run: RunInfo) -> TrackerRun:
         """Begin a run, or go on with the one that `RUN/mlflow.id` names."""
         for key, value in PATIENCE.items():  # its own would hold training up for minutes
             os.environ.setdefault(key, value)
@@ -37,7 +37,7 @@ class MLflow(Tracker):
         client.update_run(own, status="RUNNING")
         return Stored(client, own)
 
-    def _created(self, client: Any, run: Followed) -> str:
+    def _created(self, client: Any, run: RunInfo) -> str:
         found = client.get_experiment_by_name(self.experiment)
         where = found.experiment_id if found else client.create_experiment(self.experiment)
         own = str(client.create_run(where, run_name=run.name).info.run_id)
@@ -45,7 +45,7 @@ class MLflow(Tracker):
         return own
 
 
-class Stored(Log):
+class Stored(TrackerRun):
     """A run in the store; epochs are its steps."""
 
     def __init__(self, client: Any, own: str) -> None:

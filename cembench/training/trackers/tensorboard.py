@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-from cembench.training.trackers import Followed, Log, Tracker
+from cembench.training.trackers import RunInfo, Tracker, TrackerRun
 from cembench.util.files import to_yaml
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class TensorBoard(Tracker):
     name: ClassVar[str] = "tensorboard"
     package: ClassVar[str | None] = "tensorboard"
 
-    def open(self, run: Followed) -> Log:
+    def open(self, run: RunInfo) -> TrackerRun:
         """Begin a file with the whole history; it purges what files before it said."""
         from torch.utils.tensorboard import SummaryWriter
 
@@ -30,7 +30,7 @@ class TensorBoard(Tracker):
         return Events(writer)
 
 
-class Events(Log):
+class Events(TrackerRun):
     """An event file; none of those before it counts."""
 
     def __init__(self, writer: SummaryWriter) -> None:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from cembench.training.trackers import Followed, Log, Tracker
+from cembench.training.trackers import RunInfo, Tracker, TrackerRun
 
 
 class Wandb(Tracker):
@@ -22,7 +22,7 @@ class Wandb(Tracker):
     project: str = "cembench"
     entity: str | None = None
 
-    def open(self, run: Followed) -> Log:
+    def open(self, run: RunInfo) -> TrackerRun:
         """Begin a run, or go on with the one that `RUN/wandb.id` names."""
         import wandb
 
@@ -41,7 +41,7 @@ class Wandb(Tracker):
         )
 
 
-class Remote(Log):
+class Remote(TrackerRun):
     """A run of the service; epochs are its steps.
 
     Offline nobody knows what a killed process had kept, so each folder holds the whole history.

@@ -1,20 +1,20 @@
-"""All trackers of a run: none may change it, and none that fails may end it."""
+"""All trackers of a run: none may change it, and a failing one never ends it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from cembench.training.trackers import Followed, Log, Tracker
+from cembench.training.trackers import RunInfo, Tracker, TrackerRun
 from cembench.util.rng import kept_rng
 
 COSTS = ("divergences", "gradients", "seconds")
 
 
 @contextmanager
-def follow(
-    trackers: Sequence[Tracker], run: Followed, warn: Callable[[str], None]
-) -> Iterator[Trail]:
+def track(
+    trackers: Sequence[Tracker], run: RunInfo, warn: Callable[[str], None]
+) -> Iterator[TrackerGroup]:
     """Open all trackers of a run for a while.
 
     Args:
@@ -22,23 +22,23 @@ def follow(
         run: the run.
         warn: told a line when a tracker fails; it hears no more of the run then.
     """
-    trail = Trail(trackers, run, warn)
+    group = TrackerGroup(trackers, run, warn)
     failed = True
     try:
-        yield trail
+        yield group
         failed = False
     finally:
-        trail.close(failed)
+        group.close(failed)
 
 
-class Trail:
+class TrackerGroup:
     """The trackers of a run that work."""
 
     def __init__(
-        self, trackers: Sequence[Tracker], run: Followed, warn: Callable[[str], None]
+        self, trackers: Sequence[Tracker], run: RunInfo, warn: Callable[[str], None]
     ) -> None:
         self._warn = warn
-        self._logs: dict[str, Log] = {}
+        self._logs: dict[str, TrackerRun] = {}
         for tracker in trackers:
             with self._surviving(tracker.name):
                 self._logs[tracker.name] = tracker.open(run)
