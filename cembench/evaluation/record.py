@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from cembench.energy.threat import Threat
-from cembench.evaluation.results import CurvePoint, Density, Figure, Generation, SanityCheck
+from cembench.evaluation.sections import SANITY, with_results
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256, write_bytes
 from cembench.util.parquet import read_frame
@@ -20,8 +20,8 @@ from cembench.util.settings import LabelUse, Settings
 FORMAT = 4
 
 
-class Record(Settings):
-    """One checkpoint under one protocol.
+class Header(Settings):
+    """What a record says besides its figures.
 
     Attributes:
         format: version of the file.
@@ -49,11 +49,6 @@ class Record(Settings):
         train_seconds: wall time of training as its history tells, if there is one.
         recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
         table_sha256: SHA-256 of the table of verdicts beside it; empty where there is none.
-        figures: by name: `clean`, each attack's label, `worst_case`; empty after an error.
-        generation: what its samples score, if the protocol has any.
-        density: calibration, energies and out-of-distribution scores, if the protocol wants them.
-        sanity: by which tests its robustness is no illusion, if the protocol has them.
-        curve: accuracy at rising radii, if the protocol wants it.
         error: why there are no figures.
         warnings: what attacks warned of.
         environment: versions, device and threads.
@@ -86,21 +81,35 @@ class Record(Settings):
     divergences: int = 0
     train_seconds: float | None = None
     table_sha256: str = ""
-    figures: dict[str, Figure] = {}
-    generation: Generation | None = None
-    density: Density | None = None
-    sanity: list[SanityCheck] = []
-    curve: list[CurvePoint] = []
     error: str | None = None
     warnings: list[str] = []
     environment: dict[str, Any] = {}
     seconds: float = 0.0
     created: str = ""
 
+
+if TYPE_CHECKING:
+
+    class Base(Header):
+        """The keys of sections are those of `cembench.evaluation.sections`."""
+
+        def __getattr__(self, key: str) -> Any: ...
+
+else:
+    Base = with_results(Header)
+
+
+class Record(Base):
+    """One checkpoint under one protocol: the header, and the result of each section.
+
+    `figures`, `generation`, `density`, `sanity` and `curve` are results of sections; they are empty
+    after an error, and where the protocol asks for nothing.
+    """
+
     @property
     def sanity_failed(self) -> list[str]:
         """The names of the sanity checks that fail."""
-        return [check.name for check in self.sanity if check.verdict == "fail"]
+        return [check.name for check in SANITY.of(self) if check.verdict == "fail"]
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
