@@ -11,6 +11,7 @@ import pandas as pd
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.sections import SANITY, with_results
+from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256, write_bytes
 from cembench.util.parquet import read_frame
@@ -18,6 +19,7 @@ from cembench.util.seal import UNSEALED, is_sealed, seal
 from cembench.util.settings import LabelUse, Settings
 
 FORMAT = 4
+SEALED = 3  # the first format with a seal
 
 
 class Header(Settings):
@@ -130,26 +132,44 @@ def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Recor
 
 
 def load_record(path: Path) -> Record:
-    """Read a record.
+    """Read a record of this format or an earlier one.
 
     Raises:
-        CembenchError: when it is missing, damaged, edited or of another format version.
+        CembenchError: when it is missing, damaged, edited, or of a later format that says more.
     """
-    content = read_bytes(path)
+    content, version = read_bytes(path), 0
     try:
         values = json.loads(content)
-        if (version := values["format"]) != FORMAT:
-            raise CembenchError(
-                f"{path}: record format {version}, this cembench reads {FORMAT} alone; evaluate "
-                "its run again, or move the record away"
-            )
-        if not is_sealed(content):
+        version = int(values["format"])
+        if version >= SEALED and not is_sealed(content):
             raise ValueError("the seal does not fit")
-        return Record.parse({key: value for key, value in values.items() if key != "seal"})
+        return Record.parse(_migrated(values, version))
     except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+        if version > FORMAT:
+            raise CembenchError(
+                f"{path}: record format {version} of a later cembench, which this one cannot read "
+                f"(it knows formats up to {FORMAT}): {error}"
+            ) from error
         raise CembenchError(
             f"{path}: not a record, damaged, or changed since it was written; evaluate again"
         ) from error
+
+
+def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the values of a record as the present format has them.
+
+    What a format did not have yet has defaults, but for the number of images in `outside`.
+    """
+    density = values.get("density") or {}
+    for scores in density.get("outside", {}).values():
+        for score in scores.values():
+            score.setdefault("others", values["figures"]["clean"]["images"])
+    for shift in density.get("pushed", {}).values():
+        shift["accuracy"] = {
+            key: value for key, value in shift["accuracy"].items() if key in Rate.model_fields
+        }
+    rest = {key: value for key, value in values.items() if key != "seal"}
+    return rest | {"format": max(version, FORMAT)}
 
 
 def of_run(path: Path, record: Record) -> bool:
@@ -172,6 +192,7 @@ def load_table(record: Path) -> pd.DataFrame:
     """
     path = record.with_suffix(".parquet")
     content = read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != load_record(record).table_sha256:
+    checksum = load_record(record).table_sha256
+    if checksum and hashlib.sha256(content).hexdigest() != checksum:
         raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
     return read_frame(content)
