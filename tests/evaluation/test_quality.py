@@ -1,6 +1,7 @@
 """Figures of samples against closed forms and against torch-fidelity."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
