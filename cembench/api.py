@@ -53,6 +53,7 @@ from cembench.models.metadata import checkpoint_file, run_name
 from cembench.models.source import ModelSource
 from cembench.reporting.leaderboard import Board, find_records, write_boards
 from cembench.reporting.leaderboard import rank as rank_records
+from cembench.reporting.plots.curves import write_curve
 from cembench.samplers import Sampler, samplers
 from cembench.samplers.context import Origins
 from cembench.samplers.draw import Samples
@@ -174,7 +175,9 @@ def evaluate(
             folder = Path(nowhere)
         with joined(device) as own:
             source = world().on_all_ranks(lambda: _source(model, data, threat, trust_pixels))
-            return evaluation.evaluate(source, plan, folder=folder, device=own, **options)[0]
+            return evaluation.evaluate(
+                source, plan, folder=folder, device=own, on_record=write_curve, **options
+            )[0]
 
 
 def sample(

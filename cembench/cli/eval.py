@@ -14,6 +14,7 @@ from cembench.cli.names import offer, protocol_or_file
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
+    from cembench.evaluation.protocol import Protocol
     from cembench.evaluation.record import Record
 
 
@@ -68,14 +69,14 @@ def command(
         checkpoints = (*checkpoints, imported(data_root=data_root, **foreign))
     if not checkpoints:
         raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
-    with joined(device):
+    with joined(device) as own:
         settings = world().on_all_ranks(
             lambda: load_protocol(protocol, (*overrides, *chosen), limit)
         )
         records, failed = _records(
             checkpoints,
-            protocol=settings,
-            device=device,
+            settings,
+            device=own,
             data_root=data_root,
             inception_weights=inception_weights,
             save_samples=save_samples,
@@ -90,15 +91,16 @@ def command(
 
 
 def _records(
-    checkpoints: tuple[Path, ...], **options: Any
+    checkpoints: tuple[Path, ...], protocol: Protocol, **options: Any
 ) -> tuple[list[Record], list[CembenchError]]:
     """Return the records of all that could be evaluated, and what went wrong with the others."""
-    from cembench.api import evaluate
+    from cembench.evaluation.evaluate import evaluate
+    from cembench.reporting.plots.curves import write_curve
 
     records, failed = [], []
     for path in checkpoints:
         try:
-            record = evaluate(path, **options)
+            record, _ = evaluate(path, protocol, on_record=write_curve, **options)
         except CembenchError as error:
             failed.append(error)
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -43,6 +43,7 @@ def evaluate(
     save_samples: bool = False,
     save_adversarial: bool = False,
     reuse: bool = False,
+    on_record: Callable[[Path, Record], object] | None = None,
 ) -> tuple[Record, Path]:
     """Evaluate a checkpoint and return its record and where it was written.
 
@@ -59,6 +60,7 @@ def evaluate(
         save_adversarial: keep the adversarial images, so that `verify` can check the record.
         reuse: return the record that is there when checkpoint, protocol, data and software are
             those it was made from.
+        on_record: called with path and record once they are written, in the first process.
 
     Raises:
         CembenchError: when checkpoint or data cannot be used, or nothing can be written. A
@@ -98,7 +100,10 @@ def evaluate(
         warnings = evaluation.compute_share(ranks)
 
         def finish() -> Record:
-            return evaluation.finish(warnings, save_samples, save_adversarial)
+            record = evaluation.finish(warnings, save_samples, save_adversarial)
+            if on_record is not None:
+                on_record(context.path, record)
+            return record
 
         return ranks.on_rank_zero(finish), context.path
 

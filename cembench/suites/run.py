@@ -17,6 +17,7 @@ from cembench.evaluation.record import Record, save_record
 from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.reporting.leaderboard import Board, find_records, rank, write_boards
+from cembench.reporting.plots.curves import write_curve
 from cembench.suites.launchers import Job, Launcher, Outcome, find_launcher
 from cembench.suites.progress import Overview
 from cembench.suites.suite import load_suite
@@ -52,7 +53,12 @@ def _done(job: Job, experiment: Experiment, protocol: Protocol, device: str) -> 
         return Outcome()
     weights = None if job.inception_weights is None else Path(job.inception_weights)
     record, place = evaluate(
-        checkpoint, protocol, device=device, inception_weights=weights, reuse=True
+        checkpoint,
+        protocol,
+        device=device,
+        inception_weights=weights,
+        reuse=True,
+        on_record=write_curve,
     )
     return Outcome(None if record.error is None else f"{record.error} ({place})")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from cembench.evaluation.record import Record
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.sections.density import Calibration
 from cembench.evaluation.statistics import wilson
@@ -23,13 +25,33 @@ from cembench.reporting.plots.style import (
     marker,
     name,
     panels,
+    render,
     styled,
     upright,
 )
+from cembench.util.files import write_bytes
 
 BANDS = 8  # more bands would hide each other
 STEEP = 100  # a loss beyond is drawn on a logarithmic scale, or nothing else would be seen
 METRIC = "val_"
+
+
+def write_curve(path: Path, record: Record) -> Path | None:
+    """Write `NAME.curve.png` beside the record `NAME.json`.
+
+    Args:
+        path: where the record lies.
+        record: what it says.
+
+    Returns:
+        The path of the picture; None where the record has no curve, and nothing was written.
+    """
+    if not record.curve:
+        return None
+    title = f"{record.run}, {record.dataset}, {record.threat.norm}"
+    picture = path.with_suffix(".curve.png")
+    write_bytes(picture, render(radii({record.run: record.curve}, record.threat.eps, title), "png"))
+    return picture
 
 
 @styled
