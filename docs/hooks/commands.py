@@ -41,7 +41,7 @@ def _section(command: click.Command) -> str:
 
 def _row(parameter: click.Parameter, context: click.Context) -> str:
     """Return an option as a row; arguments stand in the usage line, empty here."""
-    if not isinstance(parameter, click.Option):
+    if not isinstance(parameter, click.Option) or parameter.hidden:
         return ""
     found = parameter.get_help_extra(context)
     record = parameter.get_help_record(context)
