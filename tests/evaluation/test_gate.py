@@ -9,12 +9,13 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from cembench.evaluation.gate.baseline import Metric, load_baseline, metrics_of
+from cembench.evaluation.gate.baseline import Metric, gated_of, load_baseline
 from cembench.evaluation.gate.check import Evaluator, check, update
-from cembench.evaluation.gate.gate import holm, judge
+from cembench.evaluation.gate.gate import judge
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record
-from cembench.evaluation.results import SanityCheck
+from cembench.evaluation.sections.sanity import SanityCheck
+from cembench.evaluation.statistics import holm
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.util.files import read_yaml, to_yaml
 from tests.conftest import NOTHING
@@ -150,7 +151,7 @@ def test_an_update_keeps_tolerances_and_other_rows(cembench, baseline):
     assert result.code == 0 and set(rows) == {"tiny", "weak"}
     (path,) = (baseline.parent / "tiny" / "eval").glob("baseline-*.json")
     assert rows["tiny"].metrics["ece"].tolerance == 0.5
-    assert rows["tiny"].metrics["ece"].value == metrics_of(load_record(path))["ece"].value
+    assert rows["tiny"].metrics["ece"].value == gated_of(load_record(path))["ece"].value
     assert cembench("check", "--baseline", baseline).code == 0
     assert cembench("verify", path, baseline.parent / "tiny").code == 0
 

@@ -6,8 +6,9 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from cembench.evaluation.density import calibration, mean_std, ood_scores
+from cembench.evaluation.measures.density import calibration, ood_scores
 from cembench.evaluation.metrics import functional as quality
+from cembench.evaluation.statistics import mean_std
 
 
 def normal(count, dimension, shift=0.0, scale=1.0, seed=0):
