@@ -92,19 +92,19 @@ def _held(cls: griffe.Class) -> list[griffe.Class]:
 
 def _section(title: str, cls: griffe.Class, page: Page) -> str:
     keys = source.keys(cls)
-    if bare := [key for key in keys if not source.description(cls, key)]:
+    if bare := [name for name, key in keys.items() if not source.description(cls, key)]:
         raise PluginError(f"{cls.path}: no description of {', '.join(bare)} under Attributes")
-    rows = [_row(cls, name, key, page) for name, key in keys.items()]
+    rows = [_row(cls, key, page) for key in keys.values()]
     table = HEAD + "\n".join(rows) if rows else ""
     return f"## {title} {{ #{_anchor(title)} }}\n\n{source.text_of(cls)}\n\n{table}"
 
 
-def _row(cls: griffe.Class, name: str, key: griffe.Attribute, page: Page) -> str:
+def _row(cls: griffe.Class, key: griffe.Attribute, page: Page) -> str:
     def link(found: griffe.Object) -> str:
         title, place = _places[found.path]
         return f"[{title}]({relpath(place, dirname(page.file.src_uri))})"
 
-    said = source.description(cls, name)
-    meaning = said[:1].upper() + said[1:] if said.isascii() or said[:1].isascii() else said
-    cells = (f"`{name}`", source.type_of(key, link), source.default_of(key), meaning)
+    said = source.description(cls, key)
+    meaning = said[:1].upper() + said[1:] if said[:1].isascii() else said
+    cells = (f"`{key.name}`", source.type_of(key, link), source.default_of(key), meaning)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"

@@ -17,6 +17,10 @@ REGISTRY = re.compile(r"^(\w+): Registry\[", re.M)
 PLAIN = {"float": "number", "int": "whole number", "str": "text", "Any": "anything"}
 LIMITS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "pattern": "like `{}`"}
 LIMITS |= {"min_length": "at least {}", "max_length": "at most {}"}
+SECTIONED = {  # class variables of a section that say its key, and its type and default
+    "cembench.evaluation.protocol.Protocol": ("key", "setting"),
+    "cembench.evaluation.record.Record": ("result_key", "result"),
+}
 
 Link = Callable[[griffe.Object], str]
 
@@ -62,21 +66,43 @@ def keys(cls: griffe.Class) -> dict[str, griffe.Attribute]:
             own = member.is_attribute and "instance-attribute" in member.labels
             if own and member.annotation is not None and not name.startswith("_"):
                 found.setdefault(name, member)
-    return found
+    return found | {key.name: key for key in _section_keys(cls)}
 
 
-def text_of(cls: griffe.Class) -> str:
-    """Return the docstring of a class without its attributes."""
-    return "\n\n".join(s.value for s in _sections(cls) if s.kind.value == "text")
+def _section_keys(cls: griffe.Class) -> Iterator[griffe.Attribute]:
+    """Yield the keys that the sections of an evaluation add to protocols and records."""
+    if cls.path not in SECTIONED:
+        return
+    name, values = SECTIONED[cls.path]
+    modules = find("cembench.evaluation.sections").modules
+    for module in (modules[title] for title in sorted(modules)):
+        for section in module.classes.values():
+            if any(str(base).startswith("Section[") for base in section.bases):
+                types = _parsed(section[values].value)
+                assert isinstance(types, ast.Tuple)
+                annotation, default = map(ast.unparse, types.elts)
+                key = ast.literal_eval(str(section[name].value))
+                yield griffe.Attribute(
+                    key,
+                    annotation=annotation,
+                    value=default,
+                    parent=module,
+                    docstring=section.docstring,
+                )
 
 
-def description(cls: griffe.Class, key: str) -> str:
-    """Return what a class, or its nearest base, says of a key; empty for nothing."""
+def text_of(found: griffe.Object) -> str:
+    """Return a docstring without its attributes."""
+    return "\n\n".join(s.value for s in _sections(found) if s.kind.value == "text")
+
+
+def description(cls: griffe.Class, key: griffe.Attribute) -> str:
+    """Return what a key, its class or the nearest base says of it; empty for nothing."""
     for section in (s for owner in (cls, *cls.mro()) for s in _sections(owner)):
         for item in section.value if section.kind.value == "attributes" else ():
-            if item.name == key:
+            if item.name == key.name:
                 return " ".join(item.description.split())
-    return ""
+    return " ".join(text_of(key).split())
 
 
 def type_of(key: griffe.Attribute, link: Link) -> str:
@@ -169,5 +195,5 @@ def _parsed(value: Any) -> ast.expr:
     return ast.parse(str(value), mode="eval").body
 
 
-def _sections(cls: griffe.Class) -> list[griffe.DocstringSection]:
-    return cls.docstring.parse("google") if cls.docstring else []
+def _sections(found: griffe.Object) -> list[griffe.DocstringSection]:
+    return found.docstring.parse("google") if found.docstring else []
