@@ -46,7 +46,7 @@ def command(
     }
     click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
     if not all(row.agrees for row in rows):
-        click.echo(f"cembench: {claim} does not agree with its evidence", err=True)
+        click.echo(f"cembench: {claim} does not agree with what was measured again", err=True)
         sys.exit(1)
 
 

@@ -20,10 +20,11 @@ from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.record_header import header_of, inputs_of, record_path
 from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier
-from cembench.models.metadata import CheckpointMetadata
+from cembench.models.metadata import CheckpointMetadata, checkpoint_file
 from cembench.models.source import ModelSource
 from cembench.samplers.context import Origins
 from cembench.util.errors import CembenchError
+from cembench.util.files import sha256
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,10 @@ def reopen(
     record = load_record(path)
     if record.error is not None:
         raise CembenchError(f"{path}: holds no figures: {record.error}")
-    source = ModelSource.at(checkpoint)
-    if source.checksum != record.checkpoint_sha256:
-        raise CembenchError(f"{path}: of another checkpoint than {source.file}")
+    file = checkpoint_file(checkpoint)
+    if sha256(file) != record.checkpoint_sha256:
+        raise CembenchError(f"{path}: of another checkpoint than {file}")
+    source = ModelSource.at(file)
     protocol = Protocol.parse(record.protocol)
     if protocol.passes > 1:
         raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")

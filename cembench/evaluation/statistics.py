@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
-from scipy.stats import binomtest
+from typing import TYPE_CHECKING
 
 from cembench.util.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Z = 1.959964  # the 97.5 % quantile of the normal distribution
 
@@ -47,6 +49,8 @@ class MeanStd(Settings):
 
 def wilson(correct: int, images: int) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a proportion (Wilson 1927)."""
+    from scipy.stats import binomtest  # slow to import, and protocols need no statistics
+
     interval = binomtest(correct, images).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -322,7 +322,7 @@ def test_what_does_not_fit_into_memory_is_attacked_in_halves(trained):
     model = Limited()
     split = replace(split, labels=model(split.pixels()).argmax(1))
     protocol = Protocol.parse({"name": "x", "attacks": [{"name": "pgd", "start": "data"}]})
-    with collected_warnings("cembench") as warnings:
+    with collected_warnings() as warnings:
         found = attack_split(model, split, torch.arange(30), protocol, metadata.threat)
     assert sum(warnings.values()) == 3 and all("in halves" in text for text in warnings)
     model.forward = lambda x: model.layer(x.flatten(1))

@@ -9,9 +9,10 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from cembench.evaluation.gate.baseline import Metric, gated_of, load_baseline
+from cembench.evaluation.gate.baseline import gated_of, load_baseline
 from cembench.evaluation.gate.check import Evaluator, check, update
 from cembench.evaluation.gate.gate import judge
+from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record
 from cembench.evaluation.sections.sanity import SanityCheck
@@ -117,7 +118,7 @@ def test_other_figures_may_move_within_their_tolerance_and_in_the_good_direction
     """The figure is 0.9 or so today: the baseline says `value`, ± 0.1."""
     found = check([], baseline, Evaluator())
     (today,) = [row.now for row in found if row.metric == "auroc noise"]
-    metric = Metric(value=value * today / 0.9, tolerance=0.1, better=better)
+    metric = GatedValue(value=value * today / 0.9, tolerance=0.1, better=better)
     edit(baseline, lambda v: v["rows"]["tiny"]["metrics"].update({"auroc noise": metric.dump()}))
     found = check([], baseline, Evaluator())
     assert [row.verdict for row in found if row.metric == "auroc noise"] == [verdict]

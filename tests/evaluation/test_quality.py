@@ -1,6 +1,7 @@
 """Figures of samples against closed forms and against torch-fidelity."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -122,5 +123,5 @@ def test_separation_of_normals_has_a_closed_form():
 
 
 def test_a_spread_is_mean_and_deviation():
-    found = mean_std(torch.tensor([1.0, 3.0]))
+    found = mean_std(pd.Series([1.0, 3.0]))
     assert (found.mean, found.std, found.images) == (2.0, 1.0, 2)

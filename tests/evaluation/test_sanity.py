@@ -5,7 +5,6 @@ import math
 import pandas as pd
 import pytest
 import torch
-from cembench.evaluation.sanity import CHECKS
 from torch import nn
 
 from cembench.attacks.verdict import averaged
@@ -15,7 +14,7 @@ from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.measure import target_of
 from cembench.evaluation.measures.robustness import attack_split
-from cembench.evaluation.measures.sanity import sanity_checks
+from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.models.checkpoint import load_checkpoint

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 from pydantic import Field, SerializeAsAny, field_validator
 
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.section import Section
 from cembench.evaluation.statistics import Rate, rate
 from cembench.util.settings import Positive, Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TITLE = "curve"  # of its attack, in the cache
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
