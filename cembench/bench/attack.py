@@ -104,9 +104,13 @@ def official(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) 
     """Return pyautoattack's adversarial images, by the evaluation that its users call."""
     import pyautoattack
 
-    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
     attack = pyautoattack.AutoAttack(
-        model, norm=norm, eps=threat.eps, seed=seed, version="standard", device=x.device
+        model,
+        norm=threat.ball.library_name,
+        eps=threat.eps,
+        seed=seed,
+        version="standard",
+        device=x.device,
     )
     return attack.run_standard_evaluation(x, y, batch_size=BATCH)[0]
 

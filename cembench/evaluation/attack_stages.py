@@ -122,4 +122,4 @@ def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     if proposed.shape != x.shape:
         raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")
     with isolated_rng(derive(target.seed, "verdict")):
-        return verify(target.judge, x, proposed, y, target.threat.ball)
+        return verify(target.verifier, x, proposed, y, target.threat.ball)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from cembench.attacks import Target
-from cembench.attacks.verdict import TOLERANCE
 from cembench.evaluation.attack_stages import Chunk, Stage, run_stages, stages_of
 from cembench.evaluation.results import CurvePoint, rate
 from cembench.evaluation.sections import CurveConfig
@@ -33,18 +32,19 @@ def breaking_radius(
         plan: radii and attack.
         bar: told of progress.
     """
+    tolerance = target.threat.ball.tolerance
     radii = torch.tensor(plan.radii(target.threat.eps), dtype=torch.float64)
     known = known.double().cpu()
     stages: list[Stage] = []
     for eps in radii.tolist():
         there = replace(target, threat=target.threat.model_copy(update={"eps": eps}))
-        alive = (known > eps + TOLERANCE).to(chunk.split.labels.device)
+        alive = (known > eps + tolerance).to(chunk.split.labels.device)
         for stage in stages_of(plan.attack, there, alive):
             stages.append(replace(stage, name=f"{stage.name} at {eps:.4g}"))
     standing = run_stages(TITLE, stages, chunk, bar)
     reached = torch.full((len(known),), torch.nan, dtype=torch.float64)
     for eps in radii.tolist():
-        reached[reached.isnan() & (known <= eps + TOLERANCE)] = eps
+        reached[reached.isnan() & (known <= eps + tolerance)] = eps
     reached[known == 0] = 0
     won = standing.by.cpu() >= 0
     by = [stages[number].target.threat.eps for number in standing.by[won].tolist()]

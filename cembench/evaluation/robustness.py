@@ -76,7 +76,7 @@ def attack_split(
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
         example = split.pixels(slice(EXAMPLES))
         target = target_of(model, len(split.classes), protocol, threat, example)
-        target = replace(target, room=min(target.room, len(split)))
+        target = replace(target, max_batch=min(target.max_batch, len(split)))
         for start in world.share(range(0, len(split), protocol.batch_size)):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
             found = None if parts is None else parts.get(start)
@@ -114,15 +114,15 @@ def target_of(
     plain = CheckedModel(model, classes).eval()
     climbed = model if example is None else protocol.engine.prepare(model, example)
     attacked = plain if climbed is model else CheckedModel(climbed, classes).eval()
-    judge = averaged(plain, protocol.passes)
-    return Target(attacked, plain, judge, threat, classes, protocol.seed, protocol.batch_size)
+    verifier = averaged(plain, protocol.passes)
+    return Target(attacked, plain, verifier, threat, classes, protocol.seed, protocol.batch_size)
 
 
 def _chunk(
     target: Target, chunk: Chunk, protocol: Protocol, bar: Bar
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     watched, x, y = target.plain, chunk.split.pixels(), chunk.split.labels
-    columns = _clean(target.judge, x, y, chunk.rows, target.threat)
+    columns = _clean(target.verifier, x, y, chunk.rows, target.threat)
     watched.require_finite("on clean images")
     if protocol.density is not None:
         seed = derive(protocol.seed, "density", int(chunk.rows[0]))

@@ -125,7 +125,7 @@ def _verdicts(case: Case, attack: str, x: Tensor, y: Tensor) -> dict[str, Tensor
     for part in _batches(len(numbers), case.protocol.batch_size):
         where = numbers[part].to(x.device)
         verdict = verify(case.model, x[where], images[part].to(x.device), y[where], ball)
-        found[:, numbers[part]] = torch.stack([verdict.broken, verdict.broken_8bit]).cpu()
+        found[:, numbers[part]] = torch.stack([verdict.success, verdict.success_8bit]).cpu()
     return {f"{attack}_broken": found[0], f"{attack}_broken_8bit": found[1]}
 
 

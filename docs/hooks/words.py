@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import griffe
-from source import expression, resolve
+from source import expression, find, resolve
 
 PLAIN = {"float": "number", "int": "whole number", "str": "text", "Any": "anything"}
 LIMITS = {
@@ -108,6 +108,9 @@ def _limited(kind: Type, notes: list[ast.expr]) -> Type:
     for note in notes:
         if ast.unparse(note) == "BeforeValidator(fraction)":
             words += " or fraction"
+        elif ast.unparse(note) == "AfterValidator(known_norm)":
+            names = expression(find("cembench.energy.norms.NORMS").value)
+            words = ", ".join(f"`{flow(ast.literal_eval(name))}`" for name in names.keys)
         elif isinstance(note, ast.Call) and ast.unparse(note.func) == "Field":
             given = {word.arg: word.value for word in note.keywords}
             limits += [

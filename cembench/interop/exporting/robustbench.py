@@ -16,7 +16,6 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 
 UNKNOWN = {"link": "", "name": "", "authors": "", "venue": "", "additional_data": None}
-NORMS = {"linf": "Linf", "l2": "L2"}
 WHOLE = 10_000  # test images that the leaderboard asks for on CIFAR
 
 
@@ -25,7 +24,7 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
     found, place = record_of(source, record)
     info = model_info(found, fields)
     if out.suffix != ".json":
-        norm = NORMS[found.threat.norm]
+        norm = found.threat.ball.library_name
         out = out / "model_info" / str(info["dataset"]) / norm / f"{source.name}.json"
     write_text(out, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     log = logging.getLogger("cembench")

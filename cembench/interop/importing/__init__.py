@@ -103,9 +103,8 @@ def model_settings(
     elif colon and kind in GUESTS:
         values = {"name": kind, "arch": rest}
         if kind == "robustbench":
-            listed = {"linf": "Linf", "l2": "L2"}[threat.norm]
             where = "cifar100" if data.title.startswith("cifar100") else "cifar10"
-            values |= {"dataset": where, "threat": listed}
+            values |= {"dataset": where, "threat": threat.ball.library_name}
     elif colon:
         values = {"name": "factory", "target": model}
     try:

@@ -123,9 +123,7 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
             "set? --normalise MEANS/DEVIATIONS imports it all the same"
         )
     others = ", ".join(seen[name] for name in found if name != best)
-    return found[
-        best
-    ].statistics, f"normalisation infer_normalisation: right on {seen[best]}; {others}"
+    return found[best].statistics, f"normalisation inferred: right on {seen[best]}; {others}"
 
 
 def read(net: nn.Module, some: Split, statistics: Statistics) -> Reading:
