@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cembench.data.split import Split
-from cembench.energy.ascent import Ball, to_bytes
+from cembench.energy.ascent import to_bytes
+from cembench.energy.norms import Ball
 from cembench.evaluation.cache import ChunkCache, attack_key
 from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples

@@ -194,7 +194,7 @@ def verdict_table(
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
         example = split.pixels(slice(EXAMPLES))
         target = target_of(model, len(split.classes), protocol, threat, example)
-        target = replace(target, room=min(target.room, len(split)))
+        target = replace(target, max_batch=min(target.max_batch, len(split)))
         for start in world.share(range(0, len(split), protocol.batch_size)):
             numbers = torch.arange(start, min(start + protocol.batch_size, len(split)))
             cached = None if cache is None else cache.get(start)
@@ -230,8 +230,8 @@ def target_of(
     plain = CheckedModel(model, classes).eval()
     surrogate = model if example is None else protocol.engine.prepare(model, example)
     attacked = plain if surrogate is model else CheckedModel(surrogate, classes).eval()
-    judge = averaged(plain, protocol.passes)
-    return Target(attacked, plain, judge, threat, classes, protocol.seed, protocol.batch_size)
+    verifier = averaged(plain, protocol.passes)
+    return Target(attacked, plain, verifier, threat, classes, protocol.seed, protocol.batch_size)
 
 
 def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -251,11 +251,11 @@ def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:
 
 @torch.no_grad()
 def _clean(chunk: Chunk) -> Columns:
-    x, judge = chunk.split.pixels(), chunk.target.judge
+    x, verifier = chunk.split.pixels(), chunk.target.verifier
     rounded = to_bytes(x, x, chunk.target.threat.ball)
     return {
         "index": chunk.rows,
         "label": chunk.split.labels,
-        "clean_pred": judge(x).argmax(1),
-        "clean_8bit_pred": judge(rounded).argmax(1),
+        "clean_pred": verifier(x).argmax(1),
+        "clean_8bit_pred": verifier(rounded).argmax(1),
     }

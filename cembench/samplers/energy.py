@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from cembench import energy
 from cembench.data import DataSettings, datasets
 from cembench.energy import potentials
-from cembench.energy.ascent import L2, Ball, Linf, Visit, ascend
+from cembench.energy.ascent import Visit, ascend
+from cembench.energy.norms import NORMS, Ball, Linf, by_norm
 from cembench.energy.potentials import Potential
+from cembench.energy.threat import NormName
 from cembench.models.folding import climbed
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.initial import FITTED
@@ -59,7 +61,7 @@ class EnergySampler(Sampler):
     clusters: Annotated[int, Field(ge=1, le=10_000)] = 10
     outside: Annotated[SerializeAsAny[DataSettings], datasets.field()] | None = None
     eps: NonNegative | None = None
-    norm: Literal["linf", "l2"] = "l2"
+    norm: NormName = "l2"
     box: bool = True
     buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     renewed: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -158,7 +160,7 @@ class EnergySampler(Sampler):
 
     def _ball(self) -> Ball | None:
         if self.eps is not None:
-            return Linf(self.eps) if self.norm == "linf" else L2(self.eps)
+            return by_norm(NORMS, self.norm, self.name)(self.eps)
         return Linf(math.inf) if self.box else None
 
 

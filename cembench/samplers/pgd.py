@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cembench.energy import potentials
-from cembench.energy.ascent import Ball, Visit, ascend, to_bytes
+from cembench.energy.ascent import Visit, ascend, to_bytes
+from cembench.energy.norms import Ball
 from cembench.energy.potentials import Potential
 from cembench.models.folding import climbed
 from cembench.samplers import Sampler, Scene

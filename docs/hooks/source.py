@@ -154,6 +154,9 @@ def _type(node: ast.expr, scope: griffe.Object, link: Link) -> str:
 
 
 def _limited(words: str, notes: list[ast.expr]) -> str:
+    if any(ast.unparse(note) == "AfterValidator(known_norm)" for note in notes):
+        norms = _parsed(find("cembench.energy.norms.NORMS").value)
+        return ", ".join(f"`{ast.literal_eval(name)}`" for name in norms.keys)
     calls = [note for note in notes if isinstance(note, ast.Call)]
     if any(ast.unparse(call) == "BeforeValidator(fraction)" for call in calls):
         words += " or fraction"

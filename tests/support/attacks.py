@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from cembench.data.split import Split
+from cembench.energy.norms import NORMS
 from cembench.energy.threat import Threat
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
@@ -48,7 +49,7 @@ def linear_case(classes, norm):
     x = 0.35 + 0.3 * images(48, seed=classes)
     split = split_of(x, model((x * 255).round() / 255).argmax(1), classes)
     logits = model(split.pixels())
-    dual = 1 if norm == "linf" else 2
+    dual = 1 / (1 - 1 / NORMS[norm].order)
     rows = torch.arange(len(split))
     gap = logits[rows, split.labels][:, None] - logits
     slope = (model.weight[split.labels][:, None] - model.weight).norm(p=dual, dim=2)

@@ -78,12 +78,12 @@ class AttackProgress:
 
     def record(self, rows: Tensor, verdict: Verdict) -> None:
         """Take in what a stage did to these rows."""
-        won = rows[verdict.broken]
+        won = rows[verdict.success]
         self.broken[won] = True
         self.by[won] = self.stages
-        self.norm[won] = verdict.size[verdict.broken]
-        self.images[won] = verdict.images[verdict.broken]
-        self.broken_8bit[rows] = verdict.broken_8bit
+        self.norm[won] = verdict.size[verdict.success]
+        self.images[won] = verdict.images[verdict.success]
+        self.broken_8bit[rows] = verdict.success_8bit
         self.stages += 1
 
     def credit(self, by: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cembench.attacks.verdict import TOLERANCE
 from cembench.evaluation.measure import Chunk, Columns, Measurement
 from cembench.evaluation.measures.robustness import Stage, run_stages, stages_of
 from cembench.evaluation.sections.curve import TITLE, CurveConfig, CurvePoint, points
@@ -20,18 +19,19 @@ def chunk_columns(config: CurveConfig, chunk: Chunk) -> Columns:
     What succeeds at one radius is in all larger balls, so the image is not attacked again there.
     """
     target = chunk.target
+    tolerance = target.threat.ball.tolerance
     radii = torch.tensor(config.radii(target.threat.eps), dtype=torch.float64)
     known = smallest(chunk).double().cpu()
     stages: list[Stage] = []
     for eps in radii.tolist():
         there = replace(target, threat=target.threat.model_copy(update={"eps": eps}))
-        alive = (known > eps + TOLERANCE).to(chunk.split.labels.device)
+        alive = (known > eps + tolerance).to(chunk.split.labels.device)
         for stage in stages_of(config.attack, there, alive):
             stages.append(replace(stage, name=f"{stage.name} at {eps:.4g}"))
     progress = run_stages(TITLE, stages, chunk)
     reached = torch.full((len(known),), torch.nan, dtype=torch.float64)
     for eps in radii.tolist():
-        reached[reached.isnan() & (known <= eps + TOLERANCE)] = eps
+        reached[reached.isnan() & (known <= eps + tolerance)] = eps
     reached[known == 0] = 0
     won = progress.by.cpu() >= 0
     by = [stages[number].target.threat.eps for number in progress.by[won].tolist()]

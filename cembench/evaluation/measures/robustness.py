@@ -104,7 +104,7 @@ class SavedAttacks:
         progress = AttackProgress.fresh(x)
         if len(rows):
             proposed = images[own].to(x.device)
-            verdict = verify(target.judge, x[rows], proposed, y[rows], target.threat.ball)
+            verdict = verify(target.verifier, x[rows], proposed, y[rows], target.threat.ball)
             progress.record(rows, verdict)
         by = self.table.get(f"{attack.title}_by", pd.Series([""] * len(self.rows)))
         progress.credit(list(by)[chunk.start : chunk.start + len(x)])
@@ -203,4 +203,4 @@ def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     if proposed.shape != x.shape:
         raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")
     with isolated_rng(derive(target.seed, "verdict")):
-        return verify(target.judge, x, proposed, y, target.threat.ball)
+        return verify(target.verifier, x, proposed, y, target.threat.ball)

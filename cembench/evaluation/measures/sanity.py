@@ -99,7 +99,7 @@ def randomised_forward(context: SanityContext) -> tuple[float, bool]:
         first, second = context.target.model(context.x), context.target.model(context.x)
     moved = (first - second).abs().amax(1) > 1e-4 * (1 + first.abs().amax(1))
     share = float(moved.float().mean())
-    return share, share > 0 and context.target.judge is context.target.model
+    return share, share > 0 and context.target.verifier is context.target.model
 
 
 def softmax_outputs(context: SanityContext) -> tuple[float, bool]:
@@ -156,8 +156,7 @@ def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
 
 def stands_at_any_radius(context: SanityContext) -> tuple[float, bool]:
     """Images stand where the ball holds every image there is."""
-    pixels = context.x[0].numel()
-    everything = 1.0 if context.target.threat.norm == "linf" else math.sqrt(pixels)
+    everything = context.target.threat.ball.diameter(context.x)
     return _share(~context.climb(everything, 5 * context.plan.steps).broken, 0.02)
 
 
@@ -169,7 +168,7 @@ def black_box_wins(context: SanityContext) -> tuple[float, bool]:
         target = context.target
         everyone = torch.ones_like(won)
         stage = Stage("square", target, square(target, context.plan.queries), everyone)
-        won[left] = run_stage("sanity", stage, context.x[left], context.y[left]).broken
+        won[left] = run_stage("sanity", stage, context.x[left], context.y[left]).success
     return _share(won)
 
 
@@ -224,7 +223,7 @@ def sanity_checks(target: Target, split: Split, plan: SanityConfig) -> list[Sani
     some, _ = subset(split, plan.images)
     x, y = some.pixels(), some.labels
     with isolated_rng(derive(target.seed, "sanity")), torch.no_grad():
-        right = target.judge(x).argmax(1) == y
+        right = target.verifier(x).argmax(1) == y
     context = SanityContext(target, x[right], y[right], plan)
     return [_checked(check, meaning, context) for check, meaning in CHECKS.items()]
 
