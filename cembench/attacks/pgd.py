@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cembench.attacks import Attack, Propose, Target
-from cembench.samplers import Scene
+from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.util.rng import generator_of
 
@@ -21,8 +21,8 @@ class PGDAttack(Attack, PGD):
         """Return one stage with all restarts."""
 
         def propose(x: Tensor, y: Tensor) -> Tensor:
-            scene = Scene(target.threat, generator_of(target.seed, x.device))
+            context = SamplerContext(target.threat, generator_of(target.seed, x.device))
             judge = None if target.model is target.plain else target.judge
-            return self.search(target.model, x, y, scene, judge)
+            return self.search(target.model, x, y, context, judge)
 
         return [(self.title, propose)]

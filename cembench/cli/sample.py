@@ -65,7 +65,7 @@ def command(
     classes = read_metadata(checkpoint_file(checkpoint)).classes
     if label is not None and label not in classes:
         raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
-    if label is not None and (settings.reads == "nothing" or image is not None):
+    if label is not None and (settings.target_type == "none" or image is not None):
         raise CembenchError("--class: with --image, or a sampler that asks for no class; drop it")
     summary = sample_to_files(
         checkpoint,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from cembench import energy
-from cembench.energy.similarity import likeness
+from cembench.energy.similarity import similarity_logits
 
 Potential = Callable[[Tensor, Tensor], Tensor]
 
@@ -68,4 +68,4 @@ class BatchEntropy:
     def __call__(self, out: Tensor, target: Tensor) -> Tensor:
         """Return one value a row; each depends on all rows."""
         z = out.float()
-        return math.log(len(z)) - energy.marginal(likeness(z, z, self.temperature))
+        return math.log(len(z)) - energy.marginal(similarity_logits(z, z, self.temperature))

@@ -30,7 +30,7 @@ class SimilarityClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x, x_j), N×M, or N×(1 + M) with own images, in the precision of the bank."""
         z = self.encoder(x).to(self.bank.dtype)
-        out = likeness(z, self.bank, self.temperature)
+        out = similarity_logits(z, self.bank, self.temperature)
         if self.own is None:
             return out
         return torch.cat([(z * self.own).sum(1, keepdim=True) / self.temperature, out], 1)
@@ -51,7 +51,7 @@ class Pairs(nn.Module):
         return pair_logits(self.encoder(x), self.temperature)
 
 
-def likeness(z: Tensor, bank: Tensor, temperature: float) -> Tensor:
+def similarity_logits(z: Tensor, bank: Tensor, temperature: float) -> Tensor:
     """Return f = z·bank/τ for N×D and M×D embeddings, N×M, never in half precision."""
     with torch.autocast(z.device.type, enabled=False):
         return z @ bank.T / temperature
@@ -61,7 +61,7 @@ def pair_logits(z: Tensor, temperature: float) -> Tensor:
     """Return the 2N×2N logits of NT-Xent for embeddings of two views, one after the other."""
     z = z.float()
     same = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return likeness(z, z, temperature).masked_fill(same, -torch.inf)
+    return similarity_logits(z, z, temperature).masked_fill(same, -torch.inf)
 
 
 def partners(count: int, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from cembench.evaluation.record import Record
 from cembench.evaluation.record_header import applicable, blank, inputs_of, record_path
 from cembench.evaluation.reference import Comparison
 from cembench.models.source import ModelSource
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.util.errors import CembenchError
 
 
@@ -35,7 +35,7 @@ class Work:
     whole: Split
     split: Split
     rows: Tensor
-    origins: Origins
+    origins: CheckpointImages
     reader: FeatureReader | None
 
     @cached_property
@@ -75,6 +75,6 @@ def prepare(
     split, rows = subset(whole, protocol.limit)
     record = blank(source, metadata, whole_protocol, split, device)
     record = record.model_copy(update={"inputs": inputs_of(file, metadata, reader)})
-    origins = Origins(file, metadata, device, record.threat)
+    origins = CheckpointImages(file, metadata, device, record.threat)
     work = Work(source, record, protocol, whole, split.to(device), rows, origins, reader)
     return work, record_path(file, folder or file.parent, protocol)

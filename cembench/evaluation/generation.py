@@ -20,8 +20,8 @@ from cembench.evaluation.sample_scores import score
 from cembench.evaluation.sections import SamplesConfig
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
-from cembench.samplers.context import Origins
-from cembench.samplers.draw import Samples, asked, chunks, draw
+from cembench.samplers.context import CheckpointImages
+from cembench.samplers.draw import Samples, chunks, draw, intended_labels
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.trajectory import Trace
 from cembench.util.distributed import ALONE, World
@@ -33,7 +33,7 @@ from cembench.util.rng import derive
 
 def measure(
     model: nn.Module,
-    origins: Origins,
+    origins: CheckpointImages,
     protocol: Protocol,
     comparison: Comparison,
     parts: Parts,
@@ -74,7 +74,7 @@ def measure(
 
 def draw_share(
     model: nn.Module,
-    origins: Origins,
+    origins: CheckpointImages,
     protocol: Protocol,
     comparison: Comparison,
     parts: Parts,
@@ -105,7 +105,7 @@ class Drawing:
 
     model: nn.Module
     climber: nn.Module
-    origins: Origins
+    origins: CheckpointImages
     protocol: Protocol
     parts: Parts
     bar: Bar
@@ -133,7 +133,7 @@ class Drawing:
         seed, trace, visit = chunk_seed(self.protocol, number), None, None
         if number == 0 and isinstance(sampler, EnergySampler):
             trace = Trace(sampler)
-            visit = trace.follow(asked(sampler, y, self.origins, seed))
+            visit = trace.follow(intended_labels(sampler, y, self.origins, seed))
         drawn = draw(self.model, sampler, y, self.origins, seed, visit, self.climber).cpu()
         if trace is not None:
             write_bytes(strip, trace.render(self.origins.metadata.classes, strip.suffix))

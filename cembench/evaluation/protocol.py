@@ -99,7 +99,7 @@ class Protocol(Settings):
         if kind == "classifier":
             return self
         drawn = [] if self.samples is None else self.samples.samplers
-        drawn = [sampler for sampler in drawn if sampler.reads != "logits"]
+        drawn = [sampler for sampler in drawn if sampler.target_type != "class"]
         if self.samples is None or not drawn:
             return None
         plan = self.samples.model_copy(update={"samplers": drawn})

@@ -18,7 +18,7 @@ from cembench.evaluation.record_header import applicable, blank
 from cembench.models.checkpoint import weights_digest
 from cembench.models.metadata import checkpoint_file
 from cembench.models.source import ModelSource
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
 
@@ -48,7 +48,7 @@ class Case:
     whole: Split
     split: Split
     rows: Tensor
-    origins: Origins
+    origins: CheckpointImages
 
 
 def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
@@ -90,5 +90,5 @@ def open_case(path: Path, checkpoint: Path, device: torch.device) -> Case:
         whole=whole,
         split=split.to(device),
         rows=rows,
-        origins=Origins(file, metadata, device, new.threat),
+        origins=CheckpointImages(file, metadata, device, new.threat),
     )

@@ -28,7 +28,7 @@ from cembench.evaluation.saved_context import Case, open_case
 from cembench.evaluation.sections import CurveConfig, DensityConfig
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
-from cembench.samplers.draw import Samples, asked, chunks
+from cembench.samplers.draw import Samples, chunks, intended_labels
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.frozen import exact, frozen
 from cembench.util.progress import Bar
@@ -174,7 +174,9 @@ def _generation(case: Case, weights: Path | None) -> tuple[Generation | None, li
     def obtain(sampler: Sampler) -> Samples:
         classes = len(origins.metadata.classes)
         labels = [
-            asked(sampler, y.to(origins.device), origins, chunk_seed(case.protocol, number)).cpu()
+            intended_labels(
+                sampler, y.to(origins.device), origins, chunk_seed(case.protocol, number)
+            ).cpu()
             for number, y in enumerate(
                 chunks(sampler, len(comparison.split), classes, plan.batch_size)
             )
@@ -199,7 +201,7 @@ def _read(case: Case, sampler: Sampler, kept: Samples) -> list[Recount]:
     The kept logits are those before rounding. Where samples may leave [0, 1], or were climbed with
     batch statistics, they say nothing of the bytes.
     """
-    unlike = sampler.mode == "train" or sampler.begins == "buffer"
+    unlike = sampler.mode == "train" or sampler.init == "buffer"
     if unlike or kept.logits.shape[1] == 0 or not getattr(sampler, "box", True):
         return []
     near = torch.ones(len(kept.labels)).bool()

@@ -130,7 +130,7 @@ class Experiment(Settings):
         frozen = self.pretrained is not None and self.pretrained.frozen
         if not self.method.trainable and not frozen:
             raise ValueError(
-                f"method {self.method.name} trainable nothing: give it pretrained: "
+                f"method {self.method.name} trains nothing: give it pretrained: "
                 "{checkpoint: …, frozen: true}"
             )
         return self
