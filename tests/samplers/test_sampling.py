@@ -121,6 +121,14 @@ def test_the_command_writes_picture_tensors_and_trajectory(cembench, trained, tm
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (picture, tensors, strip)}
 
 
+def test_the_kind_of_initial_images_has_two_option_names(cembench, trained, tmp_path):
+    kinds = []
+    for option in ("--init", "--seeds"):
+        args = (option, "noise", "--steps", 1, "-n", 4, "--out", tmp_path / "grid.png")
+        kinds.append(json.loads(cembench("sample", trained, *args).out)["sampler"]["start"])
+    assert kinds == ["noise", "noise"]
+
+
 def test_a_gif_has_a_frame_a_step(trained, tmp_path):
     sampler = samplers.parse({"name": "rcs", "steps": 4, "start": "noise"})
     film = tmp_path / "chain.gif"
