@@ -14,8 +14,8 @@ from cembench.bench.meters import Work, product_rate
 from cembench.bench.networks import SMALL, EnlargedDigits, trained
 from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
+from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.robustness import attack_split
 from cembench.util.frozen import frozen
 from cembench.util.rng import isolated_rng
 
@@ -94,7 +94,7 @@ def _bench(
 def stands(model: nn.Module, split: Split, protocol: Protocol, threat: Threat) -> Tensor:
     """Return which images stand under the one attack of a protocol, N booleans."""
     rows = torch.arange(len(split))
-    found = attack_split(model, split, rows, protocol, threat).table
+    found = attack_split(model, split, rows, protocol, threat)
     (attack,) = protocol.attacks
     right = found["clean_pred"] == found["label"]
     return torch.from_numpy((right & ~found[f"{attack.title}_broken"]).to_numpy().copy())

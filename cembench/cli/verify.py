@@ -26,7 +26,7 @@ def command(
     """
     import pandas as pd
 
-    from cembench.evaluation.verify import recount
+    from cembench.evaluation.verify import verify_record
     from cembench.reporting.leaderboard import find_records
     from cembench.reporting.leaderboard.verify_table import compare_table
     from cembench.util.devices import pick_device
@@ -35,18 +35,18 @@ def command(
     if claim.suffix == ".csv":
         rows = compare_table(claim, find_records(proofs).values())
     elif len(proofs) == 1:
-        rows = recount(claim, proofs[0], pick_device(device), inception_weights)
+        rows = verify_record(claim, proofs[0], pick_device(device), inception_weights)
     else:
         raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
     shown = {
         "figure": [row.figure for row in rows],
         "recorded": [_cell(row.recorded) for row in rows],
-        "again": [_cell(row.recounted) for row in rows],
+        "again": [_cell(row.again) for row in rows],
         "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
     }
     click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
     if not all(row.agrees for row in rows):
-        click.echo(f"cembench: {claim} does not agree with its evidence", err=True)
+        click.echo(f"cembench: {claim} does not agree with what was measured again", err=True)
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -9,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.suites.grid import points
-from cembench.training.config import Experiment, parse_experiment
+from cembench.training.config import Experiment
 from cembench.training.probes import Probe, probe_settings
-from cembench.util.errors import ConfigError
+from cembench.util.errors import ConfigError, blaming
 from cembench.util.files import read_yaml
 from cembench.util.overrides import merge
 from cembench.util.settings import Settings, nearest
@@ -66,32 +67,51 @@ def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experime
     Raises:
         ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.
     """
-    try:
+    with blaming(path):
         suite = Suite.parse(read_yaml(path))
         entries = points(suite.grid or {}, suite.shared, suite.experiments) | suite.experiments
-    except ConfigError as error:
-        raise ConfigError(error.problems, error.source or str(path)) from None
     experiments: dict[str, Experiment] = {}
+    wrong: dict[str, ConfigError] = {}
+    seeds: list[int | None] = [None] if suite.seeds is None else [*suite.seeds]
     for name, own in entries.items():
-        seeds: list[int | None] = [None] if suite.seeds is None else [*suite.seeds]
         for seed in seeds:
             end = "" if seed is None else f".s{seed}"
             chosen = {} if seed is None else {"seed": seed}
-            source = f"{path}, experiment {name}{end}"
-            if name + end in experiments:
-                raise ConfigError([((), "another one is named so; rename it")], source)
-            values = _values(suite.shared, own, experiments, end, out, source)
-            experiments[name + end] = parse_experiment(values | chosen, source)
-    return experiments, load_protocol(suite.protocol, base=path.parent)
+            try:
+                if name + end in experiments:
+                    raise ConfigError.single("another one is named so; rename it")
+                values = _values(suite.shared, own, experiments, wrong, end, out)
+                experiments[name + end] = Experiment.parse(values | chosen)
+            except ConfigError as error:
+                wrong[name + end] = error
+    mistakes = _mistakes(path, wrong)
+    try:
+        protocol = load_protocol(suite.protocol, base=path.parent)
+    except ConfigError as error:
+        mistakes.append(error)
+    if mistakes:
+        raise ConfigError([((), str(error)) for error in mistakes])
+    return experiments, protocol
+
+
+def _mistakes(path: Path, wrong: dict[str, ConfigError]) -> list[ConfigError]:
+    """Return what is wrong with each experiment; a mistake that several share is named once."""
+    mistakes, seen = [], set()
+    for name, error in wrong.items():
+        problems = [problem for problem in error.problems if problem not in seen]
+        seen.update(problems)
+        if problems:
+            mistakes.append(ConfigError(problems, f"{path}, experiment {name}"))
+    return mistakes
 
 
 def _values(
     shared: dict[str, Any],
     own: dict[str, Any],
     before: dict[str, Experiment],
+    wrong: Collection[str],
     end: str,
     out: Path,
-    source: str,
 ) -> dict[str, Any]:
     """Return the settings of an experiment; those of a probe rest on what it probes."""
     if "probe" not in own:
@@ -100,11 +120,12 @@ def _values(
     try:
         probe = Probe.parse({"of": given} if isinstance(given, str) else given)
     except ConfigError as error:
-        raise ConfigError(error.within("probe").problems, source) from None
+        raise ConfigError([(("probe", *place), text) for place, text in error.problems]) from None
     name = probe.of + end
+    if name in wrong:
+        raise ConfigError([])  # its mistakes are named already
     if name not in before:
         known = [key.removesuffix(end) for key in before]
         hint = nearest(probe.of, known) if known else "put it above its probes"
-        message = f"no experiment '{probe.of}' above; {hint}"
-        raise ConfigError(ConfigError.single(message, "probe.of").problems, source)
+        raise ConfigError.single(f"no experiment '{probe.of}' above; {hint}", "probe", "of")
     return merge(probe_settings(before[name], out / name, probe.mode), rest)

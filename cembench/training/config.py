@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from cembench.data import DataSettings, datasets
 from cembench.energy.threat import Threat, ThreatChange
@@ -15,7 +15,7 @@ from cembench.models import ModelSettings, models
 from cembench.models.recipe import without_paths
 from cembench.training.sections import Divergence, Optimizer, Pretrained, Schedule, Validation
 from cembench.training.trackers import Tracker, trackers
-from cembench.util.errors import ConfigError
+from cembench.util.errors import blaming
 from cembench.util.files import read_yaml
 from cembench.util.overrides import override
 from cembench.util.settings import Count, Fraction, LabelUse, Settings, optional_field
@@ -52,7 +52,7 @@ class Experiment(Settings):
     data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
     model: Annotated[SerializeAsAny[ModelSettings], models.field()]
     method: Annotated[SerializeAsAny[Method], methods.field()]
-    threat: Threat = Field(None, validate_default=False)  # type: ignore[assignment]
+    threat: Threat = Field(None, validate_default=True)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: Count = 30
@@ -62,11 +62,11 @@ class Experiment(Settings):
     batch_norm: Literal["synchronised", "local"] = optional_field("synchronised")
     ema: Fraction = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
-    select: Literal["robust", "clean", "last"] = Field(None)  # type: ignore[arg-type]
+    select: Literal["robust", "clean", "last"] = Field(None, validate_default=True)
     pretrained: Pretrained | None = None
     validation: Validation = Validation()
     divergence: Divergence = Divergence()
-    tracker: list[SerializeAsAny[Tracker]] = Field([], exclude=True)
+    tracker: list[Annotated[SerializeAsAny[Tracker], trackers.field()]] = Field([], exclude=True)
 
     @property
     def title(self) -> str:
@@ -92,12 +92,29 @@ class Experiment(Settings):
             return "all" if seen else "none"
         return "probe" if start is not None and start.frozen and not seen else "all"
 
+    @field_validator("threat", mode="before")
+    @classmethod
+    def _customary(cls, value: Any, info: ValidationInfo) -> Threat:
+        """Fill in what is customary for the data set."""
+        change = ThreatChange.parse(value or {})
+        if "data" in info.data:
+            return change.over(info.data["data"].threat)
+        return Threat(norm="linf", eps=0)  # the data is wrong, so nobody gets to see it
+
+    @field_validator("select", mode="before")
+    @classmethod
+    def _wanted(cls, value: Any, info: ValidationInfo) -> Any:
+        """Fill in what the method wants."""
+        if value is not None:
+            return value
+        return info.data["method"].select if "method" in info.data else "last"
+
     @field_validator("tracker", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, list):
-            return trackers.parse_all(value, "tracker")
-        return [] if value is None else [_at(trackers.parse, value, "tracker")]
+            return value
+        return [] if value is None else [trackers.parse(value)]
 
     @field_validator("tracker")
     @classmethod
@@ -142,29 +159,6 @@ class Experiment(Settings):
             raise ValueError(f"{self.method.name} keeps epoch {first} or later; raise epochs")
         return self
 
-    @model_validator(mode="before")
-    @classmethod
-    def _customary(cls, values: Any) -> Any:
-        """Fill in what depends on other choices: the data set's ε and the method's selection."""
-        if not isinstance(values, dict) or not {"data", "method"} <= values.keys():
-            return values
-        values = dict(values)
-        values["data"] = _at(datasets.parse, values["data"], "data")
-        values["method"] = _at(methods.parse, values["method"], "method")
-        customary = values["data"].threat
-        given = values.get("threat") or {}
-        values["threat"] = _at(lambda v: ThreatChange.parse(v).over(customary), given, "threat")
-        if values.get("select") is None:
-            values["select"] = values["method"].select
-        return values
-
-
-def _at(parse: Any, value: Any, place: str) -> Any:
-    try:
-        return parse(value)
-    except ConfigError as error:
-        raise error.within(place) from None
-
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment from YAML, with `key.inner=value` overrides applied.
@@ -177,8 +171,5 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 def parse_experiment(values: dict[str, Any], source: str) -> Experiment:
     """Validate an experiment; `source` is the file to blame."""
-    try:
+    with blaming(source):
         return Experiment.parse(values)
-    except ConfigError as error:
-        error.source = source
-        raise

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
+
+SHOWN = 20  # problems that a message lists
 
 
 class CembenchError(Exception):
@@ -35,8 +39,16 @@ class ModelError(CembenchError):
     """A network broke its contract: wrong number of logits, or logits that are not finite."""
 
 
-class ConfigError(CembenchError):
-    """Wrong settings. Each problem is a place such as `("method", "eps")` and a sentence."""
+class ConfigError(CembenchError, ValueError):
+    """Wrong settings. Each problem is a place such as `("method", "eps")` and a sentence.
+
+    It is a ValueError, so validators may raise it: pydantic collects it with the other mistakes,
+    and `Settings.parse` puts its problems where the validator stands.
+
+    Attributes:
+        problems: all of them, each with its place in the settings.
+        source: the file or option to blame, which precedes the problems in the message.
+    """
 
     def __init__(self, problems: list[tuple[tuple[str, ...], str]], source: str = "") -> None:
         self.problems = problems
@@ -48,10 +60,18 @@ class ConfigError(CembenchError):
         """Make an error of one problem."""
         return cls([(place, text)])
 
-    def within(self, *place: str) -> ConfigError:
-        """Return the same problems, seen from the settings that enclose them."""
-        return ConfigError([((*place, *inner), text) for inner, text in self.problems], self.source)
-
     def __str__(self) -> str:
-        lines = (f"{'.'.join(place)}: {text}" if place else text for place, text in self.problems)
+        shown, rest = self.problems[:SHOWN], self.problems[SHOWN:]
+        lines = [f"{'.'.join(place)}: {text}" if place else text for place, text in shown]
+        lines += [f"and {len(rest)} more"] * bool(rest)
         return (f"{self.source}: " if self.source else "") + "; ".join(lines)
+
+
+@contextmanager
+def blaming(source: object) -> Iterator[None]:
+    """Name the file or option that settings come from, in a ConfigError that names none yet."""
+    try:
+        yield
+    except ConfigError as error:
+        error.source = error.source or str(source)
+        raise

@@ -6,11 +6,11 @@ import importlib
 import importlib.metadata
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator
 
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.settings import Choice, nearest
@@ -92,36 +92,20 @@ class Registry(Generic[T]):
         rest = {key: inner for key, inner in value.items() if key != "name"}
         return self.find(value["name"]).parse(rest)
 
-    def parse_all(self, values: Any, place: str) -> Any:
-        """Parse each entry of a list, and return anything but a list as it is.
-
-        Raises:
-            ConfigError: with `place` and the number of the wrong entry.
-        """
-        if not isinstance(values, list):
-            return values
-        parsed = []
-        for number, value in enumerate(values):
-            try:
-                parsed.append(self.parse(value))
-            except ConfigError as error:
-                raise error.within(place, str(number)) from None
-        return parsed
-
-    def field(self, default: str | None = None) -> BeforeValidator:
-        """Return the pydantic annotation of a field that holds one of these.
+    def field(self, default: str | None = None, words: Collection[str] = ()) -> BeforeValidator:
+        """Return the pydantic annotation of a field, or of a list's items, that hold one of these.
 
         Args:
             default: the name that settings given without one belong to.
+            words: texts that the field takes as they are, besides names.
         """
 
-        def parse(value: Any, info: ValidationInfo) -> T:
+        def parse(value: Any) -> Any:
+            if isinstance(value, str) and value in words:
+                return value
             if default is not None and isinstance(value, dict):
                 value = {"name": default, **value}
-            try:
-                return self.parse(value)
-            except ConfigError as error:
-                raise error.within(info.field_name or "") from None
+            return self.parse(value)
 
         return BeforeValidator(parse)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from cembench.util.errors import ConfigError
@@ -61,12 +63,26 @@ class Settings(BaseModel):
         """Validate what a YAML file said.
 
         Raises:
-            ConfigError: naming every wrong key, its place and the nearest valid name.
+            ConfigError: naming every wrong key at any depth, its place and the nearest valid name.
         """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError([_problem(cls, item) for item in error.errors()]) from None
+            raise cls._worded(error) from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _word_mistakes(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Word mistakes where the valid keys are known; enclosing settings add their places."""
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise cls._worded(error) from None
+
+    @classmethod
+    def _worded(cls, error: ValidationError) -> ConfigError:
+        items = error.errors(include_url=False)
+        return ConfigError([problem for item in items for problem in _problems(cls, item)])
 
     def dump(self) -> dict[str, Any]:
         """Return plain values that `parse` reads back."""
@@ -92,21 +108,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {listed}"
 
 
-def _problem(cls: type[Settings], item: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+def _problems(
+    cls: type[Settings], item: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield what one error of pydantic stands for: the problems of a ConfigError, or itself."""
     place = tuple(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return place, f"unknown key; {nearest(place[-1], _fields(cls, place[:-1]))}"
-    if item["type"] == "missing":
-        return place, "required, but not given"
-    text = item["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(item["input"], dict) and not place else f", got {item['input']!r:.200}"
-    return place, f"{text[:1].lower()}{text[1:]}{got}"
-
-
-def _fields(cls: type[Settings], place: tuple[str, ...]) -> list[str]:
-    for part in place:
-        annotation = cls.model_fields[part].annotation if part in cls.model_fields else None
-        for inner in (annotation, *get_args(annotation)):
-            if isinstance(inner, type) and issubclass(inner, Settings):
-                cls = inner
-    return list(cls.model_fields)
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        yield from (((*place, *inner), text) for inner, text in cause.problems)
+    elif item["type"] == "extra_forbidden":
+        yield place, f"unknown key; {nearest(place[-1], cls.model_fields)}"
+    elif item["type"] == "missing":
+        yield place, "required, but not given"
+    else:
+        text = item["msg"].removeprefix("Value error, ")
+        about_keys = isinstance(item["input"], dict) and (cause is not None or not place)
+        got = "" if about_keys else f", got {item['input']!r:.200}"
+        yield place, f"{text[:1].lower()}{text[1:]}{got}"

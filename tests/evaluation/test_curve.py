@@ -10,9 +10,9 @@ from PIL import Image
 
 from cembench.attacks.pgd import PGDAttack
 from cembench.energy.threat import Threat
-from cembench.evaluation.curve import points
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
+from cembench.evaluation.sections.curve import points
 from cembench.reporting.plots import curves
 from cembench.reporting.plots.style import render
 from cembench.util.errors import ConfigError

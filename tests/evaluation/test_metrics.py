@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.extractors.features import Features, Pool
+from cembench.evaluation.extractors.features import Features, ImageFeatures
 from cembench.evaluation.metrics import Metric, metrics
 from cembench.evaluation.metrics import density_coverage as neighbours
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record
-from cembench.evaluation.results import Scores
-from cembench.evaluation.sections import SamplesConfig
+from cembench.evaluation.sections.samples import SamplesConfig, Scores
 from cembench.reporting.leaderboard import rank
 from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import NOTHING
@@ -42,7 +41,7 @@ def pool(points, unit=False):
     points = torch.as_tensor(points, dtype=torch.float32)
     empty = torch.zeros(len(points), dtype=torch.int64)
     images = torch.zeros(len(points), 1, 8, 8, dtype=torch.uint8)
-    return Pool(images, empty, Features(points, points), unit)
+    return ImageFeatures(images, empty, Features(points, points), unit)
 
 
 def normal(count, shift=0.0, seed=0):

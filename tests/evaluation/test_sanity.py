@@ -12,11 +12,11 @@ from cembench.data import datasets
 from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measure import target_of
+from cembench.evaluation.measures.robustness import attack_split
+from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.results import SanityCheck
-from cembench.evaluation.robustness import attack_split, target_of
-from cembench.evaluation.sanity import CHECKS, sanity_checks
-from cembench.evaluation.sections import SanityConfig
+from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.models.checkpoint import load_checkpoint
 from cembench.reporting.leaderboard import rank
 from cembench.util.frozen import frozen
@@ -192,7 +192,7 @@ def test_verdicts_on_a_randomised_network_are_repeatable_and_leave_the_generator
     before = torch.get_rng_state()
     for values in (plan, eot):
         args = (noisy, split, torch.arange(24), Protocol.parse(values), LINF)
-        tables = [attack_split(*args).table for _ in range(2)]
+        tables = [attack_split(*args) for _ in range(2)]
         pd.testing.assert_frame_equal(*tables)
     assert "autoattack-rand_broken" in tables[0] and torch.equal(torch.get_rng_state(), before)
     assert set(tables[0]["autoattack-rand_by"]) <= {"", "apgd-ce", "apgd-dlr"}

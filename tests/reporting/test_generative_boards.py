@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from cembench.evaluation.results import SamplerFigures, SanityCheck
+from cembench.evaluation.sections.samples import SamplerFigures
+from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.reporting.leaderboard import rank
 from cembench.reporting.leaderboard.robustness import pareto
 from cembench.reporting.leaderboard.seeds import half_width

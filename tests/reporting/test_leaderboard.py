@@ -8,7 +8,8 @@ import pytest
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.record import load_record, load_table, save_record
-from cembench.evaluation.results import count, wilson
+from cembench.evaluation.sections.robustness import count
+from cembench.evaluation.statistics import wilson
 from cembench.reporting.leaderboard import find_records, rank, write_boards
 from cembench.reporting.leaderboard.robustness import FIRST
 from cembench.util.errors import CembenchError

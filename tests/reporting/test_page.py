@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cembench.evaluation.results import SamplerFigures
+from cembench.evaluation.sections.samples import SamplerFigures
 from cembench.reporting.leaderboard import rank
 from cembench.reporting.page import page, write_report
 from cembench.util.errors import CembenchError

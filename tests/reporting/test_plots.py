@@ -7,7 +7,8 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from cembench.evaluation.results import CurvePoint, MeanStd, wilson
+from cembench.evaluation.sections.curve import CurvePoint
+from cembench.evaluation.statistics import MeanStd, wilson
 from cembench.reporting.plots import curves, energies
 from cembench.reporting.plots.pareto import Point, plane
 from cembench.reporting.plots.style import NAMED, render

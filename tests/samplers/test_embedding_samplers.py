@@ -13,7 +13,7 @@ from cembench.data.digits import Digits
 from cembench.energy.potentials import BatchEntropy
 from cembench.energy.similarity import SimilarityClassifier
 from cembench.evaluation.record import load_record, save_record
-from cembench.evaluation.results import Figure
+from cembench.evaluation.sections.robustness import Figure
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.samplers import samplers
 from cembench.samplers.context import CheckpointImages

@@ -148,6 +148,30 @@ def test_mistakes_in_a_grid_are_named(tmp_path, content, message):
         load_suite(path)
 
 
+def test_all_mistakes_of_a_suite_are_named_at_once(tmp_path):
+    own = {
+        "a": {"method": {"name": "at", "negatives": {"stepz": 3}}},
+        "b": {"method": "trade", "optimizer": {"lrr": 1}},
+        "of-a": {"probe": "a"},
+        "c": {"probe": {"off": "a"}},
+    }
+    path = suite(tmp_path, shared={**SHARED, "epocs": 3}, seeds=[0, 1], experiments=own)
+    (tmp_path / "proto.yaml").write_text("{limt: 32, attacks: [pgdd]}")
+    with pytest.raises(ConfigError) as error:
+        load_suite(path)
+    shown = str(error.value).replace(str(tmp_path), "").split("; /")
+    assert shown == [
+        "/s.yaml, experiment a.s0: method.negatives.stepz: unknown key; did you mean 'steps'?; "
+        "epocs: unknown key; did you mean 'epochs'?",
+        "s.yaml, experiment b.s0: method.name: unknown method 'trade'; did you mean 'trades'?; "
+        "optimizer.lrr: unknown key; did you mean 'lr'?",
+        "s.yaml, experiment c.s0: probe.of: required, but not given; "
+        "probe.off: unknown key; did you mean 'of'?",
+        "proto.yaml: attacks.0.name: unknown attack 'pgdd'; did you mean 'pgd'?; "
+        "limt: unknown key; did you mean 'limit'?",
+    ]
+
+
 def test_points_lie_over_shared_settings_and_may_be_probed(tmp_path):
     shared = {**SHARED, "method": {"name": "infonce"}}
     grid = {"optimizer.lr": [0.1, 0.03], "seed": [0, 1]}

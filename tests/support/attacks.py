@@ -7,8 +7,8 @@ import torch
 
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
+from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.robustness import attack_split
 from tests.conftest import Linear, images
 
 THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.7)]
@@ -38,7 +38,7 @@ def split_of(x, y, classes):
 
 def run(model, split, threat, *attacks, **options):
     protocol = Protocol.parse({"name": "test", "attacks": list(attacks), **options})
-    return attack_split(model, split, torch.arange(len(split)), protocol, threat).table
+    return attack_split(model, split, torch.arange(len(split)), protocol, threat)
 
 
 def linear_case(classes, norm):

@@ -5,9 +5,11 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError, model_validator
 
 from cembench.data import datasets
-from cembench.energy.threat import Threat
+from cembench.energy.threat import Threat, ThreatChange
+from cembench.evaluation.protocol import parse_protocol
 from cembench.methods import methods
 from cembench.models import models
 from cembench.training.config import Experiment, load_experiment, parse_experiment
@@ -16,7 +18,7 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import parse_yaml, read_yaml, to_yaml
 from cembench.util.overrides import override
 from cembench.util.registry import Registry
-from cembench.util.settings import fraction
+from cembench.util.settings import Settings, fraction
 from tests.conftest import TINY, experiment
 
 
@@ -57,6 +59,80 @@ def test_missing_keys_are_all_named_at_once():
         ConfigError, match=r"test: data: required.*model: required.*method: required"
     ):
         parse_experiment({}, "test")
+
+
+def test_all_mistakes_of_a_config_are_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        experiment(
+            epocs=3,
+            method={"name": "dat", "contrast": {"stepz": 4}, "negatives": {"restart": 2}},
+            data="digit",
+            threat={"norm": "linf", "epz": 1},
+            tracker=["tensorboard", {"name": "wandb", "projekt": "x"}, "wandbb"],
+            optimizer={"nesterov": True, "momentum": 0},
+        )
+    assert {".".join(place): text for place, text in error.value.problems} == {
+        "epocs": "unknown key; did you mean 'epochs'?",
+        "method.contrast.stepz": "unknown key; did you mean 'steps'?",
+        "method.negatives.restart": "unknown key; did you mean 'restarts'?",
+        "data.name": "unknown data set 'digit'; did you mean 'digits'?",
+        "threat.epz": "unknown key; did you mean 'eps'?",
+        "tracker.1.projekt": "unknown key; did you mean 'project'?",
+        "tracker.2.name": "unknown tracker 'wandbb'; did you mean 'wandb'?",
+        "optimizer": "nesterov needs momentum above 0",
+    }
+
+
+def test_all_mistakes_of_a_protocol_are_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        parse_protocol(
+            {
+                "limt": 3,
+                "attacks": [{"name": "pgd", "stpes": 3}, "autoatack"],
+                "samples": {"samplers": ["rcs", {"name": "sgld", "noize": 1}], "metrics": ["fit"]},
+                "density": {"bins": 0},
+                "curve": {"attack": {"step": 1}},
+            }
+        )
+    found = {".".join(place): text for place, text in error.value.problems}
+    assert list(found) == [
+        "attacks.0.stpes",
+        "attacks.1.name",
+        "samples.samplers.1.noize",
+        "samples.metrics.0.name",
+        "density.bins",
+        "curve.attack.step",
+        "limt",
+    ]
+    assert found["attacks.1.name"].endswith("did you mean 'autoattack'?")
+    assert found["samples.samplers.1.noize"] == "unknown key; did you mean 'noise'?"
+    assert found["density.bins"] == "input should be greater than or equal to 1, got 0"
+
+
+def test_a_validator_may_raise_wrong_settings_of_its_own():
+    class Pair(Settings):
+        first: Threat
+        second: ThreatChange
+
+        @model_validator(mode="after")
+        def _fit(self):
+            self.second.over(self.first)
+            return self
+
+    class Outer(Settings):
+        pair: Pair
+
+    values = {"pair": {"first": {"norm": "linf", "eps": 1}, "second": {"norm": "l2"}}}
+    with pytest.raises(ConfigError, match=r"^pair\.eps: give it too"):
+        Outer.parse(values)
+    with pytest.raises(ValidationError, match=r"pair\.eps: give it too"):
+        Outer(**values)
+
+
+def test_a_message_lists_so_many_mistakes_and_counts_the_rest():
+    with pytest.raises(ConfigError) as error:
+        experiment(**{f"key{number}": 1 for number in range(50)})
+    assert len(error.value.problems) == 50 and str(error.value).endswith("; and 30 more")
 
 
 def test_what_depends_on_other_choices_is_filled_in():

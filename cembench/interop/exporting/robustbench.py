@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.results import Figure
+from cembench.evaluation.sections.robustness import Figure
 from cembench.interop.exporting import chosen
 from cembench.interop.exporting.find_record import record_of
 from cembench.models.source import ModelSource

@@ -24,7 +24,7 @@ from cembench.models.factory import Factory
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.robustbench import RobustBenchModel
 from cembench.models.source import imported_metadata, wrapped
-from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import parse_yaml, sha256
 from cembench.util.registry import add_plugin
 from cembench.util.rng import isolated_rng
@@ -108,10 +108,8 @@ def model_settings(
             values |= {"dataset": where, "threat": listed}
     elif colon:
         values = {"name": "factory", "target": model}
-    try:
+    with blaming("--model"):
         settings = models.parse(values)
-    except ConfigError as error:
-        raise error.within("--model") from None
     if isinstance(settings, Factory):
         add_plugin(settings.target.partition(":")[0])
     return settings
@@ -126,10 +124,8 @@ def dataset_of(data: str | dict[str, Any] | DataSettings, root: str | None) -> D
     values: Any = data
     if isinstance(data, str) and data.lstrip().startswith("{"):
         values = parse_yaml(data, "--dataset")
-    try:
+    with blaming("--dataset"):
         return datasets.parse(values).moved(root)
-    except ConfigError as error:
-        raise error.within("--dataset") from None
 
 
 def _built(settings: ModelSettings, weights: Path | None, size: tuple[Shape, int]) -> nn.Module:

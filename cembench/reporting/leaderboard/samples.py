@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.results import Generation, SamplerFigures, Scores
+from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
 from cembench.reporting.leaderboard.board import Board, Shown, slug
 from cembench.util.files import digest
 from cembench.util.markdown import interval

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cembench.evaluation.diff import Recount
+from cembench.evaluation.diff import Comparison
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard import rank
 from cembench.util.errors import CembenchError
@@ -19,7 +19,7 @@ KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, whe
 VARIES = ("cembench", "recipe", "protocol_digest", "plan")
 
 
-def compare_table(path: Path, records: Iterable[Record]) -> list[Recount]:
+def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
     """Compare a table with the one of its name that records of remade runs give, cell by cell.
 
     Cells are compared as the file has them, with six digits. Wall times, the version of cembench
@@ -43,10 +43,10 @@ def compare_table(path: Path, records: Iterable[Record]) -> list[Recount]:
     differing = [row for column in columns for row in _differing(old, new, column, both)]
     lacking = old.index.symmetric_difference(new.index, sort=False)
     return [
-        Recount("rows in both tables", len(both) + len(lacking), len(both)),
-        Recount("columns that agree", len(columns), len(columns) - len(differing)),
+        Comparison("rows in both tables", len(both) + len(lacking), len(both)),
+        Comparison("columns that agree", len(columns), len(columns) - len(differing)),
         *(
-            Recount(f"row {row}", _there(row in old.index), _there(row in new.index))
+            Comparison(f"row {row}", _there(row in old.index), _there(row in new.index))
             for row in lacking
         ),
         *differing,
@@ -95,10 +95,12 @@ def _varies(column: str) -> bool:
     return column in VARIES or column.endswith("_seconds")
 
 
-def _differing(old: pd.DataFrame, new: pd.DataFrame, column: str, rows: list[str]) -> list[Recount]:
+def _differing(
+    old: pd.DataFrame, new: pd.DataFrame, column: str, rows: list[str]
+) -> list[Comparison]:
     """Return the first cell of a column that differs; nothing where all agree."""
     before, now = (dict(table[column]) if column in table else {} for table in (old, new))
-    cells = [Recount(f"{column} of {row}", before.get(row), now.get(row)) for row in rows]
+    cells = [Comparison(f"{column} of {row}", before.get(row), now.get(row)) for row in rows]
     wrong = [cell for cell in cells if not cell.agrees]
     more = f" (and of {len(wrong) - 1} other rows)" if len(wrong) > 1 else ""
     return [replace(cell, figure=cell.figure + more) for cell in wrong[:1]]

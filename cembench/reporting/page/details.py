@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.results import Bin, Density, Generation, SamplerFigures, Scores
+from cembench.evaluation.sections.density import Bin, Density
+from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
 from cembench.reporting.page.tables import (
     NONE,
     SEPARATION,

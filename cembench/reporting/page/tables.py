@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cembench.evaluation.results import Density, EnergyShift, MeanStd, OODScores, Rate
+from cembench.evaluation.sections.density import Density, EnergyShift, OODScores
+from cembench.evaluation.statistics import MeanStd, Rate
 from cembench.reporting.leaderboard.board import Board
 from cembench.reporting.page.runs import Run, labelled
 

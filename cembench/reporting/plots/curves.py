@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cembench.evaluation.results import Calibration, CurvePoint, wilson
+from cembench.evaluation.sections.curve import CurvePoint
+from cembench.evaluation.sections.density import Calibration
+from cembench.evaluation.statistics import wilson
 from cembench.reporting.plots.style import (
     INK,
     blank,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from cembench.evaluation.results import MeanStd
+from cembench.evaluation.statistics import MeanStd
 from cembench.reporting.plots.style import COLOURS, INK, name, panels, styled
 
 KINDS = {"clean": COLOURS[0], "pgd": COLOURS[1], "ta": COLOURS[4], "noise": COLOURS[6]}

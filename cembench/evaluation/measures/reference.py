@@ -1,4 +1,4 @@
-"""The real side of a comparison with samples, and an independent eye on both."""
+"""Reference images, their features, and a reference classifier: what samples are compared with."""
 
 from __future__ import annotations
 
@@ -10,88 +10,96 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from cembench.data.split import Split, subset
-from cembench.evaluation.extractors.features import FeatureReader, Features, Pool, to_uint8
-from cembench.evaluation.metrics import functional as quality
+from cembench.evaluation.extractors.features import FeatureReader, Features, ImageFeatures, to_uint8
+from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
-from cembench.evaluation.results import Scores
-from cembench.evaluation.sections import SamplesConfig
+from cembench.evaluation.sections.samples import SamplesConfig, Scores
 from cembench.util.errors import CembenchError
 from cembench.util.rng import isolated_rng
 
 FEWEST = 20
-JUDGE_IMAGES = 5000
+CLASSIFIER_IMAGES = 5000
 SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
 
 
-class Comparison:
-    """The real side of a comparison: reference, floor, judge and nearest training images."""
+class ReferenceSet:
+    """Real images to compare samples with, and the controls beside them.
+
+    Attributes:
+        split: the reference images.
+        real: the same with their features.
+        floor: as many real images that are not the reference; None where there are too few.
+        short: whether there are fewer reference images than were asked for.
+    """
 
     def __init__(
-        self, plan: SamplesConfig, reader: FeatureReader, test: Split, train: Split
+        self, config: SamplesConfig, reader: FeatureReader, test: Split, train: Split
     ) -> None:
         self.reader = reader
-        self.metrics = plan.metrics
+        self.metrics = config.metrics
         self.train = train
-        source, self.other = (test, train) if plan.reference == "test" else (train, test)
-        count = min(plan.count or len(source), len(source))
+        source, self.other = (test, train) if config.reference == "test" else (train, test)
+        count = min(config.count or len(source), len(source))
         if count < FEWEST:
             raise CembenchError(f"samples: {count} reference images; figures need {FEWEST}")
-        self.short = plan.count is not None and count < plan.count
+        self.short = config.count is not None and count < config.count
         self.split = subset(source, count)[0]
-        self.real = self._pool(self.split)
+        self.real = self._known(self.split)
         enough = len(self.other) >= count
-        self.floor = self._pool(subset(self.other, count)[0]) if enough else None
+        self.floor = self._known(subset(self.other, count)[0]) if enough else None
 
-    def _pool(self, split: Split) -> Pool:
+    def _known(self, split: Split) -> ImageFeatures:
         images = to_uint8(split.pixels()).cpu()
         return self._seen(images, split.labels.cpu(), self.reader.reference(images))
 
-    def pool(self, images: Tensor, labels: Tensor) -> Pool:
+    def features_of(self, images: Tensor, labels: Tensor) -> ImageFeatures:
         """Return images (uint8, N×C×H×W) with labels (N) as the extractor sees them."""
         return self._seen(images, labels, self.reader.read([images]))
 
-    def _seen(self, images: Tensor, labels: Tensor, features: Features) -> Pool:
-        return Pool(images, labels, features, self.reader.extractor.unit)
+    def _seen(self, images: Tensor, labels: Tensor, features: Features) -> ImageFeatures:
+        return ImageFeatures(images, labels, features, self.reader.extractor.unit)
 
     @cached_property
-    def judge(self) -> LogisticRegression:
+    def classifier(self) -> LogisticRegression:
         """A linear classifier on the extractor's features of images outside the reference."""
-        pool = self._pool(subset(self.other, JUDGE_IMAGES)[0])
-        return fit_reference_classifier(pool.features.unit, pool.labels)
+        images = self._known(subset(self.other, CLASSIFIER_IMAGES)[0])
+        return fit_reference_classifier(images.features.unit, images.labels)
 
-    def judged(self, pool: Pool) -> float:
-        """Return the share of images that the judge takes for what they should be."""
-        return float(self.judge.score(pool.features.unit.numpy(), pool.labels.numpy()))
+    def agreement(self, images: ImageFeatures) -> float:
+        """Return the proportion of images that the classifier takes for the intended class."""
+        return float(self.classifier.score(images.features.unit.numpy(), images.labels.numpy()))
 
-    def scores(self, pool: Pool, distances: Tensor | None) -> tuple[Scores, Estimate]:
+    def scores(self, images: ImageFeatures, distances: Tensor | None) -> tuple[Scores, Estimate]:
         """Compare a set of images with the reference; also return the KID to take gains from."""
-        fake, real = pool.features, self.real.features
-        estimate = quality.kid(fake.pool, real.pool)
+        fake, real = images.features, self.real.features
+        estimate = functional.kid(fake.pool, real.pool)
         splits = 10 if len(fake) >= SPLIT_IMAGES else 1
-        score, deviation = quality.inception_score(fake.logits, splits)
-        precision, recall = quality.precision_recall(pool.points, self.real.points)
-        judged = pool is not self.floor and not bool((pool.labels < 0).any())
+        score, deviation = None, None
+        if fake.logits is not None:
+            score, deviation = functional.inception_score(fake.logits, splits)
+        precision, recall = functional.precision_recall(images.points, self.real.points)
+        judged = images is not self.floor and not bool((images.labels < 0).any())
         return Scores(
             kid=estimate.value,
             kid_error=estimate.error,
-            fd=quality.frechet_distance(fake.pool, real.pool),
+            fd=functional.frechet_distance(fake.pool, real.pool),
             inception_score=score,
             inception_score_std=deviation if splits > 1 else None,
             precision=precision,
             recall=recall,
-            judge_acc=self.judged(pool) if judged else None,
+            judge_acc=self.agreement(images) if judged else None,
             nearest=None if distances is None else float(distances.median()),
-            **self._further(pool),
+            **self._further(images),
         ), estimate
 
-    def _further(self, pool: Pool) -> dict[str, Any]:
+    def _further(self, images: ImageFeatures) -> dict[str, Any]:
         """Return the figures that a protocol asks for besides, and why others are missing."""
         values: dict[str, float] = {}
         failed: dict[str, str] = {}
         for metric in self.metrics:
             try:
                 with isolated_rng(0):
-                    values[metric.title] = metric.finite(pool, self.real)
+                    values[metric.title] = metric.finite(images, self.real)
             except CembenchError as error:
                 failed[metric.title] = str(error)
         return {"metrics": values, "failed": failed}
@@ -119,5 +127,5 @@ def fit_reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegres
     It is the optimum to many digits: short of it, where solvers stop by default, another machine's
     rounding changes what it says of an image in a hundred.
     """
-    judge = LogisticRegression(C=100.0, solver="newton-cg", tol=1e-8, max_iter=1000)
-    return judge.fit(features.double().numpy(), labels.numpy())
+    classifier = LogisticRegression(C=100.0, solver="newton-cg", tol=1e-8, max_iter=1000)
+    return classifier.fit(features.double().numpy(), labels.numpy())

@@ -13,35 +13,41 @@ from cembench import energy
 from cembench.attacks.verdict import CheckedModel
 from cembench.data import DataSettings
 from cembench.data.resize import resized
-from cembench.data.split import subset
+from cembench.data.split import Split, subset
 from cembench.energy import potentials
 from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
+from cembench.evaluation.measure import Chunk, Columns, Measurement, target_of
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.results import (
+from cembench.evaluation.sections.density import (
     Bin,
     Calibration,
     Density,
+    DensityConfig,
     EnergyShift,
-    MeanStd,
     OODScores,
-    rate,
 )
-from cembench.evaluation.sections import DensityConfig
+from cembench.evaluation.sections.samples import Generation
+from cembench.evaluation.statistics import MeanStd, mean_std, rate
 from cembench.util.rng import derive, generator_of
 
 SCORES = ("lse", "confidence", "slope")
 
 
-def look(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, plan: DensityConfig, seed: int
-) -> dict[str, Tensor]:
-    """Return columns for the table of verdicts, a value an image of x (N×C×H×W), labels y (N)."""
-    columns = {f"clean_{key}": value for key, value in scores_of(model, x).items()}
-    for name, moved in push(model, x, y, threat, plan.steps, seed).items():
+def chunk_columns(config: DensityConfig, chunk: Chunk) -> Columns:
+    """Return what the network says of p(x) on a chunk, one value per image.
+
+    `clean_lse`, `clean_confidence` and `clean_slope` as `scores_of` has them; and for `pgd` and
+    `ta` inside the ball, `X_ball_pred` and `X_ball_lse`.
+    """
+    seed = derive(chunk.protocol.seed, "density", int(chunk.rows[0]))
+    x, y, model = chunk.split.pixels(), chunk.split.labels, chunk.target.plain
+    columns: Columns = {f"clean_{key}": value for key, value in scores_of(model, x).items()}
+    for name, moved in push(model, x, y, chunk.target.threat, config.steps, seed).items():
         with torch.no_grad():
             out = model(moved)
         columns |= {f"{name}_ball_pred": out.argmax(1), f"{name}_ball_lse": energy.marginal(out)}
+    model.require_finite("in the ball")
     return columns
 
 
@@ -87,35 +93,72 @@ def scores_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return {"lse": lse.detach(), "confidence": confidence, "slope": slope}
 
 
+def measure(config: DensityConfig, measurement: Measurement) -> Density:
+    """Sum up the columns of the table, and measure as many images from outside.
+
+    Energies of samples and of their initial images are those of the section `samples`.
+    """
+    context, table = measurement.context, measurement.table
+    target = target_of(
+        context.model, len(context.split.classes), context.protocol, context.header.threat
+    )
+    density = summarise(config, table, target.model, context.protocol, context.split)
+    if len(context.split.classes) == 2:
+        measurement.warnings.update(["with two classes TA's one target is PGD's: they coincide"])
+    energies = density.energies | sample_energies(measurement.results.get("generation"))
+    return density.model_copy(update={"energies": energies})
+
+
+def sample_energies(generation: Generation | None) -> dict[str, MeanStd]:
+    """Return LSE f(x, ·) on the samples of each sampler and on their initial images."""
+    found = {}
+    for title, figures in ({} if generation is None else generation.samplers).items():
+        assert generation is not None
+        for name, mean, std in (
+            (title, figures.lse, figures.lse_std),
+            (f"{title} seeds", figures.lse_seeds, figures.lse_seeds_std),
+        ):
+            if mean is not None and std is not None:
+                found[name] = MeanStd(mean=mean, std=std, images=generation.count)
+    return found
+
+
 def summarise(
+    config: DensityConfig,
     table: pd.DataFrame,
-    watched: CheckedModel,
-    shape: list[int],
+    model: CheckedModel,
     protocol: Protocol,
-    device: torch.device,
+    split: Split,
 ) -> Density:
-    """Return the figures from the columns of `look`, and of as many images from outside."""
-    plan, batch = protocol.density or DensityConfig(), protocol.batch_size
+    """Return the figures from the table, and of as many images from outside.
+
+    Args:
+        config: which sets are measured.
+        table: with the columns of `density_columns`.
+        model: the frozen network.
+        protocol: says batch size and seed.
+        split: the attacked images, whose shape and device the others get.
+    """
     energies = {"clean": mean_std(table["clean_lse"])}
     energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
     outside, fingerprints = {}, {}
-    others_too = [other for other in plan.outside if other != "noise"]
+    others_too = [other for other in config.outside if other != "noise"]
     everything: list[str | DataSettings] = ["noise", *others_too]
     for settings in everything:
         title = settings if isinstance(settings, str) else settings.title
-        images = _ood_images(settings, len(table), shape, protocol.seed)
+        images = _ood_images(settings, len(table), list(split.shape), protocol.seed)
         fingerprints[title] = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-        others = _read(watched, images, batch, device)
-        watched.require_finite(f"on {title}")
+        others = _read(model, images, protocol.batch_size, split.labels.device)
+        model.require_finite(f"on {title}")
         energies[title] = mean_std(others["lse"])
-        if settings in plan.outside:
+        if settings in config.outside:
             outside[title] = {
                 label: ood_scores(table[f"clean_{key}"], others[key])
                 for key, label in zip(SCORES, ("log_px", "max_softmax", "slope"), strict=True)
             }
     right = table["clean_pred"] == table["label"]
     return Density(
-        calibration=calibration(table["clean_confidence"], right, plan.bins),
+        calibration=calibration(table["clean_confidence"], right, config.bins),
         energies=energies,
         outside=outside,
         outside_fingerprints=fingerprints,
@@ -156,12 +199,6 @@ def ood_scores(inside: pd.Series, outside: pd.Series) -> OODScores:
         auroc=float(roc_auc_score(truth, scores)),
         fpr95=float(false[true >= 0.95].min()),
     )
-
-
-def mean_std(values: pd.Series | Tensor) -> MeanStd:
-    """Return mean and standard deviation."""
-    series = pd.Series(values.cpu().numpy()) if isinstance(values, Tensor) else values
-    return MeanStd(mean=float(series.mean()), std=float(series.std(ddof=0)), images=len(series))
 
 
 def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:

@@ -1,8 +1,10 @@
-"""Ways in which robustness can be an illusion, each looked for with attacks of its own.
+"""Gradient-masking checks: ways in which measured robustness can be an illusion.
+
+Each check runs attacks of its own.
 
 Sources: Athalye et al., arXiv 1802.00420, section 3.1; Carlini et al., arXiv 1902.06705, section 5;
-the checks of AutoAttack, arXiv 2003.01690. Nothing here reuses a verdict: reuse would hide what
-the checks look for.
+the checks of AutoAttack, arXiv 2003.01690. They reuse no verdict, which
+would hide what they look for.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from cembench.attacks.autoattack import square
 from cembench.data.split import Split, subset
 from cembench.energy import potentials
 from cembench.energy.ascent import ascend
-from cembench.evaluation.attack_stages import Stage, run_stage
-from cembench.evaluation.results import SanityCheck, wilson
-from cembench.evaluation.sections import SanityConfig
+from cembench.evaluation.measure import Measurement, target_of
+from cembench.evaluation.measures.robustness import Stage, run_stage
+from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
+from cembench.evaluation.statistics import wilson
 from cembench.util.rng import derive, generator_of, isolated_rng
 
 FEWEST = 20
@@ -198,6 +201,14 @@ CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
 }
 
 NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins}
+
+
+def measure(config: SanityConfig, measurement: Measurement) -> list[SanityCheck]:
+    """Run all checks on the network as it is, whatever the engine."""
+    context = measurement.context
+    classes, threat = len(context.split.classes), context.header.threat
+    target = target_of(context.model, classes, context.protocol, threat)
+    return sanity_checks(target, context.split, config)
 
 
 def sanity_checks(target: Target, split: Split, plan: SanityConfig) -> list[SanityCheck]:

@@ -1,0 +1,158 @@
+"""The network as a density: calibration, energies, out-of-distribution scores, PGD beside TA."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+
+from cembench.data import DataSettings, datasets
+from cembench.evaluation.gate.gated import GatedValue
+from cembench.evaluation.section import Section
+from cembench.evaluation.statistics import MeanStd, Rate
+from cembench.util.settings import Count, Settings
+
+
+def _data_or_noise(value: Any) -> Any:
+    return value if value == "noise" else datasets.parse(value)
+
+
+Outside = Annotated[
+    Literal["noise"] | SerializeAsAny[DataSettings], BeforeValidator(_data_or_noise)
+]
+
+
+class DensityConfig(Settings):
+    """What a protocol says of densities.
+
+    Attributes:
+        steps: gradients of PGD and of TA in the ball of the threat model, 2.5 ε / steps each.
+        bins: of the calibration table.
+        outside: what test images are told from: `noise`, or data sets.
+    """
+
+    steps: Count = 10
+    bins: Annotated[int, Field(ge=1, le=1000)] = 15
+    outside: list[Outside] = ["noise"]
+
+    @field_validator("outside")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        titles = [value if isinstance(value, str) else value.title for value in values]
+        for value, title in zip(values, titles, strict=True):
+            taken = title in ("clean", "pgd", "ta") or (value != "noise" and title == "noise")
+            if taken or titles.count(title) > 1:
+                raise ValueError(f"the title '{title}' is taken; give the data set an alias")
+        return values
+
+
+class Bin(Settings):
+    """The images whose confidence lies between two values.
+
+    Attributes:
+        low: the lower one.
+        high: the higher one.
+        images: how many.
+        confidence: their mean confidence; None for no images.
+        accuracy: the share that is classified correctly; None for no images.
+    """
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Calibration(Settings):
+    """The expected calibration error (Guo et al., arXiv 1706.04599) and the table it sums up.
+
+    Attributes:
+        ece: mean distance of confidence and accuracy over the bins, weighed by their images.
+        bins: from the lowest confidence to the highest.
+    """
+
+    ece: float
+    bins: list[Bin]
+
+
+class OODScores(Settings):
+    """How well a score tells test images from others.
+
+    Attributes:
+        others: number of images from outside.
+        auroc: probability that a test image scores higher than another image.
+        fpr95: share of the others that pass when 95 % of the test images do.
+    """
+
+    others: int
+    auroc: float
+    fpr95: float
+
+
+class EnergyShift(Settings):
+    """Test images pushed inside the ball: accuracy, and the mean change of LSE f(x, ·).
+
+    Attributes:
+        accuracy: of the pushed images.
+        lse_change: that mean.
+        lse_error: its standard error.
+    """
+
+    accuracy: Rate
+    lse_change: float
+    lse_error: float
+
+
+class Density(Settings):
+    """What the network says of p(x).
+
+    Attributes:
+        calibration: of the confidence.
+        energies: LSE on `clean` images, on `pgd` and `ta` images, on `noise`, on outside sets, and
+            on the samples and seeds of each sampler, by its title.
+        outside_fingerprints: SHA-256 of the outside sets.
+        outside: by set, then by score: `log_px`, `max_softmax`, and `slope`, minus the norm of
+            ∇ₓ log p(x) (JEM, arXiv 1912.03263, section 5.3).
+        pushed: PGD, which raises LSE − f_y, beside TA, which raises f_ŷ − LSE for a random ŷ ≠ y:
+            same ball, start, step and steps (CEM, arXiv 2203.13455).
+    """
+
+    calibration: Calibration
+    energies: dict[str, MeanStd]
+    outside: dict[str, dict[str, OODScores]]
+    outside_fingerprints: dict[str, str] = {}
+    pushed: dict[str, EnergyShift]
+
+
+class DensitySection(Section[DensityConfig | None, Density | None]):
+    """Energies of images that are clean, attacked, sampled and out of distribution."""
+
+    key = "density"
+    setting = (DensityConfig | None, None)
+    result_key = "density"
+    result = (Density | None, None)
+
+    def columns(self, result: Density | None) -> dict[str, Any]:
+        """Return the calibration error, AUROCs, and what PGD and TA do inside the ball."""
+        if result is None:
+            return {}
+        found: dict[str, Any] = {"ece": result.calibration.ece}
+        for title, scores in result.outside.items():
+            found |= {f"auroc_{score}_{title}": one.auroc for score, one in scores.items()}
+        for name, shift in result.pushed.items():
+            found[f"{name}_ball_acc"] = shift.accuracy.accuracy
+            found[f"{name}_ball_lse"] = shift.lse_change
+        return found
+
+    def gated(self, result: Density | None) -> dict[str, GatedValue]:
+        """Return the calibration error and the AUROC of log p(x) for each set."""
+        if result is None:
+            return {}
+        ece = GatedValue(value=result.calibration.ece, tolerance=0.02, better="lower")
+        return {"ece": ece} | {
+            f"auroc {title}": GatedValue(
+                value=scores["log_px"].auroc, tolerance=0.02, better="higher"
+            )
+            for title, scores in result.outside.items()
+        }
