@@ -55,7 +55,7 @@ from cembench.reporting.leaderboard import Board, find_records, write_boards
 from cembench.reporting.leaderboard import rank as rank_records
 from cembench.reporting.plots.curves import write_curve
 from cembench.samplers import Sampler, samplers
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import Samples
 from cembench.samplers.to_files import iter_samples
 from cembench.training.config import Experiment, load_experiment, parse_experiment
@@ -213,8 +213,8 @@ def sample(
         sampler = {"name": sampler}
     chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
     source = _source(model, data, None)
-    origins = Origins(source.file, source.metadata, torch.device(pick_device(device)))
-    chunks = iter_samples(source, chosen, origins, count, label, seed)
+    images = CheckpointImages(source.file, source.metadata, torch.device(pick_device(device)))
+    chunks = iter_samples(source, chosen, images, count, label, seed)
     return Samples.joined([drawn for drawn, _ in chunks])
 
 

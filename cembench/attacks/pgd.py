@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cembench.attacks import Attack, Propose, Target
-from cembench.samplers import Scene
+from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.util.rng import generator_of
 
@@ -35,8 +35,8 @@ class PGDAttack(Attack, PGD):
         """Return one stage with all restarts."""
 
         def propose(x: Tensor, y: Tensor) -> Tensor:
-            scene = Scene(target.threat, generator_of(target.seed, x.device))
+            context = SamplerContext(target.threat, generator_of(target.seed, x.device))
             verifier = None if target.model is target.plain else target.verifier
-            return self.search(target.model, x, y, scene, verifier)
+            return self.search(target.model, x, y, context, verifier)
 
         return [(self.title, propose)]

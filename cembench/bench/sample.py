@@ -17,7 +17,7 @@ from cembench.models.checkpoint import build_network
 from cembench.models.engine import engines
 from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import Sampler
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import draw
 from cembench.samplers.energy import RCS, SGLD
 from cembench.util.frozen import exact, frozen
@@ -50,15 +50,15 @@ def bench_sample(
     torch.manual_seed(0)
     net = build_network(metadata).to(device).eval()
     y = torch.arange(batch, device=device) % CLASSES
-    origins = Origins(Path("model.safetensors"), metadata, torch.device(device))
-    example = origins.data.pixels(slice(2))
+    images = CheckpointImages(Path("model.safetensors"), metadata, torch.device(device))
+    example = images.data.pixels(slice(2))
     spent, chosen = OperationCounter(net, example), SAMPLERS[sampler]
     found: dict[str, Tensor] = {}
 
     def run_ours() -> None:
         engine = engines.parse({"name": "fast", "precision": precision})
-        climber = engine.prepare(net, example)
-        drawn = draw(net, chosen, y, origins, 0, climber=climber)
+        surrogate = engine.prepare(net, example)
+        drawn = draw(net, chosen, y, images, 0, surrogate=surrogate)
         found["ours"], found["starts"] = drawn.logits, drawn.starts
 
     def run_theirs() -> None:

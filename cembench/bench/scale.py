@@ -18,7 +18,7 @@ import torch
 
 from cembench.bench.networks import EnlargedDigits
 from cembench.training.config import Experiment
-from cembench.training.ddp import Objective
+from cembench.training.ddp import MethodLoss
 from cembench.training.trainer import Trainer
 from cembench.util.distributed import ALONE, World, joined, world
 from cembench.util.errors import CembenchError
@@ -86,7 +86,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         parallel.wrap_ddp()
         own = experiment.model_copy(update={"batch_norm": "local"})
         independent = Trainer(own, torch.device(device))
-        independent.objective = Objective(independent.model, own.method)
+        independent.objective = MethodLoss(independent.model, own.method)
         independent.world = ALONE
         seconds = {
             name: _median(_stepper(trainer, ranks, images), ranks, settings["rounds"])

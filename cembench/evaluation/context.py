@@ -22,7 +22,7 @@ from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import CheckpointMetadata, checkpoint_file
 from cembench.models.source import ModelSource
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
 
@@ -40,7 +40,7 @@ class EvaluationContext:
         whole: the images of the protocol's split.
         split: those of them that are attacked, on the device.
         rows: their numbers in the whole split.
-        origins: where chains of samplers start, and the device.
+        images: initial images of samplers, and the device.
         reader: what reads features, if samples are wanted.
         cache: where finished chunks are kept, if anywhere.
     """
@@ -53,7 +53,7 @@ class EvaluationContext:
     whole: Split
     split: Split
     rows: Tensor
-    origins: Origins
+    images: CheckpointImages
     reader: FeatureReader | None
     cache: ChunkCache | None = None
 
@@ -64,7 +64,7 @@ class EvaluationContext:
         Raises:
             ModelError: when it breaks its contract.
         """
-        return self.source.load(self.origins.device)
+        return self.source.load(self.images.device)
 
     @cached_property
     def reference(self) -> ReferenceSet | None:
@@ -75,7 +75,7 @@ class EvaluationContext:
         """
         if self.reader is None:
             return None
-        return ReferenceSet(self.protocol.samples, self.reader, self.whole, self.origins.data)
+        return ReferenceSet(self.protocol.samples, self.reader, self.whole, self.images.data)
 
     def facts(self) -> dict[str, object]:
         """Return what a record says of the network itself."""
@@ -123,10 +123,10 @@ def prepare(
     header = header_of(source, metadata, protocol, split, device)
     header = header.model_copy(update={"inputs": inputs_of(file, metadata, reader)})
     path = record_path(file, folder or file.parent, protocol)
-    origins = Origins(file, metadata, device, header.threat)
+    images = CheckpointImages(file, metadata, device, header.threat)
     split = split.to(device)
     return EvaluationContext(
-        source, metadata, measured, header, path, whole, split, rows, origins, reader
+        source, metadata, measured, header, path, whole, split, rows, images, reader
     )
 
 

@@ -19,7 +19,7 @@ from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import build_classifier
 from cembench.models.engine import Fast, engines
 from cembench.models.fast_copy import fast_copy
-from cembench.models.folding import Affine, climbed, folded
+from cembench.models.folding import Affine, ascent_model, folded
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, ConfigError, ModelError
 from tests.conftest import NOTHING, experiment
@@ -147,12 +147,12 @@ def test_a_dual_batch_norm_is_folded_in_the_branch_it_is_in():
 
 def test_training_climbs_a_folded_copy_in_reduced_precision_alone():
     model, x = network(NETWORKS[3]).train(), torch.rand(4, 3, 16, 16)
-    with climbed(model, x) as net:
+    with ascent_model(model, x) as net:
         assert net is model
     with torch.autocast("cpu", torch.bfloat16):
-        with climbed(model, x, "train") as net:
+        with ascent_model(model, x, "train") as net:
             assert net is model
-        with climbed(model, x) as net:
+        with ascent_model(model, x) as net:
             assert net is not model and not net.training
     assert model.training
 

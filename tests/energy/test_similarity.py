@@ -19,7 +19,7 @@ from cembench.models import models
 from cembench.models.blocks import clean_branch
 from cembench.models.classifier import build_classifier
 from cembench.models.heads import Projection
-from cembench.samplers import Sampler, Scene
+from cembench.samplers import Sampler, SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.util.rng import generator_of
 from tests.conftest import images
@@ -91,7 +91,7 @@ class Given(Sampler):
 
     name = "given"
 
-    def draw(self, model, x, y, scene, target=None):
+    def draw(self, model, x, y, context, target=None):
         return GIVEN[0]
 
 
@@ -108,8 +108,8 @@ GIVEN = []
 def np_jem(net, first, second, negative, **settings):
     GIVEN[:] = [negative, first, second]
     method = methods.parse({"name": "np-jem", "negatives": Given(), "views": Told(), **settings})
-    scene = Scene(THREATS[0], generator_of(0, "cpu"))
-    return gradient(net, method.loss(net, first, torch.zeros(len(first)), scene)[0])
+    context = SamplerContext(THREATS[0], generator_of(0, "cpu"))
+    return gradient(net, method.loss(net, first, torch.zeros(len(first)), context)[0])
 
 
 def test_np_jem_is_the_likelihood_gradient_with_samples_of_the_model(toy):
@@ -193,8 +193,8 @@ class Watching(PGD):
 
     name = "watching"
 
-    def draw(self, model, x, y, scene, target=None):
-        moved = super().draw(model, x, y, scene, target)
+    def draw(self, model, x, y, context, target=None):
+        moved = super().draw(model, x, y, context, target)
         with torch.no_grad():
             model.eval()
             losses = [cross_entropy(model(images), target).item() for images in (x, moved)]
@@ -212,8 +212,8 @@ def test_adversarial_views_stay_in_the_ball_and_raise_the_loss(stream, threat):
     SEEN.clear()
     settings = {"stream": stream, "temperature": 0.02, "negatives": Watching(steps=5)}
     method = methods.parse({"name": "adv-infonce", **settings})
-    scene = Scene(threat, generator_of(0, "cpu"))
-    loss, _ = method.loss(encoder(), images(), torch.zeros(16), scene)
+    context = SamplerContext(threat, generator_of(0, "cpu"))
+    loss, _ = method.loss(encoder(), images(), torch.zeros(16), context)
     ((x, moved, (before, after)),) = SEEN
     assert len(x) == (16 if stream == "a2s" else 32) and loss.isfinite()
     assert threat.ball.size(moved - x).max() <= threat.eps + 1e-5
@@ -248,7 +248,9 @@ def test_attacked_and_clean_views_take_their_own_branch(stream, moved):
     model = encoder().train()
     before = statistics(model)
     method = methods.parse({"name": "adv-infonce", "stream": stream, "negatives": {"steps": 2}})
-    method.loss(model, images(), torch.zeros(16), Scene(THREATS[0], generator_of(0, "cpu")))
+    method.loss(
+        model, images(), torch.zeros(16), SamplerContext(THREATS[0], generator_of(0, "cpu"))
+    )
     changed = [not torch.equal(*pair) for pair in zip(before, statistics(model), strict=True)]
     assert changed == ([True, True] if moved == 2 else [False, True])
 
@@ -277,9 +279,9 @@ def held_bytes(count):
         size += tensor.numel() * tensor.element_size()
         return tensor
 
-    method, scene = methods.parse("infonce"), Scene(THREATS[0], generator_of(0, "cpu"))
+    method, context = methods.parse("infonce"), SamplerContext(THREATS[0], generator_of(0, "cpu"))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        method.loss(encoder(), images(count), torch.zeros(count), scene)
+        method.loss(encoder(), images(count), torch.zeros(count), context)
     return size
 
 

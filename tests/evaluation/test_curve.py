@@ -39,9 +39,9 @@ def test_an_image_that_was_broken_is_not_attacked_again(monkeypatch):
     radii = np.quantile(distance.numpy(), [0.3, 0.5, 0.8]).tolist()
     asked, search = [], PGDAttack.search
 
-    def counted(self, network, x, y, scene, judge):
-        asked.append((scene.threat.eps, len(x)))
-        return search(self, network, x, y, scene, judge)
+    def counted(self, network, x, y, context, verifier):
+        asked.append((context.threat.eps, len(x)))
+        return search(self, network, x, y, context, verifier)
 
     monkeypatch.setattr(PGDAttack, "search", counted)
     threat = Threat(norm="linf", eps=radii[1])

@@ -52,7 +52,7 @@ def score(
         what = _what(sampler, threat)
         picture = pictures and picture_file(pictures, sampler.title)
         try:
-            figures = _figures(obtain(sampler), reference, known, sampler.begins, picture)
+            figures = _figures(obtain(sampler), reference, known, sampler.init, picture)
         except SamplingError as error:
             figures = {"error": str(error)}
         found[sampler.title] = SamplerFigures(**what, **figures)
@@ -111,7 +111,7 @@ def own_view(drawn: Samples) -> dict[str, float]:
     if drawn.logits.shape[1] == 0:
         return {}
     lse, lse_seeds = energy.marginal(drawn.logits), energy.marginal(drawn.start_logits)
-    asked = {"own_acc": drawn.summary()["own_acc"]} if drawn.asked else {}
+    asked = {"own_acc": drawn.summary()["own_acc"]} if drawn.conditional else {}
     return asked | {
         "lse": float(lse.mean()),
         "lse_std": float(lse.std()),
@@ -131,7 +131,7 @@ def _picture(drawn: Samples, nearest: Tensor, reference: ReferenceSet) -> bytes:
 
 def _what(sampler: Sampler, threat: Threat) -> dict[str, Any]:
     ball = str(threat) if sampler.in_ball else None
-    return {"sampler": sampler.dump(), "start": sampler.begins, "ball": ball}
+    return {"sampler": sampler.dump(), "start": sampler.init, "ball": ball}
 
 
 def _line(title: str, figures: SamplerFigures) -> str:

@@ -22,7 +22,7 @@ from cembench.evaluation.measures.sample_scores import score
 from cembench.evaluation.sections.samples import Generation, SamplesConfig
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
-from cembench.samplers.draw import Samples, asked, chunks, draw
+from cembench.samplers.draw import Samples, chunks, draw, intended_labels
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.trajectory import Trace
 from cembench.util.distributed import ALONE, World
@@ -94,12 +94,12 @@ class DrawSamples:
 
     @cached_property
     def _surrogate(self) -> nn.Module:
-        example = self.context.origins.data.pixels(slice(EXAMPLES))
+        example = self.context.images.data.pixels(slice(EXAMPLES))
         return self.context.protocol.engine.prepare(self.context.model, example)
 
     def _chunks(self, sampler: Sampler, bar: Bar, world: World = ALONE) -> Iterator[Samples]:
         """Yield chunks with images and starts as bytes; each process has its share of them."""
-        device = self.context.origins.device
+        device = self.context.images.device
         for number, y in world.share(list(enumerate(_labels(self.context, sampler)))):
             key = sample_key(sampler.title, number)
             values = self.cache.tensors(key)
@@ -114,9 +114,9 @@ class DrawSamples:
         seed, trace, visit = chunk_seed(context, number), None, None
         if number == 0 and isinstance(sampler, EnergySampler):
             trace = Trace(sampler)
-            visit = trace.follow(asked(sampler, y, context.origins, seed))
+            visit = trace.follow(intended_labels(sampler, y, context.images, seed))
         surrogate = self._surrogate
-        drawn = draw(context.model, sampler, y, context.origins, seed, visit, surrogate).cpu()
+        drawn = draw(context.model, sampler, y, context.images, seed, visit, surrogate).cpu()
         if trace is not None:
             strip = trajectory_file(self.pictures, sampler.title)
             write_bytes(strip, trace.render(context.metadata.classes, strip.suffix))
@@ -143,9 +143,11 @@ class SavedSamples:
     def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
         """Read all samples of a sampler, and compare their logits with the network's own."""
         context = self.context
-        device = context.origins.device
+        device = context.images.device
         labels = [
-            asked(sampler, y.to(device), context.origins, chunk_seed(context, number)).cpu()
+            intended_labels(
+                sampler, y.to(device), context.images, chunk_seed(context, number)
+            ).cpu()
             for number, y in enumerate(_labels(context, sampler))
         ]
         try:
@@ -165,13 +167,13 @@ class SavedSamples:
         The saved logits are those before rounding. Where samples may leave [0, 1], or were drawn
         with batch statistics, they say nothing of the bytes.
         """
-        unlike = sampler.mode == "train" or sampler.begins == "buffer"
+        unlike = sampler.mode == "train" or sampler.init == "buffer"
         if unlike or saved.logits.shape[1] == 0 or not getattr(sampler, "box", True):
             return []
         context, near = self.context, torch.ones(len(saved.labels)).bool()
         for images, logits in ((saved.images, saved.logits), (saved.starts, saved.start_logits)):
             parts = images.split(context.protocol.batch_size)
-            out = [context.model(p.to(context.origins.device).float() / 255).cpu() for p in parts]
+            out = [context.model(p.to(context.images.device).float() / 255).cpu() for p in parts]
             apart = (torch.cat(out) - logits).abs().amax(1)
             near &= apart <= NEAR * logits.abs().amax(1).clamp_min(1)
         title = f"samples {sampler.title}: read as their logits say"

@@ -169,7 +169,7 @@ class SamplesSection(Section[SamplesConfig | None, Generation | None]):
     def for_encoder(self, config: SamplesConfig | None) -> SamplesConfig | None:
         """Return the samplers that need no logits, if there are any."""
         left = [] if config is None else config.samplers
-        left = [sampler for sampler in left if sampler.reads != "logits"]
+        left = [sampler for sampler in left if sampler.target_type != "class"]
         return config.model_copy(update={"samplers": left}) if config and left else None
 
     def compare(self, recorded: Generation | None, again: Generation | None) -> list[Comparison]:
