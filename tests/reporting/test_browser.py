@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cembench.reporting.page import write_report
-from tests.support.pages import HOSTILE, every_kind
+from tests.support.pages import HOSTILE, every_kind, leave
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -201,3 +201,23 @@ def test_names_that_look_like_scripts_stay_text(visit):
     assert HOSTILE in tab.locator("dialog[open] h1").text_content()
     assert HOSTILE in tab.locator("dialog[open] dl").text_content()
     assert HOSTILE in tab.locator("#curves svg").text_content()
+
+
+CLIPPED = """() => [...document.querySelectorAll("main svg")].flatMap((svg) => {
+    const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll("text")].filter((text) => {
+        const at = text.getBoundingClientRect();
+        return at.top < box.top || at.bottom > box.bottom || at.left < box.left
+            || at.right > box.right;
+    }).map((text) => text.textContent);
+})"""
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 5])
+def test_no_text_of_a_chart_is_cut_off(browser, tmp_path, runs):
+    for number in range(runs):
+        leave(tmp_path / f"run {number} with a name that is long", 40 + number, 1.0 + number)
+    tab = browser.new_page()
+    tab.goto(write_report([tmp_path], tmp_path).resolve().as_uri())
+    assert tab.locator("#calibration svg text").count() > runs
+    assert tab.evaluate(CLIPPED) == []

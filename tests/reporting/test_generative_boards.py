@@ -25,6 +25,27 @@ def test_robust_and_generative_columns_stand_side_by_side_with_the_front_marked(
     assert board.shown["Pareto"].tolist() == ["★", "", "★"]
 
 
+@pytest.mark.parametrize("without", [60, 20])
+def test_a_record_without_samples_is_a_row_with_dashes_wherever_it_ranks(without):
+    boards = named(rank([record("bare", without), both("draws", 40, 1.5)]))
+    assert set(boards) == {
+        "digits-linf-0.125",
+        "digits-samples-gaussian",
+        "digits-samples-noise",
+    }
+    shown = boards["digits-linf-0.125"].shown.set_index("run")
+    kid = "KID-lite0@64 rcs-gaussian, n100 ↓"
+    assert shown.loc["draws", kid] == "1.5 ± 0.1" and shown.loc["draws", "Pareto"] == "★"
+    assert shown.loc["bare", [kid, "gain over its seeds ↑", "Pareto"]].tolist() == ["–"] * 3
+
+
+def test_runs_whose_seeds_lack_samples_have_a_mean_of_those_that_have_them():
+    runs = [both(f"at.s{seed}", 50, 1.0, recipe="r", seed=seed) for seed in (0, 1)]
+    board = named(rank([record("at.s2", 70, recipe="r", seed=2), *runs]))["digits-linf-0.125-seeds"]
+    (row,) = board.table.to_dict("records")
+    assert row["rcs-gaussian_lite0@64_n100_kid_runs"] == 2 and row["seeds"] == 3
+
+
 @pytest.mark.parametrize(
     ("robust", "distance", "front"),
     [

@@ -137,6 +137,25 @@ def test_a_sampler_that_failed_is_marked(tmp_path):
     assert "rcs-noise failed" in text and "it left" in text and text.count("<img") == 2
 
 
+@pytest.mark.parametrize("without", [99, 1])
+def test_runs_with_and_without_samples_share_a_page_and_charts(cembench, tmp_path, without):
+    leave(tmp_path / "runs/draws", 50, 1.0)
+    leave(tmp_path / "runs/bare", without, generation=None)
+    assert cembench("report", tmp_path / "runs", "--out", tmp_path).code == 0
+    done = cembench("plot", tmp_path / "runs", "--out", tmp_path / "plots", "--format", "svg")
+    assert done.code == 0 and "digits-linf-0.125-plane.svg" in done.out
+    plane = (tmp_path / "plots/digits-linf-0.125-plane.svg").read_text()
+    assert "<!-- draws -->" in plane and "<!-- bare -->" not in plane
+
+
+def test_a_lead_sampler_that_one_run_does_not_have_is_drawn_for_the_others(tmp_path):
+    leave(tmp_path / "draws", 50, 1.0)
+    samplers = {"ta-noise": sampled("noise", 1.0)}
+    leave(tmp_path / "other", 40, generation=drawn(1.0, samplers=samplers))
+    text = write_report([tmp_path], tmp_path).read_text()
+    assert 'id="plane"' in text and "KID of rcs-gaussian" in text
+
+
 def test_an_encoder_that_failed_is_on_no_board_and_still_on_the_page(cembench, tmp_path):
     encoder(tmp_path / "runs" / "lost", generation=None, error="embeddings are not finite")
     assert cembench("report", tmp_path / "runs", "--out", tmp_path).code == 0

@@ -18,7 +18,7 @@ FIRST += ["worst_case_acc", "n_images", "seed", "weights_sha256"]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
 LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
 LAST += ["error"]
-HIDDEN = ["slug", "fingerprint", "reference", "lead", "record"]
+HIDDEN = ["slug", "fingerprint", "reference", "record"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
 
@@ -56,7 +56,8 @@ def filled(rows: pd.DataFrame) -> pd.Series:
 def _board(stem: str, group: pd.DataFrame) -> Board:
     order = ["autoattack_acc", "worst_case_acc", "clean_acc"]
     group = group.sort_values([*order, "run"], ascending=[False] * 3 + [True])
-    lead = next((lead for lead in group["lead"] if lead), None)
+    drawn = [record.generation for record in group["record"] if record.generation is not None]
+    lead = lead_of(drawn[0]) if drawn else None
     if lead is not None:
         robust = group["autoattack_acc"].fillna(group["worst_case_acc"]).astype(float)
         group["pareto"] = pareto(robust, group[f"{lead}_kid"].astype(float))
@@ -112,7 +113,6 @@ def row_of(record: Record) -> dict[str, Any]:
         "cembench": record.environment.get("cembench"),
         "sanity_failed": " ".join(record.sanity_failed),
         "error": record.error,
-        "lead": None if record.generation is None else lead_of(record.generation),
         "record": record,
     }
     for name, figure in record.figures.items():

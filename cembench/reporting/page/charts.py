@@ -91,7 +91,8 @@ def _plane(board: Board, group: list[Run]) -> Chart | None:
     ]
     if not points:
         return None
-    seeds = {one.seeds.kid for found in drawn if (one := found.samplers[title]).seeds is not None}
+    leads = [found.samplers[title] for found in drawn if title in found.samplers]
+    seeds = {found.seeds.kid for found in leads if found.seeds is not None}
     marks = {"real images": floor.kid} if (floor := drawn[0].floor) is not None else {}
     marks |= {"seeds": seeds.pop()} if len(seeds) == 1 else {}
     extractor = f"{drawn[0].extractor}, n = {drawn[0].count}"

@@ -17,6 +17,7 @@ from cembench.reporting.plots.style import (
     blank,
     colour,
     dash,
+    fit_titles,
     legend,
     marker,
     name,
@@ -58,6 +59,7 @@ def _line(axes: Axes, number: int, x: Any, y: Any, *, marked: bool) -> Line2D:
 def reliability(found: Mapping[str, Calibration]) -> Figure:
     """Draw accuracy over confidence, a panel a run, with 95 % Wilson intervals of each bin."""
     figure, places = panels(len(found), 4, 2.0, 2.15)
+    titles = []
     for axes, (run, calibration) in zip(places, found.items(), strict=True):
         bins = [b for b in calibration.bins if b.accuracy is not None and b.confidence is not None]
         axes.plot([0, 100], [0, 100], color=INK, alpha=0.45, linewidth=0.8, linestyle="--")
@@ -69,11 +71,12 @@ def reliability(found: Mapping[str, Calibration]) -> Figure:
                 [x, x], [100 * end for end in ends], color=colour(0), alpha=0.4, linewidth=1.2
             )
             axes.plot([x], [100 * b.accuracy], "o", color=colour(0), markersize=3.5)
-        axes.set_title(f"{name(run)}\nECE {100 * calibration.ece:.1f} %")
+        titles.append(axes.set_title(f"{name(run)}\nECE {100 * calibration.ece:.1f} %"))
         axes.set(xlim=(0, 103), ylim=(0, 103), xticks=(0, 50, 100), yticks=(0, 50, 100))
         axes.set_aspect("equal")
     figure.supxlabel("confidence, %", fontsize=9)
     figure.supylabel("accuracy, %", fontsize=9)
+    fit_titles(figure, titles)
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from cembench.evaluation.results import MeanStd
-from cembench.reporting.plots.style import COLOURS, INK, name, panels, styled
+from cembench.reporting.plots.style import COLOURS, INK, fit_titles, name, panels, styled
 
 KINDS = {"clean": COLOURS[0], "pgd": COLOURS[1], "ta": COLOURS[4], "noise": COLOURS[6]}
 
@@ -20,17 +20,19 @@ def energies(found: Mapping[str, Mapping[str, MeanStd]]) -> Figure:
     """
     kinds = list(dict.fromkeys(kind for spreads in found.values() for kind in spreads))
     figure, places = panels(len(found), 3, 2.5, 0.62 + 0.19 * len(kinds))
+    titles = []
     for number, (axes, (run, spreads)) in enumerate(zip(places, found.items(), strict=True)):
         zero = spreads["clean"].mean if "clean" in spreads else 0.0
         axes.axvline(0, color=INK, alpha=0.5, linewidth=0.8)
         for row, kind in enumerate(kinds):
             if kind in spreads:
                 _dot(axes, row, spreads[kind], zero, _colour(kind))
-        axes.set_title(name(run))
+        titles.append(axes.set_title(name(run)))
         axes.set_yticks(range(len(kinds)), [name(k) for k in kinds] if number % 3 == 0 else [])
         axes.set_ylim(len(kinds) - 0.5, -0.5)
         axes.tick_params("y", length=0)
     figure.supxlabel("LSE f(x, ·) above its mean on clean images, ± 1 deviation", fontsize=9)
+    fit_titles(figure, titles)
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Literal
@@ -13,12 +13,14 @@ from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK = "#1c2430"  # text and frames; a page replaces it by the colour of its own text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 NAMED, LONGEST = 28, 26  # lines that a legend can tell apart; letters of a name
+NARROWEST = 3.8  # inches of a figure: room for the label below all panels
 Format = Literal["png", "svg", "pdf"]
 METADATA: dict[Format, dict[str, Any]] = {
     "png": {"Software": None},
@@ -94,11 +96,32 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
     """Return a figure with so many axes, in rows of at most `columns`, each of this size."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = blank(columns * width, rows * height)
+    figure = blank(max(columns * width, NARROWEST), rows * height)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]
+
+
+def fit_titles(figure: Figure, titles: Sequence[Text]) -> None:
+    """Cut titles of panels off before the next panel and the edge of the figure.
+
+    This lays the figure out once: titles of axes with a fixed aspect get their room only when it
+    is laid out a second time, as it is drawn.
+    """
+    figure.draw_without_rendering()
+    boxes = [title.axes.bbox for title in titles if title.axes is not None]
+    for title, own, following in zip(titles, boxes, [*boxes[1:], None], strict=True):
+        beside = following is not None and following.y0 == own.y0
+        edge = following.x0 if following is not None and beside else figure.bbox.x1
+        _cut(title, edge - 8)  # browsers set letters a little wider
+
+
+def _cut(text: Text, edge: float) -> None:
+    first, *rest = text.get_text().split("\n")
+    while text.get_window_extent().x1 > edge and len(first) > 2:
+        first = f"{first[:-2]}…"
+        text.set_text("\n".join([first, *rest]))
 
 
 def colour(number: int) -> str:
