@@ -16,7 +16,7 @@ from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, save_record
 from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
-from cembench.reporting.leaderboard import Board, find_records, rank, write_boards
+from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
 from cembench.suites.launchers import Job, Launcher, Outcome, find_launcher
 from cembench.suites.progress import Overview
 from cembench.suites.suite import load_suite
@@ -201,7 +201,7 @@ def run_suite(
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
         return [], []
-    boards = rank(find_records([out]).values())
+    boards = build_boards(find_records([out]).values())
     write_boards(boards, out / "leaderboards")
     return boards, failures
 

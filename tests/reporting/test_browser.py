@@ -130,7 +130,7 @@ def test_a_row_opens_what_is_known_of_it(visit):
     row.locator("td").nth(2).click()
     details = tab.locator("dialog[open]")
     assert details.get_by_role("heading", level=1).text_content().startswith("doubtful")
-    for text in ("black_box_wins", "Square wins", "fingerprint f", "rcs-noise: its seeds"):
+    for text in ("black_box_wins", "Square wins", "fingerprint f", "rcs-noise: initial images"):
         assert details.get_by_text(text, exact=False).first.is_visible()
     assert details.locator("svg").count() == 1
     pictures = details.locator("img:visible")

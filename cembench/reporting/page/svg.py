@@ -1,4 +1,4 @@
-"""A figure inside a page: in the colours of its text, without anything that page does not need."""
+"""Figures as inline SVG: in the colours of the page, without what the page does not need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How all charts look, so that one figure serves a page in light or dark and a paper."""
+"""Look of all charts: one figure serves a page in light or dark, and a paper."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from cembench.util.charts import Axis
 
 INK = "#1c2430"  # text and frames; a page replaces it by the colour of its own text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
@@ -92,7 +94,7 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with so many axes, in rows of at most `columns`, each of this size."""
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -152,6 +154,17 @@ def upright(axes: Axes, x: float, text: str) -> None:
     place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "annotation_clip": False}
     place |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
     axes.annotate(text, (x, 1), (0, 2), fontsize=8, alpha=0.8, **place)
+
+
+def scale(axis: Axis) -> float:
+    """Return what values of an axis are multiplied by: 100 for percent."""
+    return 100 if axis.percent else 1
+
+
+def label(axis: Axis) -> str:
+    """Return the label of an axis, with its unit and its better direction."""
+    arrow = {"": "", "lower": "   ← better", "higher": "   better →"}[axis.better]
+    return f"{axis.label}{', %' if axis.percent and axis.label else ''}{arrow}"
 
 
 def legend(figure: Figure, lines: Mapping[str, Artist]) -> None:

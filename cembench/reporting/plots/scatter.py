@@ -1,9 +1,9 @@
-"""Robustness and generation as one plane: who is robust, who draws well, who does both."""
+"""Panels of named points: robust accuracy over the distance of samples from real images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,83 +11,75 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from cembench.reporting.plots.style import INK, blank, colour, marker, name, styled, upright
+from cembench.reporting.plots.style import (
+    INK,
+    colour,
+    grid,
+    label,
+    marker,
+    name,
+    scale,
+    styled,
+    upright,
+)
+from cembench.util.charts import Point, Scatter
 
-Z = 1.959964
-
-
-@dataclass(frozen=True)
-class Point:
-    """A run in the plane.
-
-    Attributes:
-        run: its name.
-        distance: KID of its samples, and its standard error.
-        robust: accuracy under attack with its interval, shares.
-        front: whether no other run beats it on both axes.
-        link: where a click on it leads.
-    """
-
-    run: str
-    distance: float
-    error: float
-    robust: float
-    low: float
-    high: float
-    front: bool
-    link: str = ""
+EDGE = 4  # percent below 0 and above 100 that are shown
 
 
 @styled
-def plane(
-    points: Sequence[Point], distance: str, robust: str, marks: dict[str, float] | None = None
-) -> Figure:
-    """Draw robust accuracy over KID with 95 % intervals, and the Pareto front.
-
-    Args:
-        points: the runs.
-        distance: what the distance is, with extractor and count.
-        robust: which accuracy it is.
-        marks: distances of other images, such as seeds, by name.
-    """
-    figure = blank(7.2, 4.6)
-    axes = figure.subplots()
-    front = sorted((p for p in points if p.front), key=lambda p: p.distance)
-    x, y = [p.distance for p in front], [100 * p.robust for p in front]
-    axes.plot(x, y, color=INK, alpha=0.35, linewidth=1.2, drawstyle="steps-post", zorder=1)
-    for number, point in enumerate(points):
-        _draw(axes, number, point)
-    for text, value in (marks or {}).items():
-        upright(axes, value, text)
-    axes.set(xlabel=f"{distance}   ← better", ylabel=f"{robust}, %   better →")
-    axes.margins(0.09)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(max(bottom, -4), min(top, 104))
-    _label(figure, axes, points)
+def draw_scatter(panels: Sequence[Scatter], columns: int) -> Figure:
+    """Draw points with their intervals, and a line along the front."""
+    figure, places = grid(len(panels), columns, 7.2, 4.6)
+    for axes, panel in zip(places, panels, strict=True):
+        points = [_scaled(point, scale(panel.x), scale(panel.y)) for point in panel.points]
+        _panel(axes, panel, points)
+        _name(figure, axes, points)
     return figure
 
 
+def _scaled(point: Point, x: float, y: float) -> Point:
+    across = {key: x * getattr(point, key) for key in ("x", "x_low", "x_high")}
+    up = {key: y * getattr(point, key) for key in ("y", "y_low", "y_high")}
+    return replace(point, **across, **up)
+
+
+def _panel(axes: Axes, panel: Scatter, points: Sequence[Point]) -> None:
+    front = sorted((p for p in points if p.front), key=lambda p: p.x)
+    x, y = [p.x for p in front], [p.y for p in front]
+    axes.plot(x, y, color=INK, alpha=0.35, linewidth=1.2, drawstyle="steps-post", zorder=1)
+    for number, point in enumerate(points):
+        _draw(axes, number, point)
+    for text, place in panel.marks.items():
+        upright(axes, place, text)
+    axes.set(xlabel=label(panel.x), ylabel=label(panel.y))
+    axes.margins(0.09)
+    if panel.y.percent:
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, -EDGE), min(top, 100 + EDGE))
+
+
 def _draw(axes: Axes, number: int, point: Point) -> None:
-    x, y, shade = point.distance, 100 * point.robust, colour(number)
-    across = Z * point.error
+    shade = colour(number)
     line: dict[str, Any] = {"color": shade, "alpha": 0.75, "linewidth": 1.1, "zorder": 2}
-    axes.plot([x - across, x + across], [y, y], **line)
-    axes.plot([x, x], [100 * point.low, 100 * point.high], **line)
+    axes.plot([point.x_low, point.x_high], [point.y, point.y], **line)
+    axes.plot([point.x, point.x], [point.y_low, point.y_high], **line)
     fill = shade if point.front else "none"
-    dot = axes.scatter([x], [y], s=46, c=fill, marker=marker(number), edgecolors=shade, zorder=3)
+    looks: dict[str, Any] = {"marker": marker(number), "edgecolors": shade, "zorder": 3}
+    dot = axes.scatter([point.x], [point.y], s=46, c=fill, **looks)
     if point.link:
         dot.set_urls([point.link])
 
 
-def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
+def _name(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     """Name points where there is room, those of the front first; off intervals if possible."""
     figure.draw_without_rendering()
-    taken = [_box(axes, (p.distance, 100 * p.robust), (p.distance, 100 * p.robust)) for p in points]
+    taken = [_box(axes, (p.x, p.y), (p.x, p.y)) for p in points]
     bars = [bar for point in points for bar in _bars(axes, point)]
-    for point in sorted(points, key=lambda p: (not p.front, p.distance)):
+    for point in sorted(points, key=lambda p: (not p.front, p.x)):
         text = axes.annotate(
-            name(point.run),
-            (point.distance, 100 * point.robust),
+            name(point.name),
+            (point.x, point.y),
             (0, 0),
             textcoords="offset points",
             fontweight="bold" if point.front else "normal",
@@ -100,9 +92,8 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _bars(axes: Axes, point: Point) -> Iterator[Bbox]:
-    x, y, across = point.distance, 100 * point.robust, Z * point.error
-    yield _box(axes, (x - across, y), (x + across, y), 1)
-    yield _box(axes, (x, 100 * point.low), (x, 100 * point.high), 1)
+    yield _box(axes, (point.x_low, point.y), (point.x_high, point.y), 1)
+    yield _box(axes, (point.x, point.y_low), (point.x, point.y_high), 1)
 
 
 def _box(
