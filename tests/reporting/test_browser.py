@@ -96,6 +96,13 @@ def test_a_click_sorts_by_numbers_and_another_one_the_other_way(visit):
     assert falling[:4] == [10.0, 1.5, 1.0, 0.5] and math.isnan(falling[-1])
 
 
+def test_headings_of_boards_are_those_of_the_details(visit):
+    text = visit().locator("main").text_content()
+    for words in ("KID improvement over init", "KID of initial images", "classifier agreement"):
+        assert words in text
+    assert "its seeds" not in text and "as intended" not in text
+
+
 def test_sorting_is_told_to_those_who_do_not_see_it_and_needs_no_mouse(visit):
     tab = visit()
     button = head(tab, "autoattack")

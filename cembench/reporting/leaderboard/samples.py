@@ -102,7 +102,7 @@ def _further(found: SamplerFigures, generation: Generation) -> dict[str, float |
 
 
 def _error(found: SamplerFigures) -> str | None:
-    """Say why figures are missing: all of them, or some metrics."""
+    """Return why all scores or some metrics are missing; None where none is."""
     failed = {} if found.samples is None else found.samples.failed
     return found.error or "; ".join(failed.values()) or None
 

@@ -88,7 +88,7 @@ def _table(path: Path, text: str) -> pd.DataFrame:
 
 
 def _varies(column: str) -> bool:
-    """Tell what another run of the same command need not repeat.
+    """Return whether a column may differ in another run of the same command.
 
     Settings that gain a key give the same figures under other digests.
     """

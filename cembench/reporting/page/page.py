@@ -31,7 +31,7 @@ from cembench.util.format import with_error
 from cembench.util.version import __version__
 
 LIMIT = 5_000_000  # bytes of a page
-SPARE = 200  # of what surrounds a part of it
+SPARE = 200  # bytes of the markup around a chart or picture
 
 
 def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) -> Path:

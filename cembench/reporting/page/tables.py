@@ -13,6 +13,13 @@ from cembench.reporting.page.charts import PlacedChart
 from cembench.reporting.page.runs import Run
 from cembench.util.charts import Cell, Table
 
+PLAIN = {  # headings of the page by how Markdown tables, the committed ones included, begin theirs
+    "gain over its seeds": "KID improvement over init",
+    "gain ": "KID improvement ",
+    "KID of its seeds": "KID of initial images",
+    "read as intended": "classifier agreement",
+}
+
 
 @dataclass(frozen=True)
 class LinkedTable:
@@ -33,7 +40,7 @@ def of_board(board: Board, known: dict[int, Run], apart: str = "") -> LinkedTabl
     """Return a leaderboard; `known` has the runs by the identity of their records."""
     columns = [_column(board, heading) for heading in board.shown.columns]
     what, _, how = board.title.partition(";")
-    head = list(map(str, board.shown.columns))
+    head = [_plain(str(heading)) for heading in board.shown.columns]
     table = Table(what, head, list(zip(*columns, strict=True)), how.strip())
     sources = board.sources or [()] * len(board.shown)
     runs = [[known[id(record)] for record in row if id(record) in known] for row in sources]
@@ -50,6 +57,11 @@ def of_chart(placed: PlacedChart) -> LinkedTable:
 def marks(runs: Iterable[Run]) -> list[tuple[str, str]]:
     """Return the warnings about runs, each once."""
     return list(dict.fromkeys(mark for run in runs for mark in run.marks))
+
+
+def _plain(heading: str) -> str:
+    known = next((start for start in PLAIN if heading.startswith(start)), "")
+    return PLAIN.get(known, "") + heading.removeprefix(known)
 
 
 def _column(board: Board, heading: str) -> list[Cell]:

@@ -104,7 +104,7 @@ def _box(
 
 
 def _settle(axes: Axes, text: Annotation, taken: list[Bbox]) -> bool:
-    """Move a label to the first place beside its point that is free, and tell if there is one."""
+    """Move a label to the first free place beside its point; return whether there is one."""
     for offset, side, height in _corners():
         text.set(position=offset, ha=side, va=height)
         box = text.get_window_extent()

@@ -60,7 +60,7 @@ LOOK: dict[str, Any] = {
 
 @contextmanager
 def look(**changes: Any) -> Iterator[None]:
-    """Leave aside what the user's own configuration of matplotlib says."""
+    """Draw in this look, whatever the user's own configuration of matplotlib says."""
     with style.context(["default", LOOK | changes]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
@@ -132,24 +132,24 @@ def colour(number: int) -> str:
 
 
 def marker(number: int) -> str:
-    """Return its marker: with the colour it tells many things apart, without it some."""
+    """Return the marker of the n-th thing."""
     return MARKERS[number % len(MARKERS)]
 
 
 def dash(number: int) -> str:
-    """Return its kind of line: another one once the colours are used up."""
+    """Return the line style of the n-th thing: another one once the colours are used up."""
     return DASHES[number // len(COLOURS) % len(DASHES)]
 
 
 def name(text: str, longest: int = LONGEST) -> str:
-    """Return a name as a chart can hold it: no control characters, and not for ever."""
+    """Return a name as a chart can show it: without control characters, and cut to a length."""
     unknown = "\N{REPLACEMENT CHARACTER}"
     plain = "".join(letter if letter.isprintable() else unknown for letter in text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 
 def upright(axes: Axes, x: float, text: str) -> None:
-    """Draw a vertical line, and say above it what it is."""
+    """Draw a vertical reference line with its name above it."""
     axes.axvline(x, color=INK, alpha=0.5, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
     place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "annotation_clip": False}
     place |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
@@ -168,7 +168,7 @@ def label(axis: Axis) -> str:
 
 
 def legend(figure: Figure, lines: Mapping[str, Artist]) -> None:
-    """Name lines to the right of a figure, unless there are more than anybody could tell apart."""
+    """Draw a legend to the right of a figure, unless it has more lines than can be told apart."""
     if 1 < len(lines) <= NAMED:
         numbers = [str(number) for number in range(len(lines))]
         made = figure.legend([*lines.values()], numbers, loc="outside right upper")
