@@ -51,8 +51,7 @@ from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import checkpoint_file, run_name
 from cembench.models.source import ModelSource
-from cembench.reporting.leaderboard import Board, find_records, write_boards
-from cembench.reporting.leaderboard import rank as rank_records
+from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
 from cembench.reporting.plots.curves import write_curve
 from cembench.samplers import Sampler, samplers
 from cembench.samplers.context import CheckpointImages
@@ -247,7 +246,7 @@ def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Bo
     Raises:
         CembenchError: when a folder holds no records, or a record is damaged.
     """
-    boards = rank_records(find_records([Path(run) for run in runs]).values())
+    boards = build_boards(find_records([Path(run) for run in runs]).values())
     if out is not None:
         write_boards(boards, Path(out))
     return boards

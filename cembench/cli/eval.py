@@ -61,7 +61,7 @@ def command(
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
     from cembench.evaluation.protocol import load_protocol
-    from cembench.reporting.leaderboard import rank
+    from cembench.reporting.leaderboard import build_boards
     from cembench.util.distributed import joined, world
 
     chosen = () if engine is None else (f"engine={engine}",)
@@ -85,7 +85,7 @@ def command(
     if as_json:
         say(json.dumps([record.dump() for record in records], indent=2))
     elif records:
-        show(rank(records))
+        show(build_boards(records))
     if failed:
         raise _joint(failed)
 

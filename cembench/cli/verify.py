@@ -1,4 +1,4 @@
-"""`cembench verify`: compute every figure of a record or a table again."""
+"""`cembench verify`: recompute a record or a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Recompute a record or a table; exit 1 if it differs.
 
-    RECORD: from CHECKPOINT and what `eval --save-adversarial --save-samples` kept. TABLE.csv: from
+    RECORD: from CHECKPOINT and what `eval --save-adversarial --save-samples` wrote. TABLE.csv: from
     RUNS that the table's command made again, run folders or folders of them.
     """
     import pandas as pd
@@ -39,18 +39,18 @@ def command(
     else:
         raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
     shown = {
-        "figure": [row.figure for row in rows],
+        "value": [row.figure for row in rows],
         "recorded": [_cell(row.recorded) for row in rows],
-        "again": [_cell(row.again) for row in rows],
+        "recomputed": [_cell(row.again) for row in rows],
         "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
     }
     click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
     if not all(row.agrees for row in rows):
-        click.echo(f"cembench: {claim} does not agree with what was measured again", err=True)
+        click.echo(f"cembench: {claim} does not agree with its evidence", err=True)
         sys.exit(1)
 
 
 def _cell(value: float | str | None) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else f"{value:g}"
+    from cembench.util.format import number
+
+    return value if isinstance(value, str) else number(value, "g")

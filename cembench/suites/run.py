@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cembench.reporting.leaderboard import Board, find_records, rank, write_boards
+from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
 from cembench.suites.experiment import run_experiment
 from cembench.suites.launchers import open_launcher
 from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started
@@ -67,7 +67,7 @@ def run_suite(
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
         return [], []
-    boards = rank(find_records([out]).values())
+    boards = build_boards(find_records([out]).values())
     write_boards(boards, out / "leaderboards")
     return boards, failures
 

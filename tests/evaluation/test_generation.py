@@ -18,7 +18,7 @@ from cembench.evaluation.extractors.features import FeatureReader, cache_folder,
 from cembench.evaluation.protocol import load_protocol
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import read_metadata
-from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard import build_boards
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
 from cembench.util.locks import locked
@@ -288,7 +288,7 @@ def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy
     found = record.generation
     assert found.reference == "train" and found.count == 1080 and found.floor is None
     assert found.judge_real_acc < 1 and any("no real-against-real" in w for w in record.warnings)
-    boards = rank([record])
+    boards = build_boards([record])
     assert any("samples-gaussian-train" in board.stem for board in boards)
     assert all("–" not in board.stem and board.markdown() for board in boards)
 

@@ -18,7 +18,7 @@ from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.models.checkpoint import load_checkpoint
-from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard import build_boards
 from cembench.util.frozen import frozen
 from tests.conftest import NOTHING, conv_net, images
 from tests.support.records import record
@@ -160,11 +160,13 @@ def test_the_record_holds_a_row_a_check_and_the_table_marks_failures(copy):
     assert all(row.meaning for row in found.sanity)
     bad = SanityCheck(name="zero_gradients", verdict="fail", figure=0.3, meaning="…")
     good = SanityCheck(name="black_box_wins", verdict="pass", figure=0.0, meaning="…")
-    (board,) = rank([record("honest", sanity=[good]), record("illusion", sanity=[bad, good])])
+    (board,) = build_boards(
+        [record("honest", sanity=[good]), record("illusion", sanity=[bad, good])]
+    )
     cells = dict(zip(board.shown["run"], board.shown["sanity"], strict=True))
     assert cells == {"honest": "", "illusion": "⚠ zero_gradients"}
     assert set(board.table["sanity_failed"]) == {"", "zero_gradients"}
-    (quiet,) = rank([record("honest", sanity=[good])])
+    (quiet,) = build_boards([record("honest", sanity=[good])])
     assert "sanity" not in quiet.shown
 
 

@@ -18,7 +18,7 @@ from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint
-from cembench.reporting.leaderboard import find_records, rank
+from cembench.reporting.leaderboard import build_boards, find_records
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
@@ -230,5 +230,5 @@ def test_a_clock_that_goes_back_does_no_harm(copy, tmp_path, monkeypatch):
     assert second.created < first.created and load_record(path) == second
     assert evaluate(copy, plan, reuse=True)[0] == second
     assert 0 <= second.seconds < 1000 and all(f.seconds >= 0 for f in second.figures.values())
-    (row,) = rank(find_records([copy.parent]).values())[0].table.to_dict("records")
+    (row,) = build_boards(find_records([copy.parent]).values())[0].table.to_dict("records")
     assert row["run"] == "run"

@@ -187,7 +187,7 @@ def test_the_command_draws_and_films(encoder, cembench, tmp_path, name):
 def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench, tmp_path):
     from cembench.evaluation.evaluate import evaluate
     from cembench.evaluation.protocol import load_protocol
-    from cembench.reporting.leaderboard import rank
+    from cembench.reporting.leaderboard import build_boards
 
     path = tmp_path / "both.yaml"
     path.write_text(PROTOCOL)
@@ -219,7 +219,7 @@ def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench,
     save_record(folder / f"{protocol.name}.json", claimed, None)
     (folder / f"{protocol.name}.adversarial").mkdir()
     assert cembench("verify", folder / f"{protocol.name}.json", trained).code in (1, 2)
-    boards = {board.stem: board for board in rank([record, robust])}
+    boards = {board.stem: board for board in build_boards([record, robust])}
     assert list(boards["digits-linf-0.125"].table["run"]) == ["tiny"]
     pooled = boards["digits-samples-pooled"]
     assert set(pooled.table["labels"]) == {"all", "none"} and "labels" in pooled.shown

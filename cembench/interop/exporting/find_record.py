@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cembench.evaluation.record import Record, load_record
 from cembench.models.source import ModelSource
+from cembench.reporting.leaderboard.ranking import evidence
 from cembench.util.errors import CembenchError
 
 
@@ -33,6 +34,4 @@ def find_record(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
 
 
 def _rank(record: Record) -> tuple[bool, int, str]:
-    figure = record.figures.get("autoattack") or record.figures.get("autoattack-fast")
-    images = 0 if figure is None else figure.images
-    return record.split == "test", images, record.created
+    return record.split == "test", evidence(record), record.created

@@ -14,6 +14,7 @@ from cembench.interop.exporting import merge_fields
 from cembench.interop.exporting.find_record import find_record
 from cembench.models.source import ModelSource
 from cembench.util.files import read_bytes, to_yaml, write_bytes, write_text
+from cembench.util.format import number, percent, with_error, with_interval
 
 LICENCE = "other"
 FIELDS = {"licence": LICENCE, "name": "", "authors": "", "link": ""}
@@ -90,7 +91,7 @@ def _front_matter(source: ModelSource, record: Record, texts: dict[str, str]) ->
 def _templates() -> Environment:
     """Return the templates; Markdown may hold HTML, so values are escaped."""
     place = PackageLoader("cembench.interop.exporting", "")
-    return Environment(
+    templates = Environment(
         loader=place,
         autoescape=True,
         undefined=StrictUndefined,
@@ -98,6 +99,9 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    formats = (number, percent, with_error, with_interval)
+    templates.globals |= {function.__name__: function for function in formats}
+    return templates
 
 
 def _grid(record: Record, place: Path) -> bytes | None:

@@ -1,4 +1,4 @@
-"""A committed table beside the same table of runs that somebody made again."""
+"""Verification of a table: the committed one beside that of runs made again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from cembench.evaluation.diff import Comparison
 from cembench.evaluation.record import Record
-from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard import build_boards
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 
@@ -20,7 +20,7 @@ VARIES = ("cembench", "recipe", "protocol_digest", "plan")
 
 
 def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
-    """Compare a table with the one of its name that records of remade runs give, cell by cell.
+    """Compare a table cell by cell with the one of its name that the records of other runs give.
 
     Cells are compared as the file has them, with six digits. Wall times, the version of cembench
     and digests of settings are left out; those of weights are not: where they agree, training was
@@ -61,7 +61,7 @@ def _committed(path: Path) -> str:
 
 
 def _remade(path: Path, records: Iterable[Record]) -> str:
-    boards = {board.stem: board for board in rank(records)}
+    boards = {board.stem: board for board in build_boards(records)}
     if path.stem not in boards:
         raise CembenchError(f"{path}: the runs give no such table, but {', '.join(boards)}")
     return boards[path.stem].csv()
@@ -88,7 +88,7 @@ def _table(path: Path, text: str) -> pd.DataFrame:
 
 
 def _varies(column: str) -> bool:
-    """Tell what another run of the same command need not repeat.
+    """Return whether a column may differ in another run of the same command.
 
     Settings that gain a key give the same figures under other digests.
     """
