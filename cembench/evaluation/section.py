@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from cembench.evaluation.diff import Comparison, compared
+from cembench.evaluation.statistics import Rate
+from cembench.util.charts import Cell, Chart, Table
+from cembench.util.format import with_interval
 
 if TYPE_CHECKING:
     from cembench.evaluation.gate.gated import GatedValue
@@ -19,10 +22,11 @@ R = TypeVar("R")  # its result in a record
 class Section(ABC, Generic[C, R]):
     """What is measured under one key of a protocol.
 
-    A file of `evaluation.sections` says what it is, without torch: settings, result, columns and
-    gate. The file of the same name in `evaluation.measures` computes it, with the functions
-    `measure(config, measurement)`, which returns the result, and if it has columns in the table of
-    verdicts, `chunk_columns(config, chunk)`.
+    A file of `evaluation.sections` says what it is, without torch: settings, result, columns,
+    charts and tables for reports, and numbers for the gate. The file of the same name in
+    `evaluation.measures` computes it, with the functions `measure(config, measurement)`, which
+    returns the result, and, if it has columns in the table of verdicts,
+    `chunk_columns(config, chunk)`.
 
     Attributes:
         key: its key in protocols.
@@ -72,6 +76,20 @@ class Section(ABC, Generic[C, R]):
         """Return its columns in a leaderboard of networks, by name."""
         return {}
 
+    def panels(self, records: Mapping[str, Any]) -> list[Chart]:
+        """Return charts and tables that compare records, which are given by the names of runs."""
+        return []
+
+    def details(self, result: R) -> list[Table]:
+        """Return tables on one record."""
+        return []
+
     def gated(self, result: R) -> dict[str, GatedValue]:
         """Return the numbers that a baseline keeps, each with its customary tolerance."""
         return {}
+
+
+def rate_cells(found: Rate) -> list[Cell]:
+    """Return an accuracy with its interval, and its count, as cells of a table."""
+    text = with_interval(found.accuracy, found.low, found.high, ".1%")
+    return [Cell.of(found.accuracy, text), Cell(f"{found.correct} of {found.images}")]

@@ -7,13 +7,13 @@ import matplotlib
 import pandas as pd
 import pytest
 
+from cembench.evaluation.sections import density_charts as density
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.statistics import MeanStd, wilson
 from cembench.reporting.page.training import training
 from cembench.reporting.plots import curves
 from cembench.reporting.plots.draw import draw
 from cembench.reporting.plots.style import NAMED, render
-from cembench.reporting.sections import density
 from cembench.util.charts import Axis, Chart, Point, Scatter
 from tests.support.records import record
 

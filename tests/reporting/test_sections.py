@@ -2,7 +2,8 @@
 
 import pytest
 
-from cembench.reporting import sections
+from cembench.evaluation import sections
+from cembench.evaluation.section import Section
 from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.page import write_plots, write_report
 from cembench.util.charts import Axis, Cell, Chart, Lines, Series, Table
@@ -22,15 +23,25 @@ def compared(records):
     ]
 
 
+class Fog(Section[None, float]):
+    key = result_key = "fog"
+
+    def of(self, record):
+        return 0.57
+
+    def columns(self, result):
+        return {"fog_ace": result}
+
+    def panels(self, records):
+        return compared(records)
+
+    def details(self, result):
+        return [Table("Fog by severity", ["severity"], [[Cell("hardest")]])]
+
+
 @pytest.fixture
 def fog(monkeypatch):
-    one = sections.Section(
-        "fog",
-        columns=lambda record: {"fog_ace": 0.57},
-        panels=compared,
-        details=lambda record: [Table("Fog by severity", ["severity"], [[Cell("hardest")]])],
-    )
-    monkeypatch.setattr(sections, "SECTIONS", [*sections.SECTIONS, one])
+    monkeypatch.setattr(sections, "SECTIONS", [*sections.SECTIONS, Fog()])
 
 
 def test_a_section_has_its_columns_in_the_table_of_networks(fog):

@@ -19,11 +19,11 @@ from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
 from cembench.evaluation.measure import Chunk, Columns, Measurement, target_of
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.sections.density import (
+from cembench.evaluation.sections.density import DensityConfig
+from cembench.evaluation.sections.density_results import (
     Bin,
     Calibration,
     Density,
-    DensityConfig,
     EnergyShift,
     OODScores,
 )

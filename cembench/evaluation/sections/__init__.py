@@ -18,7 +18,7 @@ ROBUSTNESS, SANITY, SAMPLES = RobustnessSection(), SanitySection(), SamplesSecti
 DENSITY, CURVE = DensitySection(), CurveSection()
 
 # In the order in which they are measured: energies need the samples.
-SECTIONS: tuple[Section[Any, Any], ...] = (ROBUSTNESS, SANITY, SAMPLES, DENSITY, CURVE)
+SECTIONS: tuple[Section[Any, Any], ...] = (ROBUSTNESS, SANITY, SAMPLES, CURVE, DENSITY)
 
 
 def with_settings(base: type[Settings]) -> Any:

@@ -8,8 +8,10 @@ from pydantic import AfterValidator, SerializeAsAny
 
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.diff import Comparison, compared
-from cembench.evaluation.section import Section
+from cembench.evaluation.section import Section, rate_cells
 from cembench.evaluation.statistics import Rate, rate
+from cembench.util.charts import Cell, Table
+from cembench.util.format import NOTHING, number, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +86,19 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
                 f"{name}_acc_8bit": figure.accuracy_8bit,
             }
         return found
+
+    def details(self, result: dict[str, Figure]) -> list[Table]:
+        """Return the table of accuracies, one row per attack."""
+        rows = []
+        for name, figure in result.items():
+            won = ", ".join(f"{stage} {count}" for stage, count in figure.won.items())
+            bits = f"{percent(figure.accuracy_8bit)} ({figure.correct_8bit} of {figure.images})"
+            cells = [Cell(name), *rate_cells(figure), Cell.of(figure.accuracy_8bit, bits)]
+            seconds = Cell.of(figure.seconds, number(figure.seconds, ".1f") + " s")
+            rows.append([*cells, Cell(won or NOTHING), seconds])
+        head = ["attack", "accuracy", "correct", "8-bit images", "successes per stage", "time"]
+        note = "With 95 % Wilson intervals. Successes: images that a stage was the first to break."
+        return [Table("Accuracy", head, rows, note)] if rows else []
 
 
 def count(table: pd.DataFrame, attacks: list[str], seconds: dict[str, float]) -> dict[str, Figure]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from cembench.evaluation.section import Section
+from cembench.util.charts import Cell, Table
+from cembench.util.format import number
 from cembench.util.settings import Count, Settings
 
 
@@ -45,3 +47,17 @@ class SanitySection(Section[SanityConfig | None, list[SanityCheck]]):
     setting = (SanityConfig | None, None)
     result_key = "sanity"
     result = (list[SanityCheck], [])
+
+    def details(self, result: list[SanityCheck]) -> list[Table]:
+        """Return the table of checks, one row per check."""
+        rows = [
+            [
+                Cell(check.name),
+                Cell(check.verdict, mark="error" if check.verdict == "fail" else ""),
+                Cell.of(check.figure, number(check.figure)),
+                Cell(check.meaning),
+            ]
+            for check in result
+        ]
+        head = ["check", "verdict", "value", "meaning"]
+        return [Table("Sanity checks", head, rows)] if rows else []

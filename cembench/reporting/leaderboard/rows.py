@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from cembench.evaluation import sections
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
-from cembench.reporting import sections
 from cembench.util.files import digest
 
 FIRST = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
@@ -51,7 +51,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "record": record,
     }
     for section in sections.SECTIONS:
-        row |= section.columns(record)
+        row |= section.columns(section.of(record))
     return row
 
 

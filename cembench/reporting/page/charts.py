@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cembench.reporting import sections
+from cembench.evaluation import sections
 from cembench.reporting.leaderboard.board import Board, slug
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.page.plane import plane

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cembench.evaluation import sections
 from cembench.evaluation.record import Record
-from cembench.reporting import sections
 from cembench.util.charts import Table
 from cembench.util.files import to_yaml
 
@@ -21,7 +21,7 @@ ONLY = {  # settings of samplers that have an effect under others alone
 
 def tables(record: Record) -> dict[str, Sequence[Table]]:
     """Return the tables of each section, by its name."""
-    return {section.name: section.details(record) for section in sections.SECTIONS}
+    return {section.key: section.details(section.of(record)) for section in sections.SECTIONS}
 
 
 def facts(record: Record) -> dict[str, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections import curve
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.reporting.plots.lines import draw_lines
 from cembench.reporting.plots.style import render
-from cembench.reporting.sections import curve
 from cembench.util.files import write_bytes
 
 

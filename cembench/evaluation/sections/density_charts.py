@@ -1,14 +1,18 @@
-"""Energies, calibration and out-of-distribution scores as columns, charts and tables."""
+"""Energies, calibration and out-of-distribution scores as charts and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from cembench.evaluation.record import Record
-from cembench.evaluation.sections.density import Bin, Calibration, Density, EnergyShift, OODScores
+from cembench.evaluation.section import rate_cells
+from cembench.evaluation.sections.density_results import (
+    Bin,
+    Calibration,
+    Density,
+    EnergyShift,
+    OODScores,
+)
 from cembench.evaluation.statistics import MeanStd, wilson
-from cembench.reporting.sections.robustness import rate
 from cembench.util.charts import (
     EMPTY,
     Axis,
@@ -36,24 +40,8 @@ TABLE = (
 )
 
 
-def columns(record: Record) -> dict[str, Any]:
-    """Return the calibration error, AUROC per set and score, and what PGD and TA do to LSE."""
-    density = record.density
-    if density is None:
-        return {}
-    row: dict[str, Any] = {"ece": density.calibration.ece}
-    for title, scores in density.outside.items():
-        row |= {f"auroc_{score}_{title}": found.auroc for score, found in scores.items()}
-    for name, push in density.pushed.items():
-        row |= {f"{name}_ball_acc": push.accuracy.accuracy, f"{name}_ball_lse": push.lse_change}
-    return row
-
-
-def panels(records: Mapping[str, Record]) -> list[Chart]:
-    """Return energies, the table of everything, and calibration."""
-    found = {name: record.density for name, record in records.items() if record.density is not None}
-    if not found:
-        return []
+def panels(found: Mapping[str, Density]) -> list[Chart]:
+    """Return energies, the table of everything, and calibration, by name of the run."""
     bars = [energies(name, density.energies) for name, density in found.items()]
     bins = [reliability(name, density.calibration) for name, density in found.items()]
     return [
@@ -106,7 +94,7 @@ def _row(
     cells.append(Cell.of(density.calibration.ece, percent(density.calibration.ece)))
     for name in pushes:
         push = density.pushed.get(name)
-        cells += [EMPTY, EMPTY] if push is None else [rate(push.accuracy)[0], _change(push)]
+        cells += [EMPTY, EMPTY] if push is None else [rate_cells(push.accuracy)[0], _change(push)]
     for title, score in scores:
         apart = density.outside.get(title, {}).get(score)
         cells += [EMPTY, EMPTY] if apart is None else _separation(apart)
@@ -126,14 +114,11 @@ def _separation(found: OODScores) -> list[Cell]:
     return [auroc, Cell.of(found.fpr95, percent(found.fpr95))]
 
 
-def details(record: Record) -> list[Table]:
+def details(density: Density) -> list[Table]:
     """Return tables of energies, attacks in the ball, out-of-distribution scores, calibration."""
-    density = record.density
-    if density is None:
-        return []
     kinds = [[Cell(k), _energy(one), Cell(str(one.images))] for k, one in density.energies.items()]
     pushed = [
-        [Cell(name.upper()), *rate(push.accuracy), _change(push)]
+        [Cell(name.upper()), *rate_cells(push.accuracy), _change(push)]
         for name, push in density.pushed.items()
     ]
     outside = [
