@@ -16,7 +16,7 @@ from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.page import page, write_report
 from cembench.util.errors import CembenchError
 from tests.support.pages import HOSTILE, encoder, every_kind, leave, png
-from tests.support.records import both, drawn, sampled, scores
+from tests.support.records import both, drawn, sampled, scores, touch
 
 
 @pytest.fixture(scope="session")
@@ -201,13 +201,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert message in result.err and not out.exists()
 
 
-def test_a_record_of_another_version_says_what_to_do(cembench, runs, tmp_path):
-    path = runs / "good/eval/standard.json"
-    path.write_text(path.read_text().replace('"format": 4', '"format": 3'))
+def test_a_record_of_a_later_version_says_so(cembench, runs, tmp_path):
+    touch(runs / "good/eval/standard.json", ("format", 5), ("corruptions", {}))
     result = cembench("report", runs, "--out", tmp_path / "out")
     assert result.code == 2 and not (tmp_path / "out").exists()
-    assert "standard.json: record format 3, this cembench reads 4" in result.err
-    assert "evaluate its run again" in result.err
+    assert "standard.json: record format 5 of a later cembench" in result.err
+    assert "corruptions: unknown key" in result.err
 
 
 @pytest.mark.parametrize("command", ["report", "plot"])
