@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.state import AttackState, ranked_targets, target_batches
+from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
 from cembench.energy.ascent import DIRECTIONS
 from cembench.energy.norms import Ball, per_row
 from cembench.energy.potentials import Potential, cross_entropy
 
 MOMENTUM = 0.75
-RECHECK_EVERY = 10  # steps between checks whether a success that rounding undid now bears it
 MIN_RISES = 0.75  # ρ: the step size is halved if the loss rises in a smaller fraction of steps
 
 

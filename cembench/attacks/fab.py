@@ -11,13 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.state import AttackState, ranked_targets, target_batches
+from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
 from cembench.energy.norms import Ball, by_norm, per_row
 
 OVERSHOOT = 1.05  # η
 BACKWARD = 0.9  # β
 MAX_PULL = 0.1  # α_max, the largest pull toward the image
-RECHECK_EVERY = 10  # steps between checks whether a success that rounding undid now bears it
 NEWTON_STEPS = 40  # of the projection; in practice about ten are needed
 
 # Along which way the shortest move onto {w·z = b} goes, by norm, until pixels reach 0 or 1.

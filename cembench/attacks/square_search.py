@@ -95,7 +95,7 @@ class LinfSearch(Search):
         self.colour = self.signs(queries, self.channels, 1, 1)
 
     def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
-        """Move the pixels of a square up or down as far as the ball goes, alike in a channel."""
+        """Move all pixels of a square to an end of the ball, with one sign per channel."""
         corner = torch.where(self.colour[number] > 0, self.high[row], self.low[row])
         return torch.where(self.window.mask(number, best), corner, best)
 

@@ -14,6 +14,7 @@ from cembench.energy.norms import Ball
 from cembench.util.errors import CembenchError
 
 DONE = 2
+RECHECK_EVERY = 10  # steps after which images whose success rounding undoes are verified again
 
 
 class AttackState:

@@ -43,7 +43,7 @@ class Threat(Settings):
 
     @property
     def radius(self) -> str:
-        """The radius as people write it: `8/255` for a multiple of 1/255, else decimal."""
+        """The radius as text: `8/255` for a multiple of 1/255, else decimal."""
         steps = self.eps * 255
         whole = 1 <= steps < 255 and abs(steps - round(steps)) < 1e-6
         return f"{round(steps)}/255" if whole else f"{self.eps:.6g}"
@@ -53,7 +53,7 @@ class Threat(Settings):
 
     @property
     def slug(self) -> str:
-        """The same for a file name: `linf-8_255`."""
+        """Norm and radius for a file name: `linf-8_255`."""
         return str(self).replace("/", "_")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench import energy
-from cembench.energy.similarity import likeness
+from cembench.energy.similarity import similarity_logits
 from cembench.methods.contrastive import Contrastive, beside
 from cembench.samplers import Sampler, Scene, samplers
 from cembench.samplers.energy import SGLD
@@ -45,10 +45,10 @@ class NPJEM(Contrastive):
         classifier = beside(model, second, self.temperature, self.negatives)
         negative = self.negatives.draw(classifier, first, torch.zeros_like(target), scene, target)
         z, bank, away = model(torch.cat([first, second, negative])).float().chunk(3)
-        logits = likeness(z, bank, self.temperature)
+        logits = similarity_logits(z, bank, self.temperature)
         natural = cross_entropy(logits, target)
         data = energy.marginal(logits).mean()
-        sampled = energy.marginal(likeness(away, bank, self.temperature)).mean()
+        sampled = energy.marginal(similarity_logits(away, bank, self.temperature)).mean()
         return natural + self.gamma * (sampled - data), {
             "infonce": natural.detach(),
             "lse_data": data.detach(),

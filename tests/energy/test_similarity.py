@@ -11,7 +11,7 @@ from cembench import energy
 from cembench.data.views import Views
 from cembench.energy.ascent import ascend
 from cembench.energy.potentials import BatchEntropy
-from cembench.energy.similarity import Pairs, SimilarityClassifier, likeness, partners
+from cembench.energy.similarity import Pairs, SimilarityClassifier, partners, similarity_logits
 from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.methods.contrastive import nt_xent
@@ -65,7 +65,7 @@ def test_infonce_is_the_importance_sampled_likelihood_gradient(toy):
     """With p_d(x̂) for p(x̂), E_pd ∇f − E_pd E_pd w ∇f is ∇ E log(exp f / E_pd exp f)."""
     net, x, density = toy
     single = density.sum(1)
-    f = likeness(net(x), net(x), TAU)
+    f = similarity_logits(net(x), net(x), TAU)
     infonce = (density * (f - (single * f.exp()).sum(1, keepdim=True).log())).sum()
     weights = (f.exp() / (single * f.exp()).sum(1, keepdim=True)).detach()
     positive = (density * f).sum()
@@ -81,7 +81,7 @@ def test_infonce_in_expectation_is_that_over_batches_drawn_from_the_data(toy):
     single = density.sum(1)
     logits = SimilarityClassifier(net, TAU, net(x))(x) + single.log()
     loss = (density * -(logits.log_softmax(1) - single.log())).sum()
-    f = likeness(net(x), net(x), TAU)
+    f = similarity_logits(net(x), net(x), TAU)
     infonce = (density * (f - (single * f.exp()).sum(1, keepdim=True).log())).sum()
     assert torch.allclose(gradient(net, loss), -gradient(net, infonce), atol=1e-12)
 
@@ -117,7 +117,10 @@ def test_np_jem_is_the_likelihood_gradient_with_samples_of_the_model(toy):
     net, second, _ = toy
     generator = torch.Generator().manual_seed(2)
     first, negative = torch.rand(2, *second.shape, generator=generator, dtype=torch.float64)
-    f, away = likeness(net(first), net(second), TAU), likeness(net(negative), net(second), TAU)
+    f, away = (
+        similarity_logits(net(first), net(second), TAU),
+        similarity_logits(net(negative), net(second), TAU),
+    )
     shares = away.softmax(1).detach()
     likelihood = f.diagonal().mean() - (shares * away).sum(1).mean()
     found = np_jem(net, first, second, negative)
@@ -261,7 +264,7 @@ def test_similarities_are_never_in_half_precision(precision):
 def test_energy_of_the_bank_is_the_marginal_over_its_images(toy):
     net, x, _ = toy
     out = SimilarityClassifier(net, TAU, net(x))(x)
-    expected = likeness(net(x), net(x), TAU).exp().sum(1).log()
+    expected = similarity_logits(net(x), net(x), TAU).exp().sum(1).log()
     assert torch.allclose(energy.marginal(out), expected)
 
 

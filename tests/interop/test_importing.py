@@ -300,7 +300,7 @@ def test_eval_takes_the_options_of_import(
     for _ in range(2):
         code, out, err = cembench("eval", *given, *plan)
         assert code == 0 and "linf-0.05" in out and "| mine |" in out, err
-        assert "normalisation inferred" in err
+        assert "normalisation recognised" in err
     code, _, err = cembench("eval", "--weights", tmp_path / "w.pt", *plan)
     assert code == 2 and "--model: say it too" in err
     assert cembench("eval", *plan).code == 2
