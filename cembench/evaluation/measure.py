@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -119,6 +120,13 @@ class Measurement:
     seconds: dict[str, float]
     results: dict[str, Any] = field(default_factory=dict)
     warnings: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def target(self) -> Target:
+        """The frozen network as it is, whatever the engine, and the threat model."""
+        context = self.context
+        classes, threat = len(context.split.classes), context.header.threat
+        return target_of(context.model, classes, context.protocol, threat)
 
 
 def measure(

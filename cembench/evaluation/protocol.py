@@ -7,10 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from cembench.energy.threat import ThreatChange
-from cembench.evaluation.sections import SECTIONS, with_settings
+from cembench.evaluation.sections import SECTIONS, SETTINGS
 from cembench.models.engine import Engine, Plain, engines
 from cembench.util.errors import ConfigError
 from cembench.util.files import digest, read_yaml
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         def __getattr__(self, key: str) -> Any: ...
 
 else:
-    Base = with_settings(Header)
+    Base = create_model("Base", __base__=Header, **SETTINGS)
 
 
 class Protocol(Base):

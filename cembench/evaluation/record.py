@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
+from pydantic import create_model
 
 from cembench.energy.threat import Threat
-from cembench.evaluation.sections import SANITY, with_results
+from cembench.evaluation.sections import RESULTS, SANITY
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256, write_bytes
@@ -98,7 +99,7 @@ if TYPE_CHECKING:
         def __getattr__(self, key: str) -> Any: ...
 
 else:
-    Base = with_results(Header)
+    Base = create_model("Base", __base__=Header, **RESULTS)
 
 
 class Record(Base):

@@ -5,18 +5,30 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.statistics import Rate
 from cembench.util.charts import Cell, Chart, Table
 from cembench.util.format import with_interval
-
-if TYPE_CHECKING:
-    from cembench.evaluation.gate.gated import GatedValue
+from cembench.util.settings import NonNegative, Settings
 
 C = TypeVar("C")  # its settings in a protocol
 R = TypeVar("R")  # its result in a record
+
+
+class GatedValue(Settings):
+    """A number in a baseline, with how much worse it may get.
+
+    Attributes:
+        value: the number.
+        tolerance: by how much it may get worse.
+        better: the direction that counts as better.
+    """
+
+    value: float
+    tolerance: NonNegative
+    better: Literal["higher", "lower"]
 
 
 class Section(ABC, Generic[C, R]):

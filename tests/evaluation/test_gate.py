@@ -12,9 +12,9 @@ from scipy.stats import binom
 from cembench.evaluation.gate.baseline import gated_of, load_baseline
 from cembench.evaluation.gate.check import Evaluator, check, update
 from cembench.evaluation.gate.gate import judge
-from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record
+from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.evaluation.statistics import holm
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint

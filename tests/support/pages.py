@@ -9,7 +9,7 @@ import torch
 from cembench.evaluation.artifacts import picture_file, samples_folder, trajectory_file
 from cembench.evaluation.record import save_record
 from cembench.evaluation.sections.curve import CurvePoint
-from cembench.evaluation.sections.density_results import (
+from cembench.evaluation.sections.density import (
     Bin,
     Calibration,
     Density,

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field
 
-from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
+from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections import SECTIONS
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_yaml, sha256, to_yaml, write_bytes, write_text

@@ -10,8 +10,8 @@ import pandas as pd
 
 from cembench.evaluation.compare import Difference, difference, right_of
 from cembench.evaluation.gate.baseline import Baseline, Row, gated_of, load_verdicts
-from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.record import Record
+from cembench.evaluation.section import GatedValue
 from cembench.evaluation.statistics import holm, paired_interval
 from cembench.util.errors import CembenchError
 

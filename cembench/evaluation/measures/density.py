@@ -10,20 +10,18 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from cembench import energy
-from cembench.attacks.verdict import CheckedModel
 from cembench.data import DataSettings
 from cembench.data.resize import resized
-from cembench.data.split import Split, subset
+from cembench.data.split import subset
 from cembench.energy import potentials
 from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
-from cembench.evaluation.measure import Chunk, Columns, Measurement, target_of
-from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.sections.density import DensityConfig
-from cembench.evaluation.sections.density_results import (
+from cembench.evaluation.measure import Chunk, Columns, Measurement
+from cembench.evaluation.sections.density import (
     Bin,
     Calibration,
     Density,
+    DensityConfig,
     EnergyShift,
     OODScores,
 )
@@ -31,7 +29,7 @@ from cembench.evaluation.sections.samples import Generation
 from cembench.evaluation.statistics import MeanStd, mean_std, rate
 from cembench.util.rng import derive, generator_of
 
-SCORES = ("lse", "confidence", "slope")
+SCORES = {"lse": "log_px", "confidence": "max_softmax", "slope": "slope"}
 
 
 def chunk_columns(config: DensityConfig, chunk: Chunk) -> Columns:
@@ -94,26 +92,43 @@ def scores_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def measure(config: DensityConfig, measurement: Measurement) -> Density:
-    """Sum up the columns of the table, and measure as many images from outside.
+    """Summarise the columns of the table, and score as many out-of-distribution images.
 
     Energies of samples and of their initial images are those of the section `samples`.
     """
-    context, table = measurement.context, measurement.table
-    target = target_of(
-        context.model, len(context.split.classes), context.protocol, context.header.threat
-    )
-    density = summarise(config, table, target.model, context.protocol, context.split)
-    if len(context.split.classes) == 2:
+    table = measurement.table
+    energies = {"clean": mean_std(table["clean_lse"])}
+    energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
+    outside, fingerprints = {}, {}
+    data_sets = [other for other in config.outside if other != "noise"]
+    everything: list[str | DataSettings] = ["noise", *data_sets]
+    for settings in everything:
+        title = settings if isinstance(settings, str) else settings.title
+        fingerprints[title], others = _read_outside(settings, measurement)
+        energies[title] = mean_std(others["lse"])
+        if settings in config.outside:
+            outside[title] = {
+                label: ood_scores(table[f"clean_{key}"], others[key])
+                for key, label in SCORES.items()
+            }
+    if len(measurement.context.split.classes) == 2:
         measurement.warnings.update(["with two classes TA's one target is PGD's: they coincide"])
-    energies = density.energies | sample_energies(measurement.results.get("generation"))
-    return density.model_copy(update={"energies": energies})
+    right = table["clean_pred"] == table["label"]
+    return Density(
+        calibration=calibration(table["clean_confidence"], right, config.bins),
+        energies=energies | sample_energies(measurement.results.get("generation")),
+        outside=outside,
+        outside_fingerprints=fingerprints,
+        pushed={name: _energy_shift(table, name) for name in ("pgd", "ta")},
+    )
 
 
 def sample_energies(generation: Generation | None) -> dict[str, MeanStd]:
     """Return LSE f(x, ·) on the samples of each sampler and on their initial images."""
+    if generation is None:
+        return {}
     found = {}
-    for title, figures in ({} if generation is None else generation.samplers).items():
-        assert generation is not None
+    for title, figures in generation.samplers.items():
         for name, mean, std in (
             (title, figures.lse, figures.lse_std),
             (f"{title} seeds", figures.lse_seeds, figures.lse_seeds_std),
@@ -123,69 +138,18 @@ def sample_energies(generation: Generation | None) -> dict[str, MeanStd]:
     return found
 
 
-def summarise(
-    config: DensityConfig,
-    table: pd.DataFrame,
-    model: CheckedModel,
-    protocol: Protocol,
-    split: Split,
-) -> Density:
-    """Return the figures from the table, and of as many images from outside.
-
-    Args:
-        config: which sets are measured.
-        table: with the columns of `density_columns`.
-        model: the frozen network.
-        protocol: says batch size and seed.
-        split: the attacked images, whose shape and device the others get.
-    """
-    energies = {"clean": mean_std(table["clean_lse"])}
-    energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
-    outside, fingerprints = {}, {}
-    others_too = [other for other in config.outside if other != "noise"]
-    everything: list[str | DataSettings] = ["noise", *others_too]
-    for settings in everything:
-        title = settings if isinstance(settings, str) else settings.title
-        images = _ood_images(settings, len(table), list(split.shape), protocol.seed)
-        fingerprints[title] = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-        others = _read(model, images, protocol.batch_size, split.labels.device)
-        model.require_finite(f"on {title}")
-        energies[title] = mean_std(others["lse"])
-        if settings in config.outside:
-            outside[title] = {
-                label: ood_scores(table[f"clean_{key}"], others[key])
-                for key, label in zip(SCORES, ("log_px", "max_softmax", "slope"), strict=True)
-            }
-    right = table["clean_pred"] == table["label"]
-    return Density(
-        calibration=calibration(table["clean_confidence"], right, config.bins),
-        energies=energies,
-        outside=outside,
-        outside_fingerprints=fingerprints,
-        pushed={name: _energy_shift(table, name) for name in ("pgd", "ta")},
-    )
-
-
 def calibration(confidence: pd.Series, right: pd.Series, bins: int) -> Calibration:
     """Return the ECE with equal-width bins: Σ share · |accuracy − confidence|."""
     place = (confidence * bins).astype(int).clip(upper=bins - 1)
     rows, ece = [], 0.0
     for number in range(bins):
         inside = place == number
-        count = int(inside.sum())
-        sure = float(confidence[inside].mean()) if count else None
-        accuracy = float(right[inside].mean()) if count else None
-        if sure is not None and accuracy is not None:
-            ece += count / len(confidence) * abs(accuracy - sure)
-        rows.append(
-            Bin(
-                low=number / bins,
-                high=(number + 1) / bins,
-                images=count,
-                confidence=sure,
-                accuracy=accuracy,
-            )
-        )
+        row = Bin(low=number / bins, high=(number + 1) / bins, images=int(inside.sum()))
+        if row.images:
+            sure, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
+            ece += row.images / len(confidence) * abs(accuracy - sure)
+            row = row.model_copy(update={"confidence": sure, "accuracy": accuracy})
+        rows.append(row)
     return Calibration(ece=ece, bins=rows)
 
 
@@ -211,12 +175,19 @@ def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:
     )
 
 
-def _ood_images(settings: str | DataSettings, count: int, shape: list[int], seed: int) -> Tensor:
+def _read_outside(
+    settings: str | DataSettings, measurement: Measurement
+) -> tuple[str, pd.DataFrame]:
+    """Return the SHA-256 of out-of-distribution images, as many as are attacked, and scores."""
+    context, model = measurement.context, measurement.target.model
+    count, shape, seed = len(context.split), list(context.split.shape), context.protocol.seed
     if isinstance(settings, str):
-        return torch.rand(count, *shape, generator=generator_of(derive(seed, "noise"), "cpu"))
-    return resized(subset(settings.load("test"), count)[0], shape).pixels()
-
-
-def _read(model: nn.Module, images: Tensor, batch: int, device: torch.device) -> pd.DataFrame:
-    parts = [scores_of(model, part.to(device)) for part in images.split(batch)]
-    return pd.DataFrame({key: torch.cat([p[key] for p in parts]).cpu().numpy() for key in SCORES})
+        images = torch.rand(count, *shape, generator=generator_of(derive(seed, "noise"), "cpu"))
+    else:
+        images = resized(subset(settings.load("test"), count)[0], shape).pixels()
+    fingerprint = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    batches = images.split(context.protocol.batch_size)
+    parts = [scores_of(model, batch.to(context.split.labels.device)) for batch in batches]
+    model.require_finite(f"on {settings if isinstance(settings, str) else settings.title}")
+    scores = {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in SCORES}
+    return fingerprint, pd.DataFrame(scores)

@@ -24,7 +24,7 @@ from cembench.attacks.autoattack import square
 from cembench.data.split import Split, subset
 from cembench.energy import potentials
 from cembench.energy.ascent import ascend
-from cembench.evaluation.measure import Measurement, target_of
+from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.robustness import Stage, run_stage
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.evaluation.statistics import wilson
@@ -204,10 +204,7 @@ NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins
 
 def measure(config: SanityConfig, measurement: Measurement) -> list[SanityCheck]:
     """Run all checks on the network as it is, whatever the engine."""
-    context = measurement.context
-    classes, threat = len(context.split.classes), context.header.threat
-    target = target_of(context.model, classes, context.protocol, threat)
-    return sanity_checks(target, context.split, config)
+    return sanity_checks(measurement.target, measurement.context.split, config)
 
 
 def sanity_checks(target: Target, split: Split, plan: SanityConfig) -> list[SanityCheck]:

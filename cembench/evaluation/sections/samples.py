@@ -8,9 +8,8 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.extractors import Extractor, extractors
-from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.metrics import TAKEN, Metric, metrics
-from cembench.evaluation.section import Section
+from cembench.evaluation.section import GatedValue, Section
 from cembench.samplers import Sampler, samplers
 from cembench.util.charts import EMPTY, Cell, Table
 from cembench.util.column import Column
