@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes
 from cembench.util.seal import is_sealed
 from cembench.util.settings import Count, LabelUse, Settings, optional_field
+from cembench.util.tensors import tensor_metadata
 from cembench.util.version import __version__
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def read_sealed_checkpoint(path: Path) -> tuple[bytes, CheckpointMetadata]:
         raise CembenchError(f"{path}: a pickle, which could run code; only safetensors are read")
     damaged = f"{path}: truncated or damaged; copy it again, or delete it and --resume its run"
     try:
-        values = _header(content)
+        values = tensor_metadata(content)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CembenchError(damaged) from error
     if values is None:
@@ -149,14 +149,7 @@ def read_sealed_checkpoint(path: Path) -> tuple[bytes, CheckpointMetadata]:
     if not is_sealed(content):
         raise CembenchError(damaged)
     try:
-        return content, CheckpointMetadata.parse({k: v for k, v in values.items() if k != "seal"})
+        return content, CheckpointMetadata.parse(values)
     except ConfigError as error:
         hint = "is a plugin missing? Give it with --plugin"
         raise CembenchError(f"{path}: cannot be understood: {error} ({hint})") from error
-
-
-def _header(content: bytes) -> dict[str, Any] | None:
-    """Return what the header of a safetensors file holds for cembench, if anything."""
-    length = int.from_bytes(content[:8], "little")
-    text = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("cembench")
-    return None if text is None else dict(json.loads(text))

@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from cembench.data import DataSettings
@@ -18,7 +16,7 @@ from cembench.models.metadata import CheckpointMetadata, beside
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.initial import FITTED, GaussianInit, ReplayBuffer, fit_gaussians
 from cembench.util.errors import CembenchError, SamplingError
-from cembench.util.seal import read_sealed
+from cembench.util.tensors import read_tensors
 
 
 class Origins:
@@ -60,8 +58,8 @@ class Origins:
         """
         path = self.buffer_file
         try:
-            images = load(read_sealed(path))["images"].to(self.device)
-        except (CembenchError, KeyError, SafetensorError) as error:
+            images = read_tensors(path)["images"].to(self.device)
+        except (CembenchError, KeyError) as error:
             raise SamplingError(
                 f"{path}: no replay buffer, or damaged; start from gaussian or noise"
             ) from error

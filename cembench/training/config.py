@@ -15,7 +15,6 @@ from cembench.models import ModelSettings, models
 from cembench.models.recipe import without_paths
 from cembench.training.trackers import Tracker, trackers
 from cembench.util.errors import blaming
-from cembench.util.files import read_yaml
 from cembench.util.overrides import override
 from cembench.util.settings import (
     Count,
@@ -26,6 +25,7 @@ from cembench.util.settings import (
     Settings,
     optional_field,
 )
+from cembench.util.yaml import read_yaml
 
 
 class Optimizer(Settings):

@@ -10,15 +10,16 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from cembench.models.checkpoint import save_checkpoint
 from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_yaml, to_yaml, write_bytes, write_text
-from cembench.util.seal import UNSEALED, read_sealed, seal
+from cembench.util.files import write_text
+from cembench.util.seal import UNSEALED, read_sealed, write_sealed
+from cembench.util.tensors import write_tensors
+from cembench.util.yaml import read_yaml, to_yaml
 
 
 @dataclass
@@ -119,7 +120,7 @@ class RunFolder:
         """Save the resume state."""
         stream = io.BytesIO()
         torch.save(vars(state), stream)
-        write_bytes(self.state, seal(stream.getvalue() + UNSEALED.encode()))
+        write_sealed(self.state, stream.getvalue() + UNSEALED.encode())
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
         """Write what others read, from the resume state."""
@@ -128,8 +129,7 @@ class RunFolder:
         if state.kept:
             save_checkpoint(self.model, state.kept, metadata)
         if state.kept_buffer is not None:
-            images = {"images": state.kept_buffer.contiguous()}
-            write_bytes(self.buffer, seal(save(images, {"seal": UNSEALED})))
+            write_tensors(self.buffer, {"images": state.kept_buffer})
         table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_text(self.history, table)
 

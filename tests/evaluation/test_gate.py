@@ -16,7 +16,7 @@ from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record
 from cembench.evaluation.results import SanityCheck
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
-from cembench.util.files import read_yaml, to_yaml
+from cembench.util.yaml import read_yaml, to_yaml
 from tests.conftest import NOTHING
 
 pytest_plugins = "pytester"

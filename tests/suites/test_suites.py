@@ -13,7 +13,7 @@ import pytest
 
 from cembench.suites.suite import load_suite
 from cembench.util.errors import ConfigError
-from cembench.util.files import to_yaml
+from cembench.util.yaml import to_yaml
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}

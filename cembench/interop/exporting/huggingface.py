@@ -13,7 +13,8 @@ from cembench.evaluation.record import Record
 from cembench.interop.exporting import chosen
 from cembench.interop.exporting.find_record import record_of
 from cembench.models.source import ModelSource
-from cembench.util.files import read_bytes, to_yaml, write_bytes, write_text
+from cembench.util.files import read_bytes, write_bytes, write_text
+from cembench.util.yaml import to_yaml
 
 LICENCE = "other"
 FIELDS = {"licence": LICENCE, "name": "", "authors": "", "link": ""}

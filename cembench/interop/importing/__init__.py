@@ -25,9 +25,10 @@ from cembench.models.metadata import CheckpointMetadata
 from cembench.models.robustbench import RobustBenchModel
 from cembench.models.source import imported_metadata, wrapped
 from cembench.util.errors import CembenchError, blaming
-from cembench.util.files import parse_yaml, sha256
+from cembench.util.files import sha256
 from cembench.util.registry import add_plugin
 from cembench.util.rng import isolated_rng
+from cembench.util.yaml import parse_yaml
 
 GUESTS = ("torchvision", "timm", "robustbench")
 

@@ -19,7 +19,7 @@ from cembench.reporting.page.tables import (
     share,
     spread,
 )
-from cembench.util.files import to_yaml
+from cembench.util.yaml import to_yaml
 
 ONLY = {  # settings of samplers that say something under others alone
     "clusters": lambda settings: settings.get("start") == "cluster",
