@@ -123,15 +123,18 @@ class RunFolder:
         write_sealed(self.state, stream.getvalue() + UNSEALED.encode())
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
-        """Write what others read, from the resume state."""
+        """Write what others read, from the resume state.
+
+        The checkpoint comes last: it says whether the run is finished, so nothing may be missing.
+        """
         if not state.history:
             return
-        if state.kept:
-            save_checkpoint(self.model, state.kept, metadata)
-        if state.kept_buffer is not None:
-            write_tensors(self.buffer, {"images": state.kept_buffer})
         table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_text(self.history, table)
+        if state.kept_buffer is not None:
+            write_tensors(self.buffer, {"images": state.kept_buffer})
+        if state.kept:
+            save_checkpoint(self.model, state.kept, metadata)
 
     def load(self) -> State | None:
         """Read the resume state, on the CPU; None where none was saved.

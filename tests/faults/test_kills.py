@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import cembench.training.run_folder as run_folder
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
@@ -118,6 +119,28 @@ def test_training_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
         assert (run.path / name).read_bytes() == straight.with_name(name).read_bytes()
     pd.testing.assert_frame_equal(*(history(path) for path in (straight.parent, run.path)))
     assert not list(run.path.glob(".*"))
+
+
+@pytest.mark.parametrize("last", ["history", "buffer", "checkpoint"])
+def test_a_run_killed_among_its_last_writes_is_completed_by_resuming(tmp_path, monkeypatch, last):
+    settings = experiment(method=JEM, epochs=1, optimizer={"lr": 1e-3})
+    straight = train(settings, tmp_path / "straight").parent
+    owner, name = {
+        "history": (pd.DataFrame, "to_csv"),
+        "buffer": (run_folder, "write_tensors"),
+        "checkpoint": (run_folder, "save_checkpoint"),
+    }[last]
+
+    def kill(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, kill)
+        train(settings, tmp_path / "killed")
+    train(settings, tmp_path / "killed", resume=True)
+    for name in ("model.safetensors", "buffer.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (straight / name).read_bytes()
+    pd.testing.assert_frame_equal(history(straight), history(tmp_path / "killed"))
 
 
 def history(folder):
