@@ -13,10 +13,10 @@ from cembench.models.classifier import Classifier, build_classifier
 from cembench.models.metadata import (
     FORMAT,
     CheckpointMetadata,
-    checkpoint_file,
     read_sealed_checkpoint,
 )
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 from cembench.util.seal import UNSEALED
 from cembench.util.tensors import write_tensors
 
@@ -61,7 +61,7 @@ def load_checkpoint(
     Raises:
         CembenchError: as `read_metadata`, and for weights that do not fit the architecture.
     """
-    path = checkpoint_file(path)
+    path = RunLayout.at(path).checkpoint
     content, metadata = read_sealed_checkpoint(path)
     model = build_network(metadata)
     try:

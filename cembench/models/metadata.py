@@ -13,6 +13,7 @@ from cembench.models import ModelSettings, models
 from cembench.models.heads import Head, heads
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes
+from cembench.util.layout import RunLayout
 from cembench.util.seal import is_sealed
 from cembench.util.settings import Count, LabelUse, Settings, optional_field
 from cembench.util.tensors import tensor_metadata
@@ -104,12 +105,12 @@ class CheckpointMetadata(Settings):
 
 def checkpoint_file(path: Path) -> Path:
     """Return the checkpoint that a path means: the file itself, or that of a run folder."""
-    return path / "model.safetensors" if path.is_dir() else path
+    return RunLayout.at(path).checkpoint
 
 
 def own_name(file: Path) -> str:
     """Return the name that a checkpoint has of its own; empty for the one of a run folder."""
-    return "" if file.name == "model.safetensors" else file.stem
+    return RunLayout(file.parent, file.name).own_name
 
 
 def beside(file: Path, name: str) -> str:
@@ -120,7 +121,7 @@ def beside(file: Path, name: str) -> str:
 
 def run_name(file: Path) -> str:
     """Return the name of a run: that of the folder, or of a file with a name of its own."""
-    return own_name(file) or file.resolve().parent.name
+    return RunLayout(file.parent, file.name).name
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:

@@ -12,10 +12,11 @@ from cembench.data import DataSettings
 from cembench.data.resize import resized
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.models.metadata import CheckpointMetadata, beside
+from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import Sampler, Scene
 from cembench.samplers.initial import FITTED, GaussianInit, ReplayBuffer, fit_gaussians
 from cembench.util.errors import CembenchError, SamplingError
+from cembench.util.layout import RunLayout
 from cembench.util.tensors import read_tensors
 
 
@@ -32,7 +33,7 @@ class Origins:
         device: torch.device,
         threat: Threat | None = None,
     ) -> None:
-        self.buffer_file = buffer_of(file)
+        self.buffer_file = RunLayout.at(file).buffer
         self.metadata = metadata
         self.device = device
         self.threat = threat or metadata.threat
@@ -111,4 +112,4 @@ class Origins:
 
 def buffer_of(file: Path) -> Path:
     """Return where the replay buffer of a checkpoint lies: beside it, and with its name."""
-    return file.parent / beside(file, "buffer.safetensors")
+    return RunLayout.at(file).buffer

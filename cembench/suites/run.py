@@ -25,6 +25,7 @@ from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError, TrainingDiverged
+from cembench.util.layout import RunLayout
 from cembench.util.provenance import environment
 from cembench.util.registry import add_plugin, named_plugins
 
@@ -86,7 +87,7 @@ def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, de
         error=f"training diverged: {why}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save_record(folder / "eval" / f"{protocol.name}.json", record, None)
+    save_record(RunLayout(folder).record(protocol.name), record, None)
 
 
 class InProcess(Launcher):
@@ -197,7 +198,7 @@ def run_suite(
         for name in experiments
         if outcomes[name].failure is not None
     ]
-    if not any(out.glob("*/eval/*.json")):
+    if not RunLayout.records_below(out):
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
         return [], []

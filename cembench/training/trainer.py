@@ -217,7 +217,7 @@ class Trainer:
         state = run.load()
         if policy == "stop" or state is None or self.divergences >= settings.limit:
             often = f" ({self.divergences} times rolled back)" if self.divergences else ""
-            raise TrainingDiverged(f"{run.path}: {error}{often}") from error
+            raise TrainingDiverged(f"{run.folder}: {error}{often}") from error
         divergences, spent = self.divergences + 1, self.gradients
         self.restore(state)
         slower = settings.lower ** (divergences - state.divergences)

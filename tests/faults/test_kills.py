@@ -113,12 +113,12 @@ def test_training_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
         assert done[-1] >= done[-2]
 
     drawn = random.Random(0)
-    assert chain(command, run.path, lambda: drawn.randint(2, 50), check) > 12
+    assert chain(command, run.folder, lambda: drawn.randint(2, 50), check) > 12
     assert len(set(done)) > 5  # epochs that a kill came after
     for name in ("model.safetensors", "buffer.safetensors", "config.yaml"):
-        assert (run.path / name).read_bytes() == straight.with_name(name).read_bytes()
-    pd.testing.assert_frame_equal(*(history(path) for path in (straight.parent, run.path)))
-    assert not list(run.path.glob(".*"))
+        assert (run.folder / name).read_bytes() == straight.with_name(name).read_bytes()
+    pd.testing.assert_frame_equal(*(history(path) for path in (straight.parent, run.folder)))
+    assert not list(run.folder.glob(".*"))
 
 
 @pytest.mark.parametrize("last", ["history", "buffer", "checkpoint"])

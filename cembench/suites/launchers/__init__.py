@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cembench.util.layout import RunLayout
+
 LAUNCHERS = {
     "local": "cembench.suites.launchers.local:Local",
     "ray": "cembench.suites.launchers.ray:Ray",
@@ -52,7 +54,7 @@ class Job:
     @property
     def log(self) -> Path:
         """Where a process of its own writes what it says."""
-        return self.folder / "log.txt"
+        return RunLayout(self.folder).log
 
 
 class Outcome(NamedTuple):
