@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -123,7 +124,15 @@ def add_plugin(module: str) -> None:
     """
     _trusted.add(module)
     _named[module] = None
-    _pending.append(lambda: importlib.import_module(module))
+    _pending.append(partial(_import, module))
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception:
+        del _named[module]  # what cannot be imported here is no use to other processes
+        raise
 
 
 def named_plugins() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import pytest
 
 from cembench.methods import Method, methods
 from cembench.util.errors import CembenchError
-from cembench.util.files import to_yaml
+from cembench.util.yaml import to_yaml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "plugins"
