@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BeforeValidator
 
 from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.moved import moved_to
 from cembench.util.settings import Choice, nearest
 
 T = TypeVar("T", bound=Choice)
@@ -160,5 +161,8 @@ def load_plugins() -> None:
         except CembenchError:
             raise
         except Exception as error:  # the code of others
-            why = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, ImportError):
+                now = moved_to(error)
+                why = f"{error}" + (f"; it is {now} now" if now else "")
             raise CembenchError(f"plugin cannot be imported: {why}") from error
