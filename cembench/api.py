@@ -49,7 +49,6 @@ from cembench.evaluation.record import Record
 from cembench.interop.importing.normalisation import infer_normalisation
 from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import Classifier
-from cembench.models.metadata import checkpoint_file, run_name
 from cembench.models.source import ModelSource
 from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
 from cembench.reporting.plots.curves import write_curve
@@ -63,6 +62,7 @@ from cembench.training.train import train as train_in
 from cembench.util.devices import pick_device
 from cembench.util.distributed import joined, world
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 from cembench.util.overrides import override
 
 Place = str | Path
@@ -121,7 +121,7 @@ def probe(
         CembenchError: when it cannot be read, or was not trained by cembench.
     """
     experiment = probe_experiment(Path(checkpoint), mode, override({}, overrides))
-    name = name or f"{run_name(checkpoint_file(Path(checkpoint)))}-{mode}"
+    name = name or f"{RunLayout.at(Path(checkpoint)).name}-{mode}"
     return train(experiment, out, name=name, resume=resume, device=device)
 
 

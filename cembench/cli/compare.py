@@ -9,6 +9,7 @@ import click
 
 from cembench.cli.base import FILE, Command
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 
 
 @click.command("compare", cls=Command)
@@ -49,7 +50,7 @@ def _record(path: Path, protocol: str | None) -> Path:
 
     if path.suffix == ".json":
         return path
-    found = sorted((path / "eval").glob(f"{protocol or '*'}.json"))
+    found = RunLayout(path).records(protocol or "*")
     if len(found) == 1:
         if outdated(found[0], load_record(found[0])):
             raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")

@@ -54,17 +54,18 @@ def command(
     """Draw samples from a checkpoint into a picture.
 
     Prints how the network itself classifies them."""
-    from cembench.models.metadata import checkpoint_file, read_metadata
+    from cembench.models.metadata import read_metadata
     from cembench.samplers import samplers
     from cembench.samplers.to_files import sample_to_files
     from cembench.util.devices import pick_device
+    from cembench.util.layout import RunLayout
     from cembench.util.overrides import override
     from cembench.util.settings import nearest
 
     given = {"start": init, "steps": steps, "image": image}
     chosen = {key: value for key, value in given.items() if value is not None}
     settings = samplers.parse(override({"name": sampler, **chosen}, overrides))
-    classes = read_metadata(checkpoint_file(checkpoint)).classes
+    classes = read_metadata(RunLayout.at(checkpoint).checkpoint).classes
     if label is not None and label not in classes:
         raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
     if label is not None and (settings.target_type == "none" or image is not None):

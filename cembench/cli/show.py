@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import FILE, Command
+from cembench.util.layout import RunLayout
 
 
 @click.command("show", cls=Command)
@@ -15,7 +16,10 @@ from cembench.cli.base import FILE, Command
 def command(file: Path) -> None:
     """Print the metadata of a checkpoint, run or record."""
     from cembench.evaluation.record import load_record
-    from cembench.models.metadata import checkpoint_file, read_metadata
+    from cembench.models.metadata import read_metadata
 
-    found = load_record(file) if file.suffix == ".json" else read_metadata(checkpoint_file(file))
-    click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))
+    if file.suffix == ".json":
+        values = load_record(file).dump()
+    else:
+        values = read_metadata(RunLayout.at(file).checkpoint).dump()
+    click.echo(json.dumps(values, indent=2, ensure_ascii=False))

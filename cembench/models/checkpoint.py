@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from cembench.models.classifier import Classifier, build_classifier
 from cembench.models.metadata import (
     FORMAT,
     CheckpointMetadata,
-    checkpoint_file,
     read_sealed_checkpoint,
 )
 from cembench.util.errors import CembenchError
-from cembench.util.files import write_bytes
-from cembench.util.seal import UNSEALED, seal
+from cembench.util.layout import RunLayout
+from cembench.util.seal import UNSEALED
+from cembench.util.tensors import write_tensors
 
 
 def save_checkpoint(
@@ -30,10 +29,7 @@ def save_checkpoint(
     Raises:
         CembenchError: when it cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    # One entry alone: safetensors writes several in random order, and files would differ.
-    values = {"format": FORMAT, "seal": UNSEALED, **metadata.dump()}
-    write_bytes(path, seal(save(tensors, {"cembench": json.dumps(values)})))
+    write_tensors(path, weights, {"format": FORMAT, "seal": UNSEALED, **metadata.dump()})
 
 
 def weights_digest(weights: dict[str, torch.Tensor]) -> str:
@@ -65,7 +61,7 @@ def load_checkpoint(
     Raises:
         CembenchError: as `read_metadata`, and for weights that do not fit the architecture.
     """
-    path = checkpoint_file(path)
+    path = RunLayout.at(path).checkpoint
     content, metadata = read_sealed_checkpoint(path)
     model = build_network(metadata)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,8 +13,10 @@ from cembench.models import ModelSettings, models
 from cembench.models.heads import Head, heads
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes
+from cembench.util.layout import RunLayout
 from cembench.util.seal import is_sealed
 from cembench.util.settings import Count, LabelUse, Settings, optional_field
+from cembench.util.tensors import tensor_metadata
 from cembench.util.version import __version__
 
 if TYPE_CHECKING:
@@ -105,12 +106,12 @@ class CheckpointMetadata(Settings):
 
 def checkpoint_file(path: Path) -> Path:
     """Return the checkpoint that a path means: the file itself, or that of a run folder."""
-    return path / "model.safetensors" if path.is_dir() else path
+    return RunLayout.at(path).checkpoint
 
 
 def own_name(file: Path) -> str:
     """Return the name that a checkpoint has of its own; empty for the one of a run folder."""
-    return "" if file.name == "model.safetensors" else file.stem
+    return RunLayout(file.parent, file.name).own_name
 
 
 def beside(file: Path, name: str) -> str:
@@ -121,7 +122,7 @@ def beside(file: Path, name: str) -> str:
 
 def run_name(file: Path) -> str:
     """Return the name of a run: that of the folder, or of a file with a name of its own."""
-    return own_name(file) or file.resolve().parent.name
+    return RunLayout(file.parent, file.name).name
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:
@@ -140,7 +141,7 @@ def read_sealed_checkpoint(path: Path) -> tuple[bytes, CheckpointMetadata]:
         raise CembenchError(f"{path}: a pickle, which could run code; only safetensors are read")
     damaged = f"{path}: truncated or damaged; copy it again, or delete it and --resume its run"
     try:
-        values = _header(content)
+        values = tensor_metadata(content)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CembenchError(damaged) from error
     if values is None:
@@ -151,14 +152,7 @@ def read_sealed_checkpoint(path: Path) -> tuple[bytes, CheckpointMetadata]:
     if version >= SEALED and not is_sealed(content):
         raise CembenchError(damaged)
     try:
-        return content, CheckpointMetadata.parse({k: v for k, v in values.items() if k != "seal"})
+        return content, CheckpointMetadata.parse(values)
     except ConfigError as error:
         hint = "is a plugin missing? Give it with --plugin"
         raise CembenchError(f"{path}: cannot be understood: {error} ({hint})") from error
-
-
-def _header(content: bytes) -> dict[str, Any] | None:
-    """Return what the header of a safetensors file holds for cembench, if anything."""
-    length = int.from_bytes(content[:8], "little")
-    text = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("cembench")
-    return None if text is None else dict(json.loads(text))

@@ -15,9 +15,10 @@ from cembench.energy.threat import Threat
 from cembench.models import ModelSettings, Shape
 from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import Classifier, try_on
-from cembench.models.metadata import CheckpointMetadata, checkpoint_file, read_metadata, run_name
+from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
+from cembench.util.layout import RunLayout
 
 
 class InMemoryModel(ModelSettings):
@@ -59,7 +60,7 @@ class ModelSource:
         Raises:
             CembenchError: as `read_metadata`.
         """
-        file = checkpoint_file(path)
+        file = RunLayout.at(path).checkpoint
         checksum = sha256(file)
         return ModelSource(read_metadata(file), file, checksum)
 
@@ -93,12 +94,13 @@ class ModelSource:
         changes = {"data": data, "threat": threat}
         given = {key: value for key, value in changes.items() if value is not None}
         assert isinstance(module, Classifier)
-        return ModelSource(known.model_copy(update=given), folder / "model.safetensors", "", module)
+        file = RunLayout(folder).checkpoint
+        return ModelSource(known.model_copy(update=given), file, "", module)
 
     @property
     def name(self) -> str:
         """What its row is called: the name of its run, or of the class of a network in memory."""
-        return run_name(self.file) if self.model is None else self.metadata.model.title
+        return RunLayout.at(self.file).name if self.model is None else self.metadata.model.title
 
     def load(self, device: torch.device) -> Classifier:
         """Return the network on a device, in evaluation mode if it comes from a file.

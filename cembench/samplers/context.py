@@ -8,19 +8,18 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 
 from cembench.data import DataSettings
 from cembench.data.resize import resized
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.models.metadata import CheckpointMetadata, beside
+from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import InitialImages, Needs, Sampler, SamplerContext
 from cembench.samplers.initial import GaussianInit, ReplayBuffer, fit_gaussians
 from cembench.util.errors import CembenchError, SamplingError
+from cembench.util.layout import RunLayout
 from cembench.util.rng import derive, generator_of
-from cembench.util.seal import read_sealed
+from cembench.util.tensors import read_tensors
 
 
 class ImageSource(ABC):
@@ -130,7 +129,7 @@ class CheckpointImages(ImageSource):
         threat: Threat | None = None,
     ) -> None:
         super().__init__(device)
-        self.buffer_file = buffer_of(file)
+        self.buffer_file = RunLayout.at(file).buffer
         self.metadata = metadata
         self.threat = threat or metadata.threat
 
@@ -156,8 +155,8 @@ class CheckpointImages(ImageSource):
     def _saved_buffer(self) -> ReplayBuffer:
         path = self.buffer_file
         try:
-            images = load(read_sealed(path))["images"].to(self.device)
-        except (CembenchError, KeyError, SafetensorError) as error:
+            images = read_tensors(path)["images"].to(self.device)
+        except (CembenchError, KeyError) as error:
             raise SamplingError(
                 f"{path}: no replay buffer, or damaged; start from gaussian or noise"
             ) from error
@@ -173,4 +172,4 @@ class CheckpointImages(ImageSource):
 
 def buffer_of(file: Path) -> Path:
     """Return the path of a checkpoint's replay buffer: in its folder, and with its name."""
-    return file.parent / beside(file, "buffer.safetensors")
+    return RunLayout.at(file).buffer

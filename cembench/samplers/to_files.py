@@ -17,11 +17,12 @@ from cembench.samplers.draw import Samples, chunks, draw, intended_labels, targe
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
-from cembench.util.files import tensor_file, write_bytes
+from cembench.util.files import write_bytes
 from cembench.util.frozen import exact, frozen
 from cembench.util.image_grid import grid
 from cembench.util.progress import Bar
 from cembench.util.rng import derive
+from cembench.util.tensors import tensor_file
 
 SHOWN = 8  # samples of each class in the picture
 

@@ -20,6 +20,7 @@ from cembench.training.config import Experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, TrainingDiverged
+from cembench.util.layout import RunLayout
 
 
 def run_experiment(
@@ -98,4 +99,4 @@ def save_divergence(
         error=f"training diverged: {why}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save_record(folder / "eval" / f"{protocol.name}.json", record, None)
+    save_record(RunLayout(folder).record(protocol.name), record, None)

@@ -16,6 +16,7 @@ from cembench.training.config import Experiment
 from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest
+from cembench.util.layout import RunLayout
 from cembench.util.registry import named_plugins
 
 
@@ -63,7 +64,7 @@ def run_suite(
         for name in suite.experiments
         if outcomes[name].failure is not None
     ]
-    if not any(out.glob("*/eval/*.json")):
+    if not RunLayout.records_below(out):
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
         return [], []
@@ -117,7 +118,7 @@ class SuiteRun:
             arguments += ["--inception-weights", str(self.inception_weights)]
         for module in named_plugins():
             arguments += ["--plugin", module]
-        return Job(tuple(arguments), self.out / name / "log.txt", Path.cwd())
+        return Job(tuple(arguments), RunLayout(self.out / name).log, Path.cwd())
 
     def digest(self, name: str) -> str:
         """Identify the settings of an experiment and of the protocol."""

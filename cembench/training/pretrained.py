@@ -8,11 +8,12 @@ import torch
 
 from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.models.classifier import Classifier
-from cembench.models.metadata import CheckpointMetadata, checkpoint_file
+from cembench.models.metadata import CheckpointMetadata
 from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment
 from cembench.training.sections import Pretrained
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 
 HEAD = "net.head."
 
@@ -25,7 +26,7 @@ def resolved(config: Experiment) -> Experiment:
     """
     if config.pretrained is None:
         return config
-    file = checkpoint_file(Path(config.pretrained.checkpoint))
+    file = RunLayout.at(Path(config.pretrained.checkpoint)).checkpoint
     model, metadata = load_checkpoint(file)
     _require_fit(file, metadata, config)
     found = {

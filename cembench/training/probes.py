@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cembench.models.metadata import checkpoint_file, read_metadata
+from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 from cembench.util.overrides import merge
 from cembench.util.settings import Settings
 
@@ -77,7 +78,7 @@ def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) ->
         CembenchError: when it cannot be read or was not trained by cembench.
         ConfigError: for wrong overrides.
     """
-    file = checkpoint_file(checkpoint)
+    file = RunLayout.at(checkpoint).checkpoint
     metadata = read_metadata(file)
     if not metadata.config:
         raise CembenchError(f"{file}: says nothing of its training; a probe needs its data split")

@@ -10,15 +10,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from cembench.models.checkpoint import save_checkpoint
 from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_yaml, to_yaml, write_bytes, write_text
-from cembench.util.seal import UNSEALED, read_sealed, seal
+from cembench.util.files import write_text
+from cembench.util.layout import RunLayout
+from cembench.util.seal import UNSEALED, read_sealed, write_sealed
+from cembench.util.tensors import write_tensors
+from cembench.util.yaml import read_yaml, to_yaml
 
 
 @dataclass
@@ -44,21 +46,12 @@ class State:
     buffer: Tensor | None
 
 
-class RunFolder:
-    """`config.yaml`, `last.ckpt` (resume state), `model.safetensors` and `history.csv` of a run.
+class RunFolder(RunLayout):
+    """The files of a run, written in an order that keeps them consistent.
 
-    `buffer.safetensors`, the replay buffer at the epoch that was kept, is there when the method has
-    one. `last.ckpt` comes first and holds all that the others are made of, so a run killed between
+    The resume state comes first and holds all that the others are made of, so a run killed between
     two writes loses nothing: resuming writes them again.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = path / "config.yaml"
-        self.state = path / "last.ckpt"
-        self.model = path / "model.safetensors"
-        self.history = path / "history.csv"
-        self.buffer = path / "buffer.safetensors"
 
     def exists(self) -> bool:
         """Return whether a run was begun here."""
@@ -66,7 +59,7 @@ class RunFolder:
 
     def finished(self) -> CheckpointMetadata | None:
         """Return the metadata of the kept checkpoint if the run came to its end."""
-        metadata = read_metadata(self.model) if self.model.exists() else None
+        metadata = read_metadata(self.checkpoint) if self.checkpoint.exists() else None
         return metadata if metadata is not None and metadata.finished else None
 
     def check_own(self, file: Path, same: bool) -> None:
@@ -86,7 +79,7 @@ class RunFolder:
         """
         if before != now:
             raise CembenchError(
-                f"{self.path}: the training data is not what it was when the run began; "
+                f"{self.folder}: the training data is not what it was when the run began; "
                 "restore it, or give the new run another name or --out"
             )
 
@@ -111,7 +104,7 @@ class RunFolder:
 
     def begin(self, config: Experiment) -> None:
         """Save the resolved configuration and clear what a kill left half written."""
-        for leftover in self.path.glob(".*.tmp"):
+        for leftover in self.folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         write_text(self.config, to_yaml(config.dump()))
 
@@ -119,19 +112,21 @@ class RunFolder:
         """Save the resume state."""
         stream = io.BytesIO()
         torch.save(vars(state), stream)
-        write_bytes(self.state, seal(stream.getvalue() + UNSEALED.encode()))
+        write_sealed(self.resume_state, stream.getvalue() + UNSEALED.encode())
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
-        """Write what others read, from the resume state."""
+        """Write what others read, from the resume state.
+
+        The checkpoint comes last: it says whether the run is finished, so nothing may be missing.
+        """
         if not state.history:
             return
-        if state.kept:
-            save_checkpoint(self.model, state.kept, metadata)
-        if state.kept_buffer is not None:
-            images = {"images": state.kept_buffer.contiguous()}
-            write_bytes(self.buffer, seal(save(images, {"seal": UNSEALED})))
         table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_text(self.history, table)
+        if state.kept_buffer is not None:
+            write_tensors(self.buffer, {"images": state.kept_buffer})
+        if state.kept:
+            save_checkpoint(self.checkpoint, state.kept, metadata)
 
     def load(self) -> State | None:
         """Read the resume state, on the CPU; None where none was saved.
@@ -139,14 +134,14 @@ class RunFolder:
         Raises:
             CembenchError: when it is damaged; it is never unpickled beyond tensors and numbers.
         """
-        if not self.state.exists():
+        if not self.resume_state.exists():
             return None
         try:
-            stream = io.BytesIO(read_sealed(self.state)[: -len(UNSEALED)])
+            stream = io.BytesIO(read_sealed(self.resume_state)[: -len(UNSEALED)])
             return State(**torch.load(stream, map_location="cpu", weights_only=True))
         except (CembenchError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
             raise CembenchError(
-                f"{self.state}: damaged resume state; delete it to train from the beginning"
+                f"{self.resume_state}: damaged resume state; delete it to train from the beginning"
             ) from error
 
 

@@ -55,11 +55,11 @@ def train(
             exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
             with exact, isolated_rng(config.seed):
                 _train(config, run, torch.device(device))
-    return run.model
+    return run.checkpoint
 
 
 def _hold(run: RunFolder, stack: ExitStack) -> None:
-    stack.enter_context(locked(run.path / ".lock", str(run.path)))
+    stack.enter_context(locked(run.lock, str(run.folder)))
 
 
 def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experiment, bool]:
@@ -68,11 +68,11 @@ def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experime
     if run.exists():
         if not resume:
             raise CembenchError(
-                f"{run.path}: a run is there already; --resume it or choose a --name"
+                f"{run.folder}: a run is there already; --resume it or choose a --name"
             )
         run.check_config(config)
         if (metadata := run.finished()) is not None:
-            run.check_own(run.model, without_paths(metadata.config) == config.identity)
+            run.check_own(run.checkpoint, without_paths(metadata.config) == config.identity)
             run.check_data(metadata.fingerprint, config.data.load("train").fingerprint)
             return config, True
     for tracker in config.tracker:
@@ -89,10 +89,10 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
         trainer.restore(saved)
     state = trainer.state() if saved is None else saved
     ranks.on_rank_zero(lambda: _begin(config, run, trainer, state))
-    followed = RunInfo(run.path, run.path.name, config.dump(), begun=trainer.epoch > 0)
+    followed = RunInfo(run.folder, run.folder.name, config.dump(), begun=trainer.epoch > 0)
     trackers = config.tracker if ranks.first else []
     with (
-        Bar(run.path.name, config.epochs * trainer.steps * trainer.batch) as bar,
+        Bar(run.folder.name, config.epochs * trainer.steps * trainer.batch) as bar,
         track(trackers, followed, bar.warn) as group,
     ):
         if ranks.size > 1:
@@ -126,7 +126,7 @@ def roll_back(trainer: Trainer, run: RunFolder, error: Diverged) -> None:
     state = run.load()
     if policy == "stop" or state is None or trainer.divergences >= settings.limit:
         often = f" ({trainer.divergences} times rolled back)" if trainer.divergences else ""
-        raise TrainingDiverged(f"{run.path}: {error}{often}") from error
+        raise TrainingDiverged(f"{run.folder}: {error}{often}") from error
     divergences, spent = trainer.divergences + 1, trainer.gradients
     trainer.restore(state)
     trainer.scale_learning_rate(settings.lower ** (divergences - state.divergences))
@@ -137,7 +137,7 @@ def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> State | None
     """Return the state that the run goes on from, once it is sure to be its own."""
     state = run.load()
     if state is not None:
-        run.check_own(run.state, state.config == digest(config.identity))
+        run.check_own(run.resume_state, state.config == digest(config.identity))
         run.check_data(state.data, trainer.fingerprint)
     return state
 

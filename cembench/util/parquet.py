@@ -1,4 +1,4 @@
-"""Reading parquet without pyarrow's threads.
+"""Tables in parquet files, read without pyarrow's threads.
 
 They can outlive the work: with pyarrow 26 about one command in ten that had read a table aborted as
 it ended, with its work done and exit code 134.
@@ -6,10 +6,68 @@ it ended, with its work done and exit code 134.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from cembench.util.errors import CembenchError
+from cembench.util.files import read_bytes
+from cembench.util.seal import header_entries, header_metadata, is_sealed, write_sealed
+
+
+def write_table(
+    path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None, name: str = ""
+) -> None:
+    """Write a data frame without its index, whole or not at all, with a seal.
+
+    Args:
+        path: the file.
+        frame: what to write.
+        metadata: plain values that describe it.
+        name: what the file is, where another sealed file must not pass for it.
+
+    Raises:
+        CembenchError: when it cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    entries = table.schema.metadata | header_entries(metadata)
+    stream = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(entries), stream)
+    write_sealed(path, stream.getvalue(), name)
+
+
+def read_table(path: Path, name: str = "", *, legacy: bool = False) -> pd.DataFrame:
+    """Read what `write_table` wrote under this name; `attrs` of the frame hold the metadata.
+
+    Args:
+        path: the file.
+        name: as it was written.
+        legacy: also take files without metadata as they are: earlier versions wrote them without a
+            seal. Damage to such a file goes unnoticed.
+
+    Raises:
+        CembenchError: when it is missing, damaged, or another file.
+    """
+    import pyarrow as pa
+
+    content = read_bytes(path)
+    try:
+        table = read_arrow(content)
+        entries = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        metadata = header_metadata(entries)
+        if is_sealed(content, name) or (legacy and metadata is None):
+            frame: pd.DataFrame = table.to_pandas(use_threads=False)
+            frame.attrs.update(metadata or {})
+            return frame
+    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    raise CembenchError(f"{path}: damaged, or changed since it was written")
 
 
 def read_arrow(source: bytes | Path) -> Any:

@@ -7,12 +7,14 @@ import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BeforeValidator
 
 from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.moved import moved_to
 from cembench.util.settings import Choice, nearest
 
 T = TypeVar("T", bound=Choice)
@@ -123,7 +125,15 @@ def add_plugin(module: str) -> None:
     """
     _trusted.add(module)
     _named[module] = None
-    _pending.append(lambda: importlib.import_module(module))
+    _pending.append(partial(_import, module))
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception:
+        del _named[module]  # what cannot be imported here is no use to other processes
+        raise
 
 
 def named_plugins() -> tuple[str, ...]:
@@ -151,5 +161,8 @@ def load_plugins() -> None:
         except CembenchError:
             raise
         except Exception as error:  # the code of others
-            why = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, ImportError):
+                now = moved_to(error)
+                why = f"{error}" + (f"; it is {now} now" if now else "")
             raise CembenchError(f"plugin cannot be imported: {why}") from error

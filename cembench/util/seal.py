@@ -8,11 +8,14 @@ It finds damage and mix-ups; it is no signature.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_bytes
+from cembench.util.files import read_bytes, write_bytes
 
 UNSEALED = "sha256:" + 64 * "0"
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
@@ -40,6 +43,15 @@ def is_sealed(content: bytes, name: str = "") -> bool:
     return seal(blank, name) == content
 
 
+def write_sealed(path: Path, content: bytes, name: str = "") -> None:
+    """Write content that holds `UNSEALED`, with its seal, whole or not at all.
+
+    Raises:
+        CembenchError: when it cannot be written.
+    """
+    write_bytes(path, seal(content, name))
+
+
 def read_sealed(path: Path, name: str = "") -> bytes:
     """Read a file that `seal` made under this name.
 
@@ -50,3 +62,21 @@ def read_sealed(path: Path, name: str = "") -> bytes:
     if not is_sealed(content, name):
         raise CembenchError(f"{path}: damaged, or changed since it was written")
     return content
+
+
+def header_entries(metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the entries of a file's header, with room for a seal, that hold plain metadata.
+
+    It is one entry, since safetensors writes several in random order, and files would differ. A
+    `seal` among the metadata keeps its place.
+    """
+    if metadata is None:
+        return {"seal": UNSEALED}
+    return {"cembench": json.dumps({**metadata, "seal": UNSEALED})}
+
+
+def header_metadata(entries: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the metadata in what `header_entries` made, without the seal; None for none."""
+    if (text := entries.get("cembench")) is None:
+        return None
+    return {key: value for key, value in json.loads(text).items() if key != "seal"}

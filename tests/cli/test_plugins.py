@@ -1,5 +1,6 @@
 """What cembench takes from outside: every example, as a module and as an installed package."""
 
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import pytest
 
 from cembench.methods import Method, methods
 from cembench.util.errors import CembenchError
-from cembench.util.files import to_yaml
+from cembench.util.moved import MODULES
+from cembench.util.yaml import to_yaml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -124,6 +126,12 @@ def test_a_variable_names_plugins_for_every_command(tmp_path, value):
         ("import nowhere", "plugin cannot be imported: No module named 'nowhere'"),
         ("x = ", "plugin cannot be imported: SyntaxError"),
         ("1 / 0", "plugin cannot be imported: ZeroDivisionError"),
+        ("import cembench.potentials", "; it is cembench.energy.potentials now"),
+        (
+            "from cembench.evaluation.attacks.pgd import PGDAttack",
+            "; it is cembench.attacks.pgd now",
+        ),
+        ("from cembench.samplers import Scene", "; it is cembench.samplers.SamplerContext now"),
     ],
 )
 def test_a_broken_plugin_is_one_line(tmp_path, content, message):
@@ -131,6 +139,12 @@ def test_a_broken_plugin_is_one_line(tmp_path, content, message):
     result = call(tmp_path, "list", "--plugin", "mine")
     assert result.returncode == 2 and message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_every_place_that_an_error_names_is_there():
+    for place in MODULES.values():
+        for module in place.split(" and "):
+            assert importlib.util.find_spec(module) is not None, module
 
 
 class Silent(Method):

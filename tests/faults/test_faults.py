@@ -112,24 +112,24 @@ def interrupted_training(folder, monkeypatch, after=2, **changes):
 
 def test_no_damage_to_a_resume_state_goes_unnoticed(tmp_path, monkeypatch):
     run = interrupted_training(tmp_path / "run", monkeypatch)
-    for content in damaged(run.state.read_bytes()):
-        run.state.write_bytes(content)
+    for content in damaged(run.resume_state.read_bytes()):
+        run.resume_state.write_bytes(content)
         with pytest.raises(CembenchError, match=r"last\.ckpt: damaged resume state; delete it"):
-            train(experiment(), run.path, resume=True)
+            train(experiment(), run.folder, resume=True)
 
 
 def test_files_of_another_run_are_refused(tmp_path, monkeypatch, trained, copy, kept):
     ours = interrupted_training(tmp_path / "ours", monkeypatch)
     other = interrupted_training(tmp_path / "other", monkeypatch, seed=1)
-    shutil.copy(other.state, ours.state)
+    shutil.copy(other.resume_state, ours.resume_state)
     with pytest.raises(CembenchError, match=r"last\.ckpt: of another run"):
-        train(experiment(), ours.path, resume=True)
-    ours.state.unlink()
-    shutil.copy(train(experiment(seed=1), other.path, resume=True), ours.model)
+        train(experiment(), ours.folder, resume=True)
+    ours.resume_state.unlink()
+    shutil.copy(train(experiment(seed=1), other.folder, resume=True), ours.checkpoint)
     with pytest.raises(CembenchError, match=r"model\.safetensors: of another run"):
-        train(experiment(), ours.path, resume=True)
-    ours.model.unlink()
-    again = train(experiment(), ours.path, resume=True)
+        train(experiment(), ours.folder, resume=True)
+    ours.checkpoint.unlink()
+    again = train(experiment(), ours.folder, resume=True)
     assert again.read_bytes() == (trained / "model.safetensors").read_bytes()
 
 

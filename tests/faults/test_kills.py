@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import cembench.training.run_folder as run_folder
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
@@ -18,8 +19,8 @@ from cembench.models.checkpoint import load_checkpoint
 from cembench.training.config import load_experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
-from cembench.util.files import to_yaml
 from cembench.util.rng import generator_of
+from cembench.util.yaml import to_yaml
 from tests.conftest import experiment
 from tests.support.forks import Blow, Process
 from tests.support.records import settled
@@ -112,12 +113,34 @@ def test_training_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
         assert done[-1] >= done[-2]
 
     drawn = random.Random(0)
-    assert chain(command, run.path, lambda: drawn.randint(2, 50), check) > 12
+    assert chain(command, run.folder, lambda: drawn.randint(2, 50), check) > 12
     assert len(set(done)) > 5  # epochs that a kill came after
     for name in ("model.safetensors", "buffer.safetensors", "config.yaml"):
-        assert (run.path / name).read_bytes() == straight.with_name(name).read_bytes()
-    pd.testing.assert_frame_equal(*(history(path) for path in (straight.parent, run.path)))
-    assert not list(run.path.glob(".*"))
+        assert (run.folder / name).read_bytes() == straight.with_name(name).read_bytes()
+    pd.testing.assert_frame_equal(*(history(path) for path in (straight.parent, run.folder)))
+    assert not list(run.folder.glob(".*"))
+
+
+@pytest.mark.parametrize("last", ["history", "buffer", "checkpoint"])
+def test_a_run_killed_among_its_last_writes_is_completed_by_resuming(tmp_path, monkeypatch, last):
+    settings = experiment(method=JEM, epochs=1, optimizer={"lr": 1e-3})
+    straight = train(settings, tmp_path / "straight").parent
+    owner, name = {
+        "history": (pd.DataFrame, "to_csv"),
+        "buffer": (run_folder, "write_tensors"),
+        "checkpoint": (run_folder, "save_checkpoint"),
+    }[last]
+
+    def kill(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, kill)
+        train(settings, tmp_path / "killed")
+    train(settings, tmp_path / "killed", resume=True)
+    for name in ("model.safetensors", "buffer.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (straight / name).read_bytes()
+    pd.testing.assert_frame_equal(history(straight), history(tmp_path / "killed"))
 
 
 def history(folder):

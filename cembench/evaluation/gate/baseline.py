@@ -15,9 +15,10 @@ from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections import SECTIONS
 from cembench.util.errors import CembenchError, ConfigError
-from cembench.util.files import read_yaml, sha256, to_yaml, write_bytes, write_text
+from cembench.util.files import sha256, write_bytes, write_text
 from cembench.util.parquet import read_frame
 from cembench.util.settings import Settings
+from cembench.util.yaml import read_yaml, to_yaml
 
 
 class Row(Settings):

@@ -8,6 +8,7 @@ from cembench.evaluation.record import Record, load_record
 from cembench.models.source import ModelSource
 from cembench.reporting.leaderboard.ranking import evidence
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 
 
 def find_record(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
@@ -21,7 +22,7 @@ def find_record(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
     Raises:
         CembenchError: when there is none, or the given one is of another checkpoint or failed.
     """
-    places = [given] if given is not None else sorted(source.file.parent.glob("eval/*.json"))
+    places = [given] if given is not None else RunLayout.at(source.file).records()
     found = [(load_record(place), place) for place in places]
     own = [pair for pair in found if pair[0].checkpoint_sha256 == source.checksum]
     if given is not None and not own:

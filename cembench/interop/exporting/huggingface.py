@@ -8,13 +8,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cembench.evaluation.artifacts import samples_folder
 from cembench.evaluation.record import Record
 from cembench.interop.exporting import merge_fields
 from cembench.interop.exporting.find_record import find_record
 from cembench.models.source import ModelSource
-from cembench.util.files import read_bytes, to_yaml, write_bytes, write_text
+from cembench.util.files import read_bytes, write_bytes, write_text
 from cembench.util.format import number, percent, with_error, with_interval
+from cembench.util.layout import RunLayout
+from cembench.util.yaml import to_yaml
 
 LICENCE = "other"
 FIELDS = {"licence": LICENCE, "name": "", "authors": "", "link": ""}
@@ -31,7 +32,7 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
     texts["name"] = texts["name"] or source.name
     grid = _grid(found, place)
     config = {"library_name": "cembench", **source.metadata.dump()}
-    write_bytes(out / "model.safetensors", read_bytes(source.file))
+    write_bytes(RunLayout(out).checkpoint, read_bytes(source.file))
     write_text(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_bytes(out / "record.json", read_bytes(place))
     if grid is not None:
@@ -111,5 +112,4 @@ def _grid(record: Record, place: Path) -> bytes | None:
     title, found = next(iter(record.generation.samplers.items()))
     if found.error is not None:
         return None
-    folder = samples_folder(place)
-    return read_bytes(folder.with_name(f"{folder.name}-{title}.png"))
+    return read_bytes(RunLayout.picture(place, title))

@@ -25,9 +25,11 @@ from cembench.models.metadata import CheckpointMetadata
 from cembench.models.robustbench import RobustBenchModel
 from cembench.models.source import imported_metadata, wrapped
 from cembench.util.errors import CembenchError, blaming
-from cembench.util.files import parse_yaml, sha256
+from cembench.util.files import sha256
+from cembench.util.layout import RunLayout
 from cembench.util.registry import add_plugin
 from cembench.util.rng import isolated_rng
+from cembench.util.yaml import parse_yaml
 
 PACKAGES = ("torchvision", "timm", "robustbench")
 
@@ -145,7 +147,7 @@ def _built(settings: ModelSettings, weights: Path | None, size: tuple[Shape, int
 def _place(out: Path | None, name: str) -> Path:
     if out is None:
         out = Path("runs") / name
-    return out if out.suffix == ".safetensors" else out / "model.safetensors"
+    return out if out.suffix == ".safetensors" else RunLayout(out).checkpoint
 
 
 def _write(file: Path, model: Classifier, metadata: CheckpointMetadata) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from cembench.evaluation import sections
 from cembench.evaluation.record import Record
 from cembench.util.charts import Table
-from cembench.util.files import to_yaml
+from cembench.util.yaml import to_yaml
 
 ONLY = {  # settings of samplers that have an effect under others alone
     "clusters": lambda settings: settings.get("start") == "cluster",

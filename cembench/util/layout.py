@@ -1,0 +1,134 @@
+"""The layout of a run folder: where each file of a run lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKPOINT = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The files of a run. Checkpoints with names of their own may share a folder.
+
+    All files of a checkpoint `net.safetensors` begin with `net.`, so that no two checkpoints mix.
+    Methods that take a record take the path of its file.
+
+    Attributes:
+        folder: the run folder.
+        file: the name of the checkpoint.
+    """
+
+    folder: Path
+    file: str = CHECKPOINT
+
+    @classmethod
+    def at(cls, path: Path) -> RunLayout:
+        """Return the layout of a run folder, or of a checkpoint by its file."""
+        return RunLayout(path) if path.is_dir() else RunLayout(path.parent, path.name)
+
+    @classmethod
+    def of_record(cls, record: Path) -> RunLayout:
+        """Return the layout of the run folder that a record lies in."""
+        return RunLayout(record.parent.parent)
+
+    @property
+    def own_name(self) -> str:
+        """The name of a checkpoint of its own; empty for the one of a run folder."""
+        return "" if self.file == CHECKPOINT else Path(self.file).stem
+
+    @property
+    def name(self) -> str:
+        """The name of the run: that of the folder, or of a checkpoint with a name of its own."""
+        return self.own_name or self.folder.resolve().name
+
+    @property
+    def checkpoint(self) -> Path:
+        """Weights and metadata of the kept epoch."""
+        return self.folder / self.file
+
+    @property
+    def config(self) -> Path:
+        """The resolved experiment."""
+        return self._own("config.yaml")
+
+    @property
+    def history(self) -> Path:
+        """The table of training, one row per epoch."""
+        return self._own("history.csv")
+
+    @property
+    def resume_state(self) -> Path:
+        """All that training needs to go on."""
+        return self._own("last.ckpt")
+
+    @property
+    def buffer(self) -> Path:
+        """The replay buffer at the kept epoch, if the method has one."""
+        return self._own("buffer.safetensors")
+
+    @property
+    def log(self) -> Path:
+        """What the process of an experiment in a suite says."""
+        return self._own("log.txt")
+
+    @property
+    def lock(self) -> Path:
+        """The lock of the process that trains."""
+        return self.folder / ".lock"
+
+    def record(self, protocol: str) -> Path:
+        """Return the record of the checkpoint under a protocol, by its name."""
+        return self.folder / "eval" / self._name(f"{protocol}.json")
+
+    def records(self, pattern: str = "*") -> list[Path]:
+        """Return the records in the folder whose names, without `.json`, fit, sorted."""
+        return sorted(self.folder.glob(f"eval/{pattern}.json"))
+
+    @staticmethod
+    def records_below(path: Path) -> list[Path]:
+        """Return the records of all run folders in a folder and below it, sorted."""
+        return sorted(path.glob("**/eval/*.json"))
+
+    @staticmethod
+    def table(record: Path) -> Path:
+        """Return the table of verdicts, one row per image."""
+        return record.with_suffix(".parquet")
+
+    @staticmethod
+    def curve(record: Path) -> Path:
+        """Return the picture of robust accuracy at several radii."""
+        return record.with_suffix(".curve.png")
+
+    @staticmethod
+    def record_lock(record: Path) -> Path:
+        """Return the lock of the process that evaluates."""
+        return record.with_name(f".{record.name}.lock")
+
+    @staticmethod
+    def adversarial(record: Path) -> Path:
+        """Return the folder of the adversarial images, one file per attack."""
+        return record.with_suffix(".adversarial")
+
+    @staticmethod
+    def samples(record: Path) -> Path:
+        """Return the folder of the samples, some files per sampler."""
+        return record.parent.parent / "samples" / record.stem
+
+    @staticmethod
+    def picture(record: Path, sampler: str) -> Path:
+        """Return the picture of a sampler's samples."""
+        folder = RunLayout.samples(record)
+        return folder.with_name(f"{folder.name}-{sampler}.png")
+
+    @staticmethod
+    def trajectory(record: Path, sampler: str) -> Path:
+        """Return the picture of how a sampler's first chains move."""
+        return RunLayout.picture(record, sampler).with_suffix(".trajectory.png")
+
+    def _own(self, name: str) -> Path:
+        return self.folder / self._name(name)
+
+    def _name(self, name: str) -> str:
+        return f"{self.own_name}.{name}" if self.own_name else name

@@ -1,0 +1,57 @@
+"""The layout of a run folder: files outlive code, so every name is pinned."""
+
+from pathlib import Path
+
+from cembench.util.layout import RunLayout
+
+
+def test_the_files_of_a_run_have_these_names(tmp_path):
+    run = RunLayout.at(tmp_path)
+    found = [run.checkpoint, run.config, run.history, run.resume_state, run.buffer, run.log]
+    assert run.name == tmp_path.name and [file.relative_to(tmp_path).name for file in found] == [
+        "model.safetensors",
+        "config.yaml",
+        "history.csv",
+        "last.ckpt",
+        "buffer.safetensors",
+        "log.txt",
+    ]
+    record = run.record("quick-n32")
+    assert record == tmp_path / "eval" / "quick-n32.json"
+    assert RunLayout.of_record(record) == run
+    assert RunLayout.at(run.checkpoint) == run
+    names = [
+        RunLayout.table(record),
+        RunLayout.curve(record),
+        RunLayout.adversarial(record),
+        RunLayout.samples(record),
+        RunLayout.picture(record, "rcs.2"),
+        RunLayout.trajectory(record, "rcs.2"),
+    ]
+    assert [str(path.relative_to(tmp_path)) for path in names] == [
+        "eval/quick-n32.parquet",
+        "eval/quick-n32.curve.png",
+        "eval/quick-n32.adversarial",
+        "samples/quick-n32",
+        "samples/quick-n32-rcs.2.png",
+        "samples/quick-n32-rcs.2.trajectory.png",
+    ]
+
+
+def test_checkpoints_with_names_of_their_own_share_a_folder(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "quick.json").touch()
+    run = RunLayout.at(tmp_path / "net.safetensors")
+    assert run.name == "net" and run.checkpoint == tmp_path / "net.safetensors"
+    assert run.buffer == tmp_path / "net.buffer.safetensors"
+    assert run.record("quick") == tmp_path / "eval" / "net.quick.json"
+    assert run.records() == [tmp_path / "eval" / "quick.json"]
+    assert run.records("net.*") == []
+    assert RunLayout.records_below(tmp_path.parent) == run.records()
+
+
+def test_a_run_is_named_after_its_folder_wherever_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert RunLayout.at(Path("model.safetensors")).name == "run"
+    assert RunLayout.at(Path()).checkpoint == Path("model.safetensors")
