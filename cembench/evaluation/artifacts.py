@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cembench.data.split import Split
@@ -17,29 +16,11 @@ from cembench.evaluation.cache import ChunkCache, attack_key
 from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples
 from cembench.util.errors import CembenchError
-from cembench.util.files import write_bytes
+from cembench.util.layout import RunLayout
+from cembench.util.tensors import read_tensors, write_tensors
 
+SEALED: dict[str, str] = {}  # metadata, by which a reader knows that a file must have a seal
 Size = tuple[int, int, int]
-
-
-def adversarial_folder(record: Path) -> Path:
-    """Return where the adversarial images of a record lie."""
-    return record.with_suffix(".adversarial")
-
-
-def samples_folder(record: Path) -> Path:
-    """Return where the samples of a record lie; pictures of them lie beside it, under its name."""
-    return record.parent.parent / "samples" / record.stem
-
-
-def picture_file(folder: Path, sampler: str) -> Path:
-    """Return the picture of a sampler's samples, for the folder that `samples_folder` returns."""
-    return folder.with_name(f"{folder.name}-{sampler}.png")
-
-
-def trajectory_file(folder: Path, sampler: str) -> Path:
-    """Return the picture of how its first chains move."""
-    return folder.with_name(f"{folder.name}-{sampler}.trajectory.png")
 
 
 def save_adversarial(
@@ -63,8 +44,18 @@ def save_adversarial(
             found["rows"].append(kept["rows"][broken])
             found["images"].append(images)
             found["bytes"].append((rounded * 255).round().to(torch.uint8))
-        values = {key: torch.cat(value).contiguous() for key, value in found.items()}
-        write_bytes(adversarial_folder(record) / f"{attack.title}.safetensors", save(values))
+        values = {key: torch.cat(value) for key, value in found.items()}
+        write_tensors(_adversarial_file(record, attack.title), values, SEALED)
+
+
+def save_samples(cache: ChunkCache, record: Path) -> None:
+    """Save the chunks of samples in the cache, a file each, in place of those that are there."""
+    folder = RunLayout.samples(record)
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in cache.names("samples"):
+        values = cache.tensors(name)
+        assert values is not None
+        write_tensors(folder / f"{name.removeprefix('samples.')}.safetensors", values, SEALED)
 
 
 def require_artifacts(record: Path, protocol: Protocol) -> None:
@@ -74,8 +65,8 @@ def require_artifacts(record: Path, protocol: Protocol) -> None:
         CembenchError: naming the options that keep what is missing.
     """
     wanted = {
-        "--save-adversarial": bool(protocol.attacks) and adversarial_folder(record),
-        "--save-samples": protocol.samples is not None and samples_folder(record),
+        "--save-adversarial": bool(protocol.attacks) and RunLayout.adversarial(record),
+        "--save-samples": protocol.samples is not None and RunLayout.samples(record),
     }
     missing = [option for option, folder in wanted.items() if folder and not folder.is_dir()]
     if missing:
@@ -95,7 +86,7 @@ def saved_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[
     Raises:
         CembenchError: when it is missing, damaged or about other images.
     """
-    path = adversarial_folder(record) / f"{attack}.safetensors"
+    path = _adversarial_file(record, attack)
     kept = _read(path, "--save-adversarial")
     place = {int(row): number for number, row in enumerate(rows)}
     try:
@@ -118,7 +109,7 @@ def saved_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Sampl
     """
     parts = []
     for number, y in enumerate(labels):
-        path = samples_folder(record) / f"{sampler}.{number}.safetensors"
+        path = RunLayout.samples(record) / f"{sampler}.{number}.safetensors"
         values = _read(path, "--save-samples") | {"labels": y}
         if set(values) != set(Samples.__annotations__) or {*map(len, values.values())} != {len(y)}:
             raise CembenchError(f"{path}: not {len(y)} samples; evaluate with --save-samples")
@@ -126,8 +117,12 @@ def saved_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Sampl
     return Samples.joined(parts)
 
 
+def _adversarial_file(record: Path, attack: str) -> Path:
+    return RunLayout.adversarial(record) / f"{attack}.safetensors"
+
+
 def _read(path: Path, option: str) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_tensors(path, legacy=True)
+    except CembenchError as error:
         raise CembenchError(f"{path}: missing or damaged; evaluate with {option}") from error

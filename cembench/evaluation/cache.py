@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from safetensors.torch import load, save
 from torch import Tensor
 
 from cembench.util.errors import CembenchError
-from cembench.util.files import write_bytes
-from cembench.util.parquet import read_arrow
-from cembench.util.seal import UNSEALED, read_sealed, seal
+from cembench.util.parquet import read_table, write_table
+from cembench.util.tensors import read_tensors, write_tensors
 
 
 def attack_key(attack: str, start: int) -> str:
@@ -46,40 +40,31 @@ class ChunkCache:
     def get(self, start: int) -> tuple[pd.DataFrame, dict[str, float]] | None:
         """Return the table and seconds of the chunk that begins at an image, if it is whole."""
         try:
-            table = read_arrow(self._read(f"{start}.parquet"))
+            table = read_table(*self._named(f"{start}.parquet"))
         except CembenchError:
             return None
-        return table.to_pandas(use_threads=False), json.loads(table.schema.metadata[b"seconds"])
+        return table, table.attrs.pop("seconds")
 
     def put(self, start: int, table: pd.DataFrame, seconds: dict[str, float]) -> None:
         """Keep the table and seconds of a chunk."""
-        arrow = pa.Table.from_pandas(table, preserve_index=False)
-        metadata = {"seconds": json.dumps(seconds), "seal": UNSEALED}
-        stream = io.BytesIO()
-        pq.write_table(arrow.replace_schema_metadata(arrow.schema.metadata | metadata), stream)
-        self._write(f"{start}.parquet", stream.getvalue())
+        path, name = self._named(f"{start}.parquet")
+        write_table(path, table, {"seconds": seconds}, name)
 
     def tensors(self, name: str) -> dict[str, Tensor] | None:
         """Return the tensors kept under a name, if they are whole."""
         try:
-            return load(self._read(f"{name}.safetensors"))
+            return read_tensors(*self._named(f"{name}.safetensors"))
         except CembenchError:
             return None
 
     def keep_tensors(self, name: str, values: dict[str, Tensor]) -> None:
         """Keep tensors under a name."""
-        whole = {key: value.contiguous() for key, value in values.items()}
-        self._write(f"{name}.safetensors", save(whole, {"seal": UNSEALED}))
+        path, seal_name = self._named(f"{name}.safetensors")
+        write_tensors(path, values, name=seal_name)
 
-    def move_tensors(self, kind: str, folder: Path) -> None:
-        """Move what was kept as `KIND.NAME` into a folder, as `NAME`, in place of what it held."""
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            for file in self.folder.glob(f"{kind}.*.safetensors"):
-                shutil.move(file, folder / file.name.removeprefix(f"{kind}."))
-        except OSError as error:
-            raise CembenchError(f"cannot write {folder}: {error.strerror}") from error
+    def names(self, kind: str) -> list[str]:
+        """Return the names of the form `KIND.REST` under which there are tensors."""
+        return [file.stem for file in self.folder.glob(f"{kind}.*.safetensors")]
 
     def restart(self) -> None:
         """Forget all that was kept."""
@@ -90,8 +75,6 @@ class ChunkCache:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _read(self, name: str) -> bytes:
-        return read_sealed(self.folder / name, f"{self.folder.name}/{name}")
-
-    def _write(self, name: str, content: bytes) -> None:
-        write_bytes(self.folder / name, seal(content, f"{self.folder.name}/{name}"))
+    def _named(self, file: str) -> tuple[Path, str]:
+        """Return the path of a file, and the name that it is sealed under."""
+        return self.folder / file, f"{self.folder.name}/{file}"

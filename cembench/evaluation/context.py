@@ -1,35 +1,33 @@
-"""The context of an evaluation: network, data and protocol, known to fit together."""
+"""The context of an evaluation: a network, its data and a protocol that fit together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from cembench.data.split import Split, subset
-from cembench.evaluation.artifacts import require_artifacts
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors.features import FeatureReader
 from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, load_table
-from cembench.evaluation.record_header import header_of, inputs_of, record_path
+from cembench.evaluation.record import Record
+from cembench.evaluation.record_header import header_of
 from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier
-from cembench.models.metadata import CheckpointMetadata, checkpoint_file
+from cembench.models.metadata import CheckpointMetadata
 from cembench.models.source import ModelSource
 from cembench.samplers.context import CheckpointImages
 from cembench.util.errors import CembenchError
-from cembench.util.files import sha256
+from cembench.util.layout import RunLayout
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """An evaluation about to be done, or done again from what was saved.
+    """An evaluation to run, or to repeat from saved artifacts.
 
     Attributes:
         source: the network.
@@ -94,21 +92,13 @@ def prepare(
     inception_weights: Path | None = None,
     folder: Path | None = None,
 ) -> EvaluationContext:
-    """Return the context of an evaluation; nothing is written yet.
-
-    Args:
-        source: the network.
-        protocol: what to measure.
-        device: where to compute.
-        data_root: where the data lie, if not where they lay in training.
-        inception_weights: weights for the extractor inception.
-        folder: where `eval` and `samples` go, if not beside the checkpoint.
+    """Return the context of an evaluation, with arguments as for `evaluate`; write nothing.
 
     Raises:
         CembenchError: when network, data and protocol do not fit together.
     """
     file, metadata = source.file, source.metadata.moved(data_root)
-    measured = _measured_of(protocol, metadata, file)
+    measured = measured_of(protocol, metadata, file)
     if measured.samples is None and inception_weights is not None:
         raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
     reader = None
@@ -120,9 +110,8 @@ def prepare(
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
-    header = header_of(source, metadata, protocol, split, device)
-    header = header.model_copy(update={"inputs": inputs_of(file, metadata, reader)})
-    path = record_path(file, folder or file.parent, protocol)
+    header = header_of(source, metadata, protocol, split, device, reader)
+    path = RunLayout(folder or file.parent, file.name).record(protocol.name)
     images = CheckpointImages(file, metadata, device, header.threat)
     split = split.to(device)
     return EvaluationContext(
@@ -130,39 +119,7 @@ def prepare(
     )
 
 
-def reopen(
-    path: Path, checkpoint: Path, device: torch.device, inception_weights: Path | None = None
-) -> tuple[EvaluationContext, Record, pd.DataFrame]:
-    """Return the context of a record, the record, and its table; empty for an encoder.
-
-    Args:
-        path: the record.
-        checkpoint: its checkpoint, or the run folder.
-        device: where to compute.
-        inception_weights: weights for the extractor inception.
-
-    Raises:
-        CembenchError: when they do not belong together, or the artifacts were not saved.
-    """
-    record = load_record(path)
-    if record.error is not None:
-        raise CembenchError(f"{path}: holds no figures: {record.error}")
-    file = checkpoint_file(checkpoint)
-    if sha256(file) != record.checkpoint_sha256:
-        raise CembenchError(f"{path}: of another checkpoint than {file}")
-    source = ModelSource.at(file)
-    protocol = Protocol.parse(record.protocol)
-    if protocol.passes > 1:
-        raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
-    require_artifacts(path, _measured_of(protocol, source.metadata, source.file))
-    context = prepare(source, protocol, device, inception_weights=inception_weights)
-    if context.split.fingerprint != record.fingerprint:
-        raise CembenchError("the attacked images are not those of the record")
-    table = load_table(path) if record.kind == "classifier" else pd.DataFrame()
-    return replace(context, path=path), record, table
-
-
-def _measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:
+def measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:
     """Return what a protocol measures of a checkpoint: everything, or an encoder's samples alone.
 
     Raises:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cembench.util.settings import Settings
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
 
 RELATIVE = 1e-4  # another machine rounds otherwise
 ABSOLUTE = 1e-6  # of figures near zero, such as a gain of nothing
@@ -65,22 +61,3 @@ def leaves(value: Any, place: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         found |= leaves(inner, f"{place}.{key}" if place else str(key))
     return found
-
-
-def verdicts(recorded: pd.DataFrame, again: pd.DataFrame) -> list[Comparison]:
-    """Compare tables of verdicts image by image; which stage won is not known again."""
-    columns = [column for column in again.columns if not column.endswith("_by")]
-    if len(recorded) != len(again) or not set(columns) <= set(recorded.columns):
-        return [Comparison("images in the table", len(recorded), len(again))]
-    import numpy as np
-
-    same = np.logical_and.reduce([_same(recorded[c], again[c]) for c in columns])
-    return [Comparison("images whose verdicts agree", len(recorded), int(same.sum()))]
-
-
-def _same(old: pd.Series, new: pd.Series) -> np.ndarray:
-    import numpy as np
-
-    if new.dtype.kind == "f":
-        return np.isclose(old, new, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
-    return (old == new).to_numpy()

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint under a protocol and leave a record beside it."""
+"""Evaluation of a checkpoint under a protocol, which writes a record beside it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from cembench.util.distributed import World, world
 from cembench.util.errors import CembenchError, ModelError
 from cembench.util.files import clear_leftovers, digest
 from cembench.util.frozen import exact, frozen
+from cembench.util.layout import RunLayout
 from cembench.util.locks import locked
 
 
@@ -53,7 +54,7 @@ def evaluate(
         source: a checkpoint, the run folder that holds one, or a network in memory.
         protocol: what to measure.
         device: where to compute.
-        data_root: where the data lie, if not where they lay in training.
+        data_root: the folder of the data, if it is not the one of training.
         inception_weights: weights for the extractor inception.
         folder: where `eval` and `samples` go, if not beside the checkpoint.
         save_samples: keep all samples, with initial images and labels, beside the pictures of them.
@@ -109,8 +110,8 @@ def evaluate(
 
 
 def _hold(stack: ExitStack, path: Path) -> None:
-    stack.enter_context(locked(path.with_name(f".{path.name}.lock"), str(path)))
-    for own in (path, path.with_suffix(".parquet")):
+    stack.enter_context(locked(RunLayout.record_lock(path), str(path)))
+    for own in (path, RunLayout.table(path)):
         clear_leftovers(own)
 
 
@@ -120,7 +121,7 @@ class _Evaluation:
     def __init__(self, context: EvaluationContext, cache: ChunkCache) -> None:
         self.context, self.cache = context, cache
         self.attacks = RunAttacks()
-        self.samples = DrawSamples(context, cache, artifacts.samples_folder(context.path))
+        self.samples = DrawSamples(context, cache)
         self.started = time.monotonic()
 
     def compute_share(self, ranks: World) -> Counter[str]:
@@ -155,7 +156,7 @@ class _Evaluation:
             images, ball = context.split, record.threat.ball
             artifacts.save_adversarial(self.cache, context.protocol, images, ball, context.path)
         if save_samples:
-            self.cache.move_tensors("samples", artifacts.samples_folder(context.path))
+            artifacts.save_samples(self.cache, context.path)
         self.cache.clear()
         return record
 
@@ -173,14 +174,12 @@ class _Evaluation:
                 table = None if self.context.header.kind == "encoder" else found.table
             except ModelError as error:
                 values["error"] = str(error)
-        values["warnings"] = [_repeated(text, times) for text, times in warnings.items()]
+        values["warnings"] = [
+            text if times == 1 else f"{text} ({times} times)" for text, times in warnings.items()
+        ]
         values["seconds"] = round(time.monotonic() - self.started, 3)
         values["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         return self.context.header.model_copy(update=values), table
-
-
-def _repeated(text: str, times: int) -> str:
-    return text if times == 1 else f"{text} ({times} times)"
 
 
 @contextmanager

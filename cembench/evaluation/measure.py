@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from typing import Protocol as Interface
 
 import pandas as pd
@@ -43,21 +42,17 @@ class AttackSource(Interface):
     """Attacks on a chunk of images: run, or read from what was saved."""
 
     def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
-        """Return what became of the images.
-
-        Args:
-            attack: the attack.
-            chunk: the images.
-            before: what became of them under the attacks before.
-        """
+        """Return the progress of an attack on images, given that of the attacks before it."""
 
 
 class SampleSource(Interface):
-    """Samples of a network: drawn, or read from what was saved."""
+    """Samples of a network: drawn, or read from what was saved.
 
-    @property
-    def pictures(self) -> Path | None:
-        """Where pictures of them go, if anywhere."""
+    Attributes:
+        pictures: whether pictures of them are written beside the record.
+    """
+
+    pictures: ClassVar[bool]
 
     def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
         """Return all samples of a sampler, images and starts as bytes.

@@ -14,9 +14,10 @@ from cembench.energy.threat import Threat
 from cembench.evaluation.sections import RESULTS, SANITY
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
-from cembench.util.files import read_bytes, sha256, write_bytes
-from cembench.util.parquet import read_frame
-from cembench.util.seal import UNSEALED, is_sealed, seal
+from cembench.util.files import read_bytes, sha256
+from cembench.util.layout import RunLayout
+from cembench.util.parquet import read_frame, write_table
+from cembench.util.seal import UNSEALED, is_sealed, write_sealed
 from cembench.util.settings import LabelUse, Settings
 
 FORMAT = 4
@@ -123,12 +124,11 @@ def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Recor
     """
     checksum = ""
     if table is not None:
-        content = table.to_parquet(index=False)
-        checksum = hashlib.sha256(content).hexdigest()
-        write_bytes(path.with_suffix(".parquet"), content)
+        write_table(RunLayout.table(path), table)
+        checksum = sha256(RunLayout.table(path))
     record = record.model_copy(update={"table_sha256": checksum})
     text = json.dumps({"seal": UNSEALED, **record.dump()}, indent=2)
-    write_bytes(path, seal(text.encode() + b"\n"))
+    write_sealed(path, text.encode() + b"\n")
     return record
 
 
@@ -180,18 +180,18 @@ def of_run(path: Path, record: Record) -> bool:
 
 def outdated(path: Path, record: Record) -> bool:
     """Return whether a record in a run folder is of other weights than those that lie there."""
-    checkpoint = path.parent.parent / "model.safetensors"
+    checkpoint = RunLayout.of_record(path).checkpoint
     ours = of_run(path, record) and checkpoint.exists()
     return ours and record.checkpoint_sha256 not in ("", sha256(checkpoint))
 
 
 def load_table(record: Path) -> pd.DataFrame:
-    """Read the table of verdicts beside a record, a row an image.
+    """Read the table of verdicts beside a record, one row per image.
 
     Raises:
         CembenchError: when it is missing, or not the one that the record was written with.
     """
-    path = record.with_suffix(".parquet")
+    path = RunLayout.table(record)
     content = read_bytes(path)
     checksum = load_record(record).table_sha256
     if checksum and hashlib.sha256(content).hexdigest() != checksum:

@@ -1,4 +1,4 @@
-"""The header of a record: what it is about, where it lies, and whether it still holds."""
+"""The header of a record: what it is about, and whether an existing record is still valid."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cembench.energy.threat import Threat
 from cembench.evaluation.extractors.features import FeatureReader
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
-from cembench.models.metadata import CheckpointMetadata, beside, own_name
+from cembench.models.metadata import CheckpointMetadata
 from cembench.models.recipe import recipe_of
 from cembench.models.source import ModelSource
-from cembench.samplers.context import buffer_of
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
+from cembench.util.layout import RunLayout
 from cembench.util.provenance import environment
 
 IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "inputs")
@@ -33,15 +33,10 @@ def record_header(
     device: torch.device,
     **more: Any,
 ) -> Record:
-    """Return a record before anything is measured.
+    """Return a record before anything is measured; `more` is what it says of the network.
 
-    Args:
-        protocol: what will be measured.
-        data: the data set.
-        threat: the threat model of training, which the protocol may change.
-        split: the images that will be attacked.
-        device: where.
-        more: what the record says of the network.
+    `threat` is the threat model of training, which the protocol may change, and `split` the
+    images that will be attacked.
     """
     return Record(
         dataset=data.title,
@@ -62,9 +57,10 @@ def header_of(
     protocol: Protocol,
     split: Split,
     device: torch.device,
+    reader: FeatureReader | None,
 ) -> Record:
     """Return the header of a network, with its metadata as they are now."""
-    file = source.file
+    layout = RunLayout.at(source.file)
     return record_header(
         protocol,
         metadata.data,
@@ -83,24 +79,19 @@ def header_of(
         gradients=metadata.gradients,
         divergences=metadata.divergences,
         labels=metadata.labels,
-        train_seconds=None if own_name(file) else _train_seconds(file.parent / "history.csv"),
+        inputs=_inputs(layout.buffer, metadata, reader),
+        train_seconds=None if layout.own_name else _train_seconds(layout.history),
     )
 
 
-def inputs_of(
-    file: Path, metadata: CheckpointMetadata, reader: FeatureReader | None
+def _inputs(
+    buffer: Path, metadata: CheckpointMetadata, reader: FeatureReader | None
 ) -> dict[str, str]:
     """Return checksums of whatever else figures are made of."""
-    buffer = buffer_of(file)
     values = {"training": metadata.fingerprint}
     if buffer.exists():
         values["buffer"] = sha256(buffer)
     return values | ({} if reader is None else {"extractor": reader.checksum})
-
-
-def record_path(file: Path, folder: Path, protocol: Protocol) -> Path:
-    """Return where the record of a checkpoint goes, below the folder of a run."""
-    return folder / "eval" / beside(file, f"{protocol.name}.json")
 
 
 def reusable(path: Path, header: Record) -> Record | None:

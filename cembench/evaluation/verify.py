@@ -1,17 +1,26 @@
-"""Verify a record: measure it again from the checkpoint, the data and the saved artifacts."""
+"""Verification of a record: every figure computed again from checkpoint, data and artifacts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
-from cembench.evaluation.context import reopen
-from cembench.evaluation.diff import Comparison, compared, verdicts
+from cembench.evaluation.artifacts import require_artifacts
+from cembench.evaluation.context import EvaluationContext, measured_of, prepare
+from cembench.evaluation.diff import ABSOLUTE, RELATIVE, Comparison, compared
 from cembench.evaluation.measure import measure
 from cembench.evaluation.measures.robustness import SavedAttacks
 from cembench.evaluation.measures.samples import SavedSamples
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.sections import SAMPLES, SECTIONS
+from cembench.models.source import ModelSource
+from cembench.util.errors import CembenchError
+from cembench.util.files import sha256
+from cembench.util.layout import RunLayout
 
 # What a record says of training and of its protocol, and checkpoint and protocol say too.
 SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}
@@ -38,7 +47,8 @@ def verify_record(
         CembenchError: when the record is of another checkpoint or other data, or its artifacts are
             missing or damaged.
     """
-    context, record, table = reopen(path, checkpoint, torch.device(device), inception_weights)
+    context, record = _reopen(path, checkpoint, torch.device(device), inception_weights)
+    table = load_table(path) if record.kind == "classifier" else pd.DataFrame()
     samples = SavedSamples(context, path, SAMPLES.of(record))
     found = measure(context, SavedAttacks(path, context.rows, table), samples)
     again = context.header.model_copy(update={**context.facts(), **found.results})
@@ -47,5 +57,40 @@ def verify_record(
     for section in SECTIONS:
         rows += section.compare(section.of(record), section.of(again))
     if record.kind == "classifier":
-        rows += verdicts(table, found.table)
+        rows += _verdicts(table, found.table)
     return [*rows, *samples.checks]
+
+
+def _reopen(
+    path: Path, checkpoint: Path, device: torch.device, inception_weights: Path | None
+) -> tuple[EvaluationContext, Record]:
+    record = load_record(path)
+    if record.error is not None:
+        raise CembenchError(f"{path}: holds no figures: {record.error}")
+    file = RunLayout.at(checkpoint).checkpoint
+    if sha256(file) != record.checkpoint_sha256:
+        raise CembenchError(f"{path}: of another checkpoint than {file}")
+    source = ModelSource.at(file)
+    protocol = Protocol.parse(record.protocol)
+    if protocol.passes > 1:
+        raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
+    require_artifacts(path, measured_of(protocol, source.metadata, source.file))
+    context = prepare(source, protocol, device, inception_weights=inception_weights)
+    if context.split.fingerprint != record.fingerprint:
+        raise CembenchError("the attacked images are not those of the record")
+    return context, record
+
+
+def _verdicts(recorded: pd.DataFrame, again: pd.DataFrame) -> list[Comparison]:
+    """Compare tables of verdicts image by image, but for the stages, which are not run again."""
+    columns = [column for column in again.columns if not column.endswith("_by")]
+    if len(recorded) != len(again) or not set(columns) <= set(recorded.columns):
+        return [Comparison("images in the table", len(recorded), len(again))]
+    same = np.logical_and.reduce([_same(recorded[c], again[c]) for c in columns])
+    return [Comparison("images whose verdicts agree", len(recorded), int(same.sum()))]
+
+
+def _same(old: pd.Series, new: pd.Series) -> np.ndarray:
+    if new.dtype.kind == "f":
+        return np.isclose(old, new, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
+    return (old == new).to_numpy()

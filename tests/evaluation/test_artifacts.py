@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cembench.data import datasets
-from cembench.evaluation.artifacts import adversarial_folder
 from cembench.evaluation.compare import compare_records, difference
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
@@ -17,6 +16,7 @@ from cembench.evaluation.record import load_record, load_table, save_record
 from cembench.evaluation.statistics import paired_interval
 from cembench.evaluation.verify import verify_record
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 from cembench.util.parquet import read_frame
 from tests.conftest import NOTHING
 
@@ -43,7 +43,7 @@ def test_every_figure_is_counted_again_from_the_kept_images(kept, copy):
 
 
 def test_the_kept_bytes_are_adversarial_as_they_are(kept, copy):
-    images = load_file(adversarial_folder(kept) / "pgd.safetensors")
+    images = load_file(RunLayout.adversarial(kept) / "pgd.safetensors")
     assert images["bytes"].dtype == torch.uint8 and len(images["rows"]) == len(images["images"])
     table = read_frame(kept.with_suffix(".parquet"))
     assert sorted(images["rows"].tolist()) == sorted(table.loc[table["pgd_broken"], "index"])
@@ -72,7 +72,7 @@ def test_a_verdict_that_was_touched_up_is_found(kept, copy):
 
 @pytest.mark.parametrize("spoil", ["outside the ball", "harmless", "fewer"])
 def test_images_that_do_not_break_the_network_do_not_count(kept, copy, spoil):
-    file = adversarial_folder(kept) / "pgd.safetensors"
+    file = RunLayout.adversarial(kept) / "pgd.safetensors"
     images = load_file(file)
     if spoil == "outside the ball":
         images["images"][0] = 1 - images["images"][0].round()
@@ -94,7 +94,7 @@ def test_the_command_exits_with_one_on_a_mismatch_and_two_without_evidence(cembe
     with other.open("ab") as file:
         file.write(b" ")
     for spoil, message in (
-        (lambda: shutil.rmtree(adversarial_folder(kept)), "--save-adversarial"),
+        (lambda: shutil.rmtree(RunLayout.adversarial(kept)), "--save-adversarial"),
         (lambda: copy.write_bytes(other.read_bytes()), "of another checkpoint"),
         (lambda: kept.write_text("{"), "damaged"),
     ):

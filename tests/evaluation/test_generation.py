@@ -11,7 +11,6 @@ import cembench.evaluation.measures.reference as reference
 import cembench.evaluation.measures.sample_scores as scoring
 import cembench.evaluation.measures.samples as generation
 from cembench.data.digits import Digits
-from cembench.evaluation.artifacts import samples_folder, trajectory_file
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder, to_uint8
@@ -21,6 +20,7 @@ from cembench.models.metadata import read_metadata
 from cembench.reporting.leaderboard import build_boards
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 from cembench.util.locks import locked
 from cembench.util.parquet import read_frame
 from tests.conftest import NOTHING
@@ -102,9 +102,9 @@ def test_a_strip_shows_how_the_first_chains_of_the_samples_move(copy, monkeypatc
     monkeypatch.setattr(Trace, "_strip", lambda trace, c: seen.append(trace) or strip(trace, c))
     pgd = "samples.samplers=[{name: rcs, steps: 3}, {name: pgd, steps: 3}]"
     _, path = evaluate(copy, protocol(pgd), save_samples=True)
-    folder = samples_folder(path)
-    assert trajectory_file(folder, "rcs-gaussian").read_bytes()[:4] == b"\x89PNG"
-    assert not trajectory_file(folder, "pgd-data").exists()
+    folder = RunLayout.samples(path)
+    assert RunLayout.trajectory(path, "rcs-gaussian").read_bytes()[:4] == b"\x89PNG"
+    assert not RunLayout.trajectory(path, "pgd-data").exists()
     (trace,) = seen
     kept = load_file(folder / "rcs-gaussian.0.safetensors")
     assert torch.equal(to_uint8(trace.images[0]), kept["starts"][:10])

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cembench.evaluation.artifacts import samples_folder
 from cembench.evaluation.diff import compared
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.verify import verify_record
+from cembench.util.layout import RunLayout
 from tests.support.records import touch
 
 SAMPLES = "count: 40, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}, sgld]"
@@ -52,7 +52,7 @@ def differing(path):
 
 
 def spoil(path, key, change, sampler="rcs-gaussian"):
-    file = samples_folder(path) / f"{sampler}.1.safetensors"
+    file = RunLayout.samples(path) / f"{sampler}.1.safetensors"
     values = load_file(file)
     save_file(values | {key: change(values[key]).contiguous()}, file)
 
@@ -144,12 +144,22 @@ def test_classes_are_those_that_were_asked_for_whatever_the_files_say(kept):
     assert differing(kept) == set()
 
 
+@pytest.mark.parametrize("place", [RunLayout.samples, RunLayout.adversarial])
+def test_one_flipped_bit_of_an_artifact_is_an_error(cembench, kept, place):
+    (file, *_) = sorted(place(kept).iterdir())
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    result = cembench("verify", kept, kept.parent.parent)
+    assert result.code == 2 and f"{file}: missing or damaged" in result.err
+
+
 def test_samples_that_were_not_kept_are_an_error(cembench, kept):
-    file = samples_folder(kept) / "ta-gaussian.0.safetensors"
+    file = RunLayout.samples(kept) / "ta-gaussian.0.safetensors"
     file.unlink()
     result = cembench("verify", kept, kept.parent.parent)
     assert result.code == 2 and str(file) in result.err and "--save-samples" in result.err
-    shutil.rmtree(samples_folder(kept))
+    shutil.rmtree(RunLayout.samples(kept))
     result = cembench("verify", kept, kept.parent.parent)
     assert result.code == 2 and "--save-samples" in result.err
 

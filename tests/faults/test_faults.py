@@ -12,7 +12,6 @@ import cembench.evaluation.evaluate as evaluation
 import cembench.evaluation.measure as measure_module
 import cembench.models.source as source
 import cembench.training.trainer as trainer_module
-from cembench.evaluation.artifacts import adversarial_folder
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table
@@ -23,6 +22,7 @@ from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
 from cembench.util.errors import CembenchError
+from cembench.util.layout import RunLayout
 from tests.conftest import NOTHING, experiment
 
 PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 3}]", "batch_size=16"]
@@ -81,7 +81,7 @@ def test_every_command_names_a_damaged_file_in_one_line(cembench, copy, kept):
 
 
 def test_damaged_evidence_is_an_error_or_a_difference(copy, kept):
-    path = adversarial_folder(kept) / "pgd.safetensors"
+    path = RunLayout.adversarial(kept) / "pgd.safetensors"
     recorded = load_record(kept).figures["pgd"].correct
     values = load(path.read_bytes())
     elsewhere = save(values | {"rows": values["rows"] + 10_000})

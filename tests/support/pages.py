@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cembench.evaluation.artifacts import picture_file, samples_folder, trajectory_file
 from cembench.evaluation.record import save_record
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.sections.density import (
@@ -19,6 +18,7 @@ from cembench.evaluation.sections.density import (
 from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.evaluation.statistics import MeanStd, rate, wilson
 from cembench.util.image_grid import grid
+from cembench.util.layout import RunLayout
 from tests.support.records import both, drawn, sampled
 
 HOSTILE = "<script>alert(1)</script>"
@@ -62,8 +62,8 @@ def leave(folder, robust=50, kid=1.0, *, pictures=True, history=True, **changes)
     path = folder / "eval" / "standard.json"
     save_record(path, made, None)
     for title in made.generation.samplers if pictures and made.generation is not None else ():
-        for place in (picture_file, trajectory_file):
-            file = place(samples_folder(path), title)
+        for place in (RunLayout.picture, RunLayout.trajectory):
+            file = place(path, title)
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(png(len(title)))
     if history:

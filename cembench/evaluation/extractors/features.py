@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.util.errors import CembenchError
-from cembench.util.files import digest, sha256, write_bytes
+from cembench.util.files import digest, sha256
 from cembench.util.frozen import exact
-from cembench.util.seal import UNSEALED, read_sealed, seal
+from cembench.util.tensors import read_tensors, write_tensors
 
 BATCH = 128
 VERSION = 1  # raise it when preprocessing changes, so that no cached features outlive that
@@ -94,12 +92,12 @@ class FeatureReader:
         content = digest([*how, str(images.shape), _hash(images)])
         path = cache_folder() / f"{content}.safetensors"
         try:
-            return Features(**load(read_sealed(path, content)))
-        except (CembenchError, TypeError, SafetensorError):
+            return Features(**read_tensors(path, content))
+        except CembenchError:
             features = self.read([images])
         with contextlib.suppress(CembenchError):  # without a cache it only takes longer
             values = {key: value for key, value in vars(features).items() if value is not None}
-            write_bytes(path, seal(save(values, {"seal": UNSEALED}), content))
+            write_tensors(path, values, name=content)
         return features
 
     def _batch(self, images: Tensor) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
-"""The baseline: a protocol, and for each checkpoint its verdicts and figures at that time."""
+"""The baseline of the gate: a protocol, and per checkpoint its verdicts and figures."""
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,8 +14,8 @@ from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections import SECTIONS
 from cembench.util.errors import CembenchError, ConfigError
-from cembench.util.files import sha256, write_bytes, write_text
-from cembench.util.parquet import read_frame
+from cembench.util.files import sha256, write_text
+from cembench.util.parquet import read_frame, write_table
 from cembench.util.settings import Settings
 from cembench.util.yaml import read_yaml, to_yaml
 
@@ -28,7 +27,7 @@ class Row(Settings):
         checkpoint: where it lies, from the folder of the baseline.
         checkpoint_sha256: its checksum when the figures were taken.
         fingerprint: SHA-256 of the attacked images.
-        verdicts: a parquet file with a row an image, from the folder of the baseline.
+        verdicts: a parquet file with one row per image, from the folder of the baseline.
         verdicts_sha256: its checksum.
         sanity_failed: the sanity checks that failed already.
         metrics: the other figures.
@@ -44,7 +43,7 @@ class Row(Settings):
 
 
 class Baseline(Settings):
-    """What checkpoints are held against.
+    """The protocol, the tolerances and the rows that checkpoints are compared with.
 
     Attributes:
         format: version of the file.
@@ -99,9 +98,7 @@ def updated(
     """
     file = path.parent / f"{path.stem}-verdicts" / f"{name}.parquet"
     kept = [c for c in table.columns if c.endswith(("_broken", "_pred")) or c in ("index", "label")]
-    stream = io.BytesIO()
-    table[kept].to_parquet(stream, index=False)
-    write_bytes(file, stream.getvalue())
+    write_table(file, table[kept])
     old = baseline.rows[name].metrics if name in baseline.rows else {}
     metrics = {
         key: old[key].model_copy(update={"value": metric.value}) if key in old else metric

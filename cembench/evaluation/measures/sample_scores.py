@@ -1,8 +1,7 @@
-"""Scores of samples: beside real images, and beside the initial images of their chains."""
+"""Scores of samples, compared with real images and with their initial images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,72 +9,59 @@ import torch
 from torch import Tensor
 
 from cembench import energy
-from cembench.energy.threat import Threat
-from cembench.evaluation.artifacts import picture_file
 from cembench.evaluation.extractors.features import ImageFeatures, to_uint8
+from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.metrics.functional import Estimate
-from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
-from cembench.samplers import Sampler
+from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig, Scores
 from cembench.samplers.draw import Samples
 from cembench.util.errors import SamplingError
 from cembench.util.files import write_bytes
 from cembench.util.image_grid import grid
+from cembench.util.layout import RunLayout
+from cembench.util.progress import Bar
 
 Known = dict[str, tuple[ImageFeatures, Scores, Estimate]]  # of initial images, by kind of start
 
 
 def score(
-    obtain: Callable[[Sampler], Samples],
-    protocol: Protocol,
-    threat: Threat,
-    reference: ReferenceSet,
-    report: Callable[[str], None],
-    pictures: Path | None = None,
+    config: SamplesConfig, measurement: Measurement, reference: ReferenceSet, bar: Bar
 ) -> Generation:
-    """Compare the samples of every sampler of a protocol with real images.
+    """Compare the samples of every sampler with real images.
 
-    Args:
-        obtain: returns all samples of a sampler, with images and starts as bytes; one that raises
-            `SamplingError` leaves its error in place of figures.
-        protocol: what was drawn, and what to compare with.
-        threat: the ball of samplers that stay in it.
-        reference: the real images and the extractor.
-        report: told one line per sampler.
-        pictures: where `picture_file` puts one per sampler; none are made without.
+    A sampler that raises `SamplingError` has its error in place of figures.
     """
-    config = protocol.samples
+    context, source = measurement.context, measurement.samples
+    threat = context.header.threat
     found: dict[str, SamplerFigures] = {}
     known: Known = {}
     for sampler in config.samplers:
-        what = _what(sampler, threat)
-        picture = pictures and picture_file(pictures, sampler.title)
+        picture = RunLayout.picture(context.path, sampler.title) if source.pictures else None
         try:
-            figures = _figures(obtain(sampler), reference, known, sampler.init, picture)
+            drawn = source.obtain(sampler, bar)
+            figures = _figures(drawn, reference, known, sampler.init, picture)
         except SamplingError as error:
             figures = {"error": str(error)}
-        found[sampler.title] = SamplerFigures(**what, **figures)
-        report(_line(sampler.title, found[sampler.title]))
+        found[sampler.title] = SamplerFigures(
+            sampler=sampler.dump(),
+            start=sampler.init,
+            ball=str(threat) if sampler.in_ball else None,
+            **figures,
+        )
+        bar.report(_line(sampler.title, found[sampler.title]))
+    floor, real, unseen = reference.floor, reference.real, config.reference == "test"
     return Generation(
         extractor=config.extractor.title,
         extractor_sha256=reference.reader.checksum,
         count=len(reference.split),
-        reference="train" if config.reference == "train" else protocol.split,
+        reference="train" if config.reference == "train" else context.protocol.split,
         reference_fingerprint=reference.split.fingerprint,
-        **_controls(reference, config.reference == "test"),
+        floor=None if floor is None else reference.scores(floor, None)[0],
+        judge_real_acc=reference.agreement(real),
+        nearest_real=float(reference.nearest(real.images)[0].median()) if unseen else None,
         samplers=found,
         better={metric.title: metric.better for metric in config.metrics},
     )
-
-
-def _controls(reference: ReferenceSet, unseen: bool) -> dict[str, Any]:
-    floor, real = reference.floor, reference.real
-    return {
-        "floor": None if floor is None else reference.scores(floor, None)[0],
-        "judge_real_acc": reference.agreement(real),
-        "nearest_real": float(reference.nearest(real.images)[0].median()) if unseen else None,
-    }
 
 
 def _figures(
@@ -99,15 +85,12 @@ def _figures(
         "gain": gain.value,
         "gain_low": low,
         "gain_high": high,
-        **own_view(drawn),
+        **_own_scores(drawn),
     }
 
 
-def own_view(drawn: Samples) -> dict[str, float]:
-    """Return what the network's own logits say of samples and of their initial images.
-
-    There is nothing without logits.
-    """
+def _own_scores(drawn: Samples) -> dict[str, float]:
+    """Return what the network's logits say of samples and initial images, if it has any."""
     if drawn.logits.shape[1] == 0:
         return {}
     lse, lse_seeds = energy.marginal(drawn.logits), energy.marginal(drawn.start_logits)
@@ -127,11 +110,6 @@ def _picture(drawn: Samples, nearest: Tensor, reference: ReferenceSet) -> bytes:
         "nearest training image": to_uint8(reference.train.pixels(nearest)).cpu(),
     }
     return grid(panels, drawn.labels, list(reference.split.classes))
-
-
-def _what(sampler: Sampler, threat: Threat) -> dict[str, Any]:
-    ball = str(threat) if sampler.in_ball else None
-    return {"sampler": sampler.dump(), "start": sampler.init, "ball": ball}
 
 
 def _line(title: str, figures: SamplerFigures) -> str:

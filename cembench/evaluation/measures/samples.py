@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from cembench.evaluation.artifacts import saved_samples, trajectory_file
+from cembench.evaluation.artifacts import saved_samples
 from cembench.evaluation.cache import ChunkCache, sample_key
 from cembench.evaluation.context import EvaluationContext
 from cembench.evaluation.diff import Comparison
@@ -28,6 +29,7 @@ from cembench.samplers.trajectory import Trace
 from cembench.util.distributed import ALONE, World
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.files import write_bytes
+from cembench.util.layout import RunLayout
 from cembench.util.progress import Bar
 from cembench.util.rng import derive
 
@@ -36,19 +38,10 @@ NEAR = 0.1  # of the largest logit: rounding to bytes moves logits by a tenth of
 
 def measure(config: SamplesConfig, measurement: Measurement) -> Generation:
     """Compare the samples of all samplers with the reference."""
-    context, source = measurement.context, measurement.samples
-    reference = context.reference
+    reference = measurement.context.reference
     assert reference is not None
-    work = len(reference.split) * len(config.samplers)
-    with Bar(f"samples {context.header.dataset}", work) as bar:
-        found = score(
-            lambda sampler: source.obtain(sampler, bar),
-            context.protocol,
-            context.header.threat,
-            reference,
-            bar.report,
-            source.pictures,
-        )
+    with _bar(measurement.context, reference) as bar:
+        found = score(config, measurement, reference, bar)
     measurement.warnings.update(_cautions(found, reference, config))
     return found
 
@@ -63,12 +56,11 @@ class DrawSamples:
     Attributes:
         context: the evaluation; its seed decides initial images and noise.
         cache: where finished chunks are kept.
-        pictures: where pictures of samples go, and of how the first chains move.
     """
 
     context: EvaluationContext
     cache: ChunkCache
-    pictures: Path
+    pictures: ClassVar[bool] = True
 
     def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
         """Draw all samples of a sampler."""
@@ -80,13 +72,12 @@ class DrawSamples:
 
         A sampler that fails is left to the first process, which meets the same failure.
         """
-        config, reference = self.context.protocol.samples, self.context.reference
-        if config is None or reference is None:
+        reference = self.context.reference
+        if reference is None:
             return
         reference.reader.keep = self.cache
-        work = len(reference.split) * len(config.samplers)
-        with Bar(f"samples {self.context.header.dataset}", work) as bar:
-            for sampler in config.samplers:
+        with _bar(self.context, reference) as bar:
+            for sampler in self.context.protocol.samples.samplers:
                 with suppress(SamplingError):
                     for samples in self._chunks(sampler, bar, world):
                         reference.reader.read([samples.images])
@@ -111,14 +102,14 @@ class DrawSamples:
 
     def _chunk(self, sampler: Sampler, y: Tensor, number: int) -> dict[str, Tensor]:
         context = self.context
-        seed, trace, visit = chunk_seed(context, number), None, None
+        seed, trace, visit = _chunk_seed(context, number), None, None
         if number == 0 and isinstance(sampler, EnergySampler):
             trace = Trace(sampler)
             visit = trace.follow(intended_labels(sampler, y, context.images, seed))
         surrogate = self._surrogate
         drawn = draw(context.model, sampler, y, context.images, seed, visit, surrogate).cpu()
         if trace is not None:
-            strip = trajectory_file(self.pictures, sampler.title)
+            strip = RunLayout.trajectory(context.path, sampler.title)
             write_bytes(strip, trace.render(context.metadata.classes, strip.suffix))
         return vars(drawn) | {"images": to_uint8(drawn.images), "starts": to_uint8(drawn.starts)}
 
@@ -138,17 +129,15 @@ class SavedSamples:
     record: Path
     recorded: Generation | None
     checks: list[Comparison] = field(default_factory=list)
-    pictures: None = None
+    pictures: ClassVar[bool] = False
 
     def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
         """Read all samples of a sampler, and compare their logits with the network's own."""
         context = self.context
         device = context.images.device
         labels = [
-            intended_labels(
-                sampler, y.to(device), context.images, chunk_seed(context, number)
-            ).cpu()
-            for number, y in enumerate(_labels(context, sampler))
+            intended_labels(sampler, y.to(device), context.images, _chunk_seed(context, i)).cpu()
+            for i, y in enumerate(_labels(context, sampler))
         ]
         try:
             saved = saved_samples(self.record, sampler.title, labels)
@@ -167,8 +156,8 @@ class SavedSamples:
         The saved logits are those before rounding. Where samples may leave [0, 1], or were drawn
         with batch statistics, they say nothing of the bytes.
         """
-        unlike = sampler.mode == "train" or sampler.init == "buffer"
-        if unlike or saved.logits.shape[1] == 0 or not getattr(sampler, "box", True):
+        differ = sampler.mode == "train" or sampler.init == "buffer"
+        if differ or saved.logits.shape[1] == 0 or not getattr(sampler, "box", True):
             return []
         context, near = self.context, torch.ones(len(saved.labels)).bool()
         for images, logits in ((saved.images, saved.logits), (saved.starts, saved.start_logits)):
@@ -180,16 +169,19 @@ class SavedSamples:
         return [Comparison(title, len(near), int(near.sum()))]
 
 
-def chunk_seed(context: EvaluationContext, number: int) -> int:
-    """Return the seed of a chunk of samples."""
+def _chunk_seed(context: EvaluationContext, number: int) -> int:
     return derive(context.protocol.seed, "samples", number)
 
 
 def _labels(context: EvaluationContext, sampler: Sampler) -> Iterator[Tensor]:
-    """Return the classes of each chunk of a sampler."""
     assert context.reference is not None
     count, size = len(context.reference.split), context.protocol.samples.batch_size
     return chunks(sampler, count, len(context.metadata.classes), size)
+
+
+def _bar(context: EvaluationContext, reference: ReferenceSet) -> Bar:
+    work = len(reference.split) * len(context.protocol.samples.samplers)
+    return Bar(f"samples {context.header.dataset}", work)
 
 
 def _cautions(found: Generation, reference: ReferenceSet, config: SamplesConfig) -> list[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from cembench.evaluation.artifacts import picture_file, samples_folder, trajectory_file
 from cembench.evaluation.record import Record, of_run
 from cembench.reporting.leaderboard import find_records, newest
 from cembench.reporting.page.pictures import Picture, load_picture
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
+from cembench.util.layout import RunLayout
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def by_record(runs: Sequence[Run]) -> dict[int, Run]:
 
 
 def _run(path: Path, record: Record, number: int) -> Run:
-    folder, pictures, missing = samples_folder(path), [], []
+    pictures, missing = [], []
     samplers = record.generation.samplers if record.generation is not None else {}
     for title, found in samplers.items():
         if found.error is not None:
             continue
-        for strip, place in ((False, picture_file), (True, trajectory_file)):
-            file = place(folder, title)
+        for strip, place in ((False, RunLayout.picture), (True, RunLayout.trajectory)):
+            file = place(path, title)
             if file.exists():
                 pictures.append(load_picture(file, title, strip))
             elif not strip:
