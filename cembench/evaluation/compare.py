@@ -1,4 +1,4 @@
-"""Two checkpoints image by image: which images one gets right and the other does not."""
+"""Comparison of two checkpoints image by image."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def compare_records(first: Path, second: Path) -> list[Difference]:
         raise CembenchError("an encoder has no verdicts to compare; compare probes of it")
     _require_alike(*records)
     tables = [load_table(path) for path in (first, second)]
-    standing = [right_of(table) for table in tables]
+    right = [right_of(table) for table in tables]
     numbers = tables[0]["index"]
-    shared = [name for name in standing[0] if name in standing[1]]
-    return [difference(name, numbers, standing[0][name], standing[1][name]) for name in shared]
+    shared = [name for name in right[0] if name in right[1]]
+    return [difference(name, numbers, right[0][name], right[1][name]) for name in shared]
 
 
 def right_of(table: pd.DataFrame) -> dict[str, pd.Series]:

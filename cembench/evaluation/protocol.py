@@ -1,4 +1,4 @@
-"""A protocol: which images are attacked, how, and with what randomness. One YAML file holds one."""
+"""Protocols: which images are attacked, how, and with what randomness. One YAML file each."""
 
 from __future__ import annotations
 

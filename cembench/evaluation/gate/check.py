@@ -1,4 +1,4 @@
-"""Evaluate checkpoints the way a baseline wants it, to compare with it or to renew it."""
+"""Evaluation of checkpoints under the protocol of a baseline, to check or to update it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Evaluator:
 
     Attributes:
         device: where to compute.
-        data_root: where the data lies, if not where it lay in training.
+        data_root: the folder of the data, if it is not the one of training.
         inception_weights: weights for the extractor inception.
         out: where records go, in a folder of the row's name; beside the checkpoint unless given.
         on_record: called with path and record of each evaluation.
@@ -49,7 +49,7 @@ class Evaluator:
     ) -> tuple[Record, pd.DataFrame]:
         """Return the record of a checkpoint and its table of verdicts, empty after an error.
 
-        A record that is there and still holds is not made again, unless to save its artifacts.
+        A valid record is reused, unless artifacts are to be saved.
         """
         record, place = evaluate(
             file,
@@ -95,7 +95,7 @@ def update(
 ) -> Baseline:
     """Evaluate checkpoints as `check` does and write what they score into the baseline.
 
-    Their records keep all evidence, so that `cembench verify` can check them.
+    Their artifacts are saved, so that `cembench verify` can check their records.
 
     Args:
         checkpoints: as in `check`.

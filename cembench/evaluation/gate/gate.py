@@ -21,13 +21,13 @@ SANITY = "sanity"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One figure of one checkpoint beside the baseline.
+    """One figure of one checkpoint compared with the baseline.
 
     Attributes:
         row: the checkpoint's name in the baseline.
         verdict: `error` when there is no figure to compare.
         was: the baseline's figure; `now` is today's.
-        note: the difference in words, with what it takes to judge it.
+        note: the difference in words, with its interval or tolerance.
         p_value: chance of such a drop if nothing had changed, over all accuracies (Holm).
         lost: numbers of the images that were right and are not any more; `won` the other way.
     """
@@ -68,7 +68,9 @@ def judge(
         row = baseline.rows[name]
         _require_alike(name, row, record)
         pairs += [(name, pair) for pair in _pairs(load_verdicts(path, row), table)]
-        rest += [*_metrics(name, row, record), *_sanity(name, row, record)]
+        now = gated_of(record)
+        rest += [_metric(name, key, value, now.get(key)) for key, value in row.metrics.items()]
+        rest += _sanity(name, row, record)
     adjusted = holm([pair.drop_p_value for _, pair in pairs])
     accuracies = [
         _accuracy(name, pair, p_value, baseline)
@@ -81,9 +83,9 @@ def judge(
 def _pairs(before: pd.DataFrame, now: pd.DataFrame) -> list[Difference]:
     if list(before["index"]) != list(now["index"]):
         raise CembenchError("the baseline's verdicts are about other images; --update it")
-    standing = right_of(now)
+    right_now = right_of(now)
     return [
-        difference(figure, before["index"], right, standing[figure])
+        difference(figure, before["index"], right, right_now[figure])
         for figure, right in right_of(before).items()
     ]
 
@@ -124,11 +126,6 @@ def _wanted(pair: Difference, baseline: Baseline) -> str:
         if paired_interval(lost, won, images)[0] > -baseline.margin:
             break
     return f"{margin} is inside the interval: more images needed, about {images}"
-
-
-def _metrics(name: str, row: Row, record: Record) -> list[Outcome]:
-    now = gated_of(record)
-    return [_metric(name, key, metric, now.get(key)) for key, metric in row.metrics.items()]
 
 
 def _metric(name: str, key: str, before: GatedValue, now: GatedValue | None) -> Outcome:

@@ -1,8 +1,9 @@
-"""The progress of one attack on a chunk of images: what survives, and what succeeded."""
+"""The progress of one attack on a chunk of images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -45,14 +46,10 @@ class AttackProgress:
 
     def restarted(self) -> AttackProgress:
         """Return a copy in which no stage is done, for the next attack."""
-        return AttackProgress(
-            stages=0,
-            broken=self.broken.clone(),
-            broken_8bit=self.broken_8bit.clone(),
-            by=torch.full_like(self.by, -1),
-            norm=self.norm.clone(),
-            images=self.images.clone(),
-        )
+        copy = deepcopy(self)
+        copy.stages, copy.names = 0, []
+        copy.by.fill_(-1)
+        return copy
 
     def followed_by(self, other: AttackProgress) -> AttackProgress:
         """Return the state after this attack and the next one."""

@@ -57,15 +57,7 @@ def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]
 def attack_split(
     model: nn.Module, split: Split, rows: Tensor, protocol: Protocol, threat: Threat
 ) -> pd.DataFrame:
-    """Run all attacks of a protocol on a split and return the table of verdicts.
-
-    Args:
-        model: images in [0, 1] to logits, on the device of the split.
-        split: the images.
-        rows: their numbers in the whole split.
-        protocol: the attacks.
-        threat: the ball that perturbations must stay in.
-    """
+    """Run all attacks of a protocol on a split and return the table, as `verdict_table` does."""
     return verdict_table(model, split, rows, protocol, threat, RunAttacks())[0]
 
 

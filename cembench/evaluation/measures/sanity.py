@@ -3,8 +3,8 @@
 Each check runs attacks of its own.
 
 Sources: Athalye et al., arXiv 1802.00420, section 3.1; Carlini et al., arXiv 1902.06705, section 5;
-the checks of AutoAttack, arXiv 2003.01690. They reuse no verdict, which
-would hide what they look for.
+the checks of AutoAttack, arXiv 2003.01690. They reuse no verdict, which would hide what they look
+for.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ FEWEST = 20
 
 
 @dataclass(frozen=True)
-class Climb:
-    """A fresh PGD: the largest loss on each image's way, and whether it was ever misclassified."""
+class Ascent:
+    """A PGD run: the largest loss along each image's path, and whether it was misclassified."""
 
     loss: Tensor
     broken: Tensor
 
 
 class SanityContext:
-    """A network under suspicion, and the attacks that several checks look at.
+    """The network that is checked, and the attacks that several checks share.
 
     Attributes:
         x: images, N×C×H×W, all classified as their labels y.
     """
 
-    def __init__(self, target: Target, x: Tensor, y: Tensor, plan: SanityConfig) -> None:
-        self.target, self.x, self.y, self.plan = target, x, y, plan
+    def __init__(self, target: Target, x: Tensor, y: Tensor, config: SanityConfig) -> None:
+        self.target, self.x, self.y, self.config = target, x, y, config
         self.eps = target.threat.eps
 
     @cached_property
-    def one(self) -> Climb:
+    def one(self) -> Ascent:
         """One step of size ε from the image itself: FGSM."""
-        return self.climb(self.eps, 1)
+        return self.ascend(self.eps, 1)
 
     @cached_property
-    def iterated(self) -> Climb:
+    def iterated(self) -> Ascent:
         """PGD at ε."""
-        return self.climb(self.eps, self.plan.steps)
+        return self.ascend(self.eps, self.config.steps)
 
     @cached_property
-    def longer(self) -> Climb:
+    def longer(self) -> Ascent:
         """PGD at ε with five times the steps."""
-        return self.climb(self.eps, 5 * self.plan.steps)
+        return self.ascend(self.eps, 5 * self.config.steps)
 
-    def climb(self, eps: float, steps: int) -> Climb:
-        """Climb the cross-entropy inside a ball of radius `eps`, without ever stopping early."""
+    def ascend(self, eps: float, steps: int) -> Ascent:
+        """Maximise the cross-entropy in a ball of radius `eps`, without early stopping."""
         ball = self.target.threat.model_copy(update={"eps": eps}).ball
         loss = torch.full((len(self.y),), -torch.inf, device=self.x.device)
         broken = torch.zeros_like(self.y, dtype=torch.bool)
@@ -90,7 +90,7 @@ class SanityContext:
             centre=self.x,
             visit=visit,
         )
-        return Climb(loss, broken)
+        return Ascent(loss, broken)
 
 
 def randomised_forward(context: SanityContext) -> tuple[float, bool]:
@@ -112,7 +112,7 @@ def softmax_outputs(context: SanityContext) -> tuple[float, bool]:
 
 
 def gradients_in_forward(context: SanityContext) -> tuple[float, bool]:
-    """The forward pass climbs or descends something itself."""
+    """The forward pass optimises something itself."""
     engine = torch.autograd
     with (
         patch.object(engine, "grad", wraps=engine.grad) as grad,
@@ -125,7 +125,7 @@ def gradients_in_forward(context: SanityContext) -> tuple[float, bool]:
 
 
 def zero_gradients(context: SanityContext) -> tuple[float, bool]:
-    """The gradient of the loss vanishes, so that PGD stands still."""
+    """The gradient of the loss vanishes, so that PGD does not move."""
     x = context.x.detach().requires_grad_()
     with torch.enable_grad():
         loss = potentials.cross_entropy(context.target.model(x), context.y)
@@ -135,19 +135,19 @@ def zero_gradients(context: SanityContext) -> tuple[float, bool]:
 
 
 def one_step_wins(context: SanityContext) -> tuple[float, bool]:
-    """One step breaks images that many do not."""
+    """One step succeeds on images where many steps fail."""
     return _share(context.one.broken & ~context.iterated.broken)
 
 
 def more_steps_help(context: SanityContext) -> tuple[float, bool]:
-    """Five times the steps break many more images: PGD has not converged."""
+    """Five times the steps succeed on many more images: PGD has not converged."""
     return _share(context.longer.broken & ~context.iterated.broken, 0.02)
 
 
 def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
     """A larger ball holds no larger loss."""
     radii = [context.eps / 2, context.eps, 2 * context.eps]
-    losses = [context.climb(eps, context.plan.steps).loss for eps in radii]
+    losses = [context.ascend(eps, context.config.steps).loss for eps in radii]
     growths = [(b - a).double() for a, b in pairwise(losses)]
     lowest = min(growths, key=lambda growth: float(growth.mean()))
     error = float(lowest.std()) / math.sqrt(len(lowest))
@@ -155,19 +155,19 @@ def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
 
 
 def stands_at_any_radius(context: SanityContext) -> tuple[float, bool]:
-    """Images stand where the ball holds every image there is."""
+    """Images survive in a ball that holds every image there is."""
     everything = context.target.threat.ball.diameter(context.x)
-    return _share(~context.climb(everything, 5 * context.plan.steps).broken, 0.02)
+    return _share(~context.ascend(everything, 5 * context.config.steps).broken, 0.02)
 
 
 def black_box_wins(context: SanityContext) -> tuple[float, bool]:
-    """Square, which sees no gradient, breaks images that PGD does not."""
+    """Square, which sees no gradient, succeeds where PGD fails."""
     left = (~context.longer.broken).nonzero().squeeze(1)
     won = torch.zeros_like(context.longer.broken)
     if len(left):
         target = context.target
         everyone = torch.ones_like(won)
-        stage = Stage("square", target, square(target, context.plan.queries), everyone)
+        stage = Stage("square", target, square(target, context.config.queries), everyone)
         won[left] = run_stage("sanity", stage, context.x[left], context.y[left]).success
     return _share(won)
 
@@ -207,21 +207,16 @@ def measure(config: SanityConfig, measurement: Measurement) -> list[SanityCheck]
     return sanity_checks(measurement.target, measurement.context.split, config)
 
 
-def sanity_checks(target: Target, split: Split, plan: SanityConfig) -> list[SanityCheck]:
-    """Look for every kind of illusion on some images of a split, those that are classified right.
+def sanity_checks(target: Target, split: Split, config: SanityConfig) -> list[SanityCheck]:
+    """Run all checks on images of a split that are classified correctly.
 
     Checks are skipped with fewer than twenty of them, or where there is no ball.
-
-    Args:
-        target: the frozen network and the threat model.
-        split: the attacked images.
-        plan: how many of them, steps and queries.
     """
-    some, _ = subset(split, plan.images)
+    some, _ = subset(split, config.images)
     x, y = some.pixels(), some.labels
     with isolated_rng(derive(target.seed, "sanity")), torch.no_grad():
         right = target.verifier(x).argmax(1) == y
-    context = SanityContext(target, x[right], y[right], plan)
+    context = SanityContext(target, x[right], y[right], config)
     return [_checked(check, meaning, context) for check, meaning in CHECKS.items()]
 
 

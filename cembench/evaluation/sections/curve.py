@@ -26,11 +26,11 @@ FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
 class CurveConfig(Settings):
-    """What a protocol says of other radii (`evaluation.curve`).
+    """Settings of the robustness curve (`curve` in a protocol).
 
     Attributes:
         eps: the radii; ¼ to 2 times the threat model's unless given.
-        attack: run at each of them, on images that nothing broke at a smaller one.
+        attack: run at each of them, on images on which no attack succeeded at a smaller one.
     """
 
     eps: Annotated[list[Positive], Field(min_length=1)] | None = None
@@ -51,7 +51,7 @@ class CurveConfig(Settings):
 
 
 class CurvePoint(Rate):
-    """Images that stand at one radius.
+    """Images that survive at one radius.
 
     Attributes:
         eps: the radius; at 0 it is the clean accuracy.

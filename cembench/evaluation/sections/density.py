@@ -1,4 +1,4 @@
-"""The network as a density: calibration, energies, out-of-distribution scores, PGD beside TA."""
+"""The network as a density: calibration, energies, out-of-distribution scores, PGD and TA."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Outside = Annotated[
 
 
 class DensityConfig(Settings):
-    """What a protocol says of densities.
+    """Settings of the density section (`density` in a protocol).
 
     Attributes:
         steps: gradients of PGD and of TA in the ball of the threat model, 2.5 ε / steps each.
-        bins: of the calibration table.
-        outside: what test images are told from: `noise`, or data sets.
+        bins: number of equal-width bins of the calibration table.
+        outside: out-of-distribution sets: `noise`, or data sets.
     """
 
     steps: Count = 10
@@ -70,7 +70,7 @@ class Calibration(Settings):
     """The expected calibration error (Guo et al., arXiv 1706.04599) and the table it sums up.
 
     Attributes:
-        ece: mean distance of confidence and accuracy over the bins, weighed by their images.
+        ece: mean distance of confidence and accuracy over the bins, weighted by their images.
         bins: from the lowest confidence to the highest.
     """
 
@@ -79,10 +79,10 @@ class Calibration(Settings):
 
 
 class OODScores(Settings):
-    """How well a score tells test images from others.
+    """How well a score separates test images from out-of-distribution images.
 
     Attributes:
-        others: number of images from outside.
+        others: number of out-of-distribution images.
         auroc: probability that a test image scores higher than another image.
         fpr95: share of the others that pass when 95 % of the test images do.
     """
@@ -111,9 +111,9 @@ class Density(Settings):
 
     Attributes:
         calibration: of the confidence.
-        energies: LSE on `clean` images, on `pgd` and `ta` images, on `noise`, on outside sets, and
-            on the samples and seeds of each sampler, by its title.
-        outside_fingerprints: SHA-256 of the outside sets.
+        energies: LSE on `clean` images, on `pgd` and `ta` images, on `noise`, on
+            out-of-distribution sets, and on the samples and the initial images of each sampler.
+        outside_fingerprints: SHA-256 of the out-of-distribution sets.
         outside: by set, then by score: `log_px`, `max_softmax`, and `slope`, minus the norm of
             ∇ₓ log p(x) (JEM, arXiv 1912.03263, section 5.3).
         pushed: PGD, which raises LSE − f_y, beside TA, which raises f_ŷ − LSE for a random ŷ ≠ y:

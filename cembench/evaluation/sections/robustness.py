@@ -22,7 +22,7 @@ class Figure(Rate):
 
     Attributes:
         correct_8bit: images that are correct also when all are rounded to 8 bits.
-        won: for an attack, the images that each of its stages broke.
+        won: for an attack, the number of images on which each of its stages was first to succeed.
         seconds: wall time of the attack.
     """
 
@@ -62,7 +62,7 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
     always = True
 
     def compare(self, recorded: dict[str, Figure], again: dict[str, Figure]) -> list[Comparison]:
-        """Compare counts one by one; then intervals, and the images that each stage broke."""
+        """Compare counts one by one; then intervals and the successes of each stage."""
         rows = []
         for name in {**again, **recorded}:
             old, new = recorded.get(name), again.get(name)
@@ -102,22 +102,22 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
 
 
 def count(table: pd.DataFrame, attacks: list[str], seconds: dict[str, float]) -> dict[str, Figure]:
-    """Count every figure from a table of verdicts: a row an image."""
+    """Count every figure from a table of verdicts, one row per image."""
     right = table["clean_pred"] == table["label"]
     right_8bit = right & (table["clean_8bit_pred"] == table["label"])
     figures = {"clean": figure(right, right_8bit)}
     worst, worst_8bit = right, right_8bit
     for attack in attacks:
-        standing = right & ~table[f"{attack}_broken"]
-        standing_8bit = right_8bit & ~table[f"{attack}_broken_8bit"]
+        survives = right & ~table[f"{attack}_broken"]
+        survives_8bit = right_8bit & ~table[f"{attack}_broken_8bit"]
         won = table.loc[table[f"{attack}_broken"], f"{attack}_by"].value_counts()
-        figures[attack] = figure(standing, standing_8bit).model_copy(
+        figures[attack] = figure(survives, survives_8bit).model_copy(
             update={
                 "won": {str(stage): int(number) for stage, number in won.items()},
                 "seconds": round(seconds.get(attack, 0.0), 3),
             }
         )
-        worst, worst_8bit = worst & standing, worst_8bit & standing_8bit
+        worst, worst_8bit = worst & survives, worst_8bit & survives_8bit
     return {**figures, "worst_case": figure(worst, worst_8bit)} if attacks else figures
 
 

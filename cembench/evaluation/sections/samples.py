@@ -1,4 +1,4 @@
-"""Samples of a network beside real images."""
+"""Samples of a network compared with real images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ OneMetric = Annotated[SerializeAsAny[Metric], metrics.field()]
 
 
 class SamplesConfig(Settings):
-    """What a protocol says of samples.
+    """Settings of the samples section (`samples` in a protocol).
 
     Attributes:
-        samplers: what is drawn; the first one leads the ranking. One setting serves all rows.
+        samplers: the samplers; the first one leads the ranking.
         count: samples of each, and reference images; as many as the reference has unless given,
             and never more.
         extractor: whose features are compared.
@@ -72,7 +72,7 @@ class Scores(Settings):
     Attributes:
         kid: kernel inception distance, unbiased.
         kid_error: its standard error.
-        fd: Fréchet distance, `FID` with the extractor inception; biased upward in small samples.
+        fd: Fréchet distance, FID with the extractor inception; biased upward in small samples.
         inception_score: exp of the mean KL of an image's ImageNet classes from those of all; None
             with an extractor that gives no classes.
         inception_score_std: its deviation over splits, if there are several.
@@ -82,7 +82,7 @@ class Scores(Settings):
             images that it was trained on, and where no class was intended.
         nearest: median Euclidean pixel distance to the nearest training image; far below the
             reference's own it tells of memorisation.
-        metrics: what the protocol asks for besides, by title.
+        metrics: further metrics of the protocol, by title.
         failed: by title, why one of them is missing.
     """
 
@@ -105,17 +105,17 @@ class SamplerFigures(Settings):
     Attributes:
         sampler: its resolved settings.
         ball: the threat model, for samplers that stay in its ball.
-        start: where chains begin. Figures of different starts are ranked apart.
+        start: the kind of initial images. Figures of different kinds are ranked apart.
         samples: scores of the samples; None after an error.
-        seeds: scores of the starts of the same chains, before any step.
-        gain: KID of the seeds minus KID of the samples.
+        seeds: scores of the initial images of the same chains.
+        gain: KID of the initial images minus KID of the samples.
         gain_low: lower end of its 95 % interval.
         gain_high: its upper end.
         own_acc: share that the network itself takes for the intended class.
         lse: mean of LSE f(x, ·) over the samples.
         lse_std: its deviation.
-        lse_seeds: its mean over the seeds.
-        lse_seeds_std: its deviation over the seeds.
+        lse_seeds: its mean over the initial images.
+        lse_seeds_std: its deviation over the initial images.
         error: why there are no figures.
     """
 
@@ -136,7 +136,7 @@ class SamplerFigures(Settings):
 
 
 class Generation(Settings):
-    """Samples of one checkpoint beside real images.
+    """Samples of one checkpoint compared with real images.
 
     Attributes:
         extractor: its name and size, as in columns.
@@ -144,7 +144,7 @@ class Generation(Settings):
         count: images in each set.
         reference: the split of the real images.
         reference_fingerprint: their SHA-256.
-        floor: what real images that are not the reference score.
+        floor: scores of real images outside the reference.
         judge_real_acc: accuracy of the independent classifier on the reference images.
         nearest_real: median pixel distance of the reference to its nearest training images.
         samplers: by title; the first one leads.

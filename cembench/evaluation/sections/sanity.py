@@ -11,10 +11,10 @@ from cembench.util.settings import Count, Settings
 
 
 class SanityConfig(Settings):
-    """What a protocol says of sanity checks (`evaluation.sanity`).
+    """Settings of the gradient-masking checks (`sanity` in a protocol).
 
     Attributes:
-        images: how many of the attacked images they look at.
+        images: number of the attacked images that are checked.
         steps: gradients of PGD; five times as many where more of them should not help.
         queries: forward passes of Square.
     """
@@ -25,13 +25,13 @@ class SanityConfig(Settings):
 
 
 class SanityCheck(Settings):
-    """One way in which robustness can be an illusion.
+    """One check, for one way in which robustness can be an illusion.
 
     Attributes:
-        name: the problem that it looks for.
+        name: the problem that the check looks for.
         verdict: `skipped` where it does not apply.
-        figure: what was measured, as `meaning` says.
-        meaning: what the figure is, from where on it fails, and what a failure says.
+        figure: the measured value, as `meaning` says.
+        meaning: what the figure is, the value from which the check fails, and what that implies.
     """
 
     name: str
