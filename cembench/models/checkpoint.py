@@ -1,4 +1,4 @@
-"""One self-describing safetensors file: the weights, and all that is needed to use them."""
+"""Checkpoint: a self-describing safetensors file with weights and metadata."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from cembench.util.seal import UNSEALED, seal
 def save_checkpoint(
     path: Path, weights: dict[str, torch.Tensor], metadata: CheckpointMetadata
 ) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint, completely or not at all.
 
     Raises:
         CembenchError: when it cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    # One entry alone: safetensors writes several in random order, and files would differ.
+    # A single entry, since safetensors writes several in random order, and files would differ.
     values = {"format": FORMAT, "seal": UNSEALED, **metadata.dump()}
     write_bytes(path, seal(save(tensors, {"cembench": json.dumps(values)})))
 
 
 def weights_digest(weights: dict[str, torch.Tensor]) -> str:
-    """Return a SHA-256 over names, types, shapes and values of weights.
+    """Return the SHA-256 of names, types, shapes and values of weights.
 
-    Unlike that of a checkpoint's file it does not change when settings gain a key.
+    Unlike the SHA-256 of a checkpoint file it does not change when settings gain a key.
     """
     sha = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
@@ -50,7 +50,7 @@ def weights_digest(weights: dict[str, torch.Tensor]) -> str:
 
 
 def build_network(metadata: CheckpointMetadata) -> Classifier:
-    """Return the network that metadata describes, with fresh weights."""
+    """Return the network of the metadata, with random weights."""
     channels, height, width = metadata.shape
     mean, std = torch.tensor(metadata.mean), torch.tensor(metadata.std)
     shape = (channels, height, width)

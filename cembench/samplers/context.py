@@ -15,7 +15,7 @@ from cembench.data import DataSettings
 from cembench.data.resize import resized
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.models.metadata import CheckpointMetadata, beside
+from cembench.models.metadata import CheckpointMetadata, companion_name
 from cembench.samplers import InitialImages, Needs, Sampler, SamplerContext
 from cembench.samplers.initial import GaussianInit, ReplayBuffer, fit_gaussians
 from cembench.util.errors import CembenchError, SamplingError
@@ -173,4 +173,4 @@ class CheckpointImages(ImageSource):
 
 def buffer_of(file: Path) -> Path:
     """Return the path of a checkpoint's replay buffer: in its folder, and with its name."""
-    return file.parent / beside(file, "buffer.safetensors")
+    return file.parent / companion_name(file, "buffer.safetensors")

@@ -1,4 +1,4 @@
-"""The folder of a run: which files it holds, and how they stay consistent when a run is killed."""
+"""Run folder: its files, and their consistency when a run is killed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,23 @@ from cembench.util.seal import UNSEALED, read_sealed, seal
 
 @dataclass
 class State:
-    """Everything that a run needs to go on, and everything that it has to show, after an epoch.
+    """State of a run after an epoch: what it resumes from, and what it publishes.
 
-    `data` is the fingerprint of the training split, `config` identifies the settings.
+    Attributes:
+        epoch: epochs done.
+        data: fingerprint of the training split.
+        config: digest of the settings.
+        model: weights.
+        optimizer: state of the optimizer.
+        scheduler: state of the schedule.
+        average: state of the moving average of the weights.
+        history: one row per epoch.
+        kept: weights of the selected epoch.
+        kept_epoch: that epoch.
+        kept_buffer: replay buffer of that epoch, N×C×H×W.
+        divergences: times that training was rolled back.
+        gradients: gradient evaluations, images times steps.
+        buffer: replay buffer, N×C×H×W.
     """
 
     epoch: int
@@ -47,9 +61,9 @@ class State:
 class RunFolder:
     """`config.yaml`, `last.ckpt` (resume state), `model.safetensors` and `history.csv` of a run.
 
-    `buffer.safetensors`, the replay buffer at the epoch that was kept, is there when the method has
-    one. `last.ckpt` comes first and holds all that the others are made of, so a run killed between
-    two writes loses nothing: resuming writes them again.
+    `buffer.safetensors` is the replay buffer of the kept epoch, if the method has one. `last.ckpt`
+    is written first and holds everything that the other files are made from, so a run that is
+    killed between two writes loses nothing: resuming writes them again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,12 +79,12 @@ class RunFolder:
         return self.config.exists()
 
     def finished(self) -> CheckpointMetadata | None:
-        """Return the metadata of the kept checkpoint if the run came to its end."""
+        """Return the metadata of the kept checkpoint if the run is finished."""
         metadata = read_metadata(self.model) if self.model.exists() else None
         return metadata if metadata is not None and metadata.finished else None
 
     def check_own(self, file: Path, same: bool) -> None:
-        """Refuse a file that another run wrote and that came to lie here.
+        """Refuse a file of another run.
 
         Raises:
             CembenchError: naming the file.
@@ -79,7 +93,7 @@ class RunFolder:
             raise CembenchError(f"{file}: of another run; put the right one back, or delete it")
 
     def check_data(self, before: str, now: str) -> None:
-        """Refuse to go on with other training images than the run was begun with.
+        """Refuse to resume with other training images than the run began with.
 
         Raises:
             CembenchError: naming the run.
@@ -91,7 +105,7 @@ class RunFolder:
             )
 
     def check_config(self, config: Experiment) -> None:
-        """Refuse to go on with other settings than the run was begun with.
+        """Refuse to resume with other settings than the run began with.
 
         Raises:
             CembenchError: naming each setting that differs.
@@ -110,7 +124,7 @@ class RunFolder:
             )
 
     def begin(self, config: Experiment) -> None:
-        """Save the resolved configuration and clear what a kill left half written."""
+        """Save the resolved configuration, and delete files that a kill left half written."""
         for leftover in self.path.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         write_text(self.config, to_yaml(config.dump()))
@@ -122,7 +136,7 @@ class RunFolder:
         write_bytes(self.state, seal(stream.getvalue() + UNSEALED.encode()))
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
-        """Write what others read, from the resume state."""
+        """Write checkpoint, replay buffer and history from the resume state."""
         if not state.history:
             return
         if state.kept:
@@ -134,10 +148,10 @@ class RunFolder:
         write_text(self.history, table)
 
     def load(self) -> State | None:
-        """Read the resume state, on the CPU; None where none was saved.
+        """Read the resume state onto the CPU; None if none was saved.
 
         Raises:
-            CembenchError: when it is damaged; it is never unpickled beyond tensors and numbers.
+            CembenchError: when it is damaged; only tensors and numbers are ever unpickled.
         """
         if not self.state.exists():
             return None
