@@ -19,7 +19,7 @@ from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import draw
-from cembench.samplers.energy import RCS, SGLD
+from cembench.samplers.logits import RCS, SGLD
 from cembench.util.frozen import exact, frozen
 
 STEPS, RCS_STEP, SGLD_STEP, SGLD_NOISE = 40, 0.35, 0.25, 0.005

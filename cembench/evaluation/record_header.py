@@ -14,7 +14,7 @@ from cembench.energy.threat import Threat
 from cembench.evaluation.extractors.features import FeatureReader
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
-from cembench.models.metadata import CheckpointMetadata, beside, own_name
+from cembench.models.metadata import CheckpointMetadata, companion_name, own_name
 from cembench.models.recipe import recipe_of
 from cembench.models.source import ModelSource
 from cembench.samplers.context import buffer_of
@@ -100,7 +100,7 @@ def inputs_of(
 
 def record_path(file: Path, folder: Path, protocol: Protocol) -> Path:
     """Return where the record of a checkpoint goes, below the folder of a run."""
-    return folder / "eval" / beside(file, f"{protocol.name}.json")
+    return folder / "eval" / companion_name(file, f"{protocol.name}.json")
 
 
 def reusable(path: Path, header: Record) -> Record | None:

@@ -1,4 +1,4 @@
-"""A copy of a network that is made to be fast."""
+"""Fast copy of a network: folded batch norms, channels last, bfloat16, compilation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from cembench.models.folding import folded
 from cembench.util.errors import CembenchError
 
-ROWS = 64  # of a compiled network: each shape costs a compilation
+ROWS = 64  # batch size of a compiled network, since each shape costs a compilation
 
 
 def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -> nn.Module:
@@ -20,12 +20,12 @@ def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -
 
     Args:
         model: frozen, in evaluation mode.
-        example: images that the copy is tried on, N×C×H×W.
-        halved: whether it computes in bfloat16, but for its first and its last layer.
+        example: images that the copy is tested on, N×C×H×W.
+        halved: whether it computes in bfloat16, except for its first and last layer.
         compiled: whether it is compiled.
 
     Raises:
-        CembenchError: when it cannot be.
+        CembenchError: when it cannot be compiled.
     """
     found = folded(model, example)
     copied = copy.deepcopy(model) if found is model else found
@@ -47,7 +47,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class FastModel(nn.Module):
-    """A network under autocast; a compiled one sees batches of one size alone."""
+    """Network under autocast; if compiled, all its batches have one size."""
 
     def __init__(self, copied: nn.Module, halved: bool, compiled: bool) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class FastModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs in float32."""
         x = x.contiguous(memory_format=torch.channels_last)
-        # Weights are cast already, and a cache would keep what a chunk leaves behind.
+        # Weights are cast already; a cache would only hold on to memory between chunks.
         with torch.autocast(
             x.device.type, torch.bfloat16, enabled=self.halved, cache_enabled=False
         ):
@@ -71,14 +71,14 @@ class FastModel(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """Images to embeddings of length 1."""
+        """Map from images to embeddings of length 1."""
         encoder = self.copied.encoder
         assert isinstance(encoder, nn.Module)
         return FastModel(encoder, self.halved, False)
 
 
 def _halve(copied: nn.Module, example: Tensor) -> None:
-    """Cast the weights of all layers but the first and the last that are used."""
+    """Cast the weights of all used layers but the first and the last."""
     used: list[nn.Module] = []
     layers = [layer for layer in copied.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [

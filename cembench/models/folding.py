@@ -1,8 +1,8 @@
-"""Batch norms of a frozen network folded into its convolutions.
+"""Folding of the batch norms of a frozen network into its convolutions.
 
-In evaluation mode a batch norm is an affine map a channel, which the convolution before it can
-take over (Jacob et al., arXiv 1712.05877, section 3.2). On a CPU most of what is saved is the
-backward pass: torch's batch norm costs more there than the convolution.
+In evaluation mode a batch norm is an affine map per channel, which the convolution before it can
+absorb (Jacob et al., arXiv 1712.05877, section 3.2). On a CPU this saves mostly the backward pass:
+torch's batch norm costs more there than the convolution.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cembench.util.frozen import frozen
 
-TOLERANCE = 1e-3  # float32 rounding through tens of layers stays far below
+TOLERANCE = 1e-3  # far above float32 rounding through tens of layers
 
 
 class Affine(nn.Module):
-    """What a batch norm without a convolution before it comes to: a scale and a shift a channel."""
+    """Batch norm without a convolution before it: a scale and a shift per channel."""
 
     scale: Tensor
     shift: Tensor
@@ -45,15 +45,15 @@ class Affine(nn.Module):
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
-    """Return a copy of a network with its batch norms folded, or the network itself.
+    """Return a copy of a network with folded batch norms, or the network itself.
 
-    Which convolution a batch norm follows, and that nothing else does, is seen in the graph of a
-    forward pass, so any architecture will do. The network itself comes back when there is nothing
-    to fold, or when the copy would not compute the same, as with one that is random.
+    The autograd graph of a forward pass shows which convolution a batch norm follows, and that
+    nothing else reads it, so any architecture works. The network itself is returned if there is
+    nothing to fold, or if the copy has other outputs, as for a randomised network.
 
     Args:
-        model: in evaluation mode.
-        example: images that the copy is tried on, N×C×H×W.
+        model: a network in evaluation mode.
+        example: images that the copy is tested on, N×C×H×W.
     """
     expected, found = _watch(model, example)
     if not found:
@@ -99,7 +99,7 @@ def _folded_exactly(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def _watch(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | None]]:
-    """Return the outputs, and for each batch norm used the convolution that it alone reads."""
+    """Return the outputs, and per batch norm the convolution that it alone reads, if any."""
     names = {module: name for name, module in model.named_modules()}
     made: dict[Node, str] = {}
     read: dict[str, Node | None] = {}

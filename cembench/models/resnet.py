@@ -1,4 +1,4 @@
-"""Residual networks with the 3×3 stem that small images want.
+"""Residual networks for small images, with a 3×3 stem.
 
 ResNet: He et al., arXiv 1512.03385. Pre-activation: arXiv 1603.05027. Wide: Zagoruyko and
 Komodakis, arXiv 1605.07146.
@@ -18,11 +18,12 @@ from cembench.util.errors import ModelError
 
 
 class ResidualSettings(ModelSettings):
-    """What all residual networks let a user choose.
+    """Residual network.
 
     Attributes:
-        activation: of all blocks.
-        norm: `batch`, `dual` (a batch norm each for clean and attacked images), `group` or `none`.
+        activation: activation of all blocks.
+        norm: normalisation: `batch`, `dual` (one batch norm for clean images and one for attacked
+            ones), `group` or `none`.
     """
 
     activation: Activation = "relu"
@@ -65,8 +66,8 @@ class WideResNet(ResidualSettings):
     """WRN-depth-width; JEM's is depth 28, width 10, norm none.
 
     Attributes:
-        depth: convolutional layers: 10, 16, 22, 28, ….
-        width: the factor of the 16, 32 and 64 channels of its stages.
+        depth: number of convolutional layers: 10, 16, 22, 28, ….
+        width: factor of the 16, 32 and 64 channels of its stages.
     """
 
     name: ClassVar[str] = "wide_resnet"
@@ -89,7 +90,7 @@ def _conv(channels: int, width: int, size: int, stride: int, bias: bool) -> nn.C
 
 
 class Basic(nn.Module):
-    """Two convolutions, each followed by its normalisation, added to the shortcut."""
+    """Residual block: two convolutions, each followed by its normalisation, plus the shortcut."""
 
     def __init__(self, channels: int, width: int, stride: int, settings: ResidualSettings) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class Basic(nn.Module):
 
 
 class PreAct(nn.Module):
-    """Two convolutions, each preceded by its normalisation, added to the shortcut."""
+    """Pre-activation block: two convolutions, each after its normalisation, plus the shortcut."""
 
     def __init__(self, channels: int, width: int, stride: int, settings: ResidualSettings) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class PreAct(nn.Module):
 
 
 class ResNet(Network):
-    """A 3×3 stem, stages of residual blocks that halve the image between them, and one head."""
+    """Residual network: a 3×3 stem, stages that halve the image between them, and a linear head."""
 
     def __init__(
         self,

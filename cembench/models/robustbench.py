@@ -1,4 +1,4 @@
-"""Architectures of RobustBench's model zoo, where it is installed."""
+"""Architectures of RobustBench's model zoo, if it is installed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CACHE = Path("~/.cache/cembench/robustbench")
 
 
 class RobustBenchModel(ModelSettings):
-    """A model of the zoo of arXiv 2010.09670.
+    """Model of RobustBench's zoo (arXiv 2010.09670).
 
     Attributes:
-        arch: its name there, such as `Carmon2019Unlabeled`.
-        dataset: the data set that it is listed under.
-        threat: the threat model that it is listed under.
+        arch: name in the zoo, such as `Carmon2019Unlabeled`.
+        dataset: data set that it is listed under.
+        threat: threat model that it is listed under.
     """
 
     name: ClassVar[str] = "robustbench"
@@ -33,19 +33,19 @@ class RobustBenchModel(ModelSettings):
 
     @property
     def title(self) -> str:
-        """Its name in the zoo."""
+        """Name in the zoo."""
         return self.arch
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Build the network with fresh weights."""
+        """Build the network with random weights."""
         net: nn.Module = self._listed()["model"]()
         return net
 
     def download(self) -> nn.Module:
-        """Return the network with its published weights, from a cache or from the net.
+        """Return the network with its published weights, from a cache or downloaded.
 
         Raises:
-            ModelError: when they can be neither found nor fetched.
+            ModelError: when they are not in the cache and cannot be downloaded.
         """
         self._listed()
         from robustbench.utils import load_model
@@ -62,7 +62,7 @@ class RobustBenchModel(ModelSettings):
         return net
 
     def _listed(self) -> dict[str, Any]:
-        # robustbench asks for the package pyautoattack, but imports it under its old name.
+        # robustbench depends on pyautoattack, but imports it by the name of another package.
         sys.modules.setdefault("autoattack", pyautoattack)
         try:
             from robustbench.model_zoo import model_dicts

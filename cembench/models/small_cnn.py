@@ -1,4 +1,4 @@
-"""A small convolutional network for 8×8 to 32×32 images: seconds to train on a CPU."""
+"""Small convolutional network for 8×8 to 32×32 images, which trains in seconds on a CPU."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class SmallCNN(ModelSettings):
     """Four 3×3 convolutions, two of them strided, and one linear layer.
 
     Attributes:
-        width: channels of the first; the last has four times as many.
-        activation: after each.
-        norm: after each: `batch`, `dual` (a batch norm each for clean and attacked images), `group`
-            or `none`.
+        width: channels of the first convolution; the last has four times as many.
+        activation: activation after each convolution.
+        norm: normalisation after each convolution: `batch`, `dual` (one batch norm for clean images
+            and one for attacked ones), `group` or `none`.
     """
 
     name: ClassVar[str] = "small_cnn"
@@ -32,7 +32,7 @@ class SmallCNN(ModelSettings):
 
 
 class SmallNet(Network):
-    """The network of `SmallCNN`."""
+    """Network of `SmallCNN`."""
 
     def __init__(self, settings: SmallCNN, channels: int, classes: int) -> None:
         super().__init__()

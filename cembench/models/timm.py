@@ -1,4 +1,4 @@
-"""Architectures of timm, where it is installed."""
+"""Architectures of timm, if it is installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cembench.util.settings import nearest
 
 
 class TimmModel(ModelSettings):
-    """An architecture of timm, with fresh weights.
+    """Architecture of timm, with random weights.
 
     Attributes:
-        arch: a name of `timm.list_models()`, such as `convnext_tiny`.
+        arch: name in `timm.list_models()`, such as `convnext_tiny`.
     """
 
     name: ClassVar[str] = "timm"
@@ -24,11 +24,11 @@ class TimmModel(ModelSettings):
 
     @property
     def title(self) -> str:
-        """The architecture."""
+        """Name of the architecture."""
         return self.arch
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Build the network, for images of that size where the architecture has to know it."""
+        """Build the network, with the image size if the architecture takes it."""
         try:
             import timm
         except ImportError as error:

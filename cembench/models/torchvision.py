@@ -1,4 +1,4 @@
-"""Any classification architecture of torchvision, with fresh weights."""
+"""Classification architectures of torchvision."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cembench.util.settings import nearest
 
 
 class TorchvisionModel(ModelSettings):
-    """An architecture of torchvision.
+    """Classification architecture of torchvision, with random weights.
 
     Attributes:
-        arch: a name of `torchvision.models.list_models()`, such as `resnet50` or `vit_b_16`.
+        arch: name in `torchvision.models.list_models()`, such as `resnet50` or `vit_b_16`.
     """
 
     name: ClassVar[str] = "torchvision"
@@ -23,11 +23,11 @@ class TorchvisionModel(ModelSettings):
 
     @property
     def title(self) -> str:
-        """The architecture."""
+        """Name of the architecture."""
         return self.arch
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Build the network; grey images are repeated to the three channels it wants."""
+        """Build the network; grey images are repeated to three channels."""
         from torchvision import models
 
         known = models.list_models(module=models)
