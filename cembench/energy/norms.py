@@ -52,7 +52,7 @@ class Ball(ABC):
 
     @abstractmethod
     def project(self, x: Tensor, centre: Tensor) -> Tensor:
-        """Return images in the ball and in [0, 1], the nearest ones where [0, 1] cuts no ball."""
+        """Return images in the ball and in [0, 1]: the nearest ones if the ball lies in [0, 1]."""
 
     @abstractmethod
     def uniform(self, centre: Tensor, generator: Generator) -> Tensor:
