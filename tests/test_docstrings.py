@@ -18,7 +18,8 @@ CASES = [(registry, name) for registry in REGISTRIES for name in registry.known(
 )
 def test_every_class_has_an_example_that_runs(registry, name):
     cls = registry.find(name)
-    examples = doctest.DocTestParser().get_doctest(cls.__doc__, {}, cls.__name__, None, None)
+    known = {cls.__name__: cls}
+    examples = doctest.DocTestParser().get_doctest(cls.__doc__, known, cls.__name__, None, None)
     assert examples.examples, f"{registry.kind} {name} has no example in its docstring"
     with isolated_rng(0):
         results = doctest.DocTestRunner(optionflags=doctest.FAIL_FAST).run(examples)
