@@ -120,7 +120,7 @@ class Drawing:
         plan = self.protocol.samples
         assert plan is not None
         labels = chunks(sampler, count, len(self.origins.metadata.classes), plan.batch_size)
-        for number, y in world.share(list(enumerate(labels))):
+        for number, y in world.shard(list(enumerate(labels))):
             name = f"samples.{sampler.title}.{number}"
             values = self.parts.tensors(name)
             if values is None:

@@ -77,7 +77,7 @@ def attack_split(
         example = split.pixels(slice(EXAMPLES))
         target = target_of(model, len(split.classes), protocol, threat, example)
         target = replace(target, room=min(target.room, len(split)))
-        for start in world.share(range(0, len(split), protocol.batch_size)):
+        for start in world.shard(range(0, len(split), protocol.batch_size)):
             chunk = torch.arange(start, min(start + protocol.batch_size, len(split)))
             found = None if parts is None else parts.get(start)
             if found is None:

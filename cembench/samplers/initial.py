@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cembench.data.split import Split, subset
 from cembench.util.errors import CembenchError
-from cembench.util.rng import integers, normal, own, uniform
+from cembench.util.rng import integers, normal, rank_generator, uniform
 
 FITTED = ("gaussian", "pooled", "cluster")
 MOST = 10_000  # images that a Gaussian without labels is fitted on
@@ -48,7 +48,7 @@ class GaussianInit:
             name = self.split.classes[label]
             raise CembenchError(f"class '{name}' has {len(images)} training images; seeds need two")
         mean = images.mean(0)
-        weights = normal((count, len(images)), own(generator))
+        weights = normal((count, len(images)), rank_generator(generator))
         spread = weights @ (images - mean).flatten(1) / (len(images) - 1) ** 0.5
         return mean + spread.reshape(count, *mean.shape)
 
