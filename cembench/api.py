@@ -50,10 +50,10 @@ from cembench.interop.importing.normalisation import infer_normalisation
 from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import Classifier
 from cembench.models.source import ModelSource
-from cembench.reporting.leaderboard import Board, find_records, write_boards
-from cembench.reporting.leaderboard import rank as rank_records
+from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
+from cembench.reporting.plots.curves import write_curve
 from cembench.samplers import Sampler, samplers
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import Samples
 from cembench.samplers.to_files import iter_samples
 from cembench.training.config import Experiment, load_experiment, parse_experiment
@@ -174,7 +174,9 @@ def evaluate(
             folder = Path(nowhere)
         with process_group(device) as own:
             source = world().on_all_ranks(lambda: _source(model, data, threat, trust_pixels))
-            return evaluation.evaluate(source, plan, folder=folder, device=own, **options)[0]
+            return evaluation.evaluate(
+                source, plan, folder=folder, device=own, on_record=write_curve, **options
+            )[0]
 
 
 def sample(
@@ -210,8 +212,8 @@ def sample(
         sampler = {"name": sampler}
     chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
     source = _source(model, data, None)
-    origins = Origins(source.file, source.metadata, torch.device(pick_device(device)))
-    chunks = iter_samples(source, chosen, origins, count, label, seed)
+    images = CheckpointImages(source.file, source.metadata, torch.device(pick_device(device)))
+    chunks = iter_samples(source, chosen, images, count, label, seed)
     return Samples.joined([drawn for drawn, _ in chunks])
 
 
@@ -244,7 +246,7 @@ def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Bo
     Raises:
         CembenchError: when a folder holds no records, or a record is damaged.
     """
-    boards = rank_records(find_records([Path(run) for run in runs]).values())
+    boards = build_boards(find_records([Path(run) for run in runs]).values())
     if out is not None:
         write_boards(boards, Path(out))
     return boards

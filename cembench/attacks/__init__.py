@@ -1,4 +1,4 @@
-"""Attacks by name. An attack only proposes images; `evaluation.verify` decides what counts."""
+"""Attacks by name. An attack only proposes images; `attacks.verdict` decides which count."""
 
 from __future__ import annotations
 
@@ -21,24 +21,36 @@ Propose = Callable[["Tensor", "Tensor"], "Tensor"]
 
 @dataclass(frozen=True)
 class Target:
-    """What an attack faces: a frozen network in evaluation mode, and the rules.
+    """A frozen network in evaluation mode, as attacks see it, and the threat model.
 
     The global generators are seeded with `seed` before each stage and restored after it.
 
     Attributes:
-        model: what is attacked: the network as it is, or a faster copy.
-        plain: the network as it is.
-        judge: what decides: the network as it is, or its average over several passes.
-        room: how many images may go through the network together.
+        model: the network to attack: the one evaluated, or a faster copy.
+        plain: the network evaluated.
+        verifier: the network that decides whether an attack succeeded: the one evaluated, or its
+            mean over several passes.
+        threat: the threat model.
+        classes: the number of logits.
+        seed: of all randomness.
+        max_batch: how many images may go through the network in one batch.
     """
 
     model: CheckedModel
     plain: CheckedModel
-    judge: nn.Module
+    verifier: nn.Module
     threat: Threat
     classes: int
     seed: int
-    room: int = 256
+    max_batch: int = 256
+
+    @classmethod
+    def of(cls, net: nn.Module, threat: Threat, classes: int, seed: int = 0) -> Target:
+        """Return a network as the target of attacks, and as its own verifier."""
+        from cembench.attacks.verdict import CheckedModel
+
+        model = CheckedModel(net, classes).eval()
+        return cls(model, model, model, threat, classes, seed)
 
     def require_finite(self, where: str) -> None:
         """Refuse a network that returned NaN or infinity since the last call.
@@ -55,9 +67,9 @@ class Attack(Choice):
 
     Attributes:
         label: its name in tables; the name of the attack unless given.
-        on: `all` images, so that its figure is its own; or the `survivors` of the attacks before
-            it, which is cheaper. Its figure is then that of all of them together, and its name
-            ends in `-rest`.
+        on: `all` images, so that its robust accuracy is its own; or the `survivors` of the attacks
+            before it, which is cheaper. The accuracy is then that under all of them together, and
+            its name ends in `-rest`.
     """
 
     label: Label | None = None
@@ -70,11 +82,11 @@ class Attack(Choice):
 
     @property
     def own_title(self) -> str:
-        """The label, or what stands for it."""
+        """Its name in tables without the ending: the label, or else the name of the attack."""
         return self.label or self.name
 
     def under(self, engine: str) -> Attack:
-        """Return what takes its place under an engine: itself, unless it is official code."""
+        """Return the attack to run under an engine: itself, unless it is official code."""
         return self
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""APGD (Croce and Hein, arXiv 2003.01690, algorithm 1) that drops images as they are broken."""
+"""APGD (Croce and Hein, arXiv 2003.01690, algorithm 1) that drops images once it succeeds."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.survivors import AttackState, ranked, side_by_side
-from cembench.energy.ascent import DIRECTIONS, L2, Ball, unit
+from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
+from cembench.energy.ascent import DIRECTIONS
+from cembench.energy.norms import Ball, per_row
 from cembench.energy.potentials import Potential, cross_entropy
 
 MOMENTUM = 0.75
-AGAIN = 10  # steps between two looks at whether what is broken bears rounding by now
-RISING = 0.75  # ρ: a step that raises the loss less often than this is halved
+MIN_RISES = 0.75  # ρ: the step size is halved if the loss rises in a smaller fraction of steps
 
 
-def targeted_ratio(out: Tensor, target: Tensor) -> Tensor:
+def targeted_dlr(out: Tensor, target: Tensor) -> Tensor:
     """Return the targeted DLR loss: N×K logits with K ≥ 4; N×2 labels and targets."""
     own, other = out.gather(1, target).unbind(1)
     top = out.sort(1).values
     return (other - own) / (top[:, -1] - (top[:, -3] + top[:, -4]) / 2 + 1e-12)
 
 
-def ratio(out: Tensor, y: Tensor) -> Tensor:
-    """Return the DLR loss: N×K logits with K ≥ 3, N labels."""
+def dlr(out: Tensor, y: Tensor) -> Tensor:
+    """Return the DLR loss (difference of logits ratio): N×K logits with K ≥ 3, N labels."""
     top, order = out.sort(1)
     own = out.gather(1, y[:, None]).squeeze(1)
     other = torch.where(order[:, -1] == y, top[:, -2], top[:, -1])
@@ -39,10 +39,21 @@ def apgd(
     steps: int = 100,
     generator: torch.Generator,
 ) -> None:
-    """Attack from one random start."""
-    rows = state.rows
-    start = starts(state.x, state.ball, generator)[rows]
-    _climb(model, state, rows, potential, state.y[rows], start, steps)
+    """Attack from one random start.
+
+    Args:
+        model: the attacked network.
+        state: the images.
+        potential: the loss to maximise, of logits N×K and labels N.
+        steps: number of gradients.
+        generator: draws the start, for all images whether they are active or not.
+
+    Raises:
+        CembenchError: for a norm that APGD does not have.
+    """
+    rows = state.active
+    start = state.ball.surface(state.x, generator)[rows]
+    _maximise(model, state, rows, potential, state.y[rows], start, steps)
 
 
 def targeted_apgd(
@@ -51,45 +62,40 @@ def targeted_apgd(
     *,
     targets: int = 9,
     steps: int = 100,
-    room: int,
+    max_batch: int,
     generator: torch.Generator,
 ) -> None:
     """Attack toward the likeliest other classes, each from a random start of its own.
 
     Args:
-        targets: how many.
-        steps: gradients a target.
-        room: how many images, each toward one target, may be climbed together.
-        generator: draws the starts, the same ones whatever is climbed together.
+        model: the attacked network.
+        state: the images.
+        targets: the number of classes.
+        steps: gradients per target.
+        max_batch: pairs of image and target per batch.
+        generator: draws the starts, the same ones whatever the batches are.
+
+    Raises:
+        CembenchError: for a norm that APGD does not have.
     """
     with torch.no_grad():
-        order = ranked(state.judge(state.x), state.y)
-    for rows, ranks in side_by_side(state, targets, room):
+        order = ranked_targets(state.verifier(state.x), state.y)
+    for rows, ranks in target_batches(state, targets, max_batch):
         target = torch.stack([state.y[rows], order[rows, ranks]], 1)
-        own = [rows[ranks == rank] for rank in ranks.unique()]
-        start = torch.cat([starts(state.x, state.ball, generator)[some] for some in own])
-        _climb(model, state, rows, targeted_ratio, target, start, steps)
-
-
-def starts(x: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-    """Return random points on the surface of the balls around x, cut to [0, 1]."""
-    if isinstance(ball, L2):
-        step = unit(torch.randn(x.shape, generator=generator, device=x.device))
-    else:
-        step = 2 * torch.rand(x.shape, generator=generator, device=x.device) - 1
-        step = step / step.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
-    return (x + ball.eps * step).clamp(0, 1)
+        per_target = [rows[ranks == rank] for rank in ranks.unique()]
+        start = torch.cat([state.ball.surface(state.x, generator)[some] for some in per_target])
+        _maximise(model, state, rows, targeted_dlr, target, start, steps)
 
 
 @dataclass(frozen=True)
-class _Chains:
-    """M climbs: where they are, where they were best, and how well the step size does."""
+class _Runs:
+    """M runs of APGD: the current iterates, the best ones, and how well the step size does."""
 
     row: Tensor
     target: Tensor
     centre: Tensor
     x: Tensor
-    before: Tensor
+    previous: Tensor
     loss: Tensor
     gradient: Tensor
     best: Tensor
@@ -100,21 +106,21 @@ class _Chains:
     halved: Tensor
     step: Tensor
 
-    def kept(self, mask: Tensor) -> _Chains:
-        """Return some of them."""
-        return _Chains(**{key: value[mask] for key, value in vars(self).items()})
+    def select(self, mask: Tensor) -> _Runs:
+        """Return some of the runs."""
+        return _Runs(**{key: value[mask] for key, value in vars(self).items()})
 
-    def moved(self, ball: Ball, momentum: float) -> _Chains:
+    def advance(self, ball: Ball, momentum: float) -> _Runs:
         """Take a step with momentum."""
-        point = DIRECTIONS[ball.direction]
-        there = ball.project(self.x + self.step * point(self.gradient), self.centre)
-        there = self.x + (there - self.x) * momentum + (self.x - self.before) * (1 - momentum)
-        return replace(self, x=ball.project(there, self.centre), before=self.x)
+        towards = DIRECTIONS[ball.direction]
+        there = ball.project(self.x + self.step * towards(self.gradient), self.centre)
+        there = self.x + (there - self.x) * momentum + (self.x - self.previous) * (1 - momentum)
+        return replace(self, x=ball.project(there, self.centre), previous=self.x)
 
-    def judged(self, loss: Tensor, gradient: Tensor, last: Tensor) -> _Chains:
-        """Take in loss and gradient at the new place; `last` is the loss to have risen from."""
+    def update(self, loss: Tensor, gradient: Tensor, last: Tensor) -> _Runs:
+        """Take in loss and gradient at the new iterate; `last` is the loss to have risen from."""
         better = loss > self.best_loss
-        wide = better.reshape(-1, 1, 1, 1)
+        wide = per_row(better, self.x)
         return replace(
             self,
             loss=loss,
@@ -125,11 +131,11 @@ class _Chains:
             rises=self.rises + (loss > last),
         )
 
-    def checked(self, steps: int) -> _Chains:
-        """Halve steps that rose too seldom in the last `steps`, and go back to the best place."""
+    def adapt_step(self, steps: int) -> _Runs:
+        """Halve the step size and return to the best iterate where the loss rose too rarely."""
         stuck = ~self.halved & (self.checked_loss >= self.best_loss)
-        halve = (self.rises <= steps * RISING) | stuck
-        wide = halve.reshape(-1, 1, 1, 1)
+        halve = (self.rises <= steps * MIN_RISES) | stuck
+        wide = per_row(halve, self.x)
         return replace(
             self,
             x=torch.where(wide, self.best, self.x),
@@ -141,7 +147,7 @@ class _Chains:
         )
 
 
-def _climb(
+def _maximise(
     model: nn.Module,
     state: AttackState,
     rows: Tensor,
@@ -150,39 +156,39 @@ def _climb(
     x: Tensor,
     steps: int,
 ) -> None:
-    """Climb from x (M×C×H×W) and claim what is misclassified on the way."""
-    interval, shorter, shortest = (max(1, int(share * steps)) for share in (0.22, 0.03, 0.06))
+    """Maximise a potential from x (M×C×H×W) and record what is misclassified on the way."""
+    interval, shorter, shortest = (max(1, int(part * steps)) for part in (0.22, 0.03, 0.06))
     check = interval
-    out, loss, gradient = _look(model, potential, x, target)
-    done = state.claim(rows, x, out.argmax(1) != state.y[rows])
-    chains = _begun(state, rows, target, x, loss, gradient).kept(~done)
+    out, loss, gradient = _evaluate(model, potential, x, target)
+    done = state.record_success(rows, x, out.argmax(1) != state.y[rows])
+    runs = _started(state, rows, target, x, loss, gradient).select(~done)
     for number in range(1, steps + 1):
-        if len(chains.row) == 0:
+        if len(runs.row) == 0:
             return
-        chains = chains.moved(state.ball, MOMENTUM if number > 1 else 1.0)
-        out, loss, gradient = _look(model, potential, chains.x, chains.target)
+        runs = runs.advance(state.ball, MOMENTUM if number > 1 else 1.0)
+        out, loss, gradient = _evaluate(model, potential, runs.x, runs.target)
         # The official code compares the first loss with an empty log, which holds zeros.
-        last = chains.loss if number > 1 else torch.zeros_like(loss)
-        chains = chains.judged(loss, gradient, last)
-        wrong = out.argmax(1) != state.y[chains.row]
-        done = state.claim(chains.row, chains.x, wrong, again=number % AGAIN == 0)
+        last = runs.loss if number > 1 else torch.zeros_like(loss)
+        runs = runs.update(loss, gradient, last)
+        wrong = out.argmax(1) != state.y[runs.row]
+        done = state.record_success(runs.row, runs.x, wrong, number % RECHECK_EVERY == 0)
         if number == check:
-            chains = chains.checked(interval)
+            runs = runs.adapt_step(interval)
             interval = max(interval - shorter, shortest)
             check += interval
         if bool(done.any()):
-            chains = chains.kept(~done)
+            runs = runs.select(~done)
 
 
-def _begun(
+def _started(
     state: AttackState, rows: Tensor, target: Tensor, x: Tensor, loss: Tensor, gradient: Tensor
-) -> _Chains:
-    return _Chains(
+) -> _Runs:
+    return _Runs(
         row=rows,
         target=target,
         centre=state.x[rows],
         x=x,
-        before=x,
+        previous=x,
         loss=loss,
         gradient=gradient,
         best=x,
@@ -195,9 +201,10 @@ def _begun(
     )
 
 
-def _look(
+def _evaluate(
     model: nn.Module, potential: Potential, x: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, values of the potential, and its gradient at x."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         out = model(x)

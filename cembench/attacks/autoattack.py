@@ -1,7 +1,8 @@
 """AutoAttack (Croce and Hein, arXiv 2003.01690): the official attacks with the official settings.
 
 The attack classes and their settings are pyautoattack's; the loop over images is ours, so that
-survivors alone are attacked, each image knows which attack won it, and nothing global moves.
+only survivors are attacked, the attack that succeeded on an image is known, and no global state
+changes.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from cembench.attacks import Attack, Propose, Target
-
-NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 class AutoAttack(Attack):
@@ -28,6 +27,22 @@ class AutoAttack(Attack):
 
     Attributes:
         version: which of the two.
+
+    Examples:
+        >>> import torch
+        >>> from cembench.attacks import Target
+        >>> from cembench.energy.threat import Threat
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+        >>> x = torch.rand(6, 1, 8, 8)
+        >>> y = net(x).argmax(1)
+        >>> target = Target.of(net, Threat(norm="linf", eps=0.3), classes=4)
+        >>> stages = dict(AutoAttack().stages(target))
+        >>> list(stages)
+        ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+        >>> adversarial = stages["apgd-ce"](x, y)
+        >>> (net(adversarial).argmax(1) == y).tolist()
+        [False, False, False, False, False, False]
     """
 
     name: ClassVar[str] = "autoattack"
@@ -49,9 +64,8 @@ class AutoAttack(Attack):
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return the attacks in the official order."""
         official = _official(target, self.version)
-        targets = min(9, target.classes - 1)
-        official.apgd_targeted.n_target_classes = targets
-        official.fab.n_target_classes = targets
+        for attack in (official.apgd_targeted, official.fab):
+            attack.n_target_classes = min(attack.n_target_classes, target.classes - 1)
         official.fab.targeted = True
         runs = {
             "apgd-ce": partial(_apgd, official.apgd, "ce"),
@@ -68,7 +82,7 @@ class AutoAttack(Attack):
 
 
 def square(target: Target, queries: int) -> Propose:
-    """Return the official Square attack (arXiv 1912.00049) with so many forward passes."""
+    """Return the official Square attack (arXiv 1912.00049) with some number of forward passes."""
     attack = _official(target, "standard").square
     attack.n_queries = queries
     return attack.perturb
@@ -79,7 +93,7 @@ def _official(target: Target, version: str) -> Any:
 
     return pyautoattack.AutoAttack(
         target.model,
-        norm=NORMS[target.threat.norm],
+        norm=target.threat.ball.library_name,
         eps=target.threat.eps,
         seed=target.seed,
         version=version,

@@ -1,4 +1,4 @@
-"""AutoAttack's four attacks as ours: the same steps, on fewer images at a time."""
+"""AutoAttack's four attacks in our own code: the same steps, on fewer images at a time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,41 @@ import torch
 from torch import Tensor, nn
 
 from cembench.attacks import Attack, Propose, Target
-from cembench.attacks.apgd import apgd, ratio, targeted_apgd
+from cembench.attacks.apgd import apgd, dlr, targeted_apgd
 from cembench.attacks.fab import targeted_fab
 from cembench.attacks.square import square
-from cembench.attacks.survivors import AttackState
+from cembench.attacks.state import AttackState
 from cembench.util.rng import generator_of
 
-FEW = 32  # images that a CPU takes in little more time than one
-FEWEST = 8  # images that are worth a thread of their own
-Hunt = Callable[[nn.Module, AttackState], Tensor | None]
+SMALL_BATCH = 32  # images that a CPU takes in little more time than one
+MIN_SHARD = 8  # images that are worth a thread of their own
+AttackFunction = Callable[[nn.Module, AttackState], Tensor | None]
 
 
 class FastAutoAttack(Attack):
     """The attacks and settings of AutoAttack's standard version (arXiv 2003.01690).
 
-    Unlike the official code it drops images as soon as they are broken, and moves toward several
-    targets at once where images are few. On a CPU each thread attacks a share of the images, which
-    beats sharing each convolution of a small network. Random starts are drawn for all images, so
-    they depend on neither; they are not the official ones, so verdicts agree with `autoattack` but
-    for images on the edge, and stand in a column of their own.
+    Unlike the official code it drops images as soon as an attack succeeds, and attacks several
+    targets in one batch where images are few. On a CPU each thread attacks a shard of the images,
+    which is faster than sharing each convolution of a small network. Random starts are drawn for
+    all images, so they depend on neither; they are not the official ones, so verdicts agree with
+    `autoattack` but for images on the edge, and have a column of their own. Norms: ℓ∞ and ℓ2.
+
+    Examples:
+        >>> import torch
+        >>> from cembench.attacks import Target
+        >>> from cembench.energy.threat import Threat
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+        >>> x = torch.rand(6, 1, 8, 8)
+        >>> y = net(x).argmax(1)
+        >>> target = Target.of(net, Threat(norm="l2", eps=2.0), classes=4)
+        >>> stages = dict(FastAutoAttack().stages(target))
+        >>> list(stages)
+        ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+        >>> adversarial = stages["apgd-t"](x, y)
+        >>> (net(adversarial).argmax(1) == y).tolist()
+        [False, False, False, False, False, False]
     """
 
     name: ClassVar[str] = "autoattack-fast"
@@ -43,22 +59,22 @@ class FastAutoAttack(Attack):
 
 
 def _propose(target: Target, name: str, x: Tensor, y: Tensor) -> Tensor:
-    state = AttackState(target.judge, x, y, target.threat.ball)
+    state = AttackState(target.verifier, x, y, target.threat.ball)
     threads = torch.get_num_threads()
-    parts = 1 if x.is_cuda else max(1, min(threads, len(x) // FEWEST))
-    room = max(len(x), target.room) // parts
-    shares = state.shared(parts)
+    count = 1 if x.is_cuda else max(1, min(threads, len(x) // MIN_SHARD))
+    max_batch = max(len(x), target.max_batch) // count
+    shards = state.shards(count)
 
-    def attack(share: AttackState) -> None:
-        torch.set_num_threads(max(1, threads // parts))
-        _attack(target, name, room, x.device)(target.model, share)
+    def attack(shard: AttackState) -> None:
+        torch.set_num_threads(max(1, threads // count))
+        _function(target, name, max_batch, x.device)(target.model, shard)
 
-    if parts == 1:
-        attack(*shares)
+    if count == 1:
+        attack(*shards)
         return state.best
-    with ThreadPoolExecutor(parts) as pool:
+    with ThreadPoolExecutor(count) as pool:
         try:
-            list(pool.map(attack, shares))
+            list(pool.map(attack, shards))
         except BaseException:
             state.stop.set()
             raise
@@ -67,14 +83,15 @@ def _propose(target: Target, name: str, x: Tensor, y: Tensor) -> Tensor:
     return state.best
 
 
-def _attack(target: Target, name: str, room: int, device: torch.device) -> Hunt:
+def _function(target: Target, name: str, max_batch: int, device: torch.device) -> AttackFunction:
     generator = generator_of(target.seed, device)
     targets = min(9, target.classes - 1)
-    hunts: dict[str, Hunt] = {
+    few = max_batch if device.type == "cuda" else SMALL_BATCH
+    functions: dict[str, AttackFunction] = {
         "apgd-ce": partial(apgd, generator=generator),
-        "apgd-dlr": partial(apgd, potential=ratio, generator=generator),
-        "apgd-t": partial(targeted_apgd, targets=targets, room=room, generator=generator),
-        "fab-t": partial(targeted_fab, targets=targets, room=room),
-        "square": partial(square, generator=generator, room=room if device.type == "cuda" else FEW),
+        "apgd-dlr": partial(apgd, potential=dlr, generator=generator),
+        "apgd-t": partial(targeted_apgd, targets=targets, max_batch=max_batch, generator=generator),
+        "fab-t": partial(targeted_fab, targets=targets, max_batch=max_batch),
+        "square": partial(square, generator=generator, max_batch=few),
     }
-    return hunts[name]
+    return functions[name]

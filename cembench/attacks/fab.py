@@ -1,54 +1,60 @@
-"""Targeted FAB (Croce and Hein, arXiv 1907.02044) that drops images as they are broken.
+"""Targeted FAB (Croce and Hein, arXiv 1907.02044) that drops images once it succeeds.
 
-FAB looks for the smallest perturbation; here only whether one inside the ball exists matters, so
+FAB looks for the smallest perturbation; here only whether there is one inside the ball matters, so
 an image is done at the first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.survivors import AttackState, ranked, side_by_side
-from cembench.attacks.verdict import TOLERANCE
-from cembench.energy.ascent import Ball
+from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
+from cembench.energy.norms import Ball, by_norm, per_row
 
 OVERSHOOT = 1.05  # η
 BACKWARD = 0.9  # β
-TOWARD = 0.1  # the largest α, the pull toward the image
-AGAIN = 10  # steps between two looks at whether what is broken bears rounding by now
-NEWTON = 40  # steps of the projection; in practice about ten are needed
+MAX_PULL = 0.1  # α_max, the largest pull toward the image
+NEWTON_STEPS = 40  # of the projection; in practice about ten are needed
+
+# Along which way the shortest move onto {w·z = b} goes, by norm, until pixels reach 0 or 1.
+RAYS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": lambda w: w}
 
 
 def targeted_fab(
-    model: nn.Module, state: AttackState, *, targets: int = 9, steps: int = 100, room: int
+    model: nn.Module, state: AttackState, *, targets: int = 9, steps: int = 100, max_batch: int
 ) -> None:
     """Attack toward the likeliest other classes, starting from the images themselves.
 
     Args:
-        model: what is attacked.
+        model: the attacked network.
         state: the images.
-        targets: how many classes.
-        steps: gradients a target.
-        room: how many images, each toward one target, may be moved together.
+        targets: the number of classes.
+        steps: gradients per target.
+        max_batch: pairs of image and target per batch.
+
+    Raises:
+        CembenchError: for a norm that FAB does not have.
     """
     with torch.no_grad():
-        order = ranked(state.judge(state.x), state.y)
-    for rows, ranks in side_by_side(state, targets, room):
+        order = ranked_targets(state.verifier(state.x), state.y)
+    for rows, ranks in target_batches(state, targets, max_batch):
         _run(model, state, rows, order[rows, ranks], steps)
 
 
 def _run(model: nn.Module, state: AttackState, rows: Tensor, target: Tensor, steps: int) -> None:
-    x = state.x[rows]
+    x, ball = state.x[rows], state.ball
     for number in range(1, steps + 1):
         gap, slope = _boundary(model, x, state.y[rows], target)
-        x = _step(x, state.x[rows], gap, slope, state.ball)
+        x = _step(x, state.x[rows], gap, slope, ball)
         with torch.no_grad():
             wrong = model(x).argmax(1) != state.y[rows]
-        near = state.ball.size(x - state.x[rows]) <= state.ball.eps + TOLERANCE
-        done = state.claim(rows, x, wrong & near, again=number % AGAIN == 0)
+        near = ball.size(x - state.x[rows]) <= ball.eps + ball.tolerance
+        done = state.record_success(rows, x, wrong & near, number % RECHECK_EVERY == 0)
         back = state.x[rows] + BACKWARD * (x - state.x[rows])
-        x = torch.where(wrong.reshape(-1, 1, 1, 1), back, x)
+        x = torch.where(per_row(wrong, x), back, x)
         if bool(done.any()):
             rows, target, x = rows[~done], target[~done], x[~done]
             if len(rows) == 0:
@@ -70,43 +76,46 @@ def _step(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> 
     w = slope.flatten(1)
     b = (w * x.flatten(1)).sum(1) - gap
     points = torch.cat([x, centre]).flatten(1)
-    moves = project(points, w.repeat(2, 1), b.repeat(2), ball.direction).reshape(2, *x.shape)
+    moves = project(points, w.repeat(2, 1), b.repeat(2), ball.name).reshape(2, *x.shape)
     here, there = (ball.size(move).clamp_min(1e-8) for move in moves)
-    pull = (here / (here + there)).clamp_max(TOWARD).reshape(-1, 1, 1, 1)
+    pull = per_row((here / (here + there)).clamp_max(MAX_PULL), x)
     moved = (x + OVERSHOOT * moves[0]) * (1 - pull) + (centre + OVERSHOOT * moves[1]) * pull
     return moved.clamp(0, 1)
 
 
-def project(points: Tensor, w: Tensor, b: Tensor, direction: str) -> Tensor:
-    """Return the shortest moves, in the ball's norm, onto {w·z = b} that stay in [0, 1].
+def project(points: Tensor, w: Tensor, b: Tensor, norm: str) -> Tensor:
+    """Return the shortest moves, in a norm, onto {w·z = b} that stay in [0, 1].
 
-    All coordinates move along one direction until they reach an edge, so what is left to go is a
+    All coordinates move along one ray until they reach 0 or 1, so the distance to the plane is a
     convex, piecewise linear function of how far: Newton's steps never pass its root, and stop.
 
     Args:
         points: N×D in [0, 1].
         w: N×D.
         b: N.
-        direction: `sign` for ℓ∞, `l2` for ℓ2.
+        norm: a key of `RAYS`.
 
     Returns:
         N×D; where the plane does not meet the box, the move to the nearest corner.
+
+    Raises:
+        CembenchError: for another norm.
     """
     left = (w * points).sum(1) - b
     w = torch.where(left[:, None] >= 0, w, -w)
-    along = w.sign() if direction == "sign" else w
-    room = torch.where(along > 0, points, 1 - points) / along.abs().clamp_min(1e-12)
+    along = by_norm(RAYS, norm, "FAB")(w)
+    limit = torch.where(along > 0, points, 1 - points) / along.abs().clamp_min(1e-12)
     rate = (w * along).abs()
-    room = torch.where(rate > 0, room, 0)
+    limit = torch.where(rate > 0, limit, 0)
     left, far = left.abs(), torch.zeros_like(left)
-    for _ in range(NEWTON):
-        gone = torch.minimum(room, far[:, None])
-        slope = (rate * (room > far[:, None])).sum(1)
+    for _ in range(NEWTON_STEPS):
+        gone = torch.minimum(limit, far[:, None])
+        slope = (rate * (limit > far[:, None])).sum(1)
         more = (left - (rate * gone).sum(1)) / slope
         more = torch.where(slope > 0, more.clamp_min(0), 0)
         far = far + more
         if not bool((more > 1e-7 * far).any()):
             break
-    corner = (rate * room).sum(1) <= left
+    corner = (rate * limit).sum(1) <= left
     far = torch.where(corner, torch.inf, far)
-    return -along * torch.minimum(room, far[:, None])
+    return -along * torch.minimum(limit, far[:, None])

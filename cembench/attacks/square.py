@@ -1,24 +1,18 @@
 """Square (Andriushchenko et al., arXiv 1912.00049): random search, forward passes alone.
 
-All choices are drawn beforehand, so where few images are left, several proposals for the same image
-go through the network together; what comes after the first that helps is thrown away. What is found
-is the same.
+All random choices are drawn beforehand. So where few images are left, several proposals for the
+same image go through the network in one batch, and those after the first improvement are dropped:
+the result is the same.
 """
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.survivors import AttackState
-from cembench.energy.ascent import L2, unit
-
-SHARE = 0.8  # of the pixels in the first windows
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+from cembench.attacks.square_search import SEARCHES, Search
+from cembench.attacks.state import AttackState
+from cembench.energy.norms import by_norm, per_row
 
 
 @torch.inference_mode()
@@ -28,21 +22,24 @@ def square(
     generator: torch.Generator,
     *,
     queries: int = 5000,
-    room: int,
+    max_batch: int,
 ) -> Tensor:
-    """Attack with so many proposals an image, and return the best of each, N×C×H×W.
+    """Attack by random search, and return the last accepted proposal per image, N×C×H×W.
 
     Args:
-        model: what is attacked.
+        model: the attacked network.
         state: the images.
-        generator: draws everything, for all images whoever is left.
-        queries: proposals an image.
-        room: images that the network takes in hardly more time than one.
+        generator: draws everything, for all images whether they are active or not.
+        queries: proposals per image.
+        max_batch: images that the network takes in hardly more time than one.
+
+    Raises:
+        CembenchError: for a norm that Square does not have.
     """
-    search = (L2Search if isinstance(state.ball, L2) else LinfSearch)(state, generator, queries)
-    rows, best = state.rows, search.first[state.rows]
+    search = by_norm(SEARCHES, state.ball.name, "Square")(state, generator, queries)
+    rows, best = state.active, search.first[state.active]
     margin = margins(model, best, state.y[rows])
-    done = state.claim(rows, best, margin < 0)
+    done = state.record_success(rows, best, margin < 0)
     number, ahead, ends = torch.zeros_like(rows), 1, search.first.clone()
     while True:
         left = ~done & (number < queries)
@@ -51,22 +48,22 @@ def square(
             rows, best, margin, number = rows[left], best[left], margin[left], number[left]
         if len(rows) == 0:
             return ends
-        ahead = min(ahead, max(1, room // len(rows)))
+        ahead = min(ahead, max(1, max_batch // len(rows)))
         tried, found = _try(model, search, rows, best, number, ahead)
         improved = found < margin[:, None]
         helped, where = improved.any(1), improved.long().argmax(1)
         first = torch.arange(len(rows), device=rows.device), where
-        best = torch.where(helped.reshape(-1, 1, 1, 1), tried[first], best)
+        best = torch.where(per_row(helped, best), tried[first], best)
         margin = torch.where(helped, found[first], margin)
         number = number + torch.where(helped, where + 1, ahead)
-        done = state.claim(rows, best, helped & (margin < 0))
+        done = state.record_success(rows, best, helped & (margin < 0))
         ahead = 2 * ahead if 2 * int(helped.sum()) < len(rows) else max(1, ahead // 2)
 
 
 def _try(
     model: nn.Module, search: Search, rows: Tensor, best: Tensor, number: Tensor, ahead: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the next proposals of M images, M×A×C×H×W, and their margins; none after the last."""
+    """Return the next proposals for M images, M×A×C×H×W, and their margins; inf after the last."""
     number = (number[:, None] + torch.arange(ahead, device=rows.device)).flatten()
     if ahead > 1:
         rows, best = rows.repeat_interleave(ahead), best.repeat_interleave(ahead, 0)
@@ -81,160 +78,3 @@ def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     out = model(x)
     own = out.gather(1, y[:, None]).squeeze(1)
     return own - out.scatter(1, y[:, None], -torch.inf).amax(1)
-
-
-def share(number: int) -> float:
-    """Return the share of pixels that proposal `number` changes."""
-    return SHARE / 2 ** sum(number > limit for limit in HALVINGS)
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Squares, one a proposal: upper left corners and sides."""
-
-    top: Tensor
-    left: Tensor
-    side: Tensor
-
-    @staticmethod
-    def drawn(side: Tensor, height: int, width: int, generator: torch.Generator) -> Windows:
-        """Return a random place for each side."""
-        free = torch.stack([height - side, width - side])
-        place = (free * torch.rand(free.shape, generator=generator, device=side.device)).long()
-        return Windows(place[0], place[1], side)
-
-    def mask(self, number: Tensor, like: Tensor) -> Tensor:
-        """Return which pixels the windows of some proposals hold, M×1×H×W."""
-        inside = []
-        for start, length in ((self.top, like.shape[-2]), (self.left, like.shape[-1])):
-            at = torch.arange(length, device=like.device) - start[number][:, None]
-            inside.append((at >= 0) & (at < self.side[number][:, None]))
-        return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-
-
-class Search(ABC):
-    """The choices for N images, drawn beforehand.
-
-    Attributes:
-        first: what is tried first, N×C×H×W.
-        queries: how many proposals follow.
-    """
-
-    first: Tensor
-
-    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
-        self.state, self.generator, self.queries = state, generator, queries
-        self.channels, self.height, self.width = state.x.shape[1:]
-
-    def sides(self, least: int, odd: bool) -> Tensor:
-        """Return the side of the window of each proposal."""
-        area = self.height * self.width
-        sides = [
-            max(round(math.sqrt(share(number) * area)), least) for number in range(self.queries)
-        ]
-        found = torch.tensor(sides, device=self.state.x.device)
-        found = found + (found % 2 == 0) if odd else found
-        return found.clamp_max(min(self.height, self.width))
-
-    def windows(self, side: Tensor) -> Windows:
-        """Return a place for each side."""
-        return Windows.drawn(side, self.height, self.width, self.generator)
-
-    def signs(self, *shape: int) -> Tensor:
-        """Return −1 and 1."""
-        drawn = torch.rand(shape, generator=self.generator, device=self.state.x.device)
-        return torch.sign(2 * drawn - 1)
-
-    @abstractmethod
-    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
-        """Return proposals `number` (M) for the images `row` (M) that are at `best` (M×C×H×W)."""
-
-
-class LinfSearch(Search):
-    """Pixels at the edge of the ball: vertical stripes, then squares of one colour."""
-
-    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
-        super().__init__(state, generator, queries)
-        self.low = (state.x - state.ball.eps).clamp_min(0)
-        self.high = (state.x + state.ball.eps).clamp_max(1)
-        stripes = self.signs(len(state.x), self.channels, 1, self.width)
-        self.first = torch.where(stripes > 0, self.high, self.low)
-        self.window = self.windows(self.sides(1, odd=False))
-        self.colour = self.signs(queries, self.channels, 1, 1)
-
-    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
-        """Move a square to one edge in each channel."""
-        edge = torch.where(self.colour[number] > 0, self.high[row], self.low[row])
-        return torch.where(self.window.mask(number, best), edge, best)
-
-
-class L2Search(Search):
-    """Bumps of opposite sign: the mass of one window moves into another."""
-
-    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
-        super().__init__(state, generator, queries)
-        self.first = (state.x + state.ball.eps * unit(self._tiles())).clamp(0, 1)
-        side = self.sides(3, odd=True)
-        self.into, self.out_of = self.windows(side), self.windows(side)
-        self.turned = self.signs(queries) > 0
-        self.sign = self.signs(queries, len(state.x), self.channels)
-
-    def _tiles(self) -> Tensor:
-        """Return bumps all over the image, with random signs."""
-        delta, side = torch.zeros_like(self.state.x), max(1, self.height // 5)
-        edge = max(0, self.height - 5 * side) // 2
-        for top in range(edge, edge + self.height // side * side, side):
-            for left in range(edge, edge + self.width // side * side, side):
-                sign = self.signs(len(delta), self.channels, 1, 1)
-                tile = delta[:, :, top : top + side, left : left + side]
-                bump = bumps(side, bool(self.signs(1) > 0)).to(delta.device)
-                tile += sign * bump[: tile.shape[2], : tile.shape[3]]
-        return delta
-
-    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
-        """Empty one window and fill another."""
-        x, eps = self.state.x[row], self.state.ball.eps
-        into, out_of = self.into.mask(number, best), self.out_of.mask(number, best)
-        delta = best - x
-        spare = (eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
-        mass = (delta * (into | out_of)).square().sum((2, 3), keepdim=True)
-        before = delta * into
-        bump = self._planes(number) * self.sign[number, row][..., None, None]
-        bump = bump + before / (1e-12 + _norm(before))
-        bump = bump / (1e-12 + _norm(bump)) * (spare / self.channels + mass).sqrt()
-        delta = torch.where(into, bump, delta.masked_fill(out_of, 0))
-        return (x + eps * unit(delta)).clamp(0, 1)
-
-    def _planes(self, number: Tensor) -> Tensor:
-        """Return the bumps of proposals in their places, M×1×H×W."""
-        distinct, which = number.unique(return_inverse=True)
-        planes = torch.zeros(len(distinct), 1, self.height, self.width)
-        for plane, index in zip(planes, distinct.tolist(), strict=True):
-            top, left, side = (
-                int(part[index]) for part in (self.into.top, self.into.left, self.into.side)
-            )
-            bump = bumps(side, bool(self.turned[index]))
-            plane[0, top : top + side, left : left + side] = bump
-        return planes.to(number.device)[which]
-
-
-def bumps(side: int, turned: bool) -> Tensor:
-    """Return a bump up above a bump down, side×side, of length 1; or its transpose."""
-    upper = side // 2
-    delta = torch.cat([_bump(upper, side), -_bump(side - upper, side)])
-    delta = delta / delta.norm()
-    return delta.T if turned else delta
-
-
-def _bump(height: int, width: int) -> Tensor:
-    """Return Σ 1/(m + 1)² over the squares of radius m that hold a pixel, of length 1."""
-    down = (torch.arange(height) - height // 2).abs()
-    right = (torch.arange(width) - width // 2).abs()
-    distance = torch.maximum(down[:, None], right[None, :])
-    radii = torch.arange(max(height // 2, width // 2) + 1)
-    found = ((radii >= distance[..., None]) / (radii + 1.0) ** 2).sum(-1)
-    return found / found.norm()
-
-
-def _norm(window: Tensor) -> Tensor:
-    return window.square().sum((2, 3), keepdim=True).sqrt()

@@ -21,6 +21,20 @@ class TorchattacksAttack(Attack):
     Attributes:
         attack: the class, such as `MIFGSM`.
         args: its arguments; `eps` is the threat model's where it takes one and none is given.
+
+    Examples:
+        >>> import torch
+        >>> from cembench.attacks import Target
+        >>> from cembench.energy.threat import Threat
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+        >>> x = torch.rand(6, 1, 8, 8)
+        >>> y = net(x).argmax(1)
+        >>> target = Target.of(net, Threat(norm="linf", eps=0.3), classes=4)
+        >>> attack = TorchattacksAttack(attack="MIFGSM", args={"steps": 5, "alpha": 0.1})
+        >>> [(name, propose)] = attack.stages(target)
+        >>> (net(propose(x, y)).argmax(1) == y).tolist()
+        [False, False, False, False, False, False]
     """
 
     name: ClassVar[str] = "torchattacks"

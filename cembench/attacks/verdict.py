@@ -1,4 +1,4 @@
-"""The one place that decides whether an image is broken."""
+"""Verdicts: the one place that decides whether an attack succeeded on an image."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cembench.energy.ascent import Ball, to_bytes
+from cembench.energy.ascent import to_bytes
+from cembench.energy.norms import Ball, per_row
 from cembench.models.classifier import check_logits
 from cembench.util.errors import ModelError
 
-NOTING = threading.Lock()  # several threads may attack the same network
-TOLERANCE = 1e-5  # float32 rounding of a norm over thousands of pixels near 1.0
+LOCK = threading.Lock()  # several threads may attack the same network
 
 
 class CheckedModel(nn.Module):
-    """A network that must keep returning rows×classes finite logits while it is attacked.
+    """A network that must keep returning finite logits, rows×classes, while it is attacked.
 
-    Finiteness is noted on the device in each pass and looked at in `require_finite`, so that
-    attacks do not wait for it.
+    Whether they are finite is recorded on the device in each pass and read by `require_finite`, so
+    attacks do not wait for the device.
     """
 
     def __init__(self, model: nn.Module, classes: int) -> None:
@@ -31,11 +31,15 @@ class CheckedModel(nn.Module):
         self._finite: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits in float32."""
+        """Return the logits in float32.
+
+        Raises:
+            ModelError: for anything but rows×classes logits.
+        """
         out = self.model(x)
         check_logits(out, len(x), self.classes)
         finite = out.detach().isfinite().all()
-        with NOTING:
+        with LOCK:
             self._finite = finite if self._finite is None else self._finite & finite
         return out.float()
 
@@ -51,10 +55,10 @@ class CheckedModel(nn.Module):
 
 
 class Averaged(nn.Module):
-    """A randomised network as the classifier it is on average (arXiv 1802.00420, section 5.2).
+    """The mean of a randomised network over several passes (arXiv 1802.00420, section 5.2).
 
-    Its logits are logarithms of the mean probabilities of several forward passes, so climbing
-    them is expectation over transformation.
+    Its logits are logarithms of the mean probabilities, so gradient ascent on them is expectation
+    over transformation (EOT).
     """
 
     def __init__(self, model: nn.Module, passes: int) -> None:
@@ -69,36 +73,44 @@ class Averaged(nn.Module):
 
 
 def averaged(model: nn.Module, passes: int) -> nn.Module:
-    """Return a network as it is on average over some passes; itself for one."""
+    """Return the mean of a network over some passes; the network itself for one."""
     return model if passes == 1 else Averaged(model, passes)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of proposed images.
+    """Verdicts on N proposed images.
 
     Attributes:
-        broken: misclassified by a plain float32 pass, inside the ball and [0, 1]; N booleans.
-        broken_8bit: the same for the image rounded to bytes.
+        success: misclassified by a plain float32 pass, inside the ball and [0, 1]; N booleans.
+        success_8bit: the same for the image rounded to 8 bits.
         size: norm of the perturbation, N values.
-        images: the proposals as they were judged, N×C×H×W.
+        images: the proposed images, N×C×H×W; the clean image for one outside the rules.
     """
 
-    broken: Tensor
-    broken_8bit: Tensor
+    success: Tensor
+    success_8bit: Tensor
     size: Tensor
     images: Tensor
 
 
 @torch.no_grad()
 def verify(model: nn.Module, x: Tensor, proposed: Tensor, y: Tensor, ball: Ball) -> Verdict:
-    """Judge proposals for images x with labels y; one outside the rules breaks nothing."""
+    """Decide for which images an attack succeeded; never with an image outside ball or [0, 1].
+
+    Args:
+        model: the network that decides, images to logits.
+        x: the clean images, N×C×H×W.
+        proposed: the adversarial images, N×C×H×W.
+        y: the labels, N.
+        ball: the threat model.
+    """
     proposed = proposed.detach().to(x.dtype)
     size = ball.size((proposed - x).double()).float()
     inside = (proposed >= 0) & (proposed <= 1)
-    valid = inside.flatten(1).all(1) & (size <= ball.eps + TOLERANCE)
-    judged = torch.where(valid.reshape(-1, 1, 1, 1), proposed, x)
-    rounded = to_bytes(judged, x, ball)
-    broken = valid & (model(judged).argmax(1) != y)
-    broken_8bit = broken & (model(rounded).argmax(1) != y)
-    return Verdict(broken, broken_8bit, size, judged)
+    valid = inside.flatten(1).all(1) & (size <= ball.eps + ball.tolerance)
+    images = torch.where(per_row(valid, x), proposed, x)
+    rounded = to_bytes(images, x, ball)
+    success = valid & (model(images).argmax(1) != y)
+    success_8bit = success & (model(rounded).argmax(1) != y)
+    return Verdict(success, success_8bit, size, images)

@@ -1,4 +1,4 @@
-"""Our work beside a reference: same process, same data, interleaved, medians."""
+"""Benchmarks against reference implementations: same process, same data, interleaved, medians."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cembench.util.markdown import markdown_table
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Median seconds of both sides, and the most memory that each took in any round, in bytes."""
+class Timing:
+    """Median seconds of both sides, and the peak memory of each in any round, in bytes."""
 
     ours: float
     theirs: float
@@ -32,14 +32,14 @@ def interleaved(
     rounds: int,
     device: str,
     warm_up: bool = True,
-) -> Contest:
+) -> Timing:
     """Time two functions called in turn, in swapped order each round.
 
     Args:
-        ours: what is compared.
+        ours: the implementation of cembench.
         theirs: the reference.
         rounds: how often each is timed.
-        device: where they compute.
+        device: `cpu` or `cuda`.
         warm_up: whether each runs once before that; memory is measured then too.
     """
     sides, peaks = (ours, theirs), [0, 0]
@@ -56,7 +56,7 @@ def interleaved(
             peaks[which] = max(peaks[which], peak.bytes)
             if number >= warm_up:
                 times[which].append(taken)
-    return Contest(statistics.median(times[0]), statistics.median(times[1]), *peaks)
+    return Timing(statistics.median(times[0]), statistics.median(times[1]), *peaks)
 
 
 def row(
@@ -65,7 +65,7 @@ def row(
     network: str,
     images: int,
     precision: str,
-    contest: Contest,
+    timing: Timing,
     agreement: float,
     roofline: float,
     **more: Any,
@@ -73,14 +73,14 @@ def row(
     """Return a row of the table.
 
     Args:
-        work: what was done.
-        model: what kind of network: `robust`, `standard`, or `new` for one not trained yet.
+        work: the benchmark.
+        model: the kind of network: `robust`, `standard`, or `new` for one that is not trained.
         network: its architecture.
-        images: how many, in one round.
+        images: the number of images in one round.
         precision: of our side; the reference is always float32.
-        contest: `ratio` is reference time over ours, so above 1 ours is faster.
-        agreement: share of images on which both sides come to the same decision.
-        roofline: share of the rate of a plain matrix product, in our precision, that we reach.
+        timing: of both sides; `ratio` is reference time over ours, so above 1 ours is faster.
+        agreement: fraction of images on which both sides come to the same decision.
+        roofline: our rate over that of a plain matrix product in our precision.
         more: further columns.
     """
     return {
@@ -89,16 +89,16 @@ def row(
         "network": network,
         "images": images,
         "precision": precision,
-        "images_per_second": round(images / contest.ours, 3),
-        "reference_images_per_second": round(images / contest.theirs, 3),
-        "ratio": round(contest.theirs / contest.ours, 3),
+        "images_per_second": round(images / timing.ours, 3),
+        "reference_images_per_second": round(images / timing.theirs, 3),
+        "ratio": round(timing.theirs / timing.ours, 3),
         "agreement": round(agreement, 4),
         "roofline": round(roofline, 3),
-        "memory_ratio": round(contest.our_memory / max(1, contest.their_memory), 3),
+        "memory_ratio": round(timing.our_memory / max(1, timing.their_memory), 3),
         **more,
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return bench rows as a markdown table."""
+    """Return benchmark rows as a Markdown table."""
     return markdown_table(pd.DataFrame(rows))

@@ -1,4 +1,4 @@
-"""Attacks beside those of other libraries: pyautoattack's own loop, and torchattacks' PGD."""
+"""Benchmark of attacks against pyautoattack's own evaluation and torchattacks' PGD."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cembench.bench import interleaved, row
-from cembench.bench.meters import Work, product_rate
+from cembench.bench.meters import OperationCounter, product_rate
 from cembench.bench.networks import SMALL, EnlargedDigits, trained
 from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
+from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.robustness import attack_split
 from cembench.util.frozen import frozen
 from cembench.util.rng import isolated_rng
 
@@ -27,18 +27,18 @@ Reference = Callable[[nn.Module, Tensor, Tensor, Threat, int], Tensor]
 def bench_attack(
     work: str, images: int, seeds: int, device: str, engine: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Attack a robust and a standard network with both sides.
+    """Attack a robust and a standard network with both implementations.
 
     Args:
         work: `autoattack` (the standard version) or `pgd` (20 steps).
         images: test images, at most 597.
-        seeds: rounds; each has a seed of its own, and verdicts are compared seed by seed.
-        device: where to compute.
+        seeds: the number of rounds; each has its own seed, and verdicts are compared per seed.
+        device: `cpu` or `cuda`.
         engine: settings of the engine that proposes our images.
 
     Returns:
-        A row a network, with what `row` has and over all seeds: `discordant`, the verdicts that
-        differ, and `net`, how many more images stand on our side.
+        One row per network, with what `row` has and over all seeds: `discordant`, the number of
+        verdicts that differ, and `net`, how many more images survive our attack.
     """
     return [_bench(work, kind, images, seeds, device, engine) for kind in ("robust", "standard")]
 
@@ -49,27 +49,27 @@ def _bench(
     model, data = trained(kind, device), EnlargedDigits()
     split = subset(data.load("test"), images)[0].to(torch.device(device))
     x, y = split.pixels(), split.labels
-    spent = Work(model, x[:8])
+    spent = OperationCounter(model, x[:8])
     ours: list[Tensor] = []
     theirs: list[Tensor] = []
     done: list[float] = []
 
-    def us() -> None:
+    def run_ours() -> None:
         protocol = Protocol.parse(
             {"name": "bench", "seed": len(ours), "batch_size": BATCH, "engine": engine}
             | {"attacks": [{"name": "pgd", "steps": PGD_STEPS} if work == "pgd" else work]}
         )
         before = spent.total
-        ours.append(stands(model, split, protocol, data.threat))
+        ours.append(survivors(model, split, protocol, data.threat))
         done.append(spent.total - before)
 
-    def them() -> None:
+    def run_theirs() -> None:
         with frozen(model), isolated_rng(len(theirs)):
-            moved = REFERENCES[work](model, x, y, data.threat, len(theirs))
+            adversarial = REFERENCES[work](model, x, y, data.threat, len(theirs))
             with torch.no_grad():
-                theirs.append(model(moved).argmax(1).eq(y).cpu())
+                theirs.append(model(adversarial).argmax(1).eq(y).cpu())
 
-    contest = interleaved(us, them, seeds, device, warm_up=work == "pgd")
+    timing = interleaved(run_ours, run_theirs, seeds, device, warm_up=work == "pgd")
     pairs = list(zip(ours, theirs, strict=True))
     discordant = sum(int((a != b).sum()) for a, b in pairs)
     net = sum(int(a.sum() - b.sum()) for a, b in pairs)
@@ -80,9 +80,9 @@ def _bench(
         f"{SMALL['name']} (width {SMALL['width']})",
         len(x),
         precision,
-        contest,
+        timing,
         1 - discordant / (len(pairs) * len(x)),
-        statistics.median(done) / contest.ours / product_rate(device, precision),
+        statistics.median(done) / timing.ours / product_rate(device, precision),
         seeds=seeds,
         discordant=discordant,
         net=net,
@@ -91,22 +91,26 @@ def _bench(
     )
 
 
-def stands(model: nn.Module, split: Split, protocol: Protocol, threat: Threat) -> Tensor:
-    """Return which images stand under the one attack of a protocol, N booleans."""
+def survivors(model: nn.Module, split: Split, protocol: Protocol, threat: Threat) -> Tensor:
+    """Return which images survive the one attack of a protocol, N booleans."""
     rows = torch.arange(len(split))
-    found = attack_split(model, split, rows, protocol, threat).table
+    found = attack_split(model, split, rows, protocol, threat)
     (attack,) = protocol.attacks
     right = found["clean_pred"] == found["label"]
     return torch.from_numpy((right & ~found[f"{attack.title}_broken"]).to_numpy().copy())
 
 
 def official(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
-    """Return pyautoattack's adversarial images, by the evaluation that its users call."""
+    """Return the adversarial images of pyautoattack's `run_standard_evaluation`."""
     import pyautoattack
 
-    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
     attack = pyautoattack.AutoAttack(
-        model, norm=norm, eps=threat.eps, seed=seed, version="standard", device=x.device
+        model,
+        norm=threat.ball.library_name,
+        eps=threat.eps,
+        seed=seed,
+        version="standard",
+        device=x.device,
     )
     return attack.run_standard_evaluation(x, y, batch_size=BATCH)[0]
 

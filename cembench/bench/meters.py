@@ -1,4 +1,4 @@
-"""What a side of a contest takes: memory, and arithmetic beside what the machine could do."""
+"""Meters of a benchmark: peak memory, floating-point operations, and the rate of the machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-EVERY = 0.005  # seconds between two looks at the memory of the process
+INTERVAL = 0.005  # seconds between two samples of the memory of the process
 SIDE = 1024  # of the matrices whose product sets the roofline
 
 
 class Peak:
-    """Memory that a block takes beyond what was in use before it.
+    """Peak memory of a block, beyond what was in use before it.
 
-    On a GPU that is what torch allocated at most. On a CPU it is the resident set of the process,
-    looked at every few milliseconds.
+    On a GPU that is the most that torch allocated; on a CPU the resident set of the process,
+    sampled every few milliseconds.
     """
 
     bytes: int = 0
@@ -36,7 +36,7 @@ class Peak:
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated()
             return self
-        _give_back()
+        _trim_memory()
         self._before = self._highest = _resident()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -51,12 +51,12 @@ class Peak:
         self.bytes = max(self._highest, _resident()) - self._before
 
     def _watch(self) -> None:
-        while not self._done.wait(EVERY):
+        while not self._done.wait(INTERVAL):
             self._highest = max(self._highest, _resident())
 
 
-class Work:
-    """Counts the floating-point operations of a network, in copies of it too."""
+class OperationCounter:
+    """Counter of the floating-point operations of a network, including its copies."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.forward, self.both = flops(model, example)
@@ -71,7 +71,7 @@ class Work:
 
 
 def flops(model: nn.Module, example: Tensor) -> tuple[float, float]:
-    """Return the operations an image of a forward pass, and of one with the image's gradient."""
+    """Return operations per image of a forward pass, and of one with the image's gradient."""
     counts = []
     for gradient in (False, True):
         with FlopCounterMode(display=False) as counter:
@@ -84,7 +84,7 @@ def flops(model: nn.Module, example: Tensor) -> tuple[float, float]:
 
 
 def product_rate(device: str, precision: str) -> float:
-    """Return operations a second in the product of two matrices."""
+    """Return operations per second in the product of two matrices."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.rand(SIDE, SIDE, device=device).to(kind)
     times = []
@@ -102,8 +102,8 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _give_back() -> None:
-    """Have the allocator return what is free, so that one side does not live on the other's."""
+def _trim_memory() -> None:
+    """Return free memory to the system, so that one side does not reuse that of the other."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

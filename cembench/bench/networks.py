@@ -1,6 +1,6 @@
-"""What is measured: digits enlarged to the shape of CIFAR-10, and small networks trained on them.
+"""Networks and data of the benchmarks: digits in the shape of CIFAR-10, and small ResNets.
 
-Real images that need no download, at the cost of CIFAR-10's; networks take seconds to train.
+The images are real and need no download, and cost as much as CIFAR-10's; training takes seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EnlargedDigits(Digits):
 
     @property
     def threat(self) -> Threat:
-        """A fifth of the grey range: half of what a robust network gets right stands, as usual."""
+        """A fifth of the grey range: robust accuracy is about half of the clean accuracy."""
         return Threat(norm="linf", eps=0.2)
 
     def load(self, split: Literal["train", "test"]) -> Split:
@@ -47,7 +47,7 @@ class EnlargedDigits(Digits):
 
 
 def trained(kind: str, device: str) -> Classifier:
-    """Return a small ResNet, `robust` or `standard`, trained here and now."""
+    """Train and return a small ResNet, `robust` or `standard`."""
     settings = {
         "data": EnlargedDigits(),
         "model": SMALL,

@@ -1,4 +1,4 @@
-"""RCS and SGLD beside the loops that research code has for them."""
+"""Benchmark of RCS and SGLD against the plain loops of research code."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from cembench.bench import interleaved, row
-from cembench.bench.meters import Work, product_rate
+from cembench.bench.meters import OperationCounter, product_rate
 from cembench.bench.networks import CLASSES, SHAPE, EnlargedDigits
 from cembench.models import models
 from cembench.models.checkpoint import build_network
 from cembench.models.engine import engines
 from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import Sampler
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import draw
 from cembench.samplers.energy import RCS, SGLD
 from cembench.util.frozen import exact, frozen
@@ -36,48 +36,48 @@ def bench_sample(
 
     Args:
         model: name of the architecture, on 3×32×32 images with 10 classes, not trained.
-        batch: samples.
+        batch: the number of samples.
         rounds: timed draws of each, after one that is not counted.
-        precision: of the copy that we climb; the reference is always float32.
-        device: where to compute.
+        precision: of our surrogate network; the reference is always float32.
+        device: `cpu` or `cuda`.
         sampler: a key of `SAMPLERS`.
 
     Returns:
-        A row; `agreement` is the share of samples, from the same starts, that the network takes for
-        the same class on both sides.
+        One row; `agreement` is the fraction of samples, from the same initial images, that the
+        network classifies alike on both sides.
     """
-    metadata = passport_of(model)
+    metadata = untrained_metadata(model)
     torch.manual_seed(0)
     net = build_network(metadata).to(device).eval()
     y = torch.arange(batch, device=device) % CLASSES
-    origins = Origins(Path("model.safetensors"), metadata, torch.device(device))
-    example = origins.data.pixels(slice(2))
-    spent, chosen = Work(net, example), SAMPLERS[sampler]
+    images = CheckpointImages(Path("model.safetensors"), metadata, torch.device(device))
+    example = images.data.pixels(slice(2))
+    spent, chosen = OperationCounter(net, example), SAMPLERS[sampler]
     found: dict[str, Tensor] = {}
 
-    def us() -> None:
+    def run_ours() -> None:
         engine = engines.parse({"name": "fast", "precision": precision})
-        climber = engine.prepare(net, example)
-        drawn = draw(net, chosen, y, origins, 0, climber=climber)
+        surrogate = engine.prepare(net, example)
+        drawn = draw(net, chosen, y, images, 0, surrogate=surrogate)
         found["ours"], found["starts"] = drawn.logits, drawn.starts
 
-    def them() -> None:
+    def run_theirs() -> None:
         found["theirs"] = PLAIN[sampler](net, found["starts"], y)[1]
 
     with frozen(net), exact():
-        us()
+        run_ours()
         spent.total = 0
-        us()
+        run_ours()
         done = spent.total
-        contest = interleaved(us, them, rounds, device)
+        timing = interleaved(run_ours, run_theirs, rounds, device)
     alike = found["ours"].argmax(1) == found["theirs"].argmax(1)
-    share = done / contest.ours / product_rate(device, precision)
+    rate = done / timing.ours / product_rate(device, precision)
     agreement = float(alike.float().mean())
-    return [row(f"sample {sampler}", "new", model, batch, precision, contest, agreement, share)]
+    return [row(f"sample {sampler}", "new", model, batch, precision, timing, agreement, rate)]
 
 
-def passport_of(model: str) -> CheckpointMetadata:
-    """Describe a network that was not trained."""
+def untrained_metadata(model: str) -> CheckpointMetadata:
+    """Return the metadata of a network that is not trained."""
     data = EnlargedDigits()
     return CheckpointMetadata(
         model=models.parse(model),
@@ -92,7 +92,7 @@ def passport_of(model: str) -> CheckpointMetadata:
 
 
 def plain_rcs(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw samples, and how the network sees them, as research code writes it."""
+    """Return samples and their logits, computed as in research code."""
     for _ in range(STEPS):
         x = x.detach().requires_grad_()
         logits = model(x)
@@ -105,7 +105,7 @@ def plain_rcs(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def plain_sgld(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw samples of log p(x) as JEM's code does; labels play no part."""
+    """Return samples of log p(x) and their logits, as in JEM's code; labels are not used."""
     for _ in range(STEPS):
         x = x.detach().requires_grad_()
         gradient = torch.autograd.grad(model(x).logsumexp(1).sum(), [x])[0]

@@ -1,6 +1,6 @@
-"""Throughput of adversarial training in one process and in several, of one thread each.
+"""Benchmark of data-parallel training: throughput of one process and of several.
 
-`python -m cembench.bench.scale SETTINGS` is what each process runs, under torchrun.
+Each process has one thread and runs `python -m cembench.bench.scale SETTINGS` under torchrun.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from cembench.bench.networks import EnlargedDigits
 from cembench.training.config import Experiment
-from cembench.training.ddp import Objective
+from cembench.training.ddp import MethodLoss
 from cembench.training.trainer import Trainer
 from cembench.util.distributed import ALONE, World, process_group, world
 from cembench.util.errors import CembenchError
@@ -30,19 +30,19 @@ LIMIT = 1800  # seconds
 def bench_scale(
     model: str, batch: int, rounds: int, precision: str, device: str, processes: int = 2
 ) -> list[dict[str, Any]]:
-    """Return a row for one process and one for several, with the same global batch.
+    """Time adversarial training in one process and in several, with the same global batch.
 
     Args:
         model: name of the architecture, on 3×32×32 images.
-        batch: images a step in all.
+        batch: images per step over all processes.
         rounds: timed steps.
         precision: of training.
-        device: `cpu`, one thread a process, or `cuda`, a GPU a process.
-        processes: how many.
+        device: `cpu`, one thread per process, or `cuda`, one GPU per process.
+        processes: the number of processes.
 
     Returns:
-        Rows: `communication` is the share of a step that is gone when processes neither average
-        gradients nor synchronise batch norms, all else alike, and still work side by side.
+        One row per number of processes: `communication` is the fraction of a step that is saved
+        when concurrent processes neither average gradients nor synchronise batch norms.
 
     Raises:
         CembenchError: when a process fails.
@@ -69,7 +69,7 @@ def _measured(settings: dict[str, Any], processes: int) -> dict[str, Any]:
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
-    """Time steps of this process among the others that torchrun started."""
+    """Time training steps in this process, one of those that torchrun started."""
     torch.set_num_threads(1)
     experiment = Experiment.parse(
         {
@@ -82,27 +82,28 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     )
     with process_group(settings["device"]) as device:
         ranks = world()
-        spread = Trainer(experiment, torch.device(device))
-        spread.wrap_ddp()
+        parallel = Trainer(experiment, torch.device(device))
+        parallel.wrap_ddp()
         own = experiment.model_copy(update={"batch_norm": "local"})
-        apart = Trainer(own, torch.device(device))
-        apart.objective, apart.world = Objective(apart.model, own.method), ALONE
+        independent = Trainer(own, torch.device(device))
+        independent.objective = MethodLoss(independent.model, own.method)
+        independent.world = ALONE
         seconds = {
-            name: _median(_stepper(trainer, ranks, share), ranks, settings["rounds"])
-            for name, trainer, share in (
-                ("spread", spread, settings["batch"]),
-                ("apart", apart, settings["batch"] // ranks.size),
+            name: _median(_stepper(trainer, ranks, images), ranks, settings["rounds"])
+            for name, trainer, images in (
+                ("parallel", parallel, settings["batch"]),
+                ("independent", independent, settings["batch"] // ranks.size),
             )
         }
-    weights = sum(p.numel() for p in spread.model.parameters())
+    weights = sum(p.numel() for p in parallel.model.parameters())
     return {
         "work": "scale",
         "processes": ranks.size,
         "network": settings["model"],
         "precision": settings["precision"],
         "batch": settings["batch"],
-        "images_per_second": round(settings["batch"] / seconds["spread"], 2),
-        "communication": round(max(0.0, 1 - seconds["apart"] / seconds["spread"]), 4),
+        "images_per_second": round(settings["batch"] / seconds["parallel"], 2),
+        "communication": round(max(0.0, 1 - seconds["independent"] / seconds["parallel"]), 4),
         "gradient_megabytes": round(4e-6 * weights, 2),
     }
 

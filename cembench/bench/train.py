@@ -1,4 +1,4 @@
-"""A training step beside the loop that research code has for it."""
+"""Benchmark of training steps against the plain loops of research code."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def bench_train(
     method: str = "at",
     compiled: bool = False,
 ) -> list[dict[str, Any]]:
-    """Time a training step against the plain loop; attacks take 10 steps of 2/255 in 8/255.
+    """Time a training step against the plain loop; attacks take 10 steps of 2/255 within 8/255.
 
-    Both begin with the same weights and see the same images in every step.
+    Both start from the same weights and use the same images in every step.
 
     Args:
         model: name of the architecture, on 3×32×32 images with 10 classes.
-        batch: images a step; methods without labels make two views of each.
+        batch: images per step; methods without labels make two views of each.
         rounds: timed steps of each, after one that is not counted.
         precision: of our loop; the reference is always float32.
-        device: where to compute.
+        device: `cpu` or `cuda`.
         method: a key of `METHODS`. Both sides make views in the same way.
         compiled: whether our network is compiled.
 
     Returns:
-        A row; `agreement` compares what both networks say of the images after the last step.
+        One row; `agreement` compares the predictions of both networks after the last step.
     """
     experiment = Experiment.parse(
         {
@@ -75,7 +75,7 @@ def bench_train(
     x, y = trainer.data.pixels(rows), trainer.data.labels[rows]
     generator = generator_of(0, device)
     before = trainer.gradients
-    contest = interleaved(
+    timing = interleaved(
         lambda: trainer.step(0, rows, generator),
         lambda: plain_step(reference, optimizer, x, y, PLAIN[method]),
         rounds,
@@ -85,11 +85,11 @@ def bench_train(
     trainer.model.eval(), reference.eval()
     with torch.no_grad():
         alike = trainer.model(x).argmax(1) == reference(x).argmax(1)
-    rate = gradients * flops(reference, x[:2])[1] / contest.ours
-    share = rate / product_rate(device, precision)
+    rate = gradients * flops(reference, x[:2])[1] / timing.ours
+    roofline = rate / product_rate(device, precision)
     agreement = float(alike.float().mean())
     title = f"train {method}" + (" compiled" if compiled else "")
-    return [row(title, "new", model, batch, precision, contest, agreement, share)]
+    return [row(title, "new", model, batch, precision, timing, agreement, roofline)]
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -98,7 +98,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def plain_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss
 ) -> None:
-    """Take one step as research code writes it: float32, default layout, no tricks."""
+    """Take one step as in research code: float32, default memory layout, no optimisations."""
     value = loss(model, x, y)
     optimizer.zero_grad()
     value.backward()
@@ -106,7 +106,7 @@ def plain_step(
 
 
 def plain_attack(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return x moved by PGD."""
+    """Return adversarial images of PGD."""
     model.eval()
     perturbed = x + 0.001 * torch.randn_like(x)
     for _ in range(STEPS):
@@ -125,7 +125,7 @@ def plain_at(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def plain_trades(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the loss of TRADES as its code has it."""
+    """Return the loss of TRADES, as in its code."""
     model.eval()
     clean = model(x).softmax(1).detach()
     model.train()
@@ -139,7 +139,7 @@ def _divergence(out: Tensor, clean: Tensor) -> Tensor:
 
 
 def plain_nt_xent(z: Tensor) -> Tensor:
-    """Return SimCLR's loss as its formula reads."""
+    """Return the loss of SimCLR, as in its formula."""
     similar = (z @ z.T / TEMPERATURE).exp()
     similar = similar - torch.diag(similar.diag())
     half = len(z) // 2

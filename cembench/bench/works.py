@@ -1,4 +1,4 @@
-"""Which comparison a work is, with the options of the command line."""
+"""Benchmarks by name, with the options of the command line."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def run(
     precision: str,
     compiled: bool,
 ) -> list[dict[str, Any]]:
-    """Return the rows of one work.
+    """Run one benchmark and return its rows.
 
     Raises:
-        CembenchError: for a method or a sampler that there is no plain loop for.
+        CembenchError: for a method or a sampler without a reference loop.
     """
     if precision == "auto":
         precision = "bf16" if has_bfloat16(torch.device(device)) else "fp32"
@@ -50,6 +50,6 @@ def run(
 
 
 def require(option: str, name: str, known: Iterable[str]) -> None:
-    """Refuse a name that is not known."""
+    """Refuse a name that has no reference loop."""
     if name not in known:
         raise CembenchError(f"{option}: no plain loop for '{name}'; {nearest(name, known)}")

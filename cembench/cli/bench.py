@@ -1,4 +1,4 @@
-"""`cembench bench`: speed and verdicts beside reference implementations."""
+"""`cembench bench`: speed and verdicts compared with reference implementations."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WORKS = ("train", "sample", "pgd", "autoattack")
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON instead of a table.")
 @DEVICE
 def command(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
-    """Time WORKS beside reference implementations.
+    """Compare WORKS with reference implementations.
 
     All but scale unless given; both sides are interleaved in one process.
 

@@ -57,12 +57,13 @@ def command(
     from cembench.evaluation.gate import check as gate
     from cembench.evaluation.gate import report
     from cembench.evaluation.protocol import load_protocol
+    from cembench.reporting.plots.curves import write_curve
     from cembench.util.devices import pick_device
     from cembench.util.files import write_text
 
     if (protocol or overrides or limit) and not (renew and protocol):
         raise CembenchError("--protocol, --set and --limit begin a new baseline: use --update")
-    evaluator = gate.Evaluator(pick_device(device), data_root, inception_weights, out)
+    evaluator = gate.Evaluator(pick_device(device), data_root, inception_weights, out, write_curve)
     if renew:
         plan = None if protocol is None else load_protocol(protocol, overrides, limit)
         rows = gate.update(checkpoints, baseline, plan, evaluator).rows

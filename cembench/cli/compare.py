@@ -1,4 +1,4 @@
-"""`cembench compare`: two runs image by image."""
+"""`cembench compare`: compare two runs image by image."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     import pandas as pd
 
     from cembench.evaluation.compare import compare_records
-    from cembench.util.markdown import interval, markdown_table
+    from cembench.util.format import number, percent, with_interval
+    from cembench.util.markdown import markdown_table
 
     rows = compare_records(_record(first, protocol), _record(second, protocol))
     if as_json:
         click.echo(json.dumps([row.dump() for row in rows], indent=2))
         return
     shown = {
-        "figure": [row.figure for row in rows],
-        str(first): [f"{row.first / row.images:.1%}" for row in rows],
-        str(second): [f"{row.second / row.images:.1%}" for row in rows],
+        "metric": [row.figure for row in rows],
+        str(first): [percent(row.first / row.images) for row in rows],
+        str(second): [percent(row.second / row.images) for row in rows],
         "difference": [
-            interval(100 * row.difference, 100 * row.low, 100 * row.high, "{:+.1f}") for row in rows
+            with_interval(100 * row.difference, 100 * row.low, 100 * row.high, "+.1f")
+            for row in rows
         ],
         "only first": [len(row.only_first) for row in rows],
         "only second": [len(row.only_second) for row in rows],
-        "p": [f"{row.p_value:.2g}" for row in rows],
+        "p": [number(row.p_value, ".2g") for row in rows],
     }
     click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
 

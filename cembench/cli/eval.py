@@ -14,6 +14,7 @@ from cembench.cli.names import offer, protocol_or_file
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
+    from cembench.evaluation.protocol import Protocol
     from cembench.evaluation.record import Record
 
 
@@ -60,7 +61,7 @@ def command(
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
     from cembench.evaluation.protocol import load_protocol
-    from cembench.reporting.leaderboard import rank
+    from cembench.reporting.leaderboard import build_boards
     from cembench.util.distributed import process_group, world
 
     chosen = () if engine is None else (f"engine={engine}",)
@@ -68,14 +69,14 @@ def command(
         checkpoints = (*checkpoints, imported(data_root=data_root, **foreign))
     if not checkpoints:
         raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
-    with process_group(device):
+    with process_group(device) as own:
         settings = world().on_all_ranks(
             lambda: load_protocol(protocol, (*overrides, *chosen), limit)
         )
         records, failed = _records(
             checkpoints,
-            protocol=settings,
-            device=device,
+            settings,
+            device=own,
             data_root=data_root,
             inception_weights=inception_weights,
             save_samples=save_samples,
@@ -84,21 +85,22 @@ def command(
     if as_json:
         say(json.dumps([record.dump() for record in records], indent=2))
     elif records:
-        show(rank(records))
+        show(build_boards(records))
     if failed:
         raise _joint(failed)
 
 
 def _records(
-    checkpoints: tuple[Path, ...], **options: Any
+    checkpoints: tuple[Path, ...], protocol: Protocol, **options: Any
 ) -> tuple[list[Record], list[CembenchError]]:
     """Return the records of all that could be evaluated, and what went wrong with the others."""
-    from cembench.api import evaluate
+    from cembench.evaluation.evaluate import evaluate
+    from cembench.reporting.plots.curves import write_curve
 
     records, failed = [], []
     for path in checkpoints:
         try:
-            record = evaluate(path, **options)
+            record, _ = evaluate(path, protocol, on_record=write_curve, **options)
         except CembenchError as error:
             failed.append(error)
             continue

@@ -12,10 +12,10 @@ from cembench.cli.base import FILE, Command
 @click.command("export", cls=Command)
 @click.argument("checkpoint", type=FILE)
 @click.option(
-    "--to", required=True, type=click.Choice(["robustbench", "huggingface", "onnx"]), help="Form."
+    "--to", required=True, type=click.Choice(["robustbench", "huggingface", "onnx"]), help="Format."
 )
 @click.option("--out", type=FILE, help="File or folder; export/RUN unless given.")
-@click.option("--record", type=FILE, help="Where figures come from; beside it unless given.")
+@click.option("--record", type=FILE, help="Source of the results; beside it unless given.")
 @click.option(
     "--set", "fields", multiple=True, metavar="KEY=VALUE", help="What only its author knows."
 )

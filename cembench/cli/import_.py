@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from cembench.cli.base import FILE, Command
+from cembench.energy.norms import NORMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,7 +19,7 @@ OPTIONS = (
     click.option("--weights", type=FILE, help="Its state dict: safetensors or torch.save."),
     click.option("--dataset", help="What it classifies: a name, or {name: …, settings…}."),
     click.option("--data-root", help="Where the data lies now."),
-    click.option("--norm", type=click.Choice(["linf", "l2"]), help="Of its threat model."),
+    click.option("--norm", type=click.Choice([*NORMS]), help="Of its threat model."),
     click.option("--eps", help="Radius of its threat model, such as 8/255."),
     click.option(
         "--normalise",
@@ -48,7 +49,7 @@ def imported(
     method: str | None,
     **options: Any,
 ) -> Path:
-    """Import the network that the options name, and say on stderr what was infer_normalisation."""
+    """Import the network that the options name, and print the inferred normalisation on stderr."""
     from cembench.energy.threat import ThreatChange
     from cembench.interop.importing import import_model
     from cembench.models.metadata import read_metadata
@@ -80,6 +81,6 @@ def command(**options: Any) -> None:
     Prints the path of the checkpoint.
 
     Weights may have the usual prefixes and lie inside the usual keys; nothing but tensors is
-    unpickled. The normalisation of pixels is infer_normalisation by training images, unless given.
+    unpickled. The normalisation of pixels is inferred from training images, unless given.
     """
     click.echo(imported(**options))

@@ -1,16 +1,12 @@
-"""`cembench leaderboard`: rank records."""
+"""`cembench leaderboard`: rank records in tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cembench.cli.base import FILE, Command, show
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("leaderboard", cls=Command)
@@ -21,13 +17,13 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
 
     RUNS are run folders or folders of them; `runs` unless given.
 
-    What was published for their data sets comes last, on a board of its own.
+    Published results on the same data sets come last, on a board of their own.
     """
-    from cembench.reporting.leaderboard import find_records, rank, write_boards
+    from cembench.reporting.leaderboard import build_boards, find_records, write_boards
     from cembench.reporting.leaderboard.published import published_board
 
     records = find_records(runs or [Path("runs")]).values()
-    boards = rank(records)
+    boards = build_boards(records)
     if (reported := published_board({record.dataset for record in records})) is not None:
         boards.append(reported)
     for path in write_boards(boards, out):

@@ -13,7 +13,8 @@ from cembench.cli.names import KINDS, names
 def command(kind: str | None) -> None:
     """List the names that a config can use.
 
-    `published`: results that others reported."""
+    `published`: published results that come with cembench.
+    """
     if kind == "published":
         from cembench.reporting.leaderboard.published import published, published_board
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def command(runs: tuple[Path, ...], out: Path, form: Format) -> None:
     """Draw the records below RUNS for a paper.
 
-    RUNS are run folders or folders of them; `runs` unless given. Prints the paths of the files."""
+    RUNS are run folders or folders of them; `runs` unless given. Prints the paths of the files.
+    """
     from cembench.reporting.page import write_plots
 
     for path in write_plots(runs or [Path("runs")], out, form):

@@ -1,16 +1,12 @@
-"""`cembench report`: one page of everything measured."""
+"""`cembench report`: an HTML page of all results."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cembench.cli.base import FILE, Command
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("report", cls=Command)
@@ -21,7 +17,7 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
 
     RUNS are run folders or folders of them; `runs` unless given. Prints the path of the page.
 
-    The page needs no network and no other file.
+    The page is one file and needs no network.
     """
     from cembench.reporting.page import write_report
 

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from cembench.cli.base import DEVICE, FILE, OUT, Command, fail, show
-from cembench.suites.launchers import LAUNCHERS
+from cembench.suites.launchers import EXTRAS
+from cembench.suites.launchers.job import DIVERGED, FAILED, end_with
 from cembench.util.errors import CembenchError
 
 
@@ -25,7 +26,7 @@ from cembench.util.errors import CembenchError
 @click.option(
     "--launcher",
     default="local",
-    type=click.Choice(list(LAUNCHERS)),
+    type=click.Choice(list(EXTRAS)),
     show_default=True,
     help="Where they run: on this machine, on a Ray cluster, on SLURM.",
 )
@@ -36,17 +37,37 @@ from cembench.util.errors import CembenchError
     metavar="KEY=VALUE",
     help="What ray.init or submitit's executor takes: address=auto, slurm_partition=gpu.",
 )
+@click.option("--only", hidden=True, help="Run one experiment, as launchers do; rank nothing.")
+@click.option("--digest", hidden=True, help="Refuse to run another one than this identifies.")
+@click.option("--parent", type=int, hidden=True, help="End when this process does.")
 @DEVICE
-def command(suite: Path, out: Path, assignments: tuple[str, ...], **options: Any) -> None:
+def command(
+    suite: Path,
+    out: Path,
+    assignments: tuple[str, ...],
+    only: str | None,
+    digest: str | None,
+    parent: int | None,
+    **options: Any,
+) -> None:
     """Train, evaluate and rank the experiments of a suite.
 
     What is already done and unchanged is not done twice.
     """
-    from cembench.suites.run import run_suite
+    if parent is not None:
+        end_with(parent)
+    from cembench.suites.run import run_one, run_suite
     from cembench.util.overrides import override
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise CembenchError("run starts experiments itself (--jobs); give torchrun train or eval")
+    if only is not None:
+        own = {key: options[key] for key in ("device", "inception_weights")}
+        outcome = run_one(suite, out, name=only, digest=digest, **own)
+        if outcome.failure is not None:
+            fail(outcome.failure, DIVERGED if outcome.diverged else FAILED)
+        click.echo("done", err=True)
+        return
     settings = override({}, assignments, "--launcher-set")
     boards, failures = run_suite(suite, out, settings=settings, **options)
     show(boards)

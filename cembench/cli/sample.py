@@ -25,21 +25,23 @@ STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
 )
 @click.option("-n", "count", default=80, show_default=True, type=click.IntRange(1))
 @click.option("--class", "label", help="Name of the one class to draw.")
-@click.option("--seeds", type=click.Choice([*STARTS]))
-@click.option("--image", type=click.IntRange(0), help="Training image to go for (infonce).")
+@click.option(
+    "--init", "--seeds", "init", type=click.Choice([*STARTS]), help="Kind of initial images."
+)
+@click.option("--image", type=click.IntRange(0), help="Row of the training image to approach.")
 @click.option("--steps", type=click.IntRange(1))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the sampler.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--out", type=FILE, default="grid.png", show_default=True, help="The picture.")
-@click.option("--save-tensors", type=FILE, help="Keep images, starts and labels as safetensors.")
-@click.option("--trajectory", type=FILE, help="How chains move: a .gif, or a .png for a strip.")
+@click.option("--save-tensors", type=FILE, help="Save images, starts and labels as safetensors.")
+@click.option("--trajectory", type=FILE, help="Save how chains move: a .gif or a .png strip.")
 @DEVICE
 def command(
     checkpoint: Path,
     sampler: str,
     count: int,
     label: str | None,
-    seeds: str | None,
+    init: str | None,
     image: int | None,
     steps: int | None,
     overrides: tuple[str, ...],
@@ -60,14 +62,14 @@ def command(
     from cembench.util.overrides import override
     from cembench.util.settings import nearest
 
-    given = {"start": seeds, "steps": steps, "image": image}
+    given = {"start": init, "steps": steps, "image": image}
     chosen = {key: value for key, value in given.items() if value is not None}
     settings = samplers.parse(override({"name": sampler, **chosen}, overrides))
     classes = read_metadata(RunLayout.at(checkpoint).checkpoint).classes
     if label is not None and label not in classes:
         raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
-    if label is not None and (settings.reads == "nothing" or image is not None):
-        raise CembenchError("--class: with --image, or a sampler that asks for no class; drop it")
+    if label is not None and (settings.target_type == "none" or image is not None):
+        raise CembenchError("--class: with --image, or a sampler without target classes; drop it")
     summary = sample_to_files(
         checkpoint,
         settings,

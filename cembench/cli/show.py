@@ -1,4 +1,4 @@
-"""`cembench show`: what a checkpoint, a run or a record says of itself."""
+"""`cembench show`: the metadata of a checkpoint, run or record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cembench verify`: compute every figure of a record or a table again."""
+"""`cembench verify`: recompute a record or a table."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def command(
 ) -> None:
     """Recompute a record or a table; exit 1 if it differs.
 
-    RECORD: from CHECKPOINT and what `eval --save-adversarial --save-samples` kept. TABLE.csv: from
+    RECORD: from CHECKPOINT and what `eval --save-adversarial --save-samples` wrote. TABLE.csv: from
     RUNS that the table's command made again, run folders or folders of them.
     """
     import pandas as pd
 
-    from cembench.evaluation.verify import recount
+    from cembench.evaluation.verify import verify_record
     from cembench.reporting.leaderboard import find_records
     from cembench.reporting.leaderboard.verify_table import compare_table
     from cembench.util.devices import pick_device
@@ -35,13 +35,13 @@ def command(
     if claim.suffix == ".csv":
         rows = compare_table(claim, find_records(proofs).values())
     elif len(proofs) == 1:
-        rows = recount(claim, proofs[0], pick_device(device), inception_weights)
+        rows = verify_record(claim, proofs[0], pick_device(device), inception_weights)
     else:
         raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
     shown = {
-        "figure": [row.figure for row in rows],
+        "value": [row.figure for row in rows],
         "recorded": [_cell(row.recorded) for row in rows],
-        "again": [_cell(row.recounted) for row in rows],
+        "recomputed": [_cell(row.again) for row in rows],
         "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
     }
     click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
@@ -51,6 +51,6 @@ def command(
 
 
 def _cell(value: float | str | None) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else f"{value:g}"
+    from cembench.util.format import number
+
+    return value if isinstance(value, str) else number(value, "g")

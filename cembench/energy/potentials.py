@@ -1,9 +1,8 @@
-"""The scalar fields that attacks and samplers climb.
+"""Potentials: the objectives that attacks and samplers maximise by gradient ascent on images.
 
-A potential reads the network's outputs and a target and gives one value a row. It climbs by its
-gradient with respect to the image, so constants do not matter. One that is `coupled` reads all rows
-for each: none may leave the batch. Half precision ends here: values
-are float32.
+A potential takes the network's outputs and a target and returns one value per row, in float32. Only
+its gradient with respect to the image counts, so constants do not matter. The value of a row under
+a `coupled` potential depends on all rows: none may leave the batch.
 """
 
 from __future__ import annotations
@@ -14,38 +13,38 @@ from collections.abc import Callable
 from torch import Tensor
 
 from cembench import energy
-from cembench.energy.similarity import likeness
+from cembench.energy.similarity import similarity_logits
 
 Potential = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(out: Tensor, target: Tensor) -> Tensor:
-    """LSE f(x, ·) − f(x, y), climbed by PGD: N×K logits and N labels (arXiv 1706.06083)."""
+    """LSE f(x, ·) − f(x, y), the objective of PGD: N×K logits, N labels (arXiv 1706.06083)."""
     return -energy.conditional(out.float(), target)
 
 
 def marginal(out: Tensor, target: Tensor) -> Tensor:
-    """LSE f(x, ·) = log p(x) + log Z, climbed by SGLD (JEM, arXiv 1912.03263); no target."""
+    """LSE f(x, ·) = log p(x) + log Z, the objective of SGLD (JEM, arXiv 1912.03263); no target."""
     return energy.marginal(out.float())
 
 
 def conditional(out: Tensor, target: Tensor) -> Tensor:
-    """f(x, ŷ) − LSE f(x, ·), climbed by the targeted attack TA: PGD's potential, turned round."""
+    """f(x, ŷ) − LSE f(x, ·), the objective of the targeted attack TA: that of PGD, negated."""
     return energy.conditional(out.float(), target)
 
 
 def joint(out: Tensor, target: Tensor) -> Tensor:
-    """f(x, ŷ), climbed by conditional sampling, CS (arXiv 2203.13455)."""
+    """f(x, ŷ), the objective of conditional sampling, CS (arXiv 2203.13455)."""
     return energy.joint(out.float(), target)
 
 
 def reinforced(out: Tensor, target: Tensor) -> Tensor:
-    """f(x, ŷ) + LSE f(x, ·), climbed by reinforced conditional sampling, RCS (same source)."""
+    """f(x, ŷ) + LSE f(x, ·), that of reinforced conditional sampling, RCS (arXiv 2203.13455)."""
     return energy.joint(out.float(), target) + energy.marginal(out.float())
 
 
 def divergence(out: Tensor, target: Tensor) -> Tensor:
-    """KL(p(·|x₀) ‖ p(·|x)), climbed by TRADES' inner step (arXiv 1901.08573, its code).
+    """KL(p(·|x₀) ‖ p(·|x)), the inner objective of TRADES (arXiv 1901.08573, its code).
 
     Args:
         out: N×K logits at x.
@@ -55,9 +54,10 @@ def divergence(out: Tensor, target: Tensor) -> Tensor:
 
 
 class BatchEntropy:
-    """−log mean_j exp f(x_i, x_j), climbed by MaxEnt (arXiv 2203.13455): N×D embeddings, no target.
+    """−log mean_j exp f(x_i, x_j), the objective of MaxEnt (arXiv 2203.13455); no target.
 
-    Its sum over the batch is highest when embeddings of length 1 lie as far apart as they can.
+    It takes N×D embeddings of length 1. Its sum over the batch is largest when they lie as far
+    apart as possible.
     """
 
     coupled = True
@@ -66,6 +66,6 @@ class BatchEntropy:
         self.temperature = temperature
 
     def __call__(self, out: Tensor, target: Tensor) -> Tensor:
-        """Return one value a row; each depends on all rows."""
+        """Return one value per row; each depends on all rows."""
         z = out.float()
-        return math.log(len(z)) - energy.marginal(likeness(z, z, self.temperature))
+        return math.log(len(z)) - energy.marginal(similarity_logits(z, z, self.temperature))

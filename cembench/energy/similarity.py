@@ -1,8 +1,8 @@
-"""Images as the classes of each other: the non-parametric model p(x, x′) ∝ exp(g(x)·g(x′)/τ).
+"""Similarity classifiers: images as the classes of each other, p(x, x′) ∝ exp(g(x)·g(x′)/τ).
 
-An encoder g beside a bank of images is a classifier whose classes are the images (NP-CEM, arXiv
+An encoder g with a bank of images is a classifier whose classes are the images (NP-CEM, arXiv
 2203.13455): its logits are f(x, x_j) = g(x)·g(x_j)/τ. So cross-entropy on them is InfoNCE, PGD is
-the attack of adversarial contrastive learning, and LSE climbs p(x), without another line.
+the attack of adversarial contrastive learning, and ascent on LSE raises p(x), without more code.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 
 class SimilarityClassifier(nn.Module):
-    """An encoder as a classifier that tells which image of a bank was meant.
+    """An encoder as a classifier over the images of a bank.
 
     Args:
         encoder: images N×C×H×W to embeddings N×D of length 1.
         temperature: τ.
         bank: M×D embeddings.
-        own: N×D embeddings, the image of each row; they come first, as class 0.
+        own: N×D embeddings, the image of each row; it comes first, as class 0.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class SimilarityClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x, x_j), N×M, or N×(1 + M) with own images, in the precision of the bank."""
         z = self.encoder(x).to(self.bank.dtype)
-        out = likeness(z, self.bank, self.temperature)
+        out = similarity_logits(z, self.bank, self.temperature)
         if self.own is None:
             return out
         return torch.cat([(z * self.own).sum(1, keepdim=True) / self.temperature, out], 1)
 
 
 class Pairs(nn.Module):
-    """Two views of N images, one after the other, as the 2N classes of each other.
+    """Two views of N images, all first views before all second ones, as 2N classes of each other.
 
     The rows belong together: the logits of one depend on all.
     """
@@ -47,23 +47,23 @@ class Pairs(nn.Module):
         self.encoder, self.temperature = encoder, temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return f(x_i, x_j), 2N×2N; a row is no class of itself."""
+        """Return f(x_i, x_j), 2N×2N; −∞ on the diagonal, as a row is no class of itself."""
         return pair_logits(self.encoder(x), self.temperature)
 
 
-def likeness(z: Tensor, bank: Tensor, temperature: float) -> Tensor:
+def similarity_logits(z: Tensor, bank: Tensor, temperature: float) -> Tensor:
     """Return f = z·bank/τ for N×D and M×D embeddings, N×M, never in half precision."""
     with torch.autocast(z.device.type, enabled=False):
         return z @ bank.T / temperature
 
 
 def pair_logits(z: Tensor, temperature: float) -> Tensor:
-    """Return the 2N×2N logits of NT-Xent for embeddings of two views, one after the other."""
+    """Return the 2N×2N logits of NT-Xent for embeddings of all first, then all second views."""
     z = z.float()
     same = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return likeness(z, z, temperature).masked_fill(same, -torch.inf)
+    return similarity_logits(z, z, temperature).masked_fill(same, -torch.inf)
 
 
 def partners(count: int, device: torch.device) -> Tensor:
-    """Return where the other view of each row lies, for 2·count rows."""
+    """Return the index of the other view of each row, for 2·count rows."""
     return torch.arange(2 * count, device=device).roll(count)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated
 
+from pydantic import AfterValidator
+
+from cembench.energy.norms import NORMS, Ball, by_norm
 from cembench.util.errors import ConfigError
 from cembench.util.settings import NonNegative, Settings
 
-if TYPE_CHECKING:
-    from cembench.energy.ascent import Ball
+
+def known_norm(name: str) -> str:
+    """Return the name of a norm, for settings.
+
+    Raises:
+        ValueError: naming the known ones.
+    """
+    if name not in NORMS:
+        raise ValueError(f"give one of {', '.join(NORMS)}")
+    return name
+
+
+NormName = Annotated[str, AfterValidator(known_norm)]
 
 
 class Threat(Settings):
@@ -19,19 +33,17 @@ class Threat(Settings):
         eps: its largest size, in pixels on [0, 1].
     """
 
-    norm: Literal["linf", "l2"]
+    norm: NormName
     eps: NonNegative
 
     @property
     def ball(self) -> Ball:
-        """The images that these perturbations reach, as samplers and attacks project onto them."""
-        from cembench.energy.ascent import BALLS
-
-        return BALLS[self.norm](self.eps)
+        """The images that these perturbations reach: attacks and samplers project onto it."""
+        return by_norm(NORMS, self.norm, "the threat model")(self.eps)
 
     @property
     def radius(self) -> str:
-        """The radius as people write it: `8/255` for a multiple of 1/255, else decimal."""
+        """The radius as text: `8/255` for a multiple of 1/255, else decimal."""
         steps = self.eps * 255
         whole = 1 <= steps < 255 and abs(steps - round(steps)) < 1e-6
         return f"{round(steps)}/255" if whole else f"{self.eps:.6g}"
@@ -41,20 +53,20 @@ class Threat(Settings):
 
     @property
     def slug(self) -> str:
-        """The same for a file name: `linf-8_255`."""
+        """Norm and radius for a file name: `linf-8_255`."""
         return str(self).replace("/", "_")
 
 
 class ThreatChange(Settings):
-    """What a config or protocol says of the threat model; the rest is as it was.
+    """The part of a threat model that a config or protocol sets; the rest is the data set's.
 
     Attributes:
-        norm: of the perturbation. Another norm needs its own `eps`, since a radius means something
-            else in it.
+        norm: of the perturbation. Another norm needs its own `eps`, since radii of different
+            norms do not compare.
         eps: its largest size, in pixels on [0, 1].
     """
 
-    norm: Literal["linf", "l2"] | None = None
+    norm: NormName | None = None
     eps: NonNegative | None = None
 
     def over(self, base: Threat) -> Threat:

@@ -1,4 +1,4 @@
-"""What is kept beside a record so that others can count it again: attacked images and samples."""
+"""Artifacts beside a record, so that others can verify it: adversarial images and samples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cembench.data.split import Split
-from cembench.energy.ascent import Ball, to_bytes
-from cembench.evaluation.cache import Parts
+from cembench.energy.ascent import to_bytes
+from cembench.energy.norms import Ball
+from cembench.evaluation.cache import ChunkCache, attack_key
 from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples
 from cembench.util.errors import CembenchError
@@ -21,7 +22,7 @@ from cembench.util.files import write_bytes
 Size = tuple[int, int, int]
 
 
-def evidence_folder(record: Path) -> Path:
+def adversarial_folder(record: Path) -> Path:
     """Return where the adversarial images of a record lie."""
     return record.with_suffix(".adversarial")
 
@@ -41,8 +42,10 @@ def trajectory_file(folder: Path, sampler: str) -> Path:
     return folder.with_name(f"{folder.name}-{sampler}.trajectory.png")
 
 
-def save_evidence(parts: Parts, protocol: Protocol, split: Split, ball: Ball, record: Path) -> None:
-    """Keep what broke each image: `rows`, `images` (float32) and `bytes` (uint8), an attack a file.
+def save_adversarial(
+    cache: ChunkCache, protocol: Protocol, split: Split, ball: Ball, record: Path
+) -> None:
+    """Save the adversarial images: `rows`, `images` (float32) and `bytes` (uint8), a file each.
 
     The bytes are the images rounded inside the ball around the rounded clean image, so they
     survive an 8-bit file; the floats are what the main figure counts.
@@ -51,7 +54,7 @@ def save_evidence(parts: Parts, protocol: Protocol, split: Split, ball: Ball, re
         none = torch.zeros(0, *split.shape)
         found = {"rows": [torch.zeros(0).long()], "images": [none], "bytes": [none.byte()]}
         for start in range(0, len(split), protocol.batch_size):
-            kept = parts.tensors(f"adversarial.{attack.title}.{start}")
+            kept = cache.tensors(attack_key(attack.title, start))
             if kept is None:
                 continue
             broken = kept["broken"]
@@ -61,27 +64,27 @@ def save_evidence(parts: Parts, protocol: Protocol, split: Split, ball: Ball, re
             found["images"].append(images)
             found["bytes"].append((rounded * 255).round().to(torch.uint8))
         values = {key: torch.cat(value).contiguous() for key, value in found.items()}
-        write_bytes(evidence_folder(record) / f"{attack.title}.safetensors", save(values))
+        write_bytes(adversarial_folder(record) / f"{attack.title}.safetensors", save(values))
 
 
-def require_evidence(record: Path, protocol: Protocol) -> None:
+def require_artifacts(record: Path, protocol: Protocol) -> None:
     """Refuse a record whose figures nobody can compute again.
 
     Raises:
         CembenchError: naming the options that keep what is missing.
     """
     wanted = {
-        "--save-adversarial": bool(protocol.attacks) and evidence_folder(record),
+        "--save-adversarial": bool(protocol.attacks) and adversarial_folder(record),
         "--save-samples": protocol.samples is not None and samples_folder(record),
     }
     missing = [option for option, folder in wanted.items() if folder and not folder.is_dir()]
     if missing:
         options = " ".join(missing)
-        raise CembenchError(f"{record}: its evidence was not kept; evaluate with {options}")
+        raise CembenchError(f"{record}: its artifacts were not saved; evaluate with {options}")
 
 
-def kept_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
-    """Return what `save_evidence` kept of an attack: places in `rows`, and images in float32.
+def saved_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
+    """Return what `save_adversarial` kept of an attack: places in `rows`, and images in float32.
 
     Args:
         record: the file of the record.
@@ -92,7 +95,7 @@ def kept_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[T
     Raises:
         CembenchError: when it is missing, damaged or about other images.
     """
-    path = evidence_folder(record) / f"{attack}.safetensors"
+    path = adversarial_folder(record) / f"{attack}.safetensors"
     kept = _read(path, "--save-adversarial")
     place = {int(row): number for number, row in enumerate(rows)}
     try:
@@ -102,7 +105,7 @@ def kept_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[T
         raise CembenchError(f"{path}: not of these images, or damaged") from error
 
 
-def kept_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Samples:
+def saved_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Samples:
     """Return all samples of a sampler as they were kept, images and starts as bytes.
 
     Args:

@@ -1,4 +1,4 @@
-"""Finished chunks of an evaluation, kept on disk until the record is written."""
+"""A cache of finished chunks of an evaluation, on disk until the record is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ from cembench.util.parquet import read_arrow
 from cembench.util.seal import UNSEALED, read_sealed, seal
 
 
-class Parts:
+def attack_key(attack: str, start: int) -> str:
+    """Return the name of the progress of an attack on the chunk that begins at an image."""
+    return f"adversarial.{attack}.{start}"
+
+
+def sample_key(sampler: str, number: int) -> str:
+    """Return the name of a chunk of samples."""
+    return f"samples.{sampler}.{number}"
+
+
+class ChunkCache:
     """A folder of chunks, named by the content of what they are a part of.
 
     Chunks are independent, so an evaluation that was killed takes these and computes the rest.

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from cembench.evaluation.record import Record, load_record, load_table
+from cembench.evaluation.statistics import paired_interval
 from cembench.util.errors import CembenchError
 from cembench.util.settings import Settings
 
@@ -84,19 +85,6 @@ def difference(name: str, numbers: pd.Series, first: pd.Series, second: pd.Serie
         low=low,
         high=high,
     )
-
-
-def paired_interval(
-    lost: float, won: float, images: int, z: float = 1.959964
-) -> tuple[float, float]:
-    """Return the 95 % interval of a paired difference of proportions.
-
-    Agresti and Min (2005): half a pair is added to each of the four cells, then Wald's formula.
-    """
-    b, c, n = lost + 0.5, won + 0.5, images + 2
-    middle = (c - b) / n
-    half = z * ((b + c - (c - b) ** 2 / n) ** 0.5) / n
-    return max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def _require_alike(first: Record, second: Record) -> None:

@@ -1,80 +1,177 @@
-"""What an evaluation is about to do, once checkpoint, data and protocol are known to fit."""
+"""The context of an evaluation: network, data and protocol, known to fit together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from cembench.data.split import Split, subset
+from cembench.evaluation.artifacts import require_artifacts
+from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors.features import FeatureReader
+from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record
-from cembench.evaluation.record_header import applicable, blank, inputs_of, record_path
-from cembench.evaluation.reference import Comparison
+from cembench.evaluation.record import Record, load_record, load_table
+from cembench.evaluation.record_header import header_of, inputs_of, record_path
+from cembench.models.checkpoint import weights_digest
+from cembench.models.classifier import Classifier
+from cembench.models.metadata import CheckpointMetadata, checkpoint_file
 from cembench.models.source import ModelSource
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.util.errors import CembenchError
+from cembench.util.files import sha256
 
 
 @dataclass(frozen=True)
-class Work:
-    """An evaluation about to be done.
+class EvaluationContext:
+    """An evaluation about to be done, or done again from what was saved.
 
     Attributes:
-        whole: the images of the protocol's split; `split` are those to attack, numbers `rows`.
+        source: the network.
+        metadata: its metadata, with its data where they lie now.
+        protocol: what is measured of a network of this kind.
+        header: the record before anything is measured.
+        path: the file of the record.
+        whole: the images of the protocol's split.
+        split: those of them that are attacked, on the device.
+        rows: their numbers in the whole split.
+        images: initial images of samplers, and the device.
         reader: what reads features, if samples are wanted.
+        cache: where finished chunks are kept, if anywhere.
     """
 
     source: ModelSource
-    record: Record
+    metadata: CheckpointMetadata
     protocol: Protocol
+    header: Record
+    path: Path
     whole: Split
     split: Split
     rows: Tensor
-    origins: Origins
+    images: CheckpointImages
     reader: FeatureReader | None
+    cache: ChunkCache | None = None
 
     @cached_property
-    def comparison(self) -> Comparison | None:
-        """The real side of what samples are compared with; a record that holds needs none.
+    def model(self) -> Classifier:
+        """The network on the device.
+
+        Raises:
+            ModelError: when it breaks its contract.
+        """
+        return self.source.load(self.images.device)
+
+    @cached_property
+    def reference(self) -> ReferenceSet | None:
+        """The real images that samples are compared with, if there are samples.
 
         Raises:
             CembenchError: when there are too few images.
         """
-        plan = self.protocol.samples
-        if plan is None or self.reader is None:
+        if self.reader is None:
             return None
-        return Comparison(plan, self.reader, self.whole, self.origins.data)
+        return ReferenceSet(self.protocol.samples, self.reader, self.whole, self.images.data)
+
+    def facts(self) -> dict[str, object]:
+        """Return what a record says of the network itself."""
+        return {
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "weights_sha256": weights_digest(self.model.state_dict()),
+        }
 
 
 def prepare(
-    source: ModelSource | Path,
-    whole_protocol: Protocol,
+    source: ModelSource,
+    protocol: Protocol,
     device: torch.device,
-    data_root: str | None,
-    inception_weights: Path | None,
-    folder: Path | None,
-) -> tuple[Work, Path]:
-    """Return what is to be done, and where its record goes; nothing is written yet."""
-    source = ModelSource.at(source) if isinstance(source, Path) else source
+    *,
+    data_root: str | None = None,
+    inception_weights: Path | None = None,
+    folder: Path | None = None,
+) -> EvaluationContext:
+    """Return the context of an evaluation; nothing is written yet.
+
+    Args:
+        source: the network.
+        protocol: what to measure.
+        device: where to compute.
+        data_root: where the data lie, if not where they lay in training.
+        inception_weights: weights for the extractor inception.
+        folder: where `eval` and `samples` go, if not beside the checkpoint.
+
+    Raises:
+        CembenchError: when network, data and protocol do not fit together.
+    """
     file, metadata = source.file, source.metadata.moved(data_root)
-    protocol = applicable(whole_protocol, metadata, file)
-    plan = protocol.samples
-    if plan is None and inception_weights is not None:
+    measured = _measured_of(protocol, metadata, file)
+    if measured.samples is None and inception_weights is not None:
         raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
-    reader = None if plan is None else FeatureReader(plan.extractor, device, inception_weights)
+    reader = None
+    if measured.samples is not None:
+        reader = FeatureReader(measured.samples.extractor, device, inception_weights)
     try:
         whole = metadata.images(protocol.split)
         metadata.check(whole)
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
-    record = blank(source, metadata, whole_protocol, split, device)
-    record = record.model_copy(update={"inputs": inputs_of(file, metadata, reader)})
-    origins = Origins(file, metadata, device, record.threat)
-    work = Work(source, record, protocol, whole, split.to(device), rows, origins, reader)
-    return work, record_path(file, folder or file.parent, protocol)
+    header = header_of(source, metadata, protocol, split, device)
+    header = header.model_copy(update={"inputs": inputs_of(file, metadata, reader)})
+    path = record_path(file, folder or file.parent, protocol)
+    images = CheckpointImages(file, metadata, device, header.threat)
+    split = split.to(device)
+    return EvaluationContext(
+        source, metadata, measured, header, path, whole, split, rows, images, reader
+    )
+
+
+def reopen(
+    path: Path, checkpoint: Path, device: torch.device, inception_weights: Path | None = None
+) -> tuple[EvaluationContext, Record, pd.DataFrame]:
+    """Return the context of a record, the record, and its table; empty for an encoder.
+
+    Args:
+        path: the record.
+        checkpoint: its checkpoint, or the run folder.
+        device: where to compute.
+        inception_weights: weights for the extractor inception.
+
+    Raises:
+        CembenchError: when they do not belong together, or the artifacts were not saved.
+    """
+    record = load_record(path)
+    if record.error is not None:
+        raise CembenchError(f"{path}: holds no figures: {record.error}")
+    file = checkpoint_file(checkpoint)
+    if sha256(file) != record.checkpoint_sha256:
+        raise CembenchError(f"{path}: of another checkpoint than {file}")
+    source = ModelSource.at(file)
+    protocol = Protocol.parse(record.protocol)
+    if protocol.passes > 1:
+        raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
+    require_artifacts(path, _measured_of(protocol, source.metadata, source.file))
+    context = prepare(source, protocol, device, inception_weights=inception_weights)
+    if context.split.fingerprint != record.fingerprint:
+        raise CembenchError("the attacked images are not those of the record")
+    table = load_table(path) if record.kind == "classifier" else pd.DataFrame()
+    return replace(context, path=path), record, table
+
+
+def _measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:
+    """Return what a protocol measures of a checkpoint: everything, or an encoder's samples alone.
+
+    Raises:
+        CembenchError: when it measures nothing of an encoder.
+    """
+    part = protocol.measured_of(metadata.kind)
+    if part is None:
+        raise CembenchError(
+            f"{file}: an encoder, of which protocol {protocol.name} measures nothing; fit a head "
+            "with `cembench probe`, or add the sampler maxent or infonce"
+        )
+    return part

@@ -5,36 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from cembench.evaluation.results import Figure, Generation
 from cembench.util.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 RELATIVE = 1e-4  # another machine rounds otherwise
 ABSOLUTE = 1e-6  # of figures near zero, such as a gain of nothing
 
 
 @dataclass(frozen=True)
-class Recount:
+class Comparison:
     """One value, as recorded and as computed again; `None` where one of them is missing."""
 
     figure: str
     recorded: float | str | None
-    recounted: float | str | None
+    again: float | str | None
 
     @property
     def agrees(self) -> bool:
         """Whether both are the same: counts and words exactly, other numbers but for rounding."""
-        old, new = self.recorded, self.recounted
+        old, new = self.recorded, self.again
         if isinstance(old, float) and isinstance(new, float):
             return math.isclose(old, new, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
         return old == new
 
 
-def compared(group: str, recorded: Any, again: Any) -> list[Recount]:
+def compared(group: str, recorded: Any, again: Any) -> list[Comparison]:
     """Compare two sections of a record, value by value.
 
     Args:
@@ -46,10 +46,10 @@ def compared(group: str, recorded: Any, again: Any) -> list[Recount]:
         How many values agree, then each one that differs; nothing where both are empty.
     """
     old, new = leaves(recorded or {}), leaves(again or {})
-    rows = [Recount(f"{group}: {key}", old.get(key), new.get(key)) for key in {**old, **new}]
+    rows = [Comparison(f"{group}: {key}", old.get(key), new.get(key)) for key in {**old, **new}]
     differing = [row for row in rows if not row.agrees]
     count = len(rows)
-    total = Recount(f"{group}: values that agree", count, count - len(differing))
+    total = Comparison(f"{group}: values that agree", count, count - len(differing))
     return [total, *differing] if rows else []
 
 
@@ -67,41 +67,20 @@ def leaves(value: Any, place: str = "") -> dict[str, Any]:
     return found
 
 
-def accuracies(recorded: dict[str, Figure], again: dict[str, Figure]) -> list[Recount]:
-    """Compare counts one by one; then intervals, and the images that each stage broke."""
-    rows = []
-    for name in {**again, **recorded}:
-        old, new = recorded.get(name), again.get(name)
-        for title, key in ((name, "correct"), (f"{name} (8 bits)", "correct_8bit")):
-            rows.append(Recount(title, getattr(old, key, None), getattr(new, key, None)))
-    shown = {"correct", "correct_8bit", "seconds"}
-    rest = [
-        {name: figure.model_dump(exclude=shown) for name, figure in figures.items()}
-        for figures in (recorded, again)
-    ]
-    return [*rows, *compared("intervals and stages", *rest)]
-
-
-def verdicts(recorded: pd.DataFrame, again: pd.DataFrame) -> list[Recount]:
+def verdicts(recorded: pd.DataFrame, again: pd.DataFrame) -> list[Comparison]:
     """Compare tables of verdicts image by image; which stage won is not known again."""
     columns = [column for column in again.columns if not column.endswith("_by")]
     if len(recorded) != len(again) or not set(columns) <= set(recorded.columns):
-        return [Recount("images in the table", len(recorded), len(again))]
+        return [Comparison("images in the table", len(recorded), len(again))]
+    import numpy as np
+
     same = np.logical_and.reduce([_same(recorded[c], again[c]) for c in columns])
-    return [Recount("images whose verdicts agree", len(recorded), int(same.sum()))]
+    return [Comparison("images whose verdicts agree", len(recorded), int(same.sum()))]
 
 
 def _same(old: pd.Series, new: pd.Series) -> np.ndarray:
+    import numpy as np
+
     if new.dtype.kind == "f":
-        return np.isclose(old, new, rtol=RELATIVE, atol=ABSOLUTE)
+        return np.isclose(old, new, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
     return (old == new).to_numpy()
-
-
-def samples(recorded: Generation | None, again: Generation | None) -> list[Recount]:
-    """Compare what all samplers share, then each sampler."""
-    old, new = ({} if found is None else found.dump() for found in (recorded, again))
-    before, now = old.pop("samplers", {}), new.pop("samplers", {})
-    rows = compared("samples", old, new)
-    for title in {**now, **before}:
-        rows += compared(f"samples {title}", before.get(title), now.get(title))
-    return rows

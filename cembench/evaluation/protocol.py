@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from cembench.attacks import Attack, attacks
 from cembench.energy.threat import ThreatChange
-from cembench.evaluation.sections import CurveConfig, DensityConfig, SamplesConfig, SanityConfig
+from cembench.evaluation.sections import SECTIONS, with_settings
 from cembench.models.engine import Engine, Plain, engines
 from cembench.util.errors import ConfigError
 from cembench.util.files import digest
@@ -20,8 +19,8 @@ from cembench.util.settings import Count, Settings, nearest, optional_field
 from cembench.util.yaml import read_yaml
 
 
-class Protocol(Settings):
-    """What is measured, and on which images.
+class Header(Settings):
+    """What all sections of a protocol share.
 
     Attributes:
         name: names the record; that of the file unless given.
@@ -31,16 +30,11 @@ class Protocol(Settings):
         limit: number of attacked images, a fixed random choice; all of them unless given.
         batch_size: images attacked together. Verdicts depend on it, so it is part of the protocol.
         seed: decides the choice of images, random starts and samples.
-        attacks: what is run, each on every image that is classified correctly.
         engine: what proposes adversarial images and samples: the network as it is, or a `fast`
             copy. Verdicts are the network's own either way. Under `fast`, `autoattack` becomes
             `autoattack-fast`.
         passes: forward passes whose mean probabilities decide what an image is taken for; more
             than one for networks with random layers.
-        samples: what is drawn from the network and compared with real images.
-        density: calibration, energies and out-of-distribution scores.
-        sanity: whether the network hides its gradients from the attacks.
-        curve: robust accuracy at other radii.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -51,33 +45,30 @@ class Protocol(Settings):
     batch_size: Count = 256
     seed: Annotated[int, Field(ge=0)] = 0
     engine: Annotated[SerializeAsAny[Engine], engines.field()] = optional_field(Plain())
-    attacks: list[SerializeAsAny[Attack]] = []
     passes: Count = 1
-    samples: SamplesConfig | None = None
-    density: DensityConfig | None = None
-    sanity: SanityConfig | None = None
-    curve: CurveConfig | None = None
 
-    @field_validator("attacks", mode="before")
-    @classmethod
-    def _parse(cls, values: Any) -> Any:
-        return attacks.parse_all(values, "attacks")
 
-    @field_validator("attacks")
-    @classmethod
-    def _under_engine(cls, values: list[Attack], info: ValidationInfo) -> list[Attack]:
-        engine = info.data.get("engine", Plain())
-        return [attack.under(engine.name) for attack in values]
+if TYPE_CHECKING:
 
-    @field_validator("attacks")
-    @classmethod
-    def _distinct(cls, values: list[Attack]) -> list[Attack]:
-        titles = [attack.title for attack in values]
-        for title, attack in zip(titles, values, strict=True):
-            reserved = {"clean", "worst_case", "curve", *attacks.names()} - {attack.name}
-            if titles.count(title) > 1 or title in reserved:
-                raise ValueError(f"the label '{title}' is taken; give each attack its own")
-        return values
+    class Base(Header):
+        """The keys of sections are those of `cembench.evaluation.sections`."""
+
+        def __getattr__(self, key: str) -> Any: ...
+
+else:
+    Base = with_settings(Header)
+
+
+class Protocol(Base):
+    """What is measured, and on which images: the shared keys, and one for each section.
+
+    `attacks`, `samples`, `density`, `sanity` and `curve` are the sections.
+    """
+
+    @model_validator(mode="after")
+    def _under_engine(self) -> Self:
+        attacks = [attack.under(self.engine.name) for attack in self.attacks]
+        return self if attacks == self.attacks else self.model_copy(update={"attacks": attacks})
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:
@@ -90,22 +81,17 @@ class Protocol(Settings):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        parts = (self.attacks, self.samples, self.density, self.sanity, self.curve)
-        if not any(parts):
-            raise ValueError("nothing to measure: give attacks, samples, density, sanity or curve")
+        if not any(section.config(self) for section in SECTIONS):
+            keys = ", ".join(section.key for section in SECTIONS)
+            raise ValueError(f"nothing to measure: give one of {keys}")
         return self
 
     def measured_of(self, kind: Literal["classifier", "encoder"]) -> Protocol | None:
         """Return what is measured of a network: everything, or an encoder's samples, if any."""
         if kind == "classifier":
             return self
-        drawn = [] if self.samples is None else self.samples.samplers
-        drawn = [sampler for sampler in drawn if sampler.reads != "logits"]
-        if self.samples is None or not drawn:
-            return None
-        plan = self.samples.model_copy(update={"samplers": drawn})
-        none: dict[str, Any] = {"attacks": [], "density": None, "sanity": None, "curve": None}
-        return self.model_copy(update={**none, "samples": plan})
+        left = {s.key: s.for_encoder(s.config(self)) for s in SECTIONS}
+        return self.model_copy(update=left) if any(left.values()) else None
 
     @property
     def digest(self) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from cembench.energy.threat import Threat
-from cembench.evaluation.results import CurvePoint, Density, Figure, Generation, SanityCheck
+from cembench.evaluation.sections import SANITY, with_results
+from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256, write_bytes
 from cembench.util.parquet import read_frame
@@ -18,10 +19,11 @@ from cembench.util.seal import UNSEALED, is_sealed, seal
 from cembench.util.settings import LabelUse, Settings
 
 FORMAT = 4
+SEALED = 3  # the first format with a seal
 
 
-class Record(Settings):
-    """One checkpoint under one protocol.
+class Header(Settings):
+    """What a record says besides its figures.
 
     Attributes:
         format: version of the file.
@@ -49,11 +51,6 @@ class Record(Settings):
         train_seconds: wall time of training as its history tells, if there is one.
         recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
         table_sha256: SHA-256 of the table of verdicts beside it; empty where there is none.
-        figures: by name: `clean`, each attack's label, `worst_case`; empty after an error.
-        generation: what its samples score, if the protocol has any.
-        density: calibration, energies and out-of-distribution scores, if the protocol wants them.
-        sanity: by which tests its robustness is no illusion, if the protocol has them.
-        curve: accuracy at rising radii, if the protocol wants it.
         error: why there are no figures.
         warnings: what attacks warned of.
         environment: versions, device and threads.
@@ -86,21 +83,35 @@ class Record(Settings):
     divergences: int = 0
     train_seconds: float | None = None
     table_sha256: str = ""
-    figures: dict[str, Figure] = {}
-    generation: Generation | None = None
-    density: Density | None = None
-    sanity: list[SanityCheck] = []
-    curve: list[CurvePoint] = []
     error: str | None = None
     warnings: list[str] = []
     environment: dict[str, Any] = {}
     seconds: float = 0.0
     created: str = ""
 
+
+if TYPE_CHECKING:
+
+    class Base(Header):
+        """The keys of sections are those of `cembench.evaluation.sections`."""
+
+        def __getattr__(self, key: str) -> Any: ...
+
+else:
+    Base = with_results(Header)
+
+
+class Record(Base):
+    """One checkpoint under one protocol: the header, and the result of each section.
+
+    `figures`, `generation`, `density`, `sanity` and `curve` are results of sections; they are empty
+    after an error, and where the protocol asks for nothing.
+    """
+
     @property
     def sanity_failed(self) -> list[str]:
         """The names of the sanity checks that fail."""
-        return [check.name for check in self.sanity if check.verdict == "fail"]
+        return [check.name for check in SANITY.of(self) if check.verdict == "fail"]
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
@@ -121,26 +132,44 @@ def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Recor
 
 
 def load_record(path: Path) -> Record:
-    """Read a record.
+    """Read a record of this format or an earlier one.
 
     Raises:
-        CembenchError: when it is missing, damaged, edited or of another format version.
+        CembenchError: when it is missing, damaged, edited, or of a later format that says more.
     """
-    content = read_bytes(path)
+    content, version = read_bytes(path), 0
     try:
         values = json.loads(content)
-        if (version := values["format"]) != FORMAT:
-            raise CembenchError(
-                f"{path}: record format {version}, this cembench reads {FORMAT} alone; evaluate "
-                "its run again, or move the record away"
-            )
-        if not is_sealed(content):
+        version = int(values["format"])
+        if version >= SEALED and not is_sealed(content):
             raise ValueError("the seal does not fit")
-        return Record.parse({key: value for key, value in values.items() if key != "seal"})
+        return Record.parse(_migrated(values, version))
     except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+        if version > FORMAT:
+            raise CembenchError(
+                f"{path}: record format {version} of a later cembench, which this one cannot read "
+                f"(it knows formats up to {FORMAT}): {error}"
+            ) from error
         raise CembenchError(
             f"{path}: not a record, damaged, or changed since it was written; evaluate again"
         ) from error
+
+
+def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the values of a record as the present format has them.
+
+    What a format did not have yet has defaults, but for the number of images in `outside`.
+    """
+    density = values.get("density") or {}
+    for scores in density.get("outside", {}).values():
+        for score in scores.values():
+            score.setdefault("others", values["figures"]["clean"]["images"])
+    for shift in density.get("pushed", {}).values():
+        shift["accuracy"] = {
+            key: value for key, value in shift["accuracy"].items() if key in Rate.model_fields
+        }
+    rest = {key: value for key, value in values.items() if key != "seal"}
+    return rest | {"format": max(version, FORMAT)}
 
 
 def of_run(path: Path, record: Record) -> bool:
@@ -163,6 +192,7 @@ def load_table(record: Path) -> pd.DataFrame:
     """
     path = record.with_suffix(".parquet")
     content = read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != load_record(record).table_sha256:
+    checksum = load_record(record).table_sha256
+    if checksum and hashlib.sha256(content).hexdigest() != checksum:
         raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
     return read_frame(content)

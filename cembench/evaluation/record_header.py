@@ -1,13 +1,16 @@
-"""A record before anything is measured: what it is about, where it lies, whether it holds."""
+"""The header of a record: what it is about, where it lies, and whether it still holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
+from cembench.data import DataSettings
 from cembench.data.split import Split
+from cembench.energy.threat import Threat
 from cembench.evaluation.extractors.features import FeatureReader
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
@@ -22,19 +25,66 @@ from cembench.util.provenance import environment
 IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "inputs")
 
 
-def applicable(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:
-    """Return what a protocol measures of a checkpoint: everything, or an encoder's samples alone.
+def record_header(
+    protocol: Protocol,
+    data: DataSettings,
+    threat: Threat,
+    split: Split,
+    device: torch.device,
+    **more: Any,
+) -> Record:
+    """Return a record before anything is measured.
 
-    Raises:
-        CembenchError: when it measures nothing of an encoder.
+    Args:
+        protocol: what will be measured.
+        data: the data set.
+        threat: the threat model of training, which the protocol may change.
+        split: the images that will be attacked.
+        device: where.
+        more: what the record says of the network.
     """
-    part = protocol.measured_of(metadata.kind)
-    if part is None:
-        raise CembenchError(
-            f"{file}: an encoder, of which protocol {protocol.name} measures nothing; fit a head "
-            "with `cembench probe`, or add the sampler maxent or infonce"
-        )
-    return part
+    return Record(
+        dataset=data.title,
+        threat=protocol.threat.over(threat),
+        protocol=protocol.dump(),
+        protocol_digest=protocol.digest,
+        split=protocol.split,
+        data=data.dump(),
+        fingerprint=split.fingerprint,
+        environment=environment(device),
+        **more,
+    )
+
+
+def header_of(
+    source: ModelSource,
+    metadata: CheckpointMetadata,
+    protocol: Protocol,
+    split: Split,
+    device: torch.device,
+) -> Record:
+    """Return the header of a network, with its metadata as they are now."""
+    file = source.file
+    return record_header(
+        protocol,
+        metadata.data,
+        metadata.threat,
+        split,
+        device,
+        kind=metadata.kind,
+        run=source.name,
+        method=metadata.method,
+        model=metadata.model.title,
+        seed=metadata.seed,
+        recipe=recipe_of(metadata.config),
+        checkpoint_sha256=source.checksum,
+        epoch=metadata.epoch,
+        finished=metadata.finished,
+        gradients=metadata.gradients,
+        divergences=metadata.divergences,
+        labels=metadata.labels,
+        train_seconds=None if own_name(file) else _train_seconds(file.parent / "history.csv"),
+    )
 
 
 def inputs_of(
@@ -48,66 +98,24 @@ def inputs_of(
     return values | ({} if reader is None else {"extractor": reader.checksum})
 
 
-def blank(
-    source: ModelSource,
-    metadata: CheckpointMetadata,
-    protocol: Protocol,
-    split: Split,
-    device: torch.device,
-) -> Record:
-    """Return the record of a network before anything is measured.
-
-    Args:
-        source: the network.
-        metadata: its own, but for where its data lies now.
-        protocol: what will be measured.
-        split: the images that will be attacked.
-        device: where.
-    """
-    file = source.file
-    return Record(
-        kind=metadata.kind,
-        run=source.name,
-        method=metadata.method,
-        dataset=metadata.data.title,
-        model=metadata.model.title,
-        seed=metadata.seed,
-        recipe=recipe_of(metadata.config),
-        threat=protocol.threat.over(metadata.threat),
-        protocol=protocol.dump(),
-        protocol_digest=protocol.digest,
-        split=protocol.split,
-        data=metadata.data.dump(),
-        fingerprint=split.fingerprint,
-        checkpoint_sha256=source.checksum,
-        epoch=metadata.epoch,
-        finished=metadata.finished,
-        gradients=metadata.gradients,
-        divergences=metadata.divergences,
-        labels=metadata.labels,
-        train_seconds=None if own_name(file) else _train_seconds(file.parent / "history.csv"),
-        environment=environment(device),
-    )
-
-
 def record_path(file: Path, folder: Path, protocol: Protocol) -> Path:
     """Return where the record of a checkpoint goes, below the folder of a run."""
     return folder / "eval" / beside(file, f"{protocol.name}.json")
 
 
-def reusable(path: Path, new: Record) -> Record | None:
-    """Return the record that is there if it says what a new one would."""
+def reusable(path: Path, header: Record) -> Record | None:
+    """Return the record that is there if it was made from the same things as a new one would be."""
     try:
         old = load_record(path)
         if old.kind == "classifier":
             load_table(path)
     except CembenchError:
         return None
-    return old if old.error is None and identity(old) == identity(new) else None
+    return old if old.error is None and identity(old) == identity(header) else None
 
 
 def identity(record: Record) -> list[str]:
-    """Return everything that decides figures; the source of cembench stands for its commit."""
+    """Return everything that decides figures; the digest of the source stands for its commit."""
     values = [str(getattr(record, key)) for key in IDENTITY]
     machine = {k: v for k, v in record.environment.items() if k not in ("commit", "dirty")}
     return [*values, str(sorted(machine.items()))]

@@ -1,1 +1,1 @@
-"""Networks from elsewhere in, checkpoints for other tools out."""
+"""Import of networks trained elsewhere, and export of checkpoints for other tools."""

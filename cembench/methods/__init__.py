@@ -1,4 +1,4 @@
-"""Training methods by name. Each is one file: its settings and its loss."""
+"""Training methods by name; each is one file with its settings and its loss."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from cembench.samplers import Sampler
 from cembench.util.registry import Registry
 from cembench.util.settings import Choice, Fraction, LabelUse
 
@@ -17,17 +18,20 @@ if TYPE_CHECKING:
     from cembench.energy.threat import Threat
     from cembench.models.classifier import Classifier
     from cembench.models.heads import Head
-    from cembench.samplers import Sampler, Scene
+    from cembench.samplers import SamplerContext
 
 
 class Method(Choice):
-    """A training objective.
+    """Training objective.
 
     Attributes:
+        select: which epoch is kept by default; the values of `select` in an experiment.
+        on_divergence: default of `divergence.policy`.
         labels: what it may know of the labels; with `none` it is given none.
         trainable: whether it takes optimiser steps.
-        min_batch_size: the smallest batch that it can work on.
-        supports_ddp: whether a batch may be split over processes; not if its images are told apart.
+        min_batch_size: smallest batch that it works on.
+        supports_ddp: whether a batch may be split over processes; not if the loss compares its
+            images with each other.
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
@@ -38,56 +42,63 @@ class Method(Choice):
     supports_ddp: ClassVar[bool] = True
 
     @model_validator(mode="after")
-    def _climb_logits(self) -> Self:
-        for key in type(self).model_fields:
-            if getattr(getattr(self, key), "reads", "logits") != "logits":
-                name = getattr(self, key).name
+    def _negatives_have_a_class(self) -> Self:
+        for key, sampler in self.samplers.items():
+            if sampler.target_type != "class":
+                name = sampler.name
                 raise ValueError(f"{key}: {name} draws samples, it makes no negatives; take pgd")
         return self
 
     @abstractmethod
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss to minimise, a scalar, and parts of it to log by name.
+        """Return the loss to minimise, a scalar, and values to log by name.
 
         Args:
             model: the network in training mode; its logits carry gradients.
             x: images in [0, 1], N×C×H×W.
             y: labels, N.
-            scene: the threat model at this point of the run, and a source of randomness.
+            context: threat model at this point of the run, randomness, initial images of samplers.
         """
 
     def threat_at(self, threat: Threat, epoch: float) -> Threat:
-        """Return the threat model after `epoch` epochs, counted in fractions."""
+        """Return the threat model after `epoch` epochs, a fractional number."""
         return threat
 
     @property
     def first_kept(self) -> int:
-        """The first epoch, counted from 1, whose weights may be kept."""
+        """First epoch, counted from 1, whose weights may be kept."""
         return 1
 
     @property
+    def samplers(self) -> dict[str, Sampler]:
+        """Samplers among the settings, by key."""
+        return {key: value for key, value in self if isinstance(value, Sampler)}
+
+    @property
     def sampler(self) -> Sampler | None:
-        """What draws from the model, if anything: it decides on seeds, buffer and other data."""
-        return getattr(self, "negatives", None)
+        """Sampler whose initial images training prepares: `negatives`, if there is one."""
+        return self.samplers.get("negatives")
 
     @property
     def head(self) -> Head | None:
-        """What sits on the features of the network, if not its own last layer."""
+        """Head on the features of the network, if not its own last layer."""
         return None
 
     @property
     def kind(self) -> Literal["classifier", "encoder"]:
-        """What it trains."""
+        """Kind of the trained network."""
         head = self.head
         return "encoder" if head is not None and head.encodes else "classifier"
 
     def fit(self, model: Classifier, data: Split) -> None:
-        """Do what is to be done once, before the first epoch, with the training images."""
+        """Prepare the network with the training images, once, before the first epoch."""
 
-    def figures(self, model: nn.Module, held: Split, seed: int) -> dict[str, float] | None:
-        """Return what an epoch is judged by, on held-out images; accuracies unless given.
+    def validation_metrics(
+        self, model: nn.Module, held: Split, seed: int
+    ) -> dict[str, float] | None:
+        """Return metrics of an epoch on held-out images; None for clean and PGD accuracy.
 
         Args:
             model: the network.
@@ -96,16 +107,17 @@ class Method(Choice):
         """
         return None
 
-    def cost(self, scene: Scene) -> int:
-        """Gradient evaluations an image and step: the currency of equal-compute comparisons."""
+    def cost(self, context: SamplerContext) -> int:
+        """Gradient evaluations per image and step, for comparisons at equal compute."""
         return 1
 
 
 class Supervised(Method):
-    """A method that reads labels.
+    """Method that uses labels.
 
     Attributes:
-        label_smoothing: the share of the target spread over all classes in each cross-entropy.
+        label_smoothing: share of the target distribution that is uniform over all classes, in each
+            cross-entropy.
     """
 
     label_smoothing: Fraction = 0.0

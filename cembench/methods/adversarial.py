@@ -1,4 +1,4 @@
-"""What methods that train on perturbed images share."""
+"""Bases of the methods that train on adversarially perturbed images."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from cembench.methods import Method, Supervised
 
 
 class InnerAttack(Method):
-    """A method with perturbations inside the threat model.
+    """Method with perturbations inside the threat model.
 
     Attributes:
-        eps_warmup: epochs over which ε grows linearly from 0 to the threat model's.
+        eps_warmup: epochs over which ε grows linearly from 0 to that of the threat model.
     """
 
     eps_warmup: Annotated[int, Field(ge=0)] = 0
 
     def threat_at(self, threat: Threat, epoch: float) -> Threat:
-        """Return the threat model after `epoch` epochs, counted in fractions."""
+        """Return the threat model after `epoch` epochs, a fractional number."""
         if epoch >= self.eps_warmup:
             return threat
         return threat.model_copy(update={"eps": threat.eps * epoch / self.eps_warmup})
 
 
 class Adversarial(InnerAttack, Supervised):
-    """A supervised one."""
+    """Supervised method with perturbations inside the threat model."""
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"

@@ -1,4 +1,4 @@
-"""Both parts of the CEM likelihood gradient (arXiv 2203.13455), weighed against each other.
+"""CEM (arXiv 2203.13455): both parts of the likelihood gradient, with a weight between them.
 
 ∇ log p(x, y) = E[∇f(x, y) − ∇f(x̂, y)] (consistency) + E[∇f(x̂, y) − ∇f(x̂, ŷ)] (contrastive); the
 contrastive part is minus the gradient of CE(x̂, y), the loss of adversarial training.
@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import PGD
 from cembench.util.settings import NonNegative
 
@@ -24,14 +24,15 @@ class CEM(Adversarial):
     """Minimise CE(x̂, y) + λ·(f(x̂, y) − f(x, y)) + energy_l2·(LSE(x)² + LSE(x̂)²).
 
     λ = 0 without regulariser is AT; λ = 1 is JEM at γ = 1. In between the negatives must belong
-    to (x, y): start from x, or be drawn for class y.
+    to (x, y): they start from x, or are drawn for class y.
 
     Attributes:
         consistency: λ, the weight of the consistency part.
-        energy_l2: weight of the mean LSE² on data and negatives. Without it the consistency part
-            has no bound.
-        log_gradients: log norms and cosine of the two parts' gradients, for three gradients more.
-        negatives: where x̂ comes from.
+        energy_l2: weight of the mean LSE² on data and negatives; without it the consistency part is
+            unbounded.
+        log_gradients: whether norms and cosine of the two parts' gradients are logged, which costs
+            three gradients more.
+        negatives: sampler of x̂.
     """
 
     name: ClassVar[str] = "cem"
@@ -43,7 +44,7 @@ class CEM(Adversarial):
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
-        if self.consistency != 1 and not self.negatives.paired:
+        if self.consistency != 1 and not self.negatives.paired_with_data:
             raise ValueError(
                 f"negatives of '{self.negatives.name}' do not belong to (x, y), "
                 "which is right at consistency: 1 alone; start them from data"
@@ -51,15 +52,15 @@ class CEM(Adversarial):
         return self
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum, and both parts apart."""
-        negative = self.negatives.draw(model, x, y, scene)
+        """Return the loss, and its parts."""
+        negative = self.negatives.draw(model, x, y, context)
         logits, away = model(x).float(), model(negative).float()
         contrastive = cross_entropy(away, y, label_smoothing=self.label_smoothing)
         consistency = -energy.consistency(logits, away, y).mean()
-        spread = energy.marginal(logits).square().mean() + energy.marginal(away).square().mean()
-        loss = contrastive + self.consistency * consistency + self.energy_l2 * spread
+        square = energy.marginal(logits).square().mean() + energy.marginal(away).square().mean()
+        loss = contrastive + self.consistency * consistency + self.energy_l2 * square
         parts = {
             "contrastive": contrastive.detach(),
             "consistency": consistency.detach(),
@@ -70,8 +71,8 @@ class CEM(Adversarial):
             parts |= _gradients(model, contrastive, consistency)
         return loss, parts
 
-    def cost(self, scene: Scene) -> int:
-        """The sampler's steps, the weights' gradient through two batches, and what is logged."""
+    def cost(self, context: SamplerContext) -> int:
+        """Steps of the sampler, gradients of the weights on two batches, and those logged."""
         return self.negatives.steps + 2 + 3 * self.log_gradients
 
 

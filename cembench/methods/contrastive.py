@@ -1,8 +1,8 @@
-"""What methods without labels share: an encoder, two views of each image, NT-Xent.
+"""Base of the methods without labels: an encoder, two views per image, and the NT-Xent loss.
 
 The non-parametric half of CEM (arXiv 2203.13455): p(x, x′) ∝ exp(g(x)·g(x′)/τ). Every image is a
-class of its own, so `cembench.energy.similarity` turns the encoder into a classifier, and samplers
-for classifiers make negatives here too.
+class, so `cembench.energy.similarity` turns the encoder into a classifier, and the samplers for
+classifiers make its negatives.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from cembench.util.frozen import frozen
 from cembench.util.rng import derive, isolated_rng
 from cembench.util.settings import LabelUse, Positive
 
-MOST, NEIGHBOURS = 1000, 5
+MAX_IMAGES, NEIGHBOURS = 1000, 5
 
 
 class Contrastive(Method):
-    """A method that trains an encoder.
+    """Method that trains an encoder.
 
     Attributes:
         temperature: τ, which similarities are divided by.
-        views: how the two views of an image differ.
-        projection: the head that gives embeddings; probes put another in its place.
+        views: augmentations that make the two views of an image.
+        projection: head that gives embeddings; probes replace it.
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "last"
@@ -49,12 +49,12 @@ class Contrastive(Method):
         """The projection head."""
         return self.projection
 
-    def figures(self, model: nn.Module, held: Split, seed: int) -> dict[str, float]:
-        """Return NT-Xent on views of at most `MOST` images, and how well neighbours read them.
+    def validation_metrics(self, model: nn.Module, held: Split, seed: int) -> dict[str, float]:
+        """Return NT-Xent and nearest-neighbour accuracy on at most `MAX_IMAGES` images.
 
-        That second one takes labels: it is there to look at, and no epoch is chosen by it.
+        The accuracy uses labels; it is only logged, and no epoch is selected by it.
         """
-        some = subset(held, MOST)[0]
+        some = subset(held, MAX_IMAGES)[0]
         x = some.pixels()
         with frozen(model), torch.no_grad(), isolated_rng(derive(seed, "validation")):
             loss = nt_xent(model(torch.cat(self.views.pair(x))), self.temperature)
@@ -64,11 +64,11 @@ class Contrastive(Method):
 
 
 def neighbour_accuracy(z: Tensor, split: Split) -> float:
-    """Return the share of images whose nearest neighbours among the others vote for their label.
+    """Return the leave-one-out accuracy of a vote of the nearest neighbours.
 
     Args:
-        z: N×D embeddings of length 1.
-        split: the images.
+        z: embeddings of length 1, N×D.
+        split: the images, with labels.
     """
     near = (z @ z.T).fill_diagonal_(-torch.inf).topk(min(NEIGHBOURS, len(z) - 1)).indices
     votes = one_hot(split.labels[near], len(split.classes)).sum(1)
@@ -78,19 +78,22 @@ def neighbour_accuracy(z: Tensor, split: Split) -> float:
 def nt_xent(z: Tensor, temperature: float) -> Tensor:
     """Return the mean NT-Xent loss (SimCLR, arXiv 2002.05709) of two views of N images.
 
-    Each of the 2N embeddings has its partner to find among the 2N − 1 others. Memory is linear in N
-    but for the 2N×2N logits, of which the gradient keeps nine bytes an entry.
+    Each of the 2N embeddings has to find its partner among the 2N − 1 others. Memory is linear in N
+    except for the 2N×2N logits, of which autograd keeps nine bytes per entry.
 
     Args:
-        z: 2N×D embeddings of length 1, those of the first views before those of the second.
+        z: embeddings of length 1, 2N×D, those of the first views before those of the second.
         temperature: τ.
     """
     return cross_entropy(pair_logits(z, temperature), partners(len(z) // 2, z.device))
 
 
-def beside(
+def bank_classifier(
     model: nn.Module, images: Tensor, temperature: float, sampler: Sampler
 ) -> SimilarityClassifier:
-    """Return the classifier of these images, N×C×H×W, that a sampler climbs in its own mode."""
+    """Return the classifier whose classes are these images, N×C×H×W, for a sampler's ascent.
+
+    The bank is computed in the mode of the sampler.
+    """
     with frozen(model, sampler.mode), torch.no_grad():
         return SimilarityClassifier(model, temperature, model(images).float())

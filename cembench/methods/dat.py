@@ -1,8 +1,9 @@
-"""Adversarial training that also tells data from samples of the model.
+"""Dual adversarial training: a robust classifier whose LSE also tells data from samples.
 
-The loss is that of the dual adversarial training that leads robust and generative rankings: a
-classifier that withstands PGD, whose LSE is the logit of "this is data". Its negatives climb
-LSE from noise or from images of another data set, ever further as the two become separable.
+The loss is that of the dual adversarial training that leads robust and generative rankings: PGD
+adversarial training, and binary classification with LSE f(x, ·) as the logit of "data". The samples
+ascend LSE from noise or from images of another data set, with more steps as the two become
+separable.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.energy import SGLD
 from cembench.samplers.pgd import PGD
 from cembench.util.settings import Count, NonNegative
@@ -25,18 +26,18 @@ from cembench.util.settings import Count, NonNegative
 class DAT(Adversarial):
     """Minimise CE(x̂, y) + w·[BCE(σ(LSE x), 1) + BCE(σ(LSE x⁻), 0)].
 
-    The first stage is adversarial training alone. In the second, batch norm keeps the statistics
-    of the first, since batches of data and of samples have others.
+    The first stage is adversarial training alone. In the second, batch norm keeps the running
+    statistics of the first, because data and samples have different batch statistics.
 
     Attributes:
-        negatives: where x̂ comes from.
-        contrast: where x⁻ comes from: by default normalised ascent of LSE from noise; its steps
-            are the most that the curriculum reaches. `start: outside` takes another data set.
-        weight: w, the weight of telling x from x⁻.
+        negatives: sampler of x̂.
+        contrast: sampler of x⁻: by default normalised ascent of LSE from noise. Its `steps` are the
+            maximum of the curriculum. `start: outside` starts from another data set.
+        weight: w, the weight of the binary classification.
         first_stage: epochs of the first stage.
-        first_steps: steps of x⁻ when the second begins.
-        more_steps: steps added after each epoch in which the two were separable.
-        separable: the accuracy of telling x from x⁻ at which they are.
+        first_steps: steps of x⁻ when the second stage begins.
+        more_steps: steps added after each epoch in which x and x⁻ were separable.
+        separable: accuracy of the binary classification from which they count as separable.
     """
 
     name: ClassVar[str] = "dat"
@@ -53,24 +54,24 @@ class DAT(Adversarial):
 
     @property
     def first_kept(self) -> int:
-        """The first epoch of the second stage: before it there is only adversarial training."""
+        """First epoch of the second stage: the first stage is adversarial training alone."""
         return self.first_stage + 1
 
     @property
     def sampler(self) -> Sampler:
-        """The sampler of x⁻, which may need seeds, a buffer or another data set."""
+        """Sampler whose initial images training prepares: that of x⁻."""
         return self.contrast
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum; in the second stage also its parts and how separable x and x⁻ were."""
-        steps = self.steps_at(scene)
+        """Return the loss and its parts, in the second stage with the accuracy on x and x⁻."""
+        steps = self.steps_at(context)
         if steps:
-            _keep_statistics(model)
-        attacked = self.negatives.draw(model, x, y, scene)
+            _freeze_batch_norms(model)
+        attacked = self.negatives.draw(model, x, y, context)
         sampler = self.contrast.model_copy(update={"steps": steps})
-        sampled = sampler.draw(model, x, y, scene) if steps else None
+        sampled = sampler.draw(model, x, y, context) if steps else None
         robust = cross_entropy(model(attacked), y, label_smoothing=self.label_smoothing)
         if sampled is None:
             return robust, {"robust": robust.detach()}
@@ -87,20 +88,20 @@ class DAT(Adversarial):
             "lse_negatives": away.mean().detach(),
         }
 
-    def steps_at(self, scene: Scene) -> int:
-        """Return the steps of x⁻ that history has led to, 0 in the first stage."""
-        if len(scene.history) < self.first_stage:
+    def steps_at(self, context: SamplerContext) -> int:
+        """Return the steps of x⁻ after the epochs logged so far; 0 in the first stage."""
+        if len(context.history) < self.first_stage:
             return 0
-        raised = sum(row.get("separated", 0.0) >= self.separable for row in scene.history)
+        raised = sum(row.get("separated", 0.0) >= self.separable for row in context.history)
         return min(self.contrast.steps, self.first_steps + self.more_steps * raised)
 
-    def cost(self, scene: Scene) -> int:
-        """The attack's steps and the weights' gradient; in the second stage x⁻ and two more."""
-        steps = self.steps_at(scene)
+    def cost(self, context: SamplerContext) -> int:
+        """Steps of the attack and the gradient of the weights; then steps of x⁻ and two more."""
+        steps = self.steps_at(context)
         return self.negatives.steps + 1 + (steps + 2 if steps else 0)
 
 
-def _keep_statistics(model: nn.Module) -> None:
+def _freeze_batch_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

@@ -1,7 +1,7 @@
-"""JEM (Grathwohl et al., arXiv 1912.03263): classify, and raise the density of the data.
+"""JEM (Grathwohl et al., arXiv 1912.03263): cross-entropy, and the likelihood of the data.
 
-With `negatives: sgld` it is JEM; with `pgd` it is the CEM variant (arXiv 2203.13455) in which
-PGD replaces SGLD; any other sampler works too.
+With `negatives: sgld` it is JEM; with `pgd` it is the CEM variant (arXiv 2203.13455) in which PGD
+replaces SGLD; any other sampler works too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from cembench import energy
 from cembench.methods import Supervised
-from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.energy import SGLD
 from cembench.util.settings import NonNegative
 
@@ -27,7 +27,7 @@ class JEM(Supervised):
         gamma: γ, the weight of log p(x).
         energy_l2: weight of the mean LSE² on data and negatives, which keeps energies bounded.
         gradient_penalty: weight of the mean squared norm of ∇ₓ LSE on the data.
-        negatives: where x̂ comes from.
+        negatives: sampler of x̂.
     """
 
     name: ClassVar[str] = "jem"
@@ -38,10 +38,10 @@ class JEM(Supervised):
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("sgld")] = SGLD()
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum, the cross-entropy and both energies."""
-        negative = self.negatives.draw(model, x, y, scene)
+        """Return the loss, and its cross-entropy and both mean energies."""
+        negative = self.negatives.draw(model, x, y, context)
         x = x.detach().requires_grad_(self.gradient_penalty > 0)
         logits, away = model(x).float(), model(negative).float()
         natural = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
@@ -57,6 +57,6 @@ class JEM(Supervised):
             "lse_negatives": sampled.mean().detach(),
         }
 
-    def cost(self, scene: Scene) -> int:
-        """The sampler's steps, the weights' gradient through two batches, and the penalty's two."""
+    def cost(self, context: SamplerContext) -> int:
+        """Steps of the sampler, gradients of the weights on two batches, two for the penalty."""
         return self.negatives.steps + 2 + 2 * (self.gradient_penalty > 0)

@@ -1,4 +1,4 @@
-"""k-nearest neighbours on the features of a trained network: nothing is learned, only kept."""
+"""k-nearest neighbours on the features of a trained network; no weight is trained."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cembench.data.split import Split
 from cembench.methods import Method
 from cembench.models.classifier import Classifier
 from cembench.models.heads import Head, Neighbours, NeighbourVotes, heads
-from cembench.samplers import Scene
+from cembench.samplers import SamplerContext
 from cembench.util.errors import CembenchError, ModelError
 
 BATCH = 256
 
 
 class KNN(Method):
-    """Keep the features of all training images; neighbours vote, by Wu et al. (arXiv 1805.01978).
+    """Store the features of all training images; the nearest vote (Wu et al., arXiv 1805.01978).
 
     Attributes:
-        votes: the head, with k and the temperature.
+        votes: head, with k and the temperature.
     """
 
     name: ClassVar[str] = "knn"
@@ -32,12 +32,12 @@ class KNN(Method):
 
     @property
     def head(self) -> Head:
-        """The head that votes."""
+        """Head in which neighbours vote."""
         return self.votes
 
     @torch.no_grad()
     def fit(self, model: Classifier, data: Split) -> None:
-        """Keep the features of a split.
+        """Store the features of the training images in the head.
 
         Raises:
             ModelError: when they are not finite.
@@ -53,11 +53,11 @@ class KNN(Method):
         head.keep(features, data.labels)
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropy, which nothing minimises."""
+        """Return the cross-entropy; it is not minimised."""
         return cross_entropy(model(x), y), {}
 
-    def cost(self, scene: Scene) -> int:
-        """No gradients."""
+    def cost(self, context: SamplerContext) -> int:
+        """Gradient evaluations: none."""
         return 0

@@ -1,7 +1,7 @@
 """JEM without labels: the likelihood of the non-parametric CEM (arXiv 2203.13455).
 
 log p(x, x′) = log p(x′|x) + log p(x), where log p(x) = log mean_j exp f(x, x′_j) up to a constant.
-InfoNCE raises the first alone. This raises both, with samples of the model in place of the data.
+InfoNCE maximises the first term alone; NP-JEM maximises both, with samples of the model.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench import energy
-from cembench.energy.similarity import likeness
-from cembench.methods.contrastive import Contrastive, beside
-from cembench.samplers import Sampler, Scene, samplers
+from cembench.energy.similarity import similarity_logits
+from cembench.methods.contrastive import Contrastive, bank_classifier
+from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.energy import SGLD
 from cembench.util.settings import NonNegative
 
@@ -28,7 +28,7 @@ class NPJEM(Contrastive):
 
     Attributes:
         gamma: γ, the weight of log p(x).
-        negatives: where x̂ comes from: `sgld` climbs LSE f(x, ·), `pgd` is the attack of InfoNCE.
+        negatives: sampler of x̂: `sgld` ascends LSE f(x, ·), `pgd` is the attack on InfoNCE.
     """
 
     name: ClassVar[str] = "np-jem"
@@ -37,24 +37,24 @@ class NPJEM(Contrastive):
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("sgld")] = SGLD()
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum, InfoNCE and both energies."""
+        """Return the loss, and InfoNCE and both mean energies."""
         first, second = self.views.pair(x)
         target = torch.arange(len(x), device=x.device)
-        classifier = beside(model, second, self.temperature, self.negatives)
-        negative = self.negatives.draw(classifier, first, torch.zeros_like(target), scene, target)
+        classifier = bank_classifier(model, second, self.temperature, self.negatives)
+        negative = self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
         z, bank, away = model(torch.cat([first, second, negative])).float().chunk(3)
-        logits = likeness(z, bank, self.temperature)
+        logits = similarity_logits(z, bank, self.temperature)
         natural = cross_entropy(logits, target)
         data = energy.marginal(logits).mean()
-        sampled = energy.marginal(likeness(away, bank, self.temperature)).mean()
+        sampled = energy.marginal(similarity_logits(away, bank, self.temperature)).mean()
         return natural + self.gamma * (sampled - data), {
             "infonce": natural.detach(),
             "lse_data": data.detach(),
             "lse_negatives": sampled.detach(),
         }
 
-    def cost(self, scene: Scene) -> int:
-        """The sampler's steps, and the weights' gradient through three batches."""
+    def cost(self, context: SamplerContext) -> int:
+        """Steps of the sampler, and the gradient of the weights on three batches."""
         return self.negatives.steps + 3

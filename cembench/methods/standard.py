@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cembench.methods import Supervised
-from cembench.samplers import Scene
+from cembench.samplers import SamplerContext
 
 
 class Standard(Supervised):
@@ -17,7 +17,7 @@ class Standard(Supervised):
     name: ClassVar[str] = "standard"
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy."""
         return cross_entropy(model(x), y, label_smoothing=self.label_smoothing), {}

@@ -1,4 +1,4 @@
-"""TRADES (Zhang et al., arXiv 1901.08573): clean accuracy plus β times local smoothness."""
+"""TRADES (Zhang et al., arXiv 1901.08573): cross-entropy plus β times local smoothness."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import Sampler, Scene, samplers
+from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import TRADES
 from cembench.util.settings import NonNegative
 
 
 class Trades(Adversarial):
-    """Minimise CE(x, y) + β·KL(p(·|x) ‖ p(·|x̂)), the divergence in the direction of its code.
+    """Minimise CE(x, y) + β·KL(p(·|x) ‖ p(·|x̂)), the direction of the authors' code.
 
     Attributes:
         beta: β, the weight of the divergence.
-        negatives: where x̂ comes from.
+        negatives: sampler of x̂.
     """
 
     name: ClassVar[str] = "trades"
@@ -27,10 +27,10 @@ class Trades(Adversarial):
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("trades")] = TRADES()
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum, and both terms."""
-        negative = self.negatives.draw(model, x, y, scene)
+        """Return the loss, and its two terms."""
+        negative = self.negatives.draw(model, x, y, context)
         logits, moved = model(x).float(), model(negative).float()
         natural = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         clean, away = logits.log_softmax(1), moved.log_softmax(1)
@@ -38,6 +38,6 @@ class Trades(Adversarial):
         parts = {"natural": natural.detach(), "robust": robust.detach()}
         return natural + self.beta * robust, parts
 
-    def cost(self, scene: Scene) -> int:
-        """The sampler's steps and the weights' gradient through two batches."""
+    def cost(self, context: SamplerContext) -> int:
+        """Steps of the sampler, and the gradient of the weights on two batches."""
         return self.negatives.steps + 2

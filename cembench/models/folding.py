@@ -75,13 +75,13 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 @contextmanager
-def climbed(
+def ascent_model(
     model: nn.Module, x: Tensor, mode: Literal["eval", "train"] = "eval"
 ) -> Iterator[nn.Module]:
-    """Yield a network to climb: frozen, and folded where training asked for reduced precision.
+    """Yield the network whose gradients are followed: frozen, and folded in reduced precision.
 
-    In float32 the network itself is climbed, to the last bit. So is a compiled one: a copy would
-    have to be compiled again in every step.
+    In float32 it is the network itself, to the last bit. So it is for a compiled network: a copy
+    would have to be compiled again in every step.
     """
     with frozen(model, mode):
         reduced = torch.is_autocast_enabled(x.device.type) and mode == "eval"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cembench.data.split import Split
 
 FORMAT = 2
+SEALED = 2  # the first format with a seal
 
 
 class CheckpointMetadata(Settings):
@@ -145,9 +146,10 @@ def read_sealed_checkpoint(path: Path) -> tuple[bytes, CheckpointMetadata]:
         raise CembenchError(damaged) from error
     if values is None:
         raise CembenchError(f"{path}: safetensors, but not written by cembench")
-    if (version := values.pop("format", None)) != FORMAT:
-        raise CembenchError(f"{path}: format version {version}, this cembench reads {FORMAT}")
-    if not is_sealed(content):
+    version = values.pop("format", None)
+    if not isinstance(version, int) or version > FORMAT:
+        raise CembenchError(f"{path}: format version {version}; this cembench reads up to {FORMAT}")
+    if version >= SEALED and not is_sealed(content):
         raise CembenchError(damaged)
     try:
         return content, CheckpointMetadata.parse(values)

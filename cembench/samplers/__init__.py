@@ -1,14 +1,14 @@
-"""Samplers by name: combinations of potential, start, direction, noise and projection.
+"""Samplers by name: a potential, initial images, a direction, noise and a projection.
 
-Most serve twice: `draw` makes the negatives of a training step, which `negatives:` in a config
-names, and PGD's `search` is the attack of an evaluation.
+`negatives:` in a config names the sampler that makes the negatives of a training step, `samplers:`
+in a protocol those whose samples are measured. PGD's `search` is the attack of an evaluation.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cembench.energy.threat import Threat
@@ -19,90 +19,130 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from cembench.data import DataSettings
     from cembench.data.split import Split
     from cembench.samplers.initial import GaussianInit, ReplayBuffer
 
+TargetType = Literal["class", "image", "none"]
+
 
 @dataclass(frozen=True)
-class Scene:
-    """Where a sampler works.
+class Needs:
+    """Requirements of a sampler: what has to be fitted or loaded before it draws.
 
     Attributes:
-        threat: the threat model.
-        generator: a source of randomness on the images' device.
-        seeds: class-conditional Gaussians, for samplers that start from them.
-        buffer: a replay buffer, for samplers that start from it.
-        outside: images of another data set, for samplers that start from them.
-        data: training images, for samplers that tell images from others.
-        history: what training has logged so far, a row an epoch.
+        gaussians: kind of the Gaussians fitted on training images: one per class (`gaussian`), one
+            in all (`pooled`) or one per k-means cluster (`cluster`).
+        clusters: number of those clusters.
+        buffer_size: images in the replay buffer; 0 without one.
+        other_data: data set whose images chains start from.
+        bank_size: training images that samples are compared with; 0 without a comparison.
+        image: row of the training image that all samples approach; a random one each unless given.
+    """
+
+    gaussians: str | None = None
+    clusters: int = 1
+    buffer_size: int = 0
+    other_data: DataSettings | None = None
+    bank_size: int = 0
+    image: int | None = None
+
+
+@dataclass(frozen=True)
+class InitialImages:
+    """Images prepared for a sampler, as its `Needs` say; None where it needs none.
+
+    Attributes:
+        gaussians: Gaussians fitted on training images.
+        buffer: replay buffer.
+        other_data: images of another data set, resized to the model's shape.
+        training: training images that samples are compared with.
+    """
+
+    gaussians: GaussianInit | None = None
+    buffer: ReplayBuffer | None = None
+    other_data: Split | None = None
+    training: Split | None = None
+
+
+@dataclass(frozen=True)
+class SamplerContext:
+    """Inputs of a sampler besides model, images and labels.
+
+    Attributes:
+        threat: threat model.
+        generator: source of randomness, on the device of the images.
+        initial: images that chains start from.
+        history: what training has logged so far, one row per epoch.
     """
 
     threat: Threat
     generator: torch.Generator
-    seeds: GaussianInit | None = None
-    buffer: ReplayBuffer | None = None
-    outside: Split | None = None
-    data: Split | None = None
+    initial: InitialImages = field(default_factory=InitialImages)
     history: Sequence[Mapping[str, float]] = ()
 
 
 class Sampler(Choice):
-    """Makes negatives from a model.
+    """Procedure that makes images from a model: negatives of a training step, or samples.
 
     Attributes:
-        label: its name in tables; the name of the sampler unless given.
-        steps: gradients an image.
-        mode: the mode of the model while it is climbed. `train` uses batch statistics in batch
-            norm; the running statistics stay as they were either way.
-        reads: what it is told to go for: a class, by its logit; an image, by its embedding; or
-            nothing. The last two work on encoders too.
-        coupled: whether each sample depends on those that are drawn together with it.
+        label: name in tables; the name of the sampler unless given.
+        steps: gradients per image.
+        mode: mode of the model during the ascent. `train` uses batch statistics in batch norm; the
+            running statistics do not change in either mode.
+        target_type: what a sample approaches: a class, by its logit; a training image, by its
+            embedding; or nothing. Samplers of the last two types also work on encoders.
+        coupled: whether each sample depends on the others of its batch.
     """
 
     label: Label | None = None
     steps: Count = 10
     mode: Literal["eval", "train"] = "eval"
 
-    reads: ClassVar[Literal["logits", "images", "nothing"]] = "logits"
+    target_type: ClassVar[TargetType] = "class"
     coupled: ClassVar[bool] = False
 
     @property
-    def begins(self) -> str:
-        """Where chains start: `data`, unless the sampler has a choice."""
+    def init(self) -> str:
+        """Kind of the initial images: `data`, unless the sampler has a choice."""
         return "data"
 
     @property
     def in_ball(self) -> bool:
-        """Whether it stays in the ball of the threat model."""
+        """Whether samples stay in the ball of the threat model."""
         return False
 
     @property
     def title(self) -> str:
-        """Name and start, under which samples are ranked."""
-        return f"{self.label or self.name}-{self.begins}"
+        """Name and kind of initial images, under which samples are ranked."""
+        return f"{self.label or self.name}-{self.init}"
 
     @property
-    def paired(self) -> bool:
+    def paired_with_data(self) -> bool:
         """Whether a negative belongs to the image or label that it was drawn for."""
         return True
 
-    @property
-    def places(self) -> int:
-        """The places of the replay buffer that the sampler starts from; 0 for none."""
-        return 0
+    def needs(self) -> Needs:
+        """Return what has to be prepared before the sampler draws."""
+        return Needs()
 
     @abstractmethod
     def draw(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        context: SamplerContext,
+        target: Tensor | None = None,
     ) -> Tensor:
-        """Return one negative for each image, detached.
+        """Return one sample per image, N×C×H×W, detached.
 
         Args:
-            model: images to logits.
+            model: images to logits, N×K.
             x: images, N×C×H×W.
-            y: their labels, N, which decide on class-conditional starts.
-            scene: the threat model, randomness, and what chains can start from.
-            target: the logits to climb or to leave, N; those of the labels unless given.
+            y: their labels, N, which select class-conditional initial images.
+            context: threat model, randomness and initial images.
+            target: columns of the logits to ascend or to leave, N; the labels unless given.
         """
 
 

@@ -1,4 +1,4 @@
-"""Drawing samples from any checkpoint: class-balanced, never filtered, chunk by chunk."""
+"""Samples of a checkpoint: balanced over classes, unfiltered, drawn in chunks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from cembench import energy
 from cembench.energy.ascent import Visit
 from cembench.samplers import Sampler
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
-from cembench.util.errors import SamplingError
+from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.rng import derive, generator_of
 
 CHUNK = 256
@@ -22,13 +22,14 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Samples:
-    """What was drawn.
+    """Samples with their initial images.
 
     Attributes:
         images: N×C×H×W.
-        starts: where their chains began.
-        labels: the classes asked for, N; −1 where none was.
-        logits: the network's own, for images and for starts, N×K each; N×0 from an encoder.
+        starts: the initial images of their chains, N×C×H×W.
+        labels: the intended classes, N; −1 for none.
+        logits: outputs of the network on `images`, N×K; N×0 for an encoder.
+        start_logits: the same on `starts`.
     """
 
     images: Tensor
@@ -38,136 +39,158 @@ class Samples:
     start_logits: Tensor
 
     def summary(self) -> dict[str, float]:
-        """Return how the network itself sees its samples, which says nothing of their quality."""
+        """Return the network's own view of its samples, which is no measure of their quality.
+
+        `lse` is the mean log p(x) up to a constant; `own_acc` the share of samples classified as
+        intended. Keys that end in `_start` are about the initial images.
+        """
         found: dict[str, float] = {}
         if self.logits.shape[1] == 0:
             return found
         for name, logits in (("_start", self.start_logits), ("", self.logits)):
             found[f"lse{name}"] = float(energy.marginal(logits).mean())
-            if self.asked:
+            if self.conditional:
                 right = logits.argmax(1) == self.labels
                 found[f"own_acc{name}"] = float(right.float().mean())
         return found
 
     @property
-    def asked(self) -> bool:
-        """Whether classes were asked for."""
+    def conditional(self) -> bool:
+        """Whether every sample has an intended class."""
         return not bool((self.labels < 0).any())
 
     def cpu(self) -> Samples:
-        """Return the same on the CPU."""
+        """Return the same samples on the CPU."""
         return Samples(*(part.cpu() for part in vars(self).values()))
 
     @staticmethod
     def joined(parts: list[Samples]) -> Samples:
-        """Return several as one."""
+        """Return several chunks as one."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return Samples(*(torch.cat(column) for column in columns))
 
 
 def chunks(sampler: Sampler, count: int, classes: int, size: int = CHUNK) -> Iterator[Tensor]:
-    """Return labels in chunks, all classes in turn, so that every count is balanced.
+    """Yield labels in chunks, all classes in turn, so that classes are balanced for every count.
 
-    They are −1 for a sampler that asks for no class. One sample alone is drawn with the chunk
-    before, since it has nothing to differ from.
+    Labels are −1 for a sampler without target classes. A chunk is never a single sample, unless
+    `count` is 1, since coupled samplers need two: the last sample is drawn with the chunk before.
     """
     starts = [start for start in range(0, count, size) if start == 0 or count - start > 1]
     for start, end in pairwise([*starts, count]):
         y = torch.arange(start, end) % classes
-        yield y if sampler.reads == "logits" else torch.full_like(y, -1)
+        yield y if sampler.target_type == "class" else torch.full_like(y, -1)
 
 
 def draw(
     model: nn.Module,
     sampler: Sampler,
     y: Tensor,
-    origins: Origins,
+    images: CheckpointImages,
     seed: int,
     visit: Visit | None = None,
-    climber: nn.Module | None = None,
+    surrogate: nn.Module | None = None,
 ) -> Samples:
     """Draw one chunk of samples.
 
-    Starts depend on the seed and the kind of start alone, so samplers that start alike start from
-    the same images.
+    Initial images depend only on the seed and on their kind, so samplers with the same kind of
+    initial images start from the same ones.
 
     Args:
         model: a frozen network in evaluation mode.
-        sampler: what to climb, and how.
+        sampler: the sampler.
         y: the classes to draw, N, on the device of the network; −1 for any.
-        origins: what chains can start from.
-        seed: decides starts and noise; each chunk wants its own.
-        visit: looks at every iterate of energy samplers, as in `ascend`.
-        climber: what is climbed: a copy of the network that an engine prepared. How samples are
-            seen is asked of the network itself.
+        images: initial images.
+        seed: decides initial images and noise; give each chunk its own.
+        visit: called at every iterate of energy samplers, as in `ascend`.
+        surrogate: the network whose gradients are followed: a fast copy made by an engine. The
+            logits of the samples are always those of `model`.
 
     Raises:
-        SamplingError: when the sampler needs logits and the network is an encoder, needs a buffer
-            or a second sample that is not there, or leaves the finite numbers.
+        SamplingError: when the sampler needs logits and the network is an encoder, when it needs a
+            replay buffer or a second sample and there is none, or when values are not finite.
     """
-    if sampler.reads == "logits" and origins.metadata.kind == "encoder":
+    _require_suitable(sampler, y, images)
+    surrogate = model if surrogate is None else surrogate
+    generator = generator_of(derive(seed, "starts", sampler.init), y.device)
+    context = images.context(sampler, generator)
+    x, target = torch.zeros(len(y), *images.shape, device=y.device), y
+    if sampler.init == "data" or sampler.target_type == "image":
+        rows = target_rows(sampler, y, images, seed)
+        x = images.data.pixels(rows)
+        target = rows if sampler.target_type == "image" else y
+        y = intended_labels(sampler, y, images, seed)
+    noisy = replace(context, generator=generator_of(derive(seed, "noise"), y.device))
+    if isinstance(sampler, EnergySampler):
+        start, _ = sampler.initial_images(x, y, context)
+        ends = _EndLogits(sampler, start, visit)
+        found = sampler.ascend(surrogate, start, target, noisy, visit=ends.visit)
+        if sampler.target_type == "class" and surrogate is model:
+            return Samples(found, start, y, ends.last, ends.first)
+    else:
+        start, found = x, sampler.draw(surrogate, x, y, noisy)
+    out = Samples(found, start, y, _logits(model, found, images), _logits(model, start, images))
+    _require_finite(found, out.logits, f"sampler {sampler.name}: samples are not finite")
+    return out
+
+
+def intended_labels(sampler: Sampler, y: Tensor, images: CheckpointImages, seed: int) -> Tensor:
+    """Return the intended classes of samples: y, or the classes of their target images."""
+    if sampler.target_type != "image":
+        return y
+    return images.data.labels[target_rows(sampler, y, images, seed)]
+
+
+def target_rows(sampler: Sampler, y: Tensor, images: CheckpointImages, seed: int) -> Tensor:
+    """Return rows of the training images, N, that samples of labels y start from or approach.
+
+    They are random images of those labels, or the one image that the sampler names.
+
+    Raises:
+        CembenchError: when there is no such image.
+    """
+    given = sampler.needs().image
+    if given is not None and given >= len(images.data):
+        raise CembenchError(f"image: {given} of {len(images.data)} training images")
+    if given is not None:
+        return torch.full_like(y, given)
+    generator = generator_of(derive(seed, "images"), y.device)
+    scores = torch.rand(len(y), len(images.data), generator=generator, device=y.device)
+    scores[(y[:, None] >= 0) & (y[:, None] != images.data.labels)] = -1
+    return scores.argmax(1)
+
+
+def _require_suitable(sampler: Sampler, y: Tensor, images: CheckpointImages) -> None:
+    if sampler.target_type == "class" and images.metadata.kind == "encoder":
         raise SamplingError(
-            f"sampler {sampler.name} climbs logits, and an encoder has none; "
+            f"sampler {sampler.name} needs logits, and an encoder has none; "
             "take maxent or infonce, or fit a head with `cembench probe`"
         )
     if sampler.coupled and len(y) < 2:
         raise SamplingError(f"sampler {sampler.name} needs two samples or more drawn together")
-    climber = model if climber is None else climber
-    generator = generator_of(derive(seed, "starts", sampler.begins), y.device)
-    scene = origins.scene(sampler, generator)
-    x, target = origins.blank(len(y)), y
-    if sampler.begins == "data" or sampler.reads == "images":
-        rows = toward(sampler, y, origins, seed)
-        x = origins.data.pixels(rows)
-        target = rows if sampler.reads == "images" else y
-        y = asked(sampler, y, origins, seed)
-    noisy = replace(scene, generator=generator_of(derive(seed, "noise"), y.device))
-    if isinstance(sampler, EnergySampler):
-        start, _ = sampler.begin(x, y, scene)
-        ends = _Ends(sampler, start, visit)
-        images = sampler.climb(climber, start, target, noisy, visit=ends.visit)
-        if sampler.reads == "logits" and climber is model:
-            return Samples(images, start, y, ends.last, ends.first)
-    else:
-        start, images = x, sampler.draw(climber, x, y, noisy)
-    out = Samples(images, start, y, _logits(model, images, origins), _logits(model, start, origins))
-    _require_finite(images, out.logits, f"sampler {sampler.name}: samples are not finite")
-    return out
-
-
-def asked(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:
-    """Return what samples of labels y should be read as: y, or the classes of their images."""
-    if sampler.reads != "images":
-        return y
-    return origins.data.labels[toward(sampler, y, origins, seed)]
-
-
-def toward(sampler: Sampler, y: Tensor, origins: Origins, seed: int) -> Tensor:
-    """Return the numbers of the training images, N, that samples of labels y begin or end with."""
-    return origins.rows(sampler, y, generator_of(derive(seed, "images"), y.device))
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, images: Tensor, origins: Origins) -> Tensor:
-    encoder = origins.metadata.kind == "encoder"
-    return images.new_zeros(len(images), 0) if encoder else model(images).float()
+def _logits(model: nn.Module, x: Tensor, images: CheckpointImages) -> Tensor:
+    encoder = images.metadata.kind == "encoder"
+    return x.new_zeros(len(x), 0) if encoder else model(x).float()
 
 
-class _Ends:
-    """A hook that keeps the logits of both ends, and stops where numbers are not finite."""
+class _EndLogits:
+    """Hook of `ascend` that keeps the first and last logits, and refuses values not finite."""
 
     def __init__(self, sampler: EnergySampler, start: Tensor, visit: Visit | None) -> None:
         self.inner = visit
-        self.failure = f"lower step_size, which is {sampler.alpha(start):g}"
+        self.advice = f"lower step_size, which is {sampler.alpha(start):g}"
         self.name = sampler.name
         self.first = self.last = torch.empty(0)
 
     def visit(self, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
-        """Look at an iterate."""
-        left = f"sampler {self.name}: chains left the finite numbers at step {step}; {self.failure}"
+        """Check an iterate and keep its logits, then call the inner hook."""
+        failure = f"sampler {self.name}: values are not finite at step {step}; {self.advice}"
         if step == 0:
-            left = f"sampler {self.name}: what the network says of the starts is not finite"
-        _require_finite(x, out, left)
+            failure = f"sampler {self.name}: the output on the initial images is not finite"
+        _require_finite(x, out, failure)
         self.first, self.last = (out.float() if step == 0 else self.first), out.float()
         return None if self.inner is None else self.inner(step, rows, x, out)
 

@@ -1,11 +1,12 @@
-"""Samplers of embeddings, which need no classes: MaxEnt, InfoNCE toward an image, and SGLD.
+"""Embedding samplers, which need no classes: MaxEnt, InfoNCE toward an image, and NP-SGLD.
 
-Source: CEM (arXiv 2203.13455), the non-parametric half. On an encoder they climb its embeddings, on
-a classifier its features scaled to length 1.
+Source: the non-parametric half of CEM (arXiv 2203.13455). They use the embeddings of an encoder, or
+the features of a classifier scaled to length 1.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -17,8 +18,8 @@ from cembench.data.split import Split
 from cembench.energy import potentials
 from cembench.energy.potentials import BatchEntropy
 from cembench.energy.similarity import SimilarityClassifier
-from cembench.samplers import Scene
-from cembench.samplers.energy import EnergySampler, Landscape
+from cembench.samplers import Needs, SamplerContext, TargetType
+from cembench.samplers.energy import EnergySampler, Objective
 from cembench.util.rng import integers
 from cembench.util.settings import Count, Positive
 
@@ -26,127 +27,139 @@ Unlabelled = Literal["pooled", "cluster", "noise", "data", "buffer", "outside"]
 
 
 class EmbeddingSampler(EnergySampler):
-    """Climbs what embeddings say.
+    """Gradient ascent of a function of embeddings.
 
-    By default a step from seeds changes a pixel by 1/400 (RMS), which validation images of the
-    digits preferred for all networks together.
+    By default the RMS change of a pixel per step is 1/400 from Gaussians, which was the best on
+    validation images of the digits for all networks together.
 
     Attributes:
         temperature: τ of f(x, x′) = g(x)·g(x′)/τ.
     """
 
-    change: ClassVar[float] = 1 / 400
+    rms_change: ClassVar[float] = 1 / 400
     start: Unlabelled = "pooled"
     temperature: Positive = 0.5
 
-    def begin(self, x: Tensor, y: Tensor, scene: Scene) -> tuple[Tensor, Tensor | None]:
-        """Return starts, and their places if they come from the buffer, of any class."""
-        if scene.buffer is not None:
-            classes = len(scene.buffer.images) // scene.buffer.places
-            y = integers(classes, y.shape, scene.generator)
-        return super().begin(x, y, scene)
+    def initial_images(
+        self, x: Tensor, y: Tensor, context: SamplerContext
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return initial images, of any class if from the buffer, and their rows there."""
+        buffer = context.initial.buffer
+        if buffer is not None:
+            y = integers(buffer.classes, y.shape, context.generator)
+        return super().initial_images(x, y, context)
 
 
 class MaxEnt(EmbeddingSampler):
-    """Ascends the entropy of the batch, −Σ_i log mean_j exp f(x_i, x_j): no two samples alike.
+    """Ascent of the entropy of the batch, −Σ_i log mean_j exp f(x_i, x_j): samples that differ.
 
-    Chains drawn together push each other apart, so samples depend on how many are.
+    The chains of a batch repel each other, so samples depend on the batch size.
     """
 
     name: ClassVar[str] = "maxent"
-    reads: ClassVar[Literal["logits", "images", "nothing"]] = "nothing"
+    target_type: ClassVar[TargetType] = "none"
     coupled: ClassVar[bool] = True
     temperature: Positive = 2.0
 
-    def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
-        """Return the embeddings and their entropy; labels play no part."""
+    def objective(self, model: nn.Module, y: Tensor, context: SamplerContext) -> Objective:
+        """Return the embeddings and their entropy; labels are not used."""
         return encoder_of(model), BatchEntropy(self.temperature), y
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Return each image's share of the entropy of the batch."""
+        """Return each image's part of the entropy of the batch."""
         return {"batch entropy": BatchEntropy(self.temperature)(out, y)}
 
 
 class BankSampler(EmbeddingSampler):
-    """Climbs what embeddings say beside those of training images.
+    """Sampler that compares embeddings with those of a bank of training images.
 
     Attributes:
-        others: how many random ones.
+        others: size of the bank; its images are random.
     """
 
     others: Count = 64
 
-    def bank(self, encoder: nn.Module, scene: Scene) -> Tensor:
-        """Return their embeddings, M×D."""
-        assert scene.data is not None
-        device = scene.generator.device
-        rows = (len(scene.data), (self.others,))
-        drawn = torch.randint(*rows, generator=scene.generator, device=device)
-        return embedded(encoder, scene.data, drawn)
+    def needs(self) -> Needs:
+        """Return the same as other energy samplers, and a bank of training images."""
+        return replace(super().needs(), bank_size=self.others)
+
+    def bank(self, encoder: nn.Module, context: SamplerContext) -> Tensor:
+        """Return the embeddings of the bank, M×D."""
+        training, generator = context.initial.training, context.generator
+        assert training is not None
+        rows = torch.randint(
+            len(training), (self.others,), generator=generator, device=generator.device
+        )
+        return embed(encoder, training, rows)
 
 
 class InfoNCE(BankSampler):
-    """Climbs log p(x′|x): makes images that are taken for a given training image, not for others.
+    """Ascent of log p(x′|x): images whose embedding is that of a training image x′, not of others.
 
-    Labels play no part but to say afterwards which class was gone for.
+    Labels are not used; the class of x′ is recorded as the intended class of the sample.
 
     Attributes:
-        image: the number of that image; a random one for each sample unless given.
+        image: row of the training image x′; a random one for each sample unless given.
         others: random training images that x′ is told from; it may be one of them.
     """
 
     name: ClassVar[str] = "infonce"
-    reads: ClassVar[Literal["logits", "images", "nothing"]] = "images"
+    target_type: ClassVar[TargetType] = "image"
     image: Annotated[int, Field(ge=0)] | None = None
 
-    def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
-        """Return how much images are like theirs (class 0) and like others.
+    def needs(self) -> Needs:
+        """Return the needs of a sampler with a bank, and the one image to approach, if given."""
+        return replace(super().needs(), image=self.image)
+
+    def objective(self, model: nn.Module, y: Tensor, context: SamplerContext) -> Objective:
+        """Return similarities to the target image (class 0) and to the bank.
 
         Args:
-            model: a network, frozen.
-            y: the numbers of the training images to go for, N.
-            scene: has the training images.
+            model: a frozen network.
+            y: rows of the target images among the training images, N.
+            context: has the training images.
         """
-        assert scene.data is not None
+        training = context.initial.training
+        assert training is not None
         encoder = encoder_of(model)
-        bank, own = self.bank(encoder, scene), embedded(encoder, scene.data, y)
-        beside = SimilarityClassifier(encoder, self.temperature, bank, own)
-        return beside, potentials.conditional, torch.zeros_like(y)
+        bank, own = self.bank(encoder, context), embed(encoder, training, y)
+        classifier = SimilarityClassifier(encoder, self.temperature, bank, own)
+        return classifier, potentials.conditional, torch.zeros_like(y)
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Return log p(x), and log p(x′|x) of the image that is gone for."""
+        """Return log p(x) up to a constant, and log p(x′|x) of the target image."""
         log_p = {"log p(x'|x)": energy.conditional(out, torch.zeros_like(y))}
         return {"log p(x) + const": energy.marginal(out), **log_p}
 
 
 class NPSGLD(BankSampler):
-    """Climbs log p(x) = log mean_j exp f(x, x_j) over training images: SGLD without labels.
+    """Ascent of log p(x) = log mean_j exp f(x, x_j) over training images: SGLD without labels.
 
-    What `np-jem` trains with; `start: buffer` goes on where its training stopped.
+    The sampler that `np-jem` trains with; `start: buffer` continues the chains of that training.
     """
 
     name: ClassVar[str] = "np-sgld"
-    reads: ClassVar[Literal["logits", "images", "nothing"]] = "nothing"
+    target_type: ClassVar[TargetType] = "none"
 
-    def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
-        """Return how much images are like training images, all together."""
+    def objective(self, model: nn.Module, y: Tensor, context: SamplerContext) -> Objective:
+        """Return similarities to the bank and their LSE; labels are not used."""
         encoder = encoder_of(model)
-        beside = SimilarityClassifier(encoder, self.temperature, self.bank(encoder, scene))
-        return beside, potentials.marginal, y
+        classifier = SimilarityClassifier(encoder, self.temperature, self.bank(encoder, context))
+        return classifier, potentials.marginal, y
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Return log p(x)."""
+        """Return log p(x) up to a constant."""
         return {"log p(x) + const": energy.marginal(out)}
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
-    """Return images to embeddings of length 1, which every classifier has."""
+    """Return the map from images to embeddings of length 1, which every classifier has."""
     encoder = model.encoder
     assert isinstance(encoder, nn.Module)
     return encoder
 
 
 @torch.no_grad()
-def embedded(encoder: nn.Module, data: Split, rows: Tensor) -> Tensor:
-    """Return the embeddings of chosen images, N×D."""
+def embed(encoder: nn.Module, data: Split, rows: Tensor) -> Tensor:
+    """Return the embeddings of these rows of a split, N×D."""
     return encoder(data.pixels(rows)).float()

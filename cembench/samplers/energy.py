@@ -1,4 +1,4 @@
-"""Samplers of the energy model: SGLD climbs log p(x), TA log p(ŷ|x), CS log p(x, ŷ), RCS both.
+"""Energy samplers: SGLD ascends log p(x), TA log p(ŷ|x), CS log p(x, ŷ), RCS CS plus SGLD.
 
 Source: CEM (arXiv 2203.13455); SGLD with a replay buffer is JEM's (arXiv 1912.03263).
 """
@@ -14,41 +14,44 @@ from torch import Tensor, nn
 from cembench import energy
 from cembench.data import DataSettings, datasets
 from cembench.energy import potentials
-from cembench.energy.ascent import L2, Ball, Linf, Visit, ascend
+from cembench.energy.ascent import Visit, ascend
+from cembench.energy.norms import NORMS, Ball, Linf, by_norm
 from cembench.energy.potentials import Potential
-from cembench.models.folding import climbed
-from cembench.samplers import Sampler, Scene
+from cembench.energy.threat import NormName
+from cembench.models.folding import ascent_model
+from cembench.samplers import Needs, Sampler, SamplerContext
 from cembench.samplers.initial import FITTED
 from cembench.util.errors import CembenchError
 from cembench.util.rng import integers, uniform
 from cembench.util.settings import Count, NonNegative, Positive
 
 Start = Literal["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
-Landscape = tuple[nn.Module, Potential, Tensor]
+Objective = tuple[nn.Module, Potential, Tensor]
 
 
 class EnergySampler(Sampler):
-    """Climbs an energy from a start, with noise, anywhere in [0, 1] or in a ball.
+    """Noisy gradient ascent of an energy, anywhere in [0, 1] or in a ball.
 
     Attributes:
-        step_size: α in pixels. By default a step changes a pixel by 1/160 (RMS), α = √(C·H·W)/160,
-            and by 1/20 from noise or from outside, where the way is long; both were the best on
-            validation images of the digits. `raw` directions want one of their own.
+        step_size: α in pixels. By default the RMS change of a pixel per step is 1/160,
+            α = √(C·H·W)/160, and 1/20 from `noise` or `outside`, which are further from the data;
+            both were the best on validation images of the digits. Set it for `raw` directions.
         direction: `l2` scales each gradient to length 1, `raw` leaves it, `sign` takes signs.
-        noise: σ of the noise in each step; √(2α), Langevin's, for raw directions unless given, and
-            none for the others.
-        start: Gaussians fitted on training images (`gaussian`: one a class; without labels
-            `pooled`: one in all, or `cluster`: one for each of their k-means clusters), uniform
-            `noise`, the `data` themselves, the replay `buffer`, or images from `outside`.
-        clusters: how many clusters.
-        outside: the other data set that `outside` starts come from.
-        eps: radius of a ball around the start; none unless given.
-        norm: the norm of that ball.
-        box: whether samples are kept in [0, 1].
-        buffer: places of the replay buffer.
-        renewed: share of the buffer's starts that are drawn anew.
-        renewal: what those are, and what the buffer begins with: `noise`, or `gaussian` seeds, the
-            informative start of JEM's successors.
+        noise: σ of the noise in each step. Default: √(2α), Langevin's, for raw directions, and 0
+            for the others.
+        start: initial images: Gaussians fitted on training images (`gaussian`: one per class;
+            without labels `pooled`: one in all, or `cluster`: one per k-means cluster), uniform
+            `noise`, the `data` themselves, the replay `buffer`, or images of another data set
+            (`outside`).
+        clusters: number of clusters.
+        outside: that other data set.
+        eps: radius of a ball around the initial image; none unless given.
+        norm: norm of that ball.
+        box: whether samples are clipped to [0, 1].
+        buffer: number of images in the replay buffer.
+        renewed: reinit share: the share of images drawn from the buffer that are reinitialised.
+        renewal: what the buffer is initialised and reinitialised with: `noise`, or `gaussian`, the
+            informative initialisation of JEM's successors.
     """
 
     steps: Count = 10
@@ -59,113 +62,133 @@ class EnergySampler(Sampler):
     clusters: Annotated[int, Field(ge=1, le=10_000)] = 10
     outside: Annotated[SerializeAsAny[DataSettings], datasets.field()] | None = None
     eps: NonNegative | None = None
-    norm: Literal["linf", "l2"] = "l2"
+    norm: NormName = "l2"
     box: bool = True
     buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     renewed: Annotated[float, Field(ge=0, le=1)] = 0.05
     renewal: Literal["noise", "gaussian"] = "noise"
 
     potential: ClassVar[Potential]
-    change: ClassVar[float] = 1 / 160
+    rms_change: ClassVar[float] = 1 / 160
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _has_other_data(self) -> Self:
         if self.start == "outside" and self.outside is None:
             raise ValueError("start: outside needs a data set in outside")
         return self
 
     @property
-    def begins(self) -> str:
-        """The kind of start."""
+    def init(self) -> str:
+        """Kind of the initial images, `start`."""
         return self.start
 
-    @property
-    def places(self) -> int:
-        """The size of the buffer, if chains start from it."""
-        return self.buffer if self.start == "buffer" else 0
+    def needs(self) -> Needs:
+        """Return Gaussians, a replay buffer or another data set, as `start` says."""
+        kind = self.renewal if self.start == "buffer" else self.start
+        return Needs(
+            gaussians=kind if kind in FITTED else None,
+            clusters=self.clusters,
+            buffer_size=self.buffer if self.start == "buffer" else 0,
+            other_data=self.outside if self.start == "outside" else None,
+        )
 
     def draw(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        context: SamplerContext,
+        target: Tensor | None = None,
     ) -> Tensor:
-        """Return one sample for each label; images x are used by the `data` start alone."""
-        start, places = self.begin(x, y, scene)
-        sample = self.climb(model, start, y if target is None else target, scene)
-        if places is not None and scene.buffer is not None:
-            scene.buffer.put_back(places, sample)
-        return sample
+        """Return one sample per label; images x are used only with `start: data`."""
+        images, rows = self.initial_images(x, y, context)
+        samples = self.ascend(model, images, y if target is None else target, context)
+        if rows is not None and context.initial.buffer is not None:
+            context.initial.buffer.update(rows, samples)
+        return samples
 
-    def begin(self, x: Tensor, y: Tensor, scene: Scene) -> tuple[Tensor, Tensor | None]:
-        """Return starts for labels y, and their places if they come from the buffer.
+    def initial_images(
+        self, x: Tensor, y: Tensor, context: SamplerContext
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return initial images for labels y, and their rows in the replay buffer, if from there.
 
         Raises:
-            CembenchError: when the scene lacks the seeds or the buffer that are asked for.
+            CembenchError: when the context has no images of that kind.
         """
+        initial, generator = context.initial, context.generator
         if self.start == "data":
             return x, None
         if self.start == "noise":
-            return uniform(x.shape, scene.generator), None
-        if self.start in FITTED and scene.seeds is not None:
-            parts = y if self.start == "gaussian" else scene.seeds.parts(len(y), scene.generator)
-            return scene.seeds.draw(parts, scene.generator), None
-        if self.start == "buffer" and scene.buffer is not None:
-            seeds = scene.seeds if self.renewal == "gaussian" else None
-            return scene.buffer.draw(y, self.renewed, scene.generator, seeds)
-        if self.start == "outside" and scene.outside is not None:
-            rows = integers(len(scene.outside), y.shape, scene.generator)
-            return scene.outside.pixels(rows), None
-        raise CembenchError(f"{self.name} starts from '{self.start}', and there is none here")
+            return uniform(x.shape, generator), None
+        if self.start == "buffer" and initial.buffer is not None:
+            gaussians = initial.gaussians if self.renewal == "gaussian" else None
+            return initial.buffer.draw(y, self.renewed, generator, gaussians)
+        if self.start == "outside" and initial.other_data is not None:
+            rows = integers(len(initial.other_data), y.shape, generator)
+            return initial.other_data.pixels(rows), None
+        if self.start in FITTED and initial.gaussians is not None:
+            if self.start != "gaussian":
+                y = initial.gaussians.random_labels(len(y), generator)
+            return initial.gaussians.draw(y, generator), None
+        raise CembenchError(f"{self.name} starts from '{self.start}', which is not available here")
 
-    def alpha(self, start: Tensor) -> float:
+    def alpha(self, images: Tensor) -> float:
         """Return the step size for images of this shape."""
-        change = 1 / 20 if self.start in ("noise", "outside") else self.change
-        return self.step_size or change * math.sqrt(start[0].numel())
+        change = 1 / 20 if self.start in ("noise", "outside") else self.rms_change
+        return self.step_size or change * math.sqrt(images[0].numel())
 
-    def landscape(self, model: nn.Module, y: Tensor, scene: Scene) -> Landscape:
-        """Return what is climbed: images to outputs, the potential, and what it is told."""
+    def objective(self, model: nn.Module, y: Tensor, context: SamplerContext) -> Objective:
+        """Return forward function, potential, and the target of the potential for labels y."""
         return model, type(self).potential, y
 
     def readings(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Return what outputs (N×K) say of the images, N values by name, for labels y (N)."""
+        """Return quantities to show of outputs (N×K) and labels y (N): N values by name."""
         return {
             "log p(x) + const": energy.marginal(out),
             "log p(y|x)": energy.conditional(out, y),
         }
 
-    def climb(
-        self, model: nn.Module, start: Tensor, y: Tensor, scene: Scene, visit: Visit | None = None
+    def ascend(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        y: Tensor,
+        context: SamplerContext,
+        visit: Visit | None = None,
     ) -> Tensor:
-        """Return where the chains from `start` (N×C×H×W) toward labels y (N) end."""
-        alpha = self.alpha(start)
+        """Return the last iterates of chains from images (N×C×H×W) toward labels y (N)."""
+        alpha = self.alpha(images)
         noise = self.noise
         if noise is None:
             noise = math.sqrt(2 * alpha) if self.direction == "raw" else 0.0
-        with climbed(model, start, self.mode) as net:
-            forward, potential, target = self.landscape(net, y, scene)
+        with ascent_model(model, images, self.mode) as net:
+            forward, potential, target = self.objective(net, y, context)
             return ascend(
                 forward,
                 potential,
-                start,
+                images,
                 target,
                 steps=self.steps,
                 step_size=alpha,
                 direction=self.direction,
                 ball=self._ball(),
-                centre=start,
+                centre=images,
                 noise=noise,
-                generator=scene.generator,
+                generator=context.generator,
                 visit=visit,
             )
 
     def _ball(self) -> Ball | None:
         if self.eps is not None:
-            return Linf(self.eps) if self.norm == "linf" else L2(self.eps)
+            return by_norm(NORMS, self.norm, self.name)(self.eps)
         return Linf(math.inf) if self.box else None
 
 
 class SGLD(EnergySampler):
-    """JEM's sampler: raw gradients of LSE, decoupled noise, a replay buffer, no projection.
+    """Stochastic gradient Langevin dynamics on log p(x), as in JEM (arXiv 1912.03263).
 
-    JEM's step 1 and noise 0.01 on [−1, 1] are 0.25 and 0.005 on [0, 1].
+    Raw gradients of LSE f(x, ·), noise that does not depend on the step size, a replay buffer, and
+    no projection. JEM's step 1 and noise 0.01 on [−1, 1] are 0.25 and 0.005 on [0, 1].
     """
 
     name: ClassVar[str] = "sgld"
@@ -178,27 +201,27 @@ class SGLD(EnergySampler):
     box: bool = False
 
     @property
-    def paired(self) -> bool:
-        """Only when chains start from the data: the climb does not know the label."""
+    def paired_with_data(self) -> bool:
+        """Only with `start: data`: the potential does not depend on the label."""
         return self.start == "data"
 
 
 class TA(EnergySampler):
-    """Targeted attack: climbs log p(ŷ|x) alone, and may lower p(x) on the way."""
+    """Targeted attack: ascends log p(ŷ|x), whatever becomes of log p(x)."""
 
     name: ClassVar[str] = "ta"
     potential: ClassVar[Potential] = staticmethod(potentials.conditional)
 
 
 class CS(EnergySampler):
-    """Conditional sampling: climbs log p(x, ŷ)."""
+    """Conditional sampling: ascends log p(x, ŷ)."""
 
     name: ClassVar[str] = "cs"
     potential: ClassVar[Potential] = staticmethod(potentials.joint)
 
 
 class RCS(EnergySampler):
-    """Reinforced conditional sampling: climbs log p(x, ŷ) + log p(x)."""
+    """Reinforced conditional sampling: ascends log p(x, ŷ) + log p(x)."""
 
     name: ClassVar[str] = "rcs"
     potential: ClassVar[Potential] = staticmethod(potentials.reinforced)

@@ -1,4 +1,4 @@
-"""Where generative samplers start: class-conditional Gaussians, and the replay buffer."""
+"""Gaussians fitted on training images, and the replay buffer: where generative samplers start."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cembench.util.errors import CembenchError
 from cembench.util.rng import integers, normal, rank_generator, uniform
 
 FITTED = ("gaussian", "pooled", "cluster")
-MOST = 10_000  # images that a Gaussian without labels is fitted on
+MAX_FITTED = 10_000  # images that Gaussians without labels are fitted on
 
 
 class GaussianInit:
-    """A Gaussian a class with the mean and the full covariance of its training images.
+    """Gaussian per class, with the mean and the full covariance of its training images.
 
     With centred images X (n×d) and z ~ N(0, I_n), mean + Xᵀz/√(n−1) has exactly the sample
     covariance, so no d×d matrix is ever made, whatever the image size.
@@ -26,43 +26,45 @@ class GaussianInit:
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def parts(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return random classes, N, as often as the images have them."""
+    def random_labels(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return random classes, N, with the frequencies of the images."""
         return self.split.labels[integers(len(self.split), (count,), generator)]
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one seed for each label, N×C×H×W, cut to [0, 1].
+        """Return one image per label, N×C×H×W, clipped to [0, 1].
 
         Raises:
             CembenchError: for a class with fewer than two training images.
         """
-        seeds = torch.empty(len(y), *self.split.shape, device=y.device)
+        images = torch.empty(len(y), *self.split.shape, device=y.device)
         for label in y.unique().tolist():
             rows = (y == label).nonzero().squeeze(1)
-            seeds[rows] = self._of_class(label, len(rows), generator)
-        return seeds.clamp(0, 1)
+            images[rows] = self._of_class(label, len(rows), generator)
+        return images.clamp(0, 1)
 
     def _of_class(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         images = self.split.pixels((self.split.labels == label).nonzero().squeeze(1))
         if len(images) < 2:
             name = self.split.classes[label]
-            raise CembenchError(f"class '{name}' has {len(images)} training images; seeds need two")
+            raise CembenchError(
+                f"class '{name}' has {len(images)} training images; a Gaussian needs two"
+            )
         mean = images.mean(0)
         weights = normal((count, len(images)), rank_generator(generator))
-        spread = weights @ (images - mean).flatten(1) / (len(images) - 1) ** 0.5
-        return mean + spread.reshape(count, *mean.shape)
+        deviation = weights @ (images - mean).flatten(1) / (len(images) - 1) ** 0.5
+        return mean + deviation.reshape(count, *mean.shape)
 
 
-def fit_gaussians(start: str, split: Split, clusters: int) -> GaussianInit:
-    """Return the Gaussians of a start of `FITTED`: one a class, one in all, or one a cluster."""
-    if start == "gaussian":
+def fit_gaussians(kind: str, split: Split, clusters: int) -> GaussianInit:
+    """Return Gaussians of a kind in `FITTED`: one per class, one in all, or one per cluster."""
+    if kind == "gaussian":
         return GaussianInit(split)
-    some = subset(split, MOST)[0]
-    return GaussianInit(some.unlabelled() if start == "pooled" else clustered(some, clusters))
+    some = subset(split, MAX_FITTED)[0]
+    return GaussianInit(some.unlabelled() if kind == "pooled" else clustered(some, clusters))
 
 
 def clustered(split: Split, clusters: int) -> Split:
-    """Return a split whose classes are the k-means clusters of its pixels.
+    """Return the same images with the k-means clusters of their pixels as classes.
 
     Raises:
         CembenchError: for more clusters than images.
@@ -79,9 +81,15 @@ def clustered(split: Split, clusters: int) -> Split:
 
 
 class ReplayBuffer:
-    """Samples that later chains go on from, a share of the places for each class (JEM).
+    """Replay buffer (JEM, arXiv 1912.03263): samples that later chains start from.
 
-    A part of the starts is drawn anew each time: uniformly in [0, 1], or from Gaussian seeds.
+    Images are sorted by class, the same number of each. A share of the images that are drawn is
+    reinitialised: from uniform noise, or from Gaussians.
+
+    Attributes:
+        images: N×C×H×W.
+        classes: number of classes.
+        per_class: images per class.
     """
 
     def __init__(
@@ -90,42 +98,52 @@ class ReplayBuffer:
         shape: tuple[int, ...],
         classes: int,
         generator: torch.Generator,
-        seeds: GaussianInit | None = None,
+        gaussians: GaussianInit | None = None,
     ) -> None:
-        self.places, self.classes = max(1, size // classes), classes
-        y = torch.arange(classes, device=generator.device).repeat_interleave(self.places)
-        self.images = _anew((len(y), *shape), y, generator, seeds)
+        self.per_class, self.classes = max(1, size // classes), classes
+        y = torch.arange(classes, device=generator.device).repeat_interleave(self.per_class)
+        self.images = _fresh((len(y), *shape), y, generator, gaussians)
 
     @classmethod
     def of(cls, images: Tensor, classes: int) -> Self:
-        """Return a buffer that holds these images, sorted by class, the same number of each."""
+        """Return a buffer of these images, which are sorted by class, the same number of each."""
         buffer = cls.__new__(cls)
         buffer.images, buffer.classes = images, classes
-        buffer.places = len(images) // classes
+        buffer.per_class = len(images) // classes
         return buffer
 
     def draw(
         self,
         y: Tensor,
-        renewed: float,
+        reinit: float,
         generator: torch.Generator,
-        seeds: GaussianInit | None = None,
+        gaussians: GaussianInit | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return starts for labels y (N), N×C×H×W, and their places."""
-        places = y * self.places + integers(self.places, y.shape, generator)
-        starts = self.images[places]
-        fresh = uniform((len(y),), generator) < renewed
-        anew = _anew(tuple(starts.shape), y, generator, seeds)
-        return torch.where(fresh.reshape(-1, 1, 1, 1), anew, starts), places
+        """Draw an image of each label, and reinitialise some.
 
-    def put_back(self, places: Tensor, samples: Tensor) -> None:
-        """Keep samples in the places that their starts came from."""
-        self.images[places] = samples.detach().float()
+        Args:
+            y: labels, N.
+            reinit: share of the images that are reinitialised.
+            generator: source of randomness.
+            gaussians: what those are drawn from; uniform noise unless given.
+
+        Returns:
+            Images, N×C×H×W, and their rows in the buffer, N.
+        """
+        rows = y * self.per_class + integers(self.per_class, y.shape, generator)
+        images = self.images[rows]
+        chosen = uniform((len(y),), generator) < reinit
+        fresh = _fresh(tuple(images.shape), y, generator, gaussians)
+        return torch.where(chosen.reshape(-1, 1, 1, 1), fresh, images), rows
+
+    def update(self, rows: Tensor, samples: Tensor) -> None:
+        """Replace these rows by samples, N×C×H×W."""
+        self.images[rows] = samples.detach().float()
 
 
-def _anew(
-    shape: tuple[int, ...], y: Tensor, generator: torch.Generator, seeds: GaussianInit | None
+def _fresh(
+    shape: tuple[int, ...], y: Tensor, generator: torch.Generator, gaussians: GaussianInit | None
 ) -> Tensor:
-    if seeds is not None:
-        return seeds.draw(y, generator)
+    if gaussians is not None:
+        return gaussians.draw(y, generator)
     return uniform(shape, generator)

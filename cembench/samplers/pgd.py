@@ -1,4 +1,4 @@
-"""Samplers inside the threat model: the inner maximisations of adversarial training."""
+"""PGD and TRADES' inner maximisation: samplers that stay in the ball of the threat model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from cembench.energy import potentials
-from cembench.energy.ascent import Ball, Visit, ascend, to_bytes
+from cembench.energy.ascent import Visit, ascend, to_bytes
+from cembench.energy.norms import Ball
 from cembench.energy.potentials import Potential
-from cembench.models.folding import climbed
-from cembench.samplers import Sampler, Scene
+from cembench.models.folding import ascent_model
+from cembench.samplers import Sampler, SamplerContext
 from cembench.util.rng import normal
 from cembench.util.settings import Count, NonNegative, Positive
 
 
 class InBall(Sampler):
-    """A sampler that climbs inside the ball of the threat model.
+    """Projected gradient ascent in the ball of the threat model.
 
     Attributes:
         step_size: α in pixels; by default 2.5 ε / steps (Madry et al.), and 1.25 ε for one step
@@ -29,7 +30,7 @@ class InBall(Sampler):
 
     @property
     def in_ball(self) -> bool:
-        """Yes: the ball is what it is for."""
+        """Whether samples stay in the ball: yes."""
         return True
 
     def alpha(self, eps: float) -> float:
@@ -38,25 +39,25 @@ class InBall(Sampler):
             return self.step_size
         return (1.25 if self.steps == 1 else 2.5 / self.steps) * eps
 
-    def _within(
+    def _ascend(
         self,
-        scene: Scene,
         model: nn.Module,
         potential: Potential,
         start: Tensor,
         target: Tensor,
         centre: Tensor,
+        context: SamplerContext,
         visit: Visit | None = None,
     ) -> Tensor:
-        """Climb by the steepest direction of the scene's ball, without leaving it."""
-        ball = scene.threat.ball
+        """Return the last iterates of the steepest ascent in the ball around `centre`."""
+        ball = context.threat.ball
         return ascend(
             model,
             potential,
             start,
             target,
             steps=self.steps,
-            step_size=self.alpha(scene.threat.eps),
+            step_size=self.alpha(context.threat.eps),
             direction=ball.direction,
             ball=ball,
             centre=centre,
@@ -65,7 +66,7 @@ class InBall(Sampler):
 
 
 class PGD(InBall):
-    """Projected gradient ascent on the cross-entropy (arXiv 1706.06083).
+    """Projected gradient ascent of the cross-entropy (arXiv 1706.06083).
 
     Attributes:
         start: `uniform` in the ball, or the image itself (`data`).
@@ -77,44 +78,54 @@ class PGD(InBall):
     restarts: Count = 1
 
     def draw(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        context: SamplerContext,
+        target: Tensor | None = None,
     ) -> Tensor:
-        """Return the last iterate."""
-        return self._climb(model, x, y if target is None else target, scene, None)
+        """Return the last iterates."""
+        return self._run(model, x, y if target is None else target, context, None)
 
     def search(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, judge: nn.Module | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        context: SamplerContext,
+        judge: nn.Module | None = None,
     ) -> Tensor:
-        """Return for each image the best iterate: misclassified before large loss.
+        """Return the best iterate of each image: misclassified first, then the largest loss.
 
-        An image leaves the batch once an iterate is misclassified as it is and rounded to bytes
-        too; later restarts take those that never were.
+        An image leaves the batch once an iterate is misclassified both as it is and rounded to 8
+        bits; later restarts attack the images that were never misclassified.
 
         Args:
-            model: what is climbed.
+            model: the model whose gradients are followed.
             x: images, N×C×H×W.
             y: their labels, N.
-            scene: the ball and the randomness.
-            judge: what decides what is misclassified, if not the model.
+            context: threat model and randomness.
+            judge: the model that decides what is misclassified, if it is another one.
         """
-        best = _Best(judge or model, judge is None, x, y, scene.threat.ball)
+        best = _BestIterates(judge or model, judge is None, x, y, context.threat.ball)
         for _ in range(self.restarts):
-            rows = best.standing
+            rows = best.correct
             if len(rows) == 0:
                 break
-            self._climb(model, x[rows], y[rows], scene, partial(best.visit, rows))
+            self._run(model, x[rows], y[rows], context, partial(best.visit, rows))
         return best.x
 
-    def _climb(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, visit: Visit | None
+    def _run(
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext, visit: Visit | None
     ) -> Tensor:
-        start = scene.threat.ball.uniform(x, scene.generator) if self.start == "uniform" else x
-        with climbed(model, x, self.mode) as net:
-            return self._within(scene, net, potentials.cross_entropy, start, y, x, visit)
+        start = context.threat.ball.uniform(x, context.generator) if self.start == "uniform" else x
+        with ascent_model(model, x, self.mode) as net:
+            return self._ascend(net, potentials.cross_entropy, start, y, x, context, visit)
 
 
 class TRADES(InBall):
-    """TRADES' inner maximisation: climb KL(p(·|x₀) ‖ p(·|x)) from x₀ plus a little noise.
+    """Inner maximisation of TRADES: ascent of KL(p(·|x₀) ‖ p(·|x)) from x₀ plus Gaussian noise.
 
     Source: arXiv 1901.08573 and its code.
 
@@ -126,51 +137,64 @@ class TRADES(InBall):
     noise: NonNegative = 0.001
 
     def draw(
-        self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene, target: Tensor | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        context: SamplerContext,
+        target: Tensor | None = None,
     ) -> Tensor:
-        """Return the last iterate; labels and target are not used."""
-        start = x + self.noise * normal(x.shape, scene.generator)
-        with climbed(model, x, self.mode) as net:
+        """Return the last iterates; labels and target are not used."""
+        start = x + self.noise * normal(x.shape, context.generator)
+        with ascent_model(model, x, self.mode) as net:
             with torch.no_grad():
                 clean = net(x).float().log_softmax(1)
-            return self._within(scene, net, potentials.divergence, start, clean, x)
+            return self._ascend(net, potentials.divergence, start, clean, x, context)
 
 
-class _Best:
-    """The best iterate of each image so far, by a score: how broken it is, then its loss.
+class _BestIterates:
+    """Best iterate of each image so far, by a score.
 
-    The score is 1 for misclassified, 1 more if that survives rounding to bytes, and a share of
-    1 that grows with the loss.
+    The score is 1 if the iterate is misclassified, plus 1 if it still is after rounding to 8 bits,
+    plus loss / (1 + loss).
+
+    Args:
+        judge: the model that decides what is misclassified.
+        own_outputs: whether the judge is the model whose outputs `visit` is given.
+        centre: clean images, N×C×H×W.
+        y: their labels, N.
+        ball: what rounded images have to stay in.
     """
 
     def __init__(
-        self, judge: nn.Module, climbed: bool, centre: Tensor, y: Tensor, ball: Ball
+        self, judge: nn.Module, own_outputs: bool, centre: Tensor, y: Tensor, ball: Ball
     ) -> None:
-        self.judge, self.climbed, self.centre, self.y, self.ball = judge, climbed, centre, y, ball
+        self.judge, self.own_outputs = judge, own_outputs
+        self.centre, self.y, self.ball = centre, y, ball
         self.x = centre.clone()
         self.score = torch.full((len(y),), -1.0, device=centre.device)
 
     @property
-    def standing(self) -> Tensor:
-        """The numbers of the images that were never misclassified."""
+    def correct(self) -> Tensor:
+        """Rows of the images that were never misclassified."""
         return (self.score < 1).nonzero().squeeze(1)
 
     def visit(self, active: Tensor, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor:
-        """Look at an iterate of the images `active[rows]` and say which of them are done."""
+        """Score an iterate of the images `active[rows]`, and return which of them are done."""
         rows = active[rows]
         loss = potentials.cross_entropy(out, self.y[rows])
         wrong = out.argmax(1) != self.y[rows]
-        if not self.climbed and bool(wrong.any()):
-            wrong[wrong.clone()] = self._misjudged(x[wrong], rows[wrong])
+        if not self.own_outputs and bool(wrong.any()):
+            wrong[wrong.clone()] = self._misclassified(x[wrong], rows[wrong])
         done = wrong.clone()
         if bool(wrong.any()):
             rounded = to_bytes(x[wrong], self.centre[rows[wrong]], self.ball)
-            done[wrong] = self._misjudged(rounded, rows[wrong])
+            done[wrong] = self._misclassified(rounded, rows[wrong])
         score = wrong.float() + done.float() + loss / (1 + loss)
         better = score > self.score[rows]
         self.x[rows[better]], self.score[rows[better]] = x[better], score[better]
         return done
 
     @torch.no_grad()
-    def _misjudged(self, x: Tensor, rows: Tensor) -> Tensor:
+    def _misclassified(self, x: Tensor, rows: Tensor) -> Tensor:
         return self.judge(x).argmax(1) != self.y[rows]

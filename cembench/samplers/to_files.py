@@ -1,4 +1,4 @@
-"""Samples of a checkpoint as files: a picture, all tensors, and how chains move."""
+"""Sample files of a checkpoint: a picture, all tensors, and the trajectory of the first chains."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.source import ModelSource
 from cembench.samplers import Sampler
-from cembench.samplers.context import Origins
-from cembench.samplers.draw import Samples, asked, chunks, draw, toward
+from cembench.samplers.context import CheckpointImages
+from cembench.samplers.draw import Samples, chunks, draw, intended_labels, target_rows
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
@@ -24,7 +24,7 @@ from cembench.util.progress import Bar
 from cembench.util.rng import derive
 from cembench.util.tensors import tensor_file
 
-SHOWN = 8
+SHOWN = 8  # samples of each class in the picture
 
 
 def sample_to_files(
@@ -39,52 +39,53 @@ def sample_to_files(
     tensors: Path | None = None,
     trajectory: Path | None = None,
 ) -> dict[str, float]:
-    """Draw samples of all classes in turn, or of one, chunk by chunk into files.
+    """Draw samples of all classes in turn, or of one, and write them to files chunk by chunk.
 
     Args:
         source: a checkpoint, the run folder that holds one, or a network in memory.
-        sampler: what to climb, from where, and how.
+        sampler: the sampler.
         count: the number of samples.
-        picture: a PNG of the first samples of each class beside their starts.
-        label: the one class to draw, if not all.
-        seed: decides starts and noise.
+        picture: PNG of the first samples of each class next to their initial images.
+        label: the one class to draw; all in turn unless given.
+        seed: decides initial images and noise.
         device: where to compute.
-        tensors: a safetensors file of all images, starts (N×C×H×W, float32) and labels.
-        trajectory: how the first chains move: a `.gif`, or a strip in a `.png`.
+        tensors: safetensors file of all images and initial images (`starts`; both N×C×H×W,
+            float32) and labels.
+        trajectory: trajectory of the first chains: a `.gif`, or a strip in a `.png`.
 
     Returns:
-        How the network itself sees its samples, on average.
+        The means of `Samples.summary`.
 
     Raises:
-        CembenchError: when the sampler needs data or a buffer that is not there, or leaves the
-            finite numbers, or when a file cannot be written.
+        CembenchError: when the sampler needs data or a replay buffer that is not there, when values
+            are not finite, or when a file cannot be written.
     """
     trace = _trace(trajectory, sampler)
     source = ModelSource.at(source) if isinstance(source, Path) else source
     metadata = source.metadata
     shown: list[Samples] = []
-    goals: list[Tensor] = []
+    targets: list[Tensor] = []
     sums: dict[str, float] = {}
     with ExitStack() as stack:
-        kept = None
+        file = None
         if tensors is not None:
-            kept = stack.enter_context(tensor_file(tensors, _shapes(count, metadata)))
+            file = stack.enter_context(tensor_file(tensors, _shapes(count, metadata)))
         done = 0
-        origins = Origins(source.file, metadata, torch.device(device))
-        for drawn, rows in iter_samples(source, sampler, origins, count, label, seed, trace):
-            if kept is not None:
-                for name, values in kept.items():
+        images = CheckpointImages(source.file, metadata, torch.device(device))
+        for drawn, rows in iter_samples(source, sampler, images, count, label, seed, trace):
+            if file is not None:
+                for name, values in file.items():
                     values[done : done + len(drawn.labels)] = getattr(drawn, name).numpy()
             for key, value in drawn.summary().items():
                 sums[key] = sums.get(key, 0.0) + value * len(drawn.labels)
             if done < SHOWN * len(metadata.classes):
                 shown.append(drawn)
-                goals.append(rows)
+                targets.append(rows)
             done += len(drawn.labels)
     first = Samples.joined(shown)
     panels = {"starts": first.starts, "samples": first.images}
-    if sampler.reads == "images":
-        panels["images gone for"] = origins.data.pixels(torch.cat(goals)).cpu()
+    if sampler.target_type == "image":
+        panels["target images"] = images.data.pixels(torch.cat(targets)).cpu()
     write_bytes(picture, grid(panels, first.labels, metadata.classes, SHOWN))
     if trace is not None and trajectory is not None:
         write_bytes(trajectory, trace.render(metadata.classes, trajectory.suffix))
@@ -94,34 +95,35 @@ def sample_to_files(
 def iter_samples(
     source: ModelSource,
     sampler: Sampler,
-    origins: Origins,
+    images: CheckpointImages,
     count: int,
     label: int | None = None,
     seed: int = 0,
     trace: Trace | None = None,
 ) -> Iterator[tuple[Samples, Tensor]]:
-    """Yield chunks of samples, and the numbers of the training images that each went for, if any.
+    """Yield chunks of samples, and rows of the training images that they approach, if any.
 
     Args:
-        source: the network; between chunks it is frozen.
-        sampler: what to climb.
-        origins: from where, and on which device.
+        source: the network; it is frozen while this iterates.
+        sampler: the sampler.
+        images: initial images, and the device.
         count: the number of samples in all.
-        label: the one class to draw, if not all in turn.
-        seed: decides starts and noise.
-        trace: follows the first chains.
+        label: the one class to draw; all in turn unless given.
+        seed: decides initial images and noise.
+        trace: records the first chains.
     """
-    title = f"{sampler.name} {origins.metadata.data.title}"
-    model = source.load(origins.device)
+    title = f"{sampler.name} {images.metadata.data.title}"
+    model = source.load(images.device)
     with Bar(title, count) as bar, frozen(model), exact():
-        for number, y in enumerate(chunks(sampler, count, len(origins.metadata.classes))):
-            y = (y if label is None else torch.full_like(y, label)).to(origins.device)
+        for number, y in enumerate(chunks(sampler, count, len(images.metadata.classes))):
+            y = (y if label is None else torch.full_like(y, label)).to(images.device)
             stream, visit = derive(seed, number), None
             if trace is not None and number == 0:
-                visit = trace.follow(asked(sampler, y, origins, stream))
-            images = sampler.reads == "images"
-            rows = toward(sampler, y, origins, stream) if images else torch.empty(0)
-            yield draw(model, sampler, y, origins, stream, visit).cpu(), rows
+                visit = trace.follow(intended_labels(sampler, y, images, stream))
+            rows = torch.empty(0)
+            if sampler.target_type == "image":
+                rows = target_rows(sampler, y, images, stream)
+            yield draw(model, sampler, y, images, stream, visit).cpu(), rows
             bar.advance(len(y))
 
 

@@ -1,4 +1,4 @@
-"""How chains move: the image and what the sampler says of it at every step, as a GIF or a strip."""
+"""Trajectories of chains: image and readings of the sampler at every step, as a GIF or a strip."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CHAINS, COLUMNS, LINE = 10, 11, 12
 
 
 class Trace:
-    """The first chains of a batch, recorded by a hook of `ascend`.
+    """Record of the first chains of a batch, made by a hook of `ascend`.
 
     Attributes:
-        images: a list over steps of N×C×H×W.
-        readings: a list over steps of the sampler's own, by name, N values each.
+        images: N×C×H×W per step.
+        readings: the sampler's `readings` per step: N values by name.
     """
 
     def __init__(self, sampler: EnergySampler) -> None:
@@ -41,7 +41,7 @@ class Trace:
         return visit
 
     def render(self, classes: list[str], suffix: str) -> bytes:
-        """Return a `.gif` with a frame a step, or a `.png` with some steps side by side."""
+        """Return a `.gif` with one frame per step, or a `.png` with some steps side by side."""
         return self._gif(classes) if suffix == ".gif" else self._strip(classes)
 
     def _gif(self, classes: list[str]) -> bytes:

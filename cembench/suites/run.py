@@ -1,147 +1,23 @@
-"""Doing a suite: each experiment once, wherever it runs, and one ranking of all."""
+"""A suite run: each experiment once, wherever it runs, and one ranking of all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cembench.data.split import hold_out, subset
-from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, save_record
-from cembench.models.metadata import read_metadata
-from cembench.models.recipe import recipe_of
-from cembench.reporting.leaderboard import Board, find_records, rank, write_boards
-from cembench.suites.launchers import Job, Launcher, Outcome, find_launcher
-from cembench.suites.progress import Overview
+from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
+from cembench.suites.experiment import run_experiment
+from cembench.suites.launchers import open_launcher
+from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started
+from cembench.suites.progress import overview
+from cembench.suites.schedule import schedule
 from cembench.suites.suite import load_suite
-from cembench.training.config import Experiment, parse_experiment
-from cembench.training.run_folder import RunFolder
-from cembench.training.train import train
+from cembench.training.config import Experiment
 from cembench.util.devices import pick_device
-from cembench.util.errors import CembenchError, TrainingDiverged
+from cembench.util.errors import CembenchError
+from cembench.util.files import digest
 from cembench.util.layout import RunLayout
-from cembench.util.provenance import environment
-from cembench.util.registry import add_plugin, named_plugins
-
-
-def do(job: Job) -> Outcome:
-    """Train and evaluate one experiment, as far as that is not done yet."""
-    for module in job.plugins:
-        add_plugin(module)
-    experiment = parse_experiment(job.experiment, f"experiment {job.name}")
-    protocol = Protocol.parse(job.protocol)
-    device = pick_device(job.device)
-    try:
-        if job.hopeless is not None:
-            raise TrainingDiverged(f"{job.hopeless}, which it starts from, gave up")
-        return _done(job, experiment, protocol, device)
-    except CembenchError as error:
-        if isinstance(error, TrainingDiverged):
-            _note(experiment, job.folder, protocol, str(error), device)
-        return Outcome(str(error), isinstance(error, TrainingDiverged))
-
-
-def _done(job: Job, experiment: Experiment, protocol: Protocol, device: str) -> Outcome:
-    checkpoint = train(experiment, job.folder, resume=True, device=device)
-    if protocol.measured_of(read_metadata(checkpoint).kind) is None:
-        return Outcome()
-    weights = None if job.inception_weights is None else Path(job.inception_weights)
-    record, place = evaluate(
-        checkpoint, protocol, device=device, inception_weights=weights, reuse=True
-    )
-    return Outcome(None if record.error is None else f"{record.error} ({place})")
-
-
-def _note(experiment: Experiment, folder: Path, protocol: Protocol, why: str, device: str) -> None:
-    """Leave a record of a run that diverged for good: a ranking without it would flatter."""
-    state = RunFolder(folder).load()
-    split = experiment.data.load("test")
-    if protocol.split == "validation":
-        split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
-    record = Record(
-        kind=experiment.method.kind,
-        run=folder.name,
-        method=experiment.title,
-        dataset=experiment.data.title,
-        model=experiment.model.title,
-        seed=experiment.seed,
-        recipe=recipe_of(experiment.dump()),
-        epoch=0 if state is None else state.epoch,
-        threat=protocol.threat.over(experiment.threat),
-        protocol=protocol.dump(),
-        protocol_digest=protocol.digest,
-        split=protocol.split,
-        data=experiment.data.dump(),
-        fingerprint=subset(split, protocol.limit)[0].fingerprint,
-        checkpoint_sha256="",
-        gradients=0 if state is None else state.gradients,
-        labels=experiment.labels,
-        divergences=1 if state is None else state.divergences + 1,
-        environment=environment(torch.device(device)),
-        error=f"training diverged: {why}",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    save_record(RunLayout(folder).record(protocol.name), record, None)
-
-
-class InProcess(Launcher):
-    """One experiment after the other, in this process."""
-
-    jobs = 1
-
-    def __init__(self) -> None:
-        self._over: list[tuple[str, Outcome]] = []
-
-    def start(self, job: Job) -> None:
-        """Do an experiment."""
-        self._over = [(job.name, do(job))]
-
-    def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        """Return the one that is over."""
-        over, self._over = self._over, []
-        return over
-
-    def stop(self) -> None:
-        """Nothing runs."""
-
-
-Told = Callable[[set[str], list[tuple[str, Outcome]]], None]
-
-
-def spread(jobs: list[Job], launcher: Launcher, told: Told) -> dict[str, Outcome]:
-    """Do experiments, each when those that it starts from are over; return what became of each.
-
-    Args:
-        jobs: the experiments, none before what it starts from.
-        launcher: what starts them.
-        told: is told, every now and then, which run and which are over.
-    """
-    waiting = {job.name: job for job in jobs}
-    running: set[str] = set()
-    outcomes: dict[str, Outcome] = {}
-    while waiting or running:
-        for job in [job for job in waiting.values() if not job.needs - outcomes.keys()]:
-            lost = [name for name in job.needs if outcomes[name].gave_up]
-            if lost:
-                del waiting[job.name]
-                start = str(Path(job.out) / lost[0])
-                outcomes[job.name] = do(replace(job, hopeless=start, device="auto"))
-                told(running, [(job.name, outcomes[job.name])])
-            elif launcher.jobs is None or len(running) < launcher.jobs:
-                del waiting[job.name]
-                launcher.start(job)
-                running.add(job.name)
-        over = launcher.wait(0.5) if running else []
-        running -= {name for name, _ in over}
-        outcomes.update(over)
-        told(running, over)
-    return outcomes
+from cembench.util.registry import named_plugins
 
 
 def run_suite(
@@ -159,7 +35,7 @@ def run_suite(
     Experiments that fail are skipped; the others go on.
 
     Args:
-        path: the suite file.
+        path: the suite file, which all machines must see.
         out: the folder of runs, which all machines must see.
         device: `auto`, `cpu` or `cuda`, where an experiment runs.
         inception_weights: weights for the extractor inception.
@@ -175,60 +51,107 @@ def run_suite(
     Raises:
         CembenchError: when the suite file is wrong or every experiment failed.
     """
-    experiments, protocol = load_suite(path, out)
-    weights = None if inception_weights is None else str(inception_weights)
-    plan = protocol.dump()
-    todo = [
-        Job(
-            name=name,
-            experiment=_plain(experiment),
-            protocol=plan,
-            out=str(out),
-            device=pick_device(device) if launcher == "local" else device,
-            inception_weights=weights,
-            needs=_needs(experiment, experiments, out),
-            place=str(Path.cwd()),
-            plugins=named_plugins(),
-        )
-        for name, experiment in experiments.items()
-    ]
-    outcomes = _outcomes(todo, launcher, out, jobs, settings or {})
+    suite = SuiteRun(path, out, device, inception_weights)
+    if launcher == "local":
+        jobs = jobs or 1
+        suite.device = pick_device(device)
+    if launcher == "local" and jobs == 1 and not settings:
+        outcomes = schedule(suite.needs, suite.run, 1, lambda running, over: None)
+    else:
+        outcomes = suite.launch(launcher, jobs, settings or {})
     failures = [
         f"experiment {name}: {outcomes[name].failure}"
-        for name in experiments
+        for name in suite.experiments
         if outcomes[name].failure is not None
     ]
     if not RunLayout.records_below(out):
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
         return [], []
-    boards = rank(find_records([out]).values())
+    boards = build_boards(find_records([out]).values())
     write_boards(boards, out / "leaderboards")
     return boards, failures
 
 
-def _outcomes(
-    todo: list[Job], name: str, out: Path, jobs: int | None, settings: dict[str, Any]
-) -> dict[str, Outcome]:
-    if name == "local" and jobs in (None, 1) and not settings:
-        return spread(todo, InProcess(), lambda running, over: None)
-    launcher = find_launcher(name, out, jobs, todo[0].device, settings)
-    try:
-        with Overview({job.name: job.log for job in todo}) as overview:
-            return spread(todo, launcher, overview.tell)
-    finally:
-        launcher.stop()
+class SuiteRun:
+    """A suite that was read from its file, and the ways to run one of its experiments."""
+
+    def __init__(self, path: Path, out: Path, device: str, inception_weights: Path | None) -> None:
+        self.path, self.out, self.device = path, out, device
+        self.inception_weights = inception_weights
+        self.experiments, self.protocol = load_suite(path, out)
+
+    @property
+    def needs(self) -> dict[str, frozenset[str]]:
+        """The names of the experiments, each with those of the suite that it starts from."""
+        return {name: self._needs(one) for name, one in self.experiments.items()}
+
+    def run(self, name: str, diverged: str | None = None) -> Outcome:
+        """Run an experiment in this process, or record that the one it starts from diverged."""
+        return run_experiment(
+            self.experiments[name],
+            self.out / name,
+            self.protocol,
+            pick_device("auto" if diverged else self.device),
+            self.inception_weights,
+            None if diverged is None else self.out / diverged,
+        )
+
+    def launch(
+        self, launcher: str, limit: int | None, settings: dict[str, Any]
+    ) -> dict[str, Outcome]:
+        """Run all experiments as jobs of a launcher; return their outcomes."""
+        jobs = {name: self.job(name) for name in self.experiments}
+        opened = open_launcher(launcher, self.out, limit, self.device, settings)
+        with opened as start_job, overview(jobs) as on_update:
+
+            def start(name: str, diverged: str | None) -> Started:
+                return start_job(jobs[name]) if diverged is None else self.run(name, diverged)
+
+            return schedule(self.needs, start, limit, on_update)
+
+    def job(self, name: str) -> Job:
+        """Return the command line of an experiment."""
+        arguments = ["run", str(self.path), "--out", str(self.out), "--device", self.device]
+        arguments += ["--only", name, "--digest", self.digest(name), "--debug"]
+        if self.inception_weights is not None:
+            arguments += ["--inception-weights", str(self.inception_weights)]
+        for module in named_plugins():
+            arguments += ["--plugin", module]
+        return Job(tuple(arguments), RunLayout(self.out / name).log, Path.cwd())
+
+    def digest(self, name: str) -> str:
+        """Identify the settings of an experiment and of the protocol."""
+        return digest([self.experiments[name].dump(), self.protocol.dump()])
+
+    def _needs(self, experiment: Experiment) -> frozenset[str]:
+        start = experiment.pretrained
+        if start is None:
+            return frozenset()
+        place, out = Path(start.checkpoint), self.out
+        found = {place.name, place.parent.name} & self.experiments.keys()
+        return frozenset(name for name in found if place in (out / name, out / name / place.name))
 
 
-def _plain(experiment: Experiment) -> dict[str, Any]:
-    return experiment.dump() | {"tracker": [tracker.dump() for tracker in experiment.tracker]}
+def run_one(
+    path: Path,
+    out: Path,
+    device: str,
+    inception_weights: Path | None,
+    *,
+    name: str,
+    digest: str | None,
+) -> Outcome:
+    """Run one experiment of a suite in this process, and rank nothing: what a job does.
 
-
-def _needs(experiment: Experiment, experiments: dict[str, Experiment], out: Path) -> frozenset[str]:
-    """Return the experiments of the suite that this one starts from."""
-    start = experiment.pretrained
-    if start is None:
-        return frozenset()
-    place = Path(start.checkpoint)
-    found = {place.name, place.parent.name} & experiments.keys()
-    return frozenset(name for name in found if place in (out / name, out / name / place.name))
+    Raises:
+        CembenchError: when the suite file is wrong, holds no such experiment, or holds another one
+            than `digest` identifies.
+    """
+    suite = SuiteRun(path, out, device, inception_weights)
+    if name not in suite.experiments:
+        raise CembenchError(f"{path}: no experiment {name}")
+    if digest not in (None, suite.digest(name)):
+        what = f"experiment {name} or its protocol changed after the suite was started"
+        raise CembenchError(f"{path}: {what}; {RESUME_HINT}")
+    return suite.run(name)

@@ -10,7 +10,8 @@ from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.recipe import recipe_of
-from cembench.training.config import Experiment, Pretrained
+from cembench.training.config import Experiment
+from cembench.training.sections import Pretrained
 from cembench.util.errors import CembenchError
 from cembench.util.layout import RunLayout
 

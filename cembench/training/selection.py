@@ -1,4 +1,4 @@
-"""Model selection on images held out of the training split; test images play no part."""
+"""Model selection on images held out of the training split; test images are never used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cembench.data.split import Split
-from cembench.samplers import Scene
+from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.training.config import Experiment
 from cembench.util.frozen import frozen
@@ -19,14 +19,14 @@ MONITORED = {"val_clean_acc": "clean", "val_pgd_acc": "pgd", "val_knn_acc": "k-N
 def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> dict[str, float]:
     """Return clean accuracy on the held-out images, and PGD accuracy on at most `images` of them.
 
-    The attack's random starts are the same in every epoch. An encoder has other figures.
+    The attack has the same random starts in every epoch. Encoders have metrics of their own.
     """
-    if (found := config.method.figures(model, held, config.seed)) is not None:
+    if (found := config.method.validation_metrics(model, held, config.seed)) is not None:
         return found
     settings = config.validation
     attack = PGD(steps=settings.steps)
     generator = generator_of(derive(config.seed, "validation"), held.images.device)
-    scene = Scene(config.threat, generator)
+    context = SamplerContext(config.threat, generator)
     clean, attacked = 0, 0
     limit = min(settings.images, len(held))
     for start in range(0, len(held), batch):
@@ -34,7 +34,7 @@ def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> d
         clean += correct(model, x, y)
         x, y = x[: max(0, limit - start)], y[: max(0, limit - start)]
         if len(y):
-            attacked += correct(model, attack.search(model, x, y, scene), y)
+            attacked += correct(model, attack.search(model, x, y, context), y)
     return {"val_clean_acc": clean / len(held), "val_pgd_acc": attacked / limit}
 
 
@@ -50,7 +50,7 @@ def best_epoch(history: History, select: str, first: int = 1) -> int:
 
 
 def summary(sums: dict[str, float], steps: int, history: History) -> str:
-    """Say in a few words how training goes."""
+    """Return a short progress text: the mean loss and the last validation metrics."""
     parts = [f"loss {sums['loss'] / steps:.3f}"] if sums else []
     for key, label in MONITORED.items():
         known = [row[key] for row in history if key in row]
@@ -59,6 +59,6 @@ def summary(sums: dict[str, float], steps: int, history: History) -> str:
 
 
 def correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Return how many images a network classifies as labelled, in evaluation mode."""
+    """Return the number of correctly classified images, in evaluation mode."""
     with frozen(model), torch.no_grad():
         return int((model(x).argmax(1) == y).sum())

@@ -10,13 +10,14 @@ import torch
 
 from cembench.models.recipe import without_paths
 from cembench.training.config import Experiment
+from cembench.training.divergence import Diverged
 from cembench.training.pretrained import resolved
 from cembench.training.run_folder import RunFolder, State
 from cembench.training.trackers import RunInfo
 from cembench.training.trackers.track import track
-from cembench.training.trainer import Diverged, Trainer
+from cembench.training.trainer import Trainer
 from cembench.util.distributed import restarted, world
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.locks import locked
 from cembench.util.progress import Bar
@@ -105,13 +106,31 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
             try:
                 state = trainer.run_epoch(bar)
             except Diverged as error:
-                trainer.roll_back(run, error)
+                roll_back(trainer, run, error)
                 state = trainer.state()
                 ranks.on_rank_zero(partial(run.save, state))
                 bar.report(f"{error}; back to epoch {trainer.epoch} with new randomness")
                 continue
             ranks.on_rank_zero(partial(_keep, run, trainer, state))
             group.write(trainer.history)
+
+
+def roll_back(trainer: Trainer, run: RunFolder, error: Diverged) -> None:
+    """Go back to the last saved epoch, with a lower learning rate.
+
+    Raises:
+        TrainingDiverged: when the policy is to stop, or after too many rollbacks.
+    """
+    settings = trainer.config.divergence
+    policy = settings.policy or trainer.config.method.on_divergence
+    state = run.load()
+    if policy == "stop" or state is None or trainer.divergences >= settings.limit:
+        often = f" ({trainer.divergences} times rolled back)" if trainer.divergences else ""
+        raise TrainingDiverged(f"{run.folder}: {error}{often}") from error
+    divergences, spent = trainer.divergences + 1, trainer.gradients
+    trainer.restore(state)
+    trainer.scale_learning_rate(settings.lower ** (divergences - state.divergences))
+    trainer.divergences, trainer.gradients = divergences, spent
 
 
 def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> State | None:

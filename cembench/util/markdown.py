@@ -1,15 +1,8 @@
-"""Tables and intervals as markdown."""
+"""Tables as Markdown."""
 
 from __future__ import annotations
 
 import pandas as pd
-
-
-def interval(value: float | None, low: float, high: float, form: str = "{:.3g}") -> str:
-    """Return `value (low to high)`, or a dash where there is none."""
-    if value is None or pd.isna(value):
-        return "–"
-    return f"{form.format(value)} ({form.format(low)} to {form.format(high)})"
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -93,24 +93,6 @@ class Registry(Generic[T]):
         rest = {key: inner for key, inner in value.items() if key != "name"}
         return self.find(value["name"]).parse(rest)
 
-    def parse_all(self, values: Any, place: str) -> Any:
-        """Parse each entry of a list; for sections of protocols until their items are `field()`s.
-
-        Raises:
-            ConfigError: with the number of each wrong entry.
-        """
-        if not isinstance(values, list):
-            return values
-        problems, parsed = [], []
-        for number, value in enumerate(values):
-            try:
-                parsed.append(self.parse(value))
-            except ConfigError as error:
-                problems += [((str(number), *inner), text) for inner, text in error.problems]
-        if problems:
-            raise ConfigError(problems)
-        return parsed
-
     def field(self, default: str | None = None, words: Collection[str] = ()) -> BeforeValidator:
         """Return the pydantic annotation of a field, or of a list's items, that hold one of these.
 

@@ -1,15 +1,12 @@
-"""The committed leaderboards become pages; links to folders lead to their first table."""
+"""The committed leaderboards become pages of the site."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from source import ROOT
-
-FOLDER = re.compile(r"(?<!!)\[([^]]+)\]\(((?!https?:)[^)#]*(?<!\.md)(?<!\.csv)(?<!\.png))\)")
 
 WIDE = '<div class="wide"></div>\n\n'  # what follows scrolls rather than breaks its cells
 
@@ -25,14 +22,8 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Let links lead where the files are in the site."""
-    if page.file.src_uri.startswith("leaderboards/"):
-        page.meta["hide"] = ["navigation", "toc"]
-        wide = "" if page.file.name == "index" else WIDE
-        return wide + FOLDER.sub(_opened, markdown.replace("](../docs/", "](../"))
-    return markdown.replace("../leaderboards/", "leaderboards/")
-
-
-def _opened(link: re.Match[str]) -> str:
-    """Let a link to a folder lead to its first table, or nowhere."""
-    tables = sorted((ROOT / "leaderboards" / link[2]).glob("*.md"))
-    return f"[{link[1]}]({link[2]}/{tables[0].name})" if tables else link[1]
+    if not page.file.src_uri.startswith("leaderboards/"):
+        return markdown.replace("../leaderboards/", "leaderboards/")
+    page.meta["hide"] = ["navigation", "toc"]
+    wide = "" if page.file.name == "index" else WIDE
+    return wide + markdown.replace("](../docs/", "](../")

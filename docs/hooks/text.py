@@ -1,4 +1,7 @@
-"""Formulas as MathML, made here so that no page loads a script; arXiv numbers as links."""
+"""Formulas as MathML, made here so that no page loads a script; arXiv numbers as links.
+
+The build fails on a page that shows `--8<--` rather than the file it should include.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,36 @@ import re
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.pages import Page
 
-FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^\s$](?:[^$\n]*[^\s$])?)\$", re.S)
+CODE = r"^ *```.*?^ *```|`[^`\n]+`"
+FORMULA = r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^\s$](?:[^$\n]*[^\s$])?)\$"
+EITHER = re.compile(f"{CODE}|{FORMULA}", re.S | re.M)
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})(?![^<]*</a>)")
-CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`", re.S | re.M)
-_formulas: dict[str, str] = {}
+TAG = re.compile(r"<[^>]+>")
+SNIPPET = re.compile(r"--\s*8\s*&lt;\s*--")
+_formulas: list[str] = []  # of the page
 
 
-def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put a word in the place of each formula, `$inline$` or `$$block$$`, outside of code."""
     _formulas.clear()
-    parts, at = [], 0
-    for code in CODE.finditer(markdown):
-        parts += [FORMULA.sub(_keep, markdown[at : code.start()]), code[0]]
-        at = code.end()
-    return "".join([*parts, FORMULA.sub(_keep, markdown[at:])])
+    return EITHER.sub(_keep, markdown)
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
     """Put MathML in the place of the words, and links around arXiv numbers."""
-    for word, formula in _formulas.items():
-        html = html.replace(word, formula)
+    if SNIPPET.search(TAG.sub("", html)):
+        raise PluginError(f"{page.file.src_uri}: a file was not included; write --8<-- as it is")
+    for number, formula in enumerate(_formulas):
+        html = html.replace(f"FORMULA{number}END", formula)
     return ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', html)
 
 
 def _keep(match: re.Match[str]) -> str:
-    word = f"FORMULA{len(_formulas)}END"
-    display = "inline" if match["block"] is None else "block"
-    _formulas[word] = convert(match["block"] or match["inline"], display=display)
-    return word
+    text = match["block"] or match["inline"]
+    if text is None:
+        return match[0]
+    _formulas.append(convert(text, display="block" if match["block"] else "inline"))
+    return f"FORMULA{len(_formulas) - 1}END"

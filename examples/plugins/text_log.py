@@ -6,7 +6,7 @@ cembench train CONFIG --set tracker=text-log --plugin text_log
 import json
 from typing import ClassVar
 
-from cembench.training.trackers import Log, Tracker, trackers
+from cembench.training.trackers import Tracker, TrackerRun, trackers
 
 
 @trackers.register
@@ -20,7 +20,7 @@ class TextLog(Tracker):
         return Lines((run.folder / "log.jsonl").open("w"), {"run": run.name, **run.config})
 
 
-class Lines(Log):
+class Lines(TrackerRun):
     """The open file."""
 
     def __init__(self, file, settings):

@@ -10,10 +10,10 @@ from torch import nn
 
 from cembench.attacks import Attack
 from cembench.attacks.verdict import verify
-from cembench.energy.ascent import Linf
+from cembench.energy.norms import Linf
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.results import count
+from cembench.evaluation.sections.robustness import count
 from cembench.models.checkpoint import load_checkpoint
 from cembench.util.errors import CembenchError, ModelError
 from tests.conftest import Linear, conv_net, images, labels
@@ -43,7 +43,7 @@ def test_autoattack_gives_the_official_verdicts(trained, threat):
     data = metadata.data.load("test")
     split = data.take(torch.arange(32))
     table = run(model, split, threat, "autoattack", seed=7, batch_size=32)
-    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    norm = threat.ball.library_name
     official = pyautoattack.AutoAttack(model, norm=norm, eps=threat.eps, seed=7)
     adversarial, _ = official.run_standard_evaluation(split.pixels(), split.labels, batch_size=32)
     theirs = (model(adversarial).argmax(1) != split.labels).numpy()
@@ -160,7 +160,7 @@ def test_proposals_outside_the_rules_break_nothing():
     wild = {"far": 1 - x, "out of range": x - 2, "nan": x * torch.nan}
     for proposed in wild.values():
         verdict = verify(model, x, proposed, y, Linf(0.01))
-        assert not verdict.broken.any() and not verdict.broken_8bit.any()
+        assert not verdict.success.any() and not verdict.success_8bit.any()
     near = Linf(0.01).project(x + torch.randn(x.shape), x)
     assert (verify(model, x, near, y, Linf(0.01)).size <= 0.01 + 1e-6).all()
 

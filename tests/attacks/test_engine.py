@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from cembench.evaluation.evaluate import collected_warnings, evaluate
+from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.robustness import attack_split
-from cembench.evaluation.verify import recount
+from cembench.evaluation.verify import verify_record
 from cembench.models import models
 from cembench.models.blocks import DualBatchNorm2d
 from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import build_classifier
 from cembench.models.engine import Fast, engines
 from cembench.models.fast_copy import fast_copy
-from cembench.models.folding import Affine, climbed, folded
+from cembench.models.folding import Affine, ascent_model, folded
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, ConfigError, ModelError
 from tests.conftest import NOTHING, experiment
@@ -147,12 +147,12 @@ def test_a_dual_batch_norm_is_folded_in_the_branch_it_is_in():
 
 def test_training_climbs_a_folded_copy_in_reduced_precision_alone():
     model, x = network(NETWORKS[3]).train(), torch.rand(4, 3, 16, 16)
-    with climbed(model, x) as net:
+    with ascent_model(model, x) as net:
         assert net is model
     with torch.autocast("cpu", torch.bfloat16):
-        with climbed(model, x, "train") as net:
+        with ascent_model(model, x, "train") as net:
             assert net is model
-        with climbed(model, x) as net:
+        with ascent_model(model, x) as net:
             assert net is not model and not net.training
     assert model.training
 
@@ -195,7 +195,7 @@ def verdicts(checkpoint, engine, limit=40):
         model, split, torch.arange(limit), Protocol.parse(settings), metadata.threat
     )
     title = "autoattack" if engine == "plain" else "autoattack-fast"
-    return found.table[f"{title}_broken"], found.table[f"{title}_broken_8bit"]
+    return found[f"{title}_broken"], found[f"{title}_broken_8bit"]
 
 
 def test_fast_and_plain_agree_on_trained_networks_and_on_8_bit_images(checkpoint):
@@ -228,7 +228,7 @@ def test_samples_of_the_fast_engine_are_read_by_the_network_itself(trained, tmp_
     protocol = load_protocol("quick", [*chosen, plan])
     record, path = evaluate(trained, protocol, folder=tmp_path, save_samples=True)
     assert record.error is None
-    assert [item for item in recount(path, trained) if not item.agrees] == []
+    assert [item for item in verify_record(path, trained) if not item.agrees] == []
 
 
 def test_untouched_protocols_do_not_mention_engines():
@@ -322,11 +322,11 @@ def test_what_does_not_fit_into_memory_is_attacked_in_halves(trained):
     model = Limited()
     split = replace(split, labels=model(split.pixels()).argmax(1))
     protocol = Protocol.parse({"name": "x", "attacks": [{"name": "pgd", "start": "data"}]})
-    with collected_warnings("cembench") as warnings:
-        found = attack_split(model, split, torch.arange(30), protocol, metadata.threat).table
+    with collected_warnings() as warnings:
+        found = attack_split(model, split, torch.arange(30), protocol, metadata.threat)
     assert sum(warnings.values()) == 3 and all("in halves" in text for text in warnings)
     model.forward = lambda x: model.layer(x.flatten(1))
-    expected = attack_split(model, split, torch.arange(30), protocol, metadata.threat).table
+    expected = attack_split(model, split, torch.arange(30), protocol, metadata.threat)
     assert (found["pgd_broken"] == expected["pgd_broken"]).all() and found["pgd_broken"].any()
 
 
@@ -338,7 +338,7 @@ def test_attacks_on_survivors_spare_the_others_and_lose_no_verdict(standard):
         strong = {"name": "pgd", "label": "strong", "steps": 20, "on": on}
         attacks = [{"name": "pgd", "steps": 2}, strong]
         protocol = Protocol.parse({"name": "x", "attacks": attacks})
-        found[on] = attack_split(model, split, torch.arange(60), protocol, metadata.threat).table
+        found[on] = attack_split(model, split, torch.arange(60), protocol, metadata.threat)
     first = found["all"]["pgd_broken"]
     rest = found["survivors"]
     assert 0 < first.sum() < 60

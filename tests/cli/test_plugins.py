@@ -84,7 +84,7 @@ def goes_all_the_way(folder, *plugins, **environment):
     assert done.returncode == 0 and "| pixel-distance ↓ | coverage ↑ |" in done.stdout
     table = pd.read_csv(folder / "leaderboards" / "moons-samples-gaussian.csv")
     assert 0 < table["pixel-distance"][0] < 0.5 and table["sampler"][0] == "margin"
-    args = ("sample", "runs/mine", "--sampler", "margin", "-n", 4, "--seeds", "noise")
+    args = ("sample", "runs/mine", "--sampler", "margin", "-n", 4, "--init", "noise")
     done = call(folder, *args, "--trajectory", "chain.png", *plugins, **environment)
     assert done.returncode == 0 and (folder / "chain.png").exists(), done.stderr
 
@@ -138,7 +138,7 @@ class Silent(Method):
 
 
 class Nameless(Method):
-    def loss(self, model, x, y, scene):
+    def loss(self, model, x, y, context):
         return model(x).sum(), {}
 
 

@@ -11,7 +11,7 @@ from cembench import energy
 from cembench.data.views import Views
 from cembench.energy.ascent import ascend
 from cembench.energy.potentials import BatchEntropy
-from cembench.energy.similarity import Pairs, SimilarityClassifier, likeness, partners
+from cembench.energy.similarity import Pairs, SimilarityClassifier, partners, similarity_logits
 from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.methods.contrastive import nt_xent
@@ -19,7 +19,7 @@ from cembench.models import models
 from cembench.models.blocks import clean_branch
 from cembench.models.classifier import build_classifier
 from cembench.models.heads import Projection
-from cembench.samplers import Sampler, Scene
+from cembench.samplers import Sampler, SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.util.rng import generator_of
 from tests.conftest import images
@@ -65,7 +65,7 @@ def test_infonce_is_the_importance_sampled_likelihood_gradient(toy):
     """With p_d(x̂) for p(x̂), E_pd ∇f − E_pd E_pd w ∇f is ∇ E log(exp f / E_pd exp f)."""
     net, x, density = toy
     single = density.sum(1)
-    f = likeness(net(x), net(x), TAU)
+    f = similarity_logits(net(x), net(x), TAU)
     infonce = (density * (f - (single * f.exp()).sum(1, keepdim=True).log())).sum()
     weights = (f.exp() / (single * f.exp()).sum(1, keepdim=True)).detach()
     positive = (density * f).sum()
@@ -81,7 +81,7 @@ def test_infonce_in_expectation_is_that_over_batches_drawn_from_the_data(toy):
     single = density.sum(1)
     logits = SimilarityClassifier(net, TAU, net(x))(x) + single.log()
     loss = (density * -(logits.log_softmax(1) - single.log())).sum()
-    f = likeness(net(x), net(x), TAU)
+    f = similarity_logits(net(x), net(x), TAU)
     infonce = (density * (f - (single * f.exp()).sum(1, keepdim=True).log())).sum()
     assert torch.allclose(gradient(net, loss), -gradient(net, infonce), atol=1e-12)
 
@@ -91,7 +91,7 @@ class Given(Sampler):
 
     name = "given"
 
-    def draw(self, model, x, y, scene, target=None):
+    def draw(self, model, x, y, context, target=None):
         return GIVEN[0]
 
 
@@ -108,8 +108,8 @@ GIVEN = []
 def np_jem(net, first, second, negative, **settings):
     GIVEN[:] = [negative, first, second]
     method = methods.parse({"name": "np-jem", "negatives": Given(), "views": Told(), **settings})
-    scene = Scene(THREATS[0], generator_of(0, "cpu"))
-    return gradient(net, method.loss(net, first, torch.zeros(len(first)), scene)[0])
+    context = SamplerContext(THREATS[0], generator_of(0, "cpu"))
+    return gradient(net, method.loss(net, first, torch.zeros(len(first)), context)[0])
 
 
 def test_np_jem_is_the_likelihood_gradient_with_samples_of_the_model(toy):
@@ -117,7 +117,10 @@ def test_np_jem_is_the_likelihood_gradient_with_samples_of_the_model(toy):
     net, second, _ = toy
     generator = torch.Generator().manual_seed(2)
     first, negative = torch.rand(2, *second.shape, generator=generator, dtype=torch.float64)
-    f, away = likeness(net(first), net(second), TAU), likeness(net(negative), net(second), TAU)
+    f, away = (
+        similarity_logits(net(first), net(second), TAU),
+        similarity_logits(net(negative), net(second), TAU),
+    )
     shares = away.softmax(1).detach()
     likelihood = f.diagonal().mean() - (shares * away).sum(1).mean()
     found = np_jem(net, first, second, negative)
@@ -190,8 +193,8 @@ class Watching(PGD):
 
     name = "watching"
 
-    def draw(self, model, x, y, scene, target=None):
-        moved = super().draw(model, x, y, scene, target)
+    def draw(self, model, x, y, context, target=None):
+        moved = super().draw(model, x, y, context, target)
         with torch.no_grad():
             model.eval()
             losses = [cross_entropy(model(images), target).item() for images in (x, moved)]
@@ -209,8 +212,8 @@ def test_adversarial_views_stay_in_the_ball_and_raise_the_loss(stream, threat):
     SEEN.clear()
     settings = {"stream": stream, "temperature": 0.02, "negatives": Watching(steps=5)}
     method = methods.parse({"name": "adv-infonce", **settings})
-    scene = Scene(threat, generator_of(0, "cpu"))
-    loss, _ = method.loss(encoder(), images(), torch.zeros(16), scene)
+    context = SamplerContext(threat, generator_of(0, "cpu"))
+    loss, _ = method.loss(encoder(), images(), torch.zeros(16), context)
     ((x, moved, (before, after)),) = SEEN
     assert len(x) == (16 if stream == "a2s" else 32) and loss.isfinite()
     assert threat.ball.size(moved - x).max() <= threat.eps + 1e-5
@@ -245,7 +248,9 @@ def test_attacked_and_clean_views_take_their_own_branch(stream, moved):
     model = encoder().train()
     before = statistics(model)
     method = methods.parse({"name": "adv-infonce", "stream": stream, "negatives": {"steps": 2}})
-    method.loss(model, images(), torch.zeros(16), Scene(THREATS[0], generator_of(0, "cpu")))
+    method.loss(
+        model, images(), torch.zeros(16), SamplerContext(THREATS[0], generator_of(0, "cpu"))
+    )
     changed = [not torch.equal(*pair) for pair in zip(before, statistics(model), strict=True)]
     assert changed == ([True, True] if moved == 2 else [False, True])
 
@@ -261,7 +266,7 @@ def test_similarities_are_never_in_half_precision(precision):
 def test_energy_of_the_bank_is_the_marginal_over_its_images(toy):
     net, x, _ = toy
     out = SimilarityClassifier(net, TAU, net(x))(x)
-    expected = likeness(net(x), net(x), TAU).exp().sum(1).log()
+    expected = similarity_logits(net(x), net(x), TAU).exp().sum(1).log()
     assert torch.allclose(energy.marginal(out), expected)
 
 
@@ -274,9 +279,9 @@ def held_bytes(count):
         size += tensor.numel() * tensor.element_size()
         return tensor
 
-    method, scene = methods.parse("infonce"), Scene(THREATS[0], generator_of(0, "cpu"))
+    method, context = methods.parse("infonce"), SamplerContext(THREATS[0], generator_of(0, "cpu"))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        method.loss(encoder(), images(count), torch.zeros(count), scene)
+        method.loss(encoder(), images(count), torch.zeros(count), context)
     return size
 
 

@@ -11,7 +11,7 @@ from cembench.energy import potentials
 from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
 from cembench.methods import methods
-from cembench.samplers import Sampler, Scene
+from cembench.samplers import Sampler, SamplerContext
 from cembench.samplers.energy import CS, SGLD
 from cembench.util.rng import generator_of
 
@@ -41,7 +41,7 @@ class Given(Sampler):
 
     name = "given"
 
-    def draw(self, model, x, y, scene):
+    def draw(self, model, x, y, context):
         return GIVEN[0]
 
 
@@ -55,8 +55,8 @@ def gradient(net, value):
 def loss_gradient(net, name, x, y, negative, **options):
     GIVEN[:] = [negative]
     method = methods.parse({"name": name, "negatives": Given(), **options})
-    scene = Scene(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
-    return gradient(net, method.loss(net, x, y, scene)[0])
+    context = SamplerContext(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
+    return gradient(net, method.loss(net, x, y, context)[0])
 
 
 def contrastive(net, negative, y):
@@ -100,8 +100,8 @@ def test_cem_logs_its_parts_apart(toy):
     net, x, negative, y = toy
     GIVEN[:] = [negative]
     method = methods.parse({"name": "cem", "negatives": Given(), "consistency": 0.3})
-    scene = Scene(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
-    _, parts = method.loss(net, x, y, scene)
+    context = SamplerContext(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
+    _, parts = method.loss(net, x, y, context)
     first = gradient(net, -contrastive(net, negative, y))
     second = gradient(net, -energy.consistency(net(x), net(negative), y).mean())
     assert parts["contrastive_gradient"].item() == pytest.approx(first.norm().item())
@@ -149,8 +149,8 @@ def test_langevin_samples_match_a_known_density():
     generator = generator_of(0, "cpu")
     start = torch.rand(4000, 1, 1, 2, generator=generator, dtype=torch.float64) * 4 - 2
     sampler = SGLD(steps=600, step_size=0.005, noise=None, start="data")
-    scene = Scene(Threat(norm="linf", eps=0.1), generator)
-    samples = sampler.draw(Mixture(), start, torch.zeros(4000).long(), scene).flatten(1)
+    context = SamplerContext(Threat(norm="linf", eps=0.1), generator)
+    samples = sampler.draw(Mixture(), start, torch.zeros(4000).long(), context).flatten(1)
     nearest = (samples[:, None] - Mixture.centres).square().sum(2).argmin(1)
     for label, centre in enumerate(Mixture.centres):
         group = samples[nearest == label]
@@ -163,8 +163,8 @@ def test_conditional_samples_are_of_the_class_that_was_asked_for():
     y = torch.arange(2000) % 2
     start = torch.zeros(2000, 1, 1, 2, dtype=torch.float64)
     sampler = CS(steps=400, step_size=0.005, direction="raw", start="data", box=False)
-    scene = Scene(Threat(norm="linf", eps=0.1), generator)
-    samples = sampler.draw(Mixture(), start, y, scene).flatten(1)
+    context = SamplerContext(Threat(norm="linf", eps=0.1), generator)
+    samples = sampler.draw(Mixture(), start, y, context).flatten(1)
     nearest = (samples[:, None] - Mixture.centres).square().sum(2).argmin(1)
     # The classes overlap: 1.27 standard deviations from each centre to the middle, each way.
     expected = 0.5 * (1 + math.erf((math.sqrt(2.5**2 + 0.5**2) / 2 / 0.5) / math.sqrt(2)))
@@ -195,10 +195,10 @@ def test_jem_learns_a_density_that_it_can_sample():
         shares = net.values.detach().logsumexp(1).softmax(0)
         GIVEN[:] = [grid[torch.multinomial(shares, 256, True, generator=generator)]]
         method = methods.parse({"name": "jem", "negatives": Given()})
-        scene = Scene(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
+        context = SamplerContext(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
         optimizer.param_groups[0]["lr"] *= 0.999
         optimizer.zero_grad()
-        method.loss(net, x, y, scene)[0].backward()
+        method.loss(net, x, y, context)[0].backward()
         optimizer.step()
     learned = net.values.detach().flatten().softmax(0).reshape(4, 2)
     assert torch.allclose(learned, truth, atol=0.02)

@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cembench.data import datasets
-from cembench.evaluation.artifacts import evidence_folder
-from cembench.evaluation.compare import compare_records, difference, paired_interval
+from cembench.evaluation.artifacts import adversarial_folder
+from cembench.evaluation.compare import compare_records, difference
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
-from cembench.evaluation.verify import recount
+from cembench.evaluation.statistics import paired_interval
+from cembench.evaluation.verify import verify_record
 from cembench.util.errors import CembenchError
 from cembench.util.parquet import read_frame
 from tests.conftest import NOTHING
@@ -29,20 +30,20 @@ def kept(copy):
 
 
 def disagreements(path, copy):
-    return {row.figure for row in recount(path, copy) if not row.agrees}
+    return {row.figure for row in verify_record(path, copy) if not row.agrees}
 
 
 def test_every_figure_is_counted_again_from_the_kept_images(kept, copy):
-    rows = recount(kept, copy)
+    rows = verify_record(kept, copy)
     assert disagreements(kept, copy) == set()
-    figures = {row.figure: row.recounted for row in rows}
+    figures = {row.figure: row.again for row in rows}
     record = json.loads(kept.read_text())
     assert figures["pgd"] == record["figures"]["pgd"]["correct"] < figures["clean"]
     assert {"clean (8 bits)", "worst_case", "images whose verdicts agree"} < set(figures)
 
 
 def test_the_kept_bytes_are_adversarial_as_they_are(kept, copy):
-    images = load_file(evidence_folder(kept) / "pgd.safetensors")
+    images = load_file(adversarial_folder(kept) / "pgd.safetensors")
     assert images["bytes"].dtype == torch.uint8 and len(images["rows"]) == len(images["images"])
     table = read_frame(kept.with_suffix(".parquet"))
     assert sorted(images["rows"].tolist()) == sorted(table.loc[table["pgd_broken"], "index"])
@@ -71,7 +72,7 @@ def test_a_verdict_that_was_touched_up_is_found(kept, copy):
 
 @pytest.mark.parametrize("spoil", ["outside the ball", "harmless", "fewer"])
 def test_images_that_do_not_break_the_network_do_not_count(kept, copy, spoil):
-    file = evidence_folder(kept) / "pgd.safetensors"
+    file = adversarial_folder(kept) / "pgd.safetensors"
     images = load_file(file)
     if spoil == "outside the ball":
         images["images"][0] = 1 - images["images"][0].round()
@@ -93,7 +94,7 @@ def test_the_command_exits_with_one_on_a_mismatch_and_two_without_evidence(cembe
     with other.open("ab") as file:
         file.write(b" ")
     for spoil, message in (
-        (lambda: shutil.rmtree(evidence_folder(kept)), "--save-adversarial"),
+        (lambda: shutil.rmtree(adversarial_folder(kept)), "--save-adversarial"),
         (lambda: copy.write_bytes(other.read_bytes()), "of another checkpoint"),
         (lambda: kept.write_text("{"), "damaged"),
     ):

@@ -10,10 +10,11 @@ from PIL import Image
 
 from cembench.attacks.pgd import PGDAttack
 from cembench.energy.threat import Threat
-from cembench.evaluation.curve import points
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
+from cembench.evaluation.sections.curve import points
 from cembench.reporting.plots import curves
+from cembench.reporting.plots.curves import write_curve
 from cembench.reporting.plots.style import render
 from cembench.util.errors import ConfigError
 from tests.conftest import NOTHING
@@ -38,9 +39,9 @@ def test_an_image_that_was_broken_is_not_attacked_again(monkeypatch):
     radii = np.quantile(distance.numpy(), [0.3, 0.5, 0.8]).tolist()
     asked, search = [], PGDAttack.search
 
-    def counted(self, network, x, y, scene, judge):
-        asked.append((scene.threat.eps, len(x)))
-        return search(self, network, x, y, scene, judge)
+    def counted(self, network, x, y, context, verifier):
+        asked.append((context.threat.eps, len(x)))
+        return search(self, network, x, y, context, verifier)
 
     monkeypatch.setattr(PGDAttack, "search", counted)
     threat = Threat(norm="linf", eps=radii[1])
@@ -60,7 +61,7 @@ def test_points_are_counts_and_never_rise():
 
 def test_a_record_has_the_curve_and_a_picture_of_it(copy):
     plan = load_protocol("quick", [*NOTHING, "attacks=[{name: pgd, steps: 4}]", "curve={}"], 64)
-    record, path = evaluate(copy, plan)
+    record, path = evaluate(copy, plan, on_record=write_curve)
     eps = record.threat.eps
     assert [point.eps / eps for point in record.curve] == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2]
     shares = [point.correct for point in record.curve]

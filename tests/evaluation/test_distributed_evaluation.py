@@ -5,7 +5,7 @@ import signal
 
 import torch
 
-from cembench.evaluation.cache import Parts
+from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.record import load_record
 from tests.support.ranks import Fork, Place, called, free_port, ranks
 from tests.support.records import settled
@@ -51,14 +51,14 @@ def test_the_record_is_that_of_one_process_even_after_a_kill(copy, tmp_path):
     port = free_port()
 
     def work():
-        put = Parts.put
+        put = ChunkCache.put
 
         def strike(self, start, *rest):
             put(self, start, *rest)
             if os.environ["RANK"] == "1":
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        Parts.put = strike
+        ChunkCache.put = strike
         return called(struck)
 
     forks = [Fork(Place(r, 2, port), work, tmp_path / f"{r}.pt") for r in range(2)]

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-import cembench.evaluation.robustness as robustness
+import cembench.evaluation.measure as measure_module
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
@@ -26,7 +26,7 @@ def test_a_killed_evaluation_goes_on_chunk_by_chunk(copy, monkeypatch):
     straight, path = evaluate(copy, protocol)
     table = read_frame(path.with_suffix(".parquet"))
     path.unlink()
-    chunk, done = robustness._chunk, []
+    chunk, done = measure_module._table, []
 
     def counted(*args):
         if len(done) in (1, 3):
@@ -35,7 +35,7 @@ def test_a_killed_evaluation_goes_on_chunk_by_chunk(copy, monkeypatch):
         done.append(1)
         return chunk(*args)
 
-    monkeypatch.setattr(robustness, "_chunk", counted)
+    monkeypatch.setattr(measure_module, "_table", counted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             evaluate(copy, protocol)

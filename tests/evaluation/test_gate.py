@@ -9,12 +9,14 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from cembench.evaluation.gate.baseline import Metric, load_baseline, metrics_of
+from cembench.evaluation.gate.baseline import gated_of, load_baseline
 from cembench.evaluation.gate.check import Evaluator, check, update
-from cembench.evaluation.gate.gate import holm, judge
+from cembench.evaluation.gate.gate import judge
+from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record
-from cembench.evaluation.results import SanityCheck
+from cembench.evaluation.sections.sanity import SanityCheck
+from cembench.evaluation.statistics import holm
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.util.yaml import read_yaml, to_yaml
 from tests.conftest import NOTHING
@@ -116,7 +118,7 @@ def test_other_figures_may_move_within_their_tolerance_and_in_the_good_direction
     """The figure is 0.9 or so today: the baseline says `value`, ± 0.1."""
     found = check([], baseline, Evaluator())
     (today,) = [row.now for row in found if row.metric == "auroc noise"]
-    metric = Metric(value=value * today / 0.9, tolerance=0.1, better=better)
+    metric = GatedValue(value=value * today / 0.9, tolerance=0.1, better=better)
     edit(baseline, lambda v: v["rows"]["tiny"]["metrics"].update({"auroc noise": metric.dump()}))
     found = check([], baseline, Evaluator())
     assert [row.verdict for row in found if row.metric == "auroc noise"] == [verdict]
@@ -150,7 +152,7 @@ def test_an_update_keeps_tolerances_and_other_rows(cembench, baseline):
     assert result.code == 0 and set(rows) == {"tiny", "weak"}
     (path,) = (baseline.parent / "tiny" / "eval").glob("baseline-*.json")
     assert rows["tiny"].metrics["ece"].tolerance == 0.5
-    assert rows["tiny"].metrics["ece"].value == metrics_of(load_record(path))["ece"].value
+    assert rows["tiny"].metrics["ece"].value == gated_of(load_record(path))["ece"].value
     assert cembench("check", "--baseline", baseline).code == 0
     assert cembench("verify", path, baseline.parent / "tiny").code == 0
 

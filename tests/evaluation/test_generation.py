@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import cembench.evaluation.generation as generation
-import cembench.evaluation.reference as comparison
-import cembench.evaluation.sample_scores as scoring
+import cembench.evaluation.measures.reference as reference
+import cembench.evaluation.measures.sample_scores as scoring
+import cembench.evaluation.measures.samples as generation
 from cembench.data.digits import Digits
 from cembench.evaluation.artifacts import samples_folder, trajectory_file
 from cembench.evaluation.evaluate import evaluate
@@ -18,7 +18,7 @@ from cembench.evaluation.extractors.features import FeatureReader, cache_folder,
 from cembench.evaluation.protocol import load_protocol
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import read_metadata
-from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard import build_boards
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
 from cembench.util.locks import locked
@@ -154,7 +154,7 @@ def test_the_judge_is_the_same_on_a_machine_that_rounds_otherwise():
     values, labels = torch.rand(400, 1280, generator=generator), torch.arange(400) % 10
     rounding = 1 + 1e-6 * torch.randn(values.shape, generator=generator)
     here, there = (
-        comparison.fit_reference_classifier(torch.nn.functional.normalize(features), labels).coef_
+        reference.fit_reference_classifier(torch.nn.functional.normalize(features), labels).coef_
         for features in (values, values * rounding)
     )
     assert abs(here - there).max() < 1e-4 * abs(here).max()
@@ -198,7 +198,7 @@ def inception_weights(tmp_path, monkeypatch):
 
 
 def test_inception_reads_a_local_file(copy, inception_weights, monkeypatch):
-    monkeypatch.setattr(comparison, "JUDGE_IMAGES", 30)
+    monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 30)
     plan = ["samples={count: 20, extractor: inception, samplers: [{name: rcs, steps: 1}]}"]
     record, _ = evaluate(copy, protocol(*plan), inception_weights=inception_weights)
     assert record.generation.extractor == "inception"
@@ -288,7 +288,7 @@ def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy
     found = record.generation
     assert found.reference == "train" and found.count == 1080 and found.floor is None
     assert found.judge_real_acc < 1 and any("no real-against-real" in w for w in record.warnings)
-    boards = rank([record])
+    boards = build_boards([record])
     assert any("samples-gaussian-train" in board.stem for board in boards)
     assert all("–" not in board.stem and board.markdown() for board in boards)
 

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.extractors.features import Features, Pool
+from cembench.evaluation.extractors.features import Features, ImageFeatures
 from cembench.evaluation.metrics import Metric, metrics
 from cembench.evaluation.metrics import density_coverage as neighbours
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record
-from cembench.evaluation.results import Scores
-from cembench.evaluation.sections import SamplesConfig
-from cembench.reporting.leaderboard import rank
+from cembench.evaluation.sections.samples import SamplesConfig, Scores
+from cembench.reporting.leaderboard import build_boards
 from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import NOTHING
 from tests.support.records import both, drawn, sampled, scores, touch
@@ -42,7 +41,7 @@ def pool(points, unit=False):
     points = torch.as_tensor(points, dtype=torch.float32)
     empty = torch.zeros(len(points), dtype=torch.int64)
     images = torch.zeros(len(points), 1, 8, 8, dtype=torch.uint8)
-    return Pool(images, empty, Features(points, points), unit)
+    return ImageFeatures(images, empty, Features(points, points), unit)
 
 
 def normal(count, shift=0.0, seed=0):
@@ -127,7 +126,7 @@ def test_a_record_has_what_was_asked_for_and_the_tables_too(copy):
     for side in (found.samples, found.seeds, record.generation.floor):
         assert list(side.metrics) == titles and not side.failed
     assert load_record(path).generation == record.generation
-    boards = {board.stem: board for board in rank([record])}
+    boards = {board.stem: board for board in build_boards([record])}
     board = boards["digits-samples-gaussian"]
     assert list(board.shown.columns)[-3:] == ["density ↑", "coverage-3 ↑", "brightness ↓"]
     for title in titles:
@@ -159,7 +158,7 @@ def test_a_metric_that_fails_costs_its_own_figure_alone(cembench, copy, returns,
     (path,) = (copy.parent / "eval").glob("*.json")
     found = load_record(path).generation.samplers["rcs-gaussian"].samples
     assert list(found.metrics) == ["coverage"] and list(found.failed) == ["brightness"]
-    (row,) = rank([load_record(path)])[-1].table.to_dict("records")
+    (row,) = build_boards([load_record(path)])[-1].table.to_dict("records")
     assert pd.isna(row["brightness"]) and row["kid"] == found.kid and reason in row["error"]
 
 
@@ -177,7 +176,7 @@ def test_tables_of_others_gain_no_empty_columns():
     figures = sampled("gaussian", 0.5).model_copy(update={"samples": further})
     asked = drawn(0.5, samplers={"rcs-gaussian": figures}, better={"density": "higher"})
     plan = {"name": "more", "samples": {"metrics": ["density"]}, "seed": 0}
-    boards = rank([both("a", 60, 0.5, generation=asked, protocol=plan), both("b", 60, 1.0)])
+    boards = build_boards([both("a", 60, 0.5, generation=asked, protocol=plan), both("b", 60, 1.0)])
     tables = [board.table for board in boards if "samples-gaussian" in board.stem]
     assert sorted("density" in table for table in tables) == [False, True]
 

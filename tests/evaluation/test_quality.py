@@ -1,13 +1,15 @@
 """Figures of samples against closed forms and against torch-fidelity."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from cembench.evaluation.density import calibration, mean_std, ood_scores
+from cembench.evaluation.measures.density import calibration, ood_scores
 from cembench.evaluation.metrics import functional as quality
+from cembench.evaluation.statistics import mean_std
 
 
 def normal(count, dimension, shift=0.0, scale=1.0, seed=0):
@@ -121,5 +123,5 @@ def test_separation_of_normals_has_a_closed_form():
 
 
 def test_a_spread_is_mean_and_deviation():
-    found = mean_std(torch.tensor([1.0, 3.0]))
+    found = mean_std(pd.Series([1.0, 3.0]))
     assert (found.mean, found.std, found.images) == (2.0, 1.0, 2)

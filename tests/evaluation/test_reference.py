@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cembench.evaluation.gate.baseline import load_baseline
-from cembench.evaluation.verify import recount
+from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 
 BASELINE = Path(__file__).parents[2] / "leaderboards" / "reference" / "baseline.yaml"
@@ -19,7 +19,7 @@ def test_every_figure_of_a_reference_checkpoint_can_be_computed_again(name):
     checkpoint = BASELINE.parent / ROWS[name].checkpoint
     (record,) = (checkpoint.parent / "eval").glob("baseline-*.json")
     assert checkpoint.stat().st_size < 1_000_000
-    assert [row for row in recount(record, checkpoint) if not row.agrees] == []
+    assert [row for row in verify_record(record, checkpoint) if not row.agrees] == []
 
 
 def test_a_weakened_reference_checkpoint_is_a_regression_under_autoattack(cembench, tmp_path):

@@ -12,13 +12,13 @@ from cembench.data import datasets
 from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measure import target_of
+from cembench.evaluation.measures.robustness import attack_split
+from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.results import SanityCheck
-from cembench.evaluation.robustness import attack_split, target_of
-from cembench.evaluation.sanity import CHECKS, sanity_checks
-from cembench.evaluation.sections import SanityConfig
+from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.models.checkpoint import load_checkpoint
-from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard import build_boards
 from cembench.util.frozen import frozen
 from tests.conftest import NOTHING, conv_net, images
 from tests.support.records import record
@@ -160,11 +160,13 @@ def test_the_record_holds_a_row_a_check_and_the_table_marks_failures(copy):
     assert all(row.meaning for row in found.sanity)
     bad = SanityCheck(name="zero_gradients", verdict="fail", figure=0.3, meaning="…")
     good = SanityCheck(name="black_box_wins", verdict="pass", figure=0.0, meaning="…")
-    (board,) = rank([record("honest", sanity=[good]), record("illusion", sanity=[bad, good])])
+    (board,) = build_boards(
+        [record("honest", sanity=[good]), record("illusion", sanity=[bad, good])]
+    )
     cells = dict(zip(board.shown["run"], board.shown["sanity"], strict=True))
     assert cells == {"honest": "", "illusion": "⚠ zero_gradients"}
     assert set(board.table["sanity_failed"]) == {"", "zero_gradients"}
-    (quiet,) = rank([record("honest", sanity=[good])])
+    (quiet,) = build_boards([record("honest", sanity=[good])])
     assert "sanity" not in quiet.shown
 
 
@@ -192,7 +194,7 @@ def test_verdicts_on_a_randomised_network_are_repeatable_and_leave_the_generator
     before = torch.get_rng_state()
     for values in (plan, eot):
         args = (noisy, split, torch.arange(24), Protocol.parse(values), LINF)
-        tables = [attack_split(*args).table for _ in range(2)]
+        tables = [attack_split(*args) for _ in range(2)]
         pd.testing.assert_frame_equal(*tables)
     assert "autoattack-rand_broken" in tables[0] and torch.equal(torch.get_rng_state(), before)
     assert set(tables[0]["autoattack-rand_by"]) <= {"", "apgd-ce", "apgd-dlr"}

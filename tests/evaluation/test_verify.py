@@ -12,7 +12,7 @@ from cembench.evaluation.artifacts import samples_folder
 from cembench.evaluation.diff import compared
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.verify import recount
+from cembench.evaluation.verify import verify_record
 from tests.support.records import touch
 
 SAMPLES = "count: 40, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}, sgld]"
@@ -44,7 +44,7 @@ def kept(evaluated, tmp_path):
 
 
 def again(path):
-    return {row.figure: row for row in recount(path, path.parent.parent)}
+    return {row.figure: row for row in verify_record(path, path.parent.parent)}
 
 
 def differing(path):
@@ -73,8 +73,8 @@ def test_a_record_agrees_with_its_evidence_down_to_the_last_value(kept):
         ("sanity", 30),
         ("curve", 30),
     ):
-        assert rows[f"{group}: values that agree"].recounted > fewest
-    assert rows["samples ta-gaussian: read as their logits say"].recounted == 40
+        assert rows[f"{group}: values that agree"].again > fewest
+    assert rows["samples ta-gaussian: read as their logits say"].again == 40
 
 
 def test_every_value_that_was_touched_up_is_found(kept):
@@ -119,7 +119,7 @@ def test_rounding_agrees_and_neither_counts_nor_missing_values_do():
     assert all(row.agrees for row in compared("x", recorded, rounded))
     wrong = {"kid": 1.001, "gain": 1e-3, "images": 30_001, "fd": [2.0], "start": "data"}
     rows = compared("x", recorded | {"more": 1}, wrong)
-    assert (rows[0].recorded, rows[0].recounted) == (7, 2)
+    assert (rows[0].recorded, rows[0].again) == (7, 2)
     differing = {row.figure for row in rows[1:]}
     assert differing == {"x: kid", "x: gain", "x: images", "x: start", "x: more"}
 
@@ -136,7 +136,7 @@ def test_logits_that_are_not_those_of_the_samples_are_found(kept):
     """The share read as intended and log p(x) come from them."""
     spoil(kept, "logits", lambda logits: logits + 1)
     row = again(kept)["samples rcs-gaussian: read as their logits say"]
-    assert (row.recorded, row.recounted) == (40, 25)
+    assert (row.recorded, row.again) == (40, 25)
 
 
 def test_classes_are_those_that_were_asked_for_whatever_the_files_say(kept):

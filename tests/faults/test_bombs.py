@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cembench.evaluation.artifacts import evidence_folder
+from cembench.evaluation.artifacts import adversarial_folder
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder
@@ -53,7 +53,7 @@ def test_a_bomb_offered_as_any_file_is_never_lit(cembench, copy, tmp_path):
         bomb: (["eval", bomb], ["sample", bomb], ["show", bomb], ["verify", kept, bomb]),
         kept.with_name("bomb.json"): (["show", kept.with_name("bomb.json")],),
         kept.with_suffix(".parquet"): (["compare", kept, kept], ["verify", kept, copy]),
-        evidence_folder(kept) / "pgd.safetensors": (["verify", kept, copy],),
+        adversarial_folder(kept) / "pgd.safetensors": (["verify", kept, copy],),
         tmp_path / "c" / "last.ckpt": (
             ["train", tmp_path / "c.yaml", "--out", tmp_path, "--resume"],
         ),

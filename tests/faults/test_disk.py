@@ -1,6 +1,6 @@
 """A disk that fills up, and one that cannot be written: a clear line, and nothing is spoilt."""
 
-import cembench.evaluation.robustness as robustness
+import cembench.evaluation.measure as measure_module
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_table
@@ -60,7 +60,7 @@ def test_an_evaluation_survives_a_disk_that_fills_up(disk, cembench, copy, tmp_p
     (disk.folder / "run").mkdir()
     moved = disk.folder / "run" / copy.name
     moved.write_bytes(copy.read_bytes())
-    filling(disk, monkeypatch, robustness, "_chunk", 2)
+    filling(disk, monkeypatch, measure_module, "_table", 2)
     command = ["eval", moved, "--protocol", tmp_path / "small.yaml"]
     failed = cembench(*command)
     assert failed.code == 2 and "No space left on device; free" in failed.err.splitlines()[-1]

@@ -9,16 +9,16 @@ import pytest
 from safetensors.torch import load, save
 
 import cembench.evaluation.evaluate as evaluation
-import cembench.evaluation.robustness as robustness
+import cembench.evaluation.measure as measure_module
 import cembench.models.source as source
 import cembench.training.trainer as trainer_module
-from cembench.evaluation.artifacts import evidence_folder
+from cembench.evaluation.artifacts import adversarial_folder
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_record, load_table
-from cembench.evaluation.verify import recount
+from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint
-from cembench.reporting.leaderboard import find_records, rank
+from cembench.reporting.leaderboard import build_boards, find_records
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
@@ -81,18 +81,18 @@ def test_every_command_names_a_damaged_file_in_one_line(cembench, copy, kept):
 
 
 def test_damaged_evidence_is_an_error_or_a_difference(copy, kept):
-    path = evidence_folder(kept) / "pgd.safetensors"
+    path = adversarial_folder(kept) / "pgd.safetensors"
     recorded = load_record(kept).figures["pgd"].correct
     values = load(path.read_bytes())
     elsewhere = save(values | {"rows": values["rows"] + 10_000})
     for content in (elsewhere, *damaged(path.read_bytes(), times=15)):
         path.write_bytes(content)
         try:
-            rows = recount(kept, copy)
+            rows = verify_record(kept, copy)
         except CembenchError as error:
             assert str(path) in str(error)
         else:
-            (pgd,) = [row.recounted for row in rows if row.figure == "pgd"]
+            (pgd,) = [row.again for row in rows if row.figure == "pgd"]
             assert pgd >= recorded  # noise breaks no network
 
 
@@ -176,7 +176,7 @@ def test_parts_that_are_not_what_they_were_are_computed_again(copy, kept, spoil,
         [load_record(kept).figures[name].correct for name in ("clean", "pgd")],
         load_table(kept),
     )
-    chunk, calls = robustness._chunk, []
+    chunk, calls = measure_module._table, []
 
     def counted(*args):
         calls.append(None)
@@ -184,7 +184,7 @@ def test_parts_that_are_not_what_they_were_are_computed_again(copy, kept, spoil,
             raise KeyboardInterrupt
         return chunk(*args)
 
-    monkeypatch.setattr(robustness, "_chunk", counted)
+    monkeypatch.setattr(measure_module, "_table", counted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(copy, plan)
     files = sorted(next(kept.parent.glob(".*.parts")).iterdir())
@@ -230,5 +230,5 @@ def test_a_clock_that_goes_back_does_no_harm(copy, tmp_path, monkeypatch):
     assert second.created < first.created and load_record(path) == second
     assert evaluate(copy, plan, reuse=True)[0] == second
     assert 0 <= second.seconds < 1000 and all(f.seconds >= 0 for f in second.figures.values())
-    (row,) = rank(find_records([copy.parent]).values())[0].table.to_dict("records")
+    (row,) = build_boards(find_records([copy.parent]).values())[0].table.to_dict("records")
     assert row["run"] == "run"

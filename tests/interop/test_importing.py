@@ -132,7 +132,7 @@ def test_safetensors_and_prefixes_of_the_network(
 
 
 @pytest.mark.parametrize("name", [*(n for n, (m, _) in KNOWN.items() if len(m) == 1), "data"])
-def test_normalisation_is_recognised(
+def test_normalisation_is_inferred(
     name: str, weights: dict[str, torch.Tensor], trained: Path, tmp_path: Path
 ) -> None:
     whole = datasets.parse("digits").load("train")
@@ -300,7 +300,7 @@ def test_eval_takes_the_options_of_import(
     for _ in range(2):
         code, out, err = cembench("eval", *given, *plan)
         assert code == 0 and "linf-0.05" in out and "| mine |" in out, err
-        assert "normalisation infer_normalisation" in err
+        assert "normalisation recognised" in err
     code, _, err = cembench("eval", "--weights", tmp_path / "w.pt", *plan)
     assert code == 2 and "--model: say it too" in err
     assert cembench("eval", *plan).code == 2
@@ -347,7 +347,7 @@ def folder_of(root: Path, pixels: torch.Tensor, labels: torch.Tensor) -> dict[st
     return {"name": "folder", "root": str(root)}
 
 
-def test_recognition_never_looks_at_test_images(
+def test_inference_never_looks_at_test_images(
     trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: dict[str, torch.Tensor]
 ) -> None:
     kind = type(datasets.parse("digits"))
@@ -362,7 +362,7 @@ def test_recognition_never_looks_at_test_images(
     assert import_model("elsewhere:small", "digits", tmp_path / "w.pt", tmp_path / "run").exists()
 
 
-def test_recognition_leaves_the_network_as_it_was(trained: Path) -> None:
+def test_inference_leaves_the_network_as_it_was(trained: Path) -> None:
     net = load(trained).net.train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     whole = datasets.parse("digits").load("train")

@@ -97,10 +97,10 @@ def test_neighbours_among_held_out_images_are_asked_without_the_image_itself(enc
     held = metadata.training_split()[1]
     method = unlabelled(encoder.name).method
     alone = replace(held, labels=torch.arange(len(held)), classes=tuple(map(str, range(len(held)))))
-    assert method.figures(model, alone, 0)["val_knn_acc"] == 0
+    assert method.validation_metrics(model, alone, 0)["val_knn_acc"] == 0
     same = replace(held, labels=torch.zeros(len(held), dtype=torch.long))
-    assert method.figures(model, same, 0)["val_knn_acc"] == 1
-    assert set(method.figures(model, held.take(torch.tensor([3])), 0)) == {"val_infonce"}
+    assert method.validation_metrics(model, same, 0)["val_knn_acc"] == 1
+    assert set(method.validation_metrics(model, held.take(torch.tensor([3])), 0)) == {"val_infonce"}
 
 
 @pytest.mark.parametrize(

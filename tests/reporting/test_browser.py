@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cembench.reporting.page import write_report
-from tests.support.pages import HOSTILE, every_kind
+from tests.support.pages import HOSTILE, every_kind, leave
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -96,6 +96,13 @@ def test_a_click_sorts_by_numbers_and_another_one_the_other_way(visit):
     assert falling[:4] == [10.0, 1.5, 1.0, 0.5] and math.isnan(falling[-1])
 
 
+def test_headings_of_boards_are_those_of_the_details(visit):
+    text = visit().locator("main").text_content()
+    for words in ("KID improvement over init", "KID of initial images", "classifier agreement"):
+        assert words in text
+    assert "its seeds" not in text and "as intended" not in text
+
+
 def test_sorting_is_told_to_those_who_do_not_see_it_and_needs_no_mouse(visit):
     tab = visit()
     button = head(tab, "autoattack")
@@ -130,7 +137,7 @@ def test_a_row_opens_what_is_known_of_it(visit):
     row.locator("td").nth(2).click()
     details = tab.locator("dialog[open]")
     assert details.get_by_role("heading", level=1).text_content().startswith("doubtful")
-    for text in ("black_box_wins", "Square wins", "fingerprint f", "rcs-noise: its seeds"):
+    for text in ("black_box_wins", "Square wins", "fingerprint f", "rcs-noise: initial images"):
         assert details.get_by_text(text, exact=False).first.is_visible()
     assert details.locator("svg").count() == 1
     pictures = details.locator("img:visible")
@@ -201,3 +208,23 @@ def test_names_that_look_like_scripts_stay_text(visit):
     assert HOSTILE in tab.locator("dialog[open] h1").text_content()
     assert HOSTILE in tab.locator("dialog[open] dl").text_content()
     assert HOSTILE in tab.locator("#curves svg").text_content()
+
+
+CLIPPED = """() => [...document.querySelectorAll("main svg")].flatMap((svg) => {
+    const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll("text")].filter((text) => {
+        const at = text.getBoundingClientRect();
+        return at.top < box.top || at.bottom > box.bottom || at.left < box.left
+            || at.right > box.right;
+    }).map((text) => text.textContent);
+})"""
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 5])
+def test_no_text_of_a_chart_is_cut_off(browser, tmp_path, runs):
+    for number in range(runs):
+        leave(tmp_path / f"run {number} with a name that is long", 40 + number, 1.0 + number)
+    tab = browser.new_page()
+    tab.goto(write_report([tmp_path], tmp_path).resolve().as_uri())
+    assert tab.locator("#calibration svg text").count() > runs
+    assert tab.evaluate(CLIPPED) == []

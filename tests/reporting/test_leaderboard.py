@@ -8,9 +8,10 @@ import pytest
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.record import load_record, load_table, save_record
-from cembench.evaluation.results import count, wilson
-from cembench.reporting.leaderboard import find_records, rank, write_boards
-from cembench.reporting.leaderboard.robustness import FIRST
+from cembench.evaluation.sections.robustness import count
+from cembench.evaluation.statistics import wilson
+from cembench.reporting.leaderboard import build_boards, find_records, write_boards
+from cembench.reporting.leaderboard.rows import FIRST
 from cembench.util.errors import CembenchError
 from tests.support.records import record
 
@@ -61,7 +62,7 @@ def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path):
 
 
 def test_the_best_under_autoattack_comes_first_and_the_columns_are_as_promised(tmp_path):
-    boards = rank([record("low", 10), record("high", 60), record("mid", 30)])
+    boards = build_boards([record("low", 10), record("high", 60), record("mid", 30)])
     assert [board.stem for board in boards] == ["digits-linf-0.125"]
     csv, markdown = write_boards(boards, tmp_path)
     table = pd.read_csv(csv)
@@ -80,7 +81,7 @@ def test_figures_measured_in_different_ways_never_share_a_table():
         {"protocol_digest": "other", "protocol": {"name": "quick"}},
         {"fingerprint": "fewer"},
     ]
-    boards = rank(
+    boards = build_boards(
         [record("a"), record("b"), *(record(f"w{i}", **way) for i, way in enumerate(ways))]
     )
     assert len(boards) == 1 + len(ways) and len({board.stem for board in boards}) == len(boards)
@@ -91,7 +92,7 @@ def test_figures_measured_in_different_ways_never_share_a_table():
 
 def test_an_error_is_a_row_without_figures_at_the_end():
     failed = record("nan", figures={}, error="logits | not finite")
-    (board, *_) = rank([failed, record("fine")])
+    (board, *_) = build_boards([failed, record("fine")])
     assert board.table["run"].tolist() == ["fine", "nan"]
     assert math.isnan(board.table["autoattack_acc"].iloc[1])
     assert board.table["n_images"].tolist() == [100, 0]
@@ -99,14 +100,14 @@ def test_an_error_is_a_row_without_figures_at_the_end():
 
 
 def test_an_unfinished_run_says_so_and_no_title_leaves_the_folder():
-    boards = rank([record("a", finished=False, dataset="../../up")])
+    boards = build_boards([record("a", finished=False, dataset="../../up")])
     assert boards[0].table["run"].tolist() == ["a (unfinished)"]
     assert "/" not in boards[0].stem
 
 
 def test_the_newest_record_of_a_checkpoint_counts():
     old, new = record("a", 10, created="2026-01-01"), record("a", 20, created="2026-01-02")
-    assert rank([new, old])[0].table["autoattack_acc"].tolist() == [0.2]
+    assert build_boards([new, old])[0].table["autoattack_acc"].tolist() == [0.2]
 
 
 def test_no_records_is_an_error(tmp_path):

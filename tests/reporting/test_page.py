@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cembench.evaluation.results import SamplerFigures
-from cembench.reporting.leaderboard import rank
+from cembench.evaluation.sections.samples import SamplerFigures
+from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.page import page, write_report
 from cembench.util.errors import CembenchError
 from tests.support.pages import HOSTILE, encoder, every_kind, leave, png
-from tests.support.records import both, drawn, sampled, scores
+from tests.support.records import both, drawn, sampled, scores, touch
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def test_the_command_writes_one_file_and_prints_its_path(cembench, kept, text, t
 
 def test_every_run_is_on_the_page_and_those_in_doubt_are_marked(text):
     said = "".join(Read(text).text)
-    assert text.count("<dialog") == 6 and "3 of 6 need a second look" in said
+    assert text.count("<dialog") == 6 and "3 of 6 runs with warnings" in said
     for name in ("good", "doubtful", "early", "failed", "infonce", HOSTILE):
         assert said.count(name) > 1
     for mark in ("unfinished", "1 sanity check failed", "training diverged", "Square wins"):
@@ -99,7 +99,7 @@ def test_cells_are_sorted_by_the_numbers_behind_them(text):
 
 def test_boards_know_the_number_behind_each_cell_and_the_records_of_each_row():
     records = [both(f"at.s{seed}", 40, 1.0, recipe="r", seed=seed) for seed in range(2)]
-    for board in rank(records):
+    for board in build_boards(records):
         assert set(board.numbers) == set(board.shown) and set(board.numbers.values()) <= set(
             board.table
         )
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_named_and_leads_come_first(kept, text, tmp_path, m
 
 
 def test_boards_of_others_stand_apart(kept, tmp_path):
-    (other, *_) = rank([both("theirs", 99, 0.1)])
+    (other, *_) = build_boards([both("theirs", 99, 0.1)])
     text = write_report([kept], tmp_path, [other]).read_text()
     place = text.index("reported, not re-run")
     assert text.index('id="leaderboards"') < text.index('id="apart"') < place
@@ -137,11 +137,30 @@ def test_a_sampler_that_failed_is_marked(tmp_path):
     assert "rcs-noise failed" in text and "it left" in text and text.count("<img") == 2
 
 
+@pytest.mark.parametrize("without", [99, 1])
+def test_runs_with_and_without_samples_share_a_page_and_charts(cembench, tmp_path, without):
+    leave(tmp_path / "runs/draws", 50, 1.0)
+    leave(tmp_path / "runs/bare", without, generation=None)
+    assert cembench("report", tmp_path / "runs", "--out", tmp_path).code == 0
+    done = cembench("plot", tmp_path / "runs", "--out", tmp_path / "plots", "--format", "svg")
+    assert done.code == 0 and "digits-linf-0.125-plane.svg" in done.out
+    plane = (tmp_path / "plots/digits-linf-0.125-plane.svg").read_text()
+    assert "<!-- draws -->" in plane and "<!-- bare -->" not in plane
+
+
+def test_a_lead_sampler_that_one_run_does_not_have_is_drawn_for_the_others(tmp_path):
+    leave(tmp_path / "draws", 50, 1.0)
+    samplers = {"ta-noise": sampled("noise", 1.0)}
+    leave(tmp_path / "other", 40, generation=drawn(1.0, samplers=samplers))
+    text = write_report([tmp_path], tmp_path).read_text()
+    assert 'id="plane"' in text and "KID of rcs-gaussian" in text
+
+
 def test_an_encoder_that_failed_is_on_no_board_and_still_on_the_page(cembench, tmp_path):
     encoder(tmp_path / "runs" / "lost", generation=None, error="embeddings are not finite")
     assert cembench("report", tmp_path / "runs", "--out", tmp_path).code == 0
     text = (tmp_path / "index.html").read_text()
-    assert "1 of 1 need a second look" in text and "embeddings are not finite" in text
+    assert "1 of 1 run with warnings" in text and "embeddings are not finite" in text
     assert text.count("<dialog") == 1 and "<tbody>" not in text
 
 
@@ -182,13 +201,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert message in result.err and not out.exists()
 
 
-def test_a_record_of_another_version_says_what_to_do(cembench, runs, tmp_path):
-    path = runs / "good/eval/standard.json"
-    path.write_text(path.read_text().replace('"format": 4', '"format": 3'))
+def test_a_record_of_a_later_version_says_so(cembench, runs, tmp_path):
+    touch(runs / "good/eval/standard.json", ("format", 5), ("corruptions", {}))
     result = cembench("report", runs, "--out", tmp_path / "out")
     assert result.code == 2 and not (tmp_path / "out").exists()
-    assert "standard.json: record format 3, this cembench reads 4" in result.err
-    assert "evaluate its run again" in result.err
+    assert "standard.json: record format 5 of a later cembench" in result.err
+    assert "corruptions: unknown key" in result.err
 
 
 @pytest.mark.parametrize("command", ["report", "plot"])
@@ -253,5 +271,5 @@ def test_the_command_line_starts_without_what_draws():
 
 def test_scores_are_shown_with_their_controls(text):
     said = "".join(Read(text).text)
-    assert "rcs-gaussian: its seeds" in said and "real images" in said
+    assert "rcs-gaussian: initial images" in said and "real images" in said
     assert f"{scores(1.5).fd:.4g}" in said

@@ -7,16 +7,26 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from cembench.evaluation.results import CurvePoint, MeanStd, wilson
-from cembench.reporting.plots import curves, energies
-from cembench.reporting.plots.pareto import Point, plane
+from cembench.evaluation.sections import density_charts as density
+from cembench.evaluation.sections.curve import CurvePoint
+from cembench.evaluation.statistics import MeanStd, wilson
+from cembench.reporting.page.training import training
+from cembench.reporting.plots import curves
+from cembench.reporting.plots.draw import draw
 from cembench.reporting.plots.style import NAMED, render
+from cembench.util.charts import Axis, Chart, Point, Scatter
+from tests.support.records import record
 
-POINT = Point("a", distance=1.0, error=0.1, robust=0.5, low=0.4, high=0.6, front=True)
+POINT = Point("a", x=1.0, x_low=0.8, x_high=1.2, y=0.5, y_low=0.4, y_high=0.6, front=True)
+
+
+def chart(*panels, columns=1):
+    return Chart("kind", "heading", "caption", panels, columns)
 
 
 def drawn(points):
-    return plane(points, "KID", "AutoAttack accuracy", {"seeds": 1.2})
+    y = Axis("AutoAttack accuracy", percent=True)
+    return draw(chart(Scatter(points, Axis("KID"), y, {"seeds": 1.2})))
 
 
 def curve(correct, images):
@@ -29,12 +39,12 @@ def curve(correct, images):
 def test_nothing_and_everything_can_be_drawn(images, all_stand):
     correct = images * all_stand
     low, high = wilson(correct, images)  # rounding leaves it a hair off 0 and 1
-    assert render(drawn([replace(POINT, robust=float(all_stand), low=low, high=high)]), "png")
+    assert render(drawn([replace(POINT, y=float(all_stand), y_low=low, y_high=high)]), "png")
     assert render(curves.radii({"a": curve(correct, images)}, 0.1), "png")
 
 
 def test_labels_keep_off_each_other_and_those_of_the_front_come_first():
-    crowd = [replace(POINT, run=f"run {n}", distance=1 + n / 500, front=n < 3) for n in range(40)]
+    crowd = [replace(POINT, name=f"run {n}", x=1 + n / 500, front=n < 3) for n in range(40)]
     figure = drawn(crowd)
     figure.draw_without_rendering()
     texts = [text for text in figure.axes[0].texts if text.get_text().startswith("run")]
@@ -49,7 +59,7 @@ NAMES = ["$x$", "\\frac{1}{2}", "<b>&", "\x00\n\x1b", "漢字", "%s{}", "_a"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_neither_a_formula_nor_markup(name):
-    text = render(drawn([replace(POINT, run=name)]), "svg", "page").decode()
+    text = render(drawn([replace(POINT, name=name)]), "svg", "page").decode()
     shown = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in shown)
     assert f">{shown}</text>" in text
@@ -71,11 +81,21 @@ def test_what_the_user_set_for_other_plots_changes_nothing():
         assert render(drawn([POINT]), "svg") == before
 
 
+def test_the_curve_of_a_record_is_a_picture_beside_it(tmp_path):
+    points = curve(5, 10)
+    path = curves.write_curve(tmp_path / "quick.json", record("a", curve=points))
+    assert path == tmp_path / "quick.curve.png" and path.read_bytes()[:4] == b"\x89PNG"
+    drawn = curves.radii({"a": points}, 0.125, "a, digits, linf")
+    assert path.read_bytes() == render(drawn, "png")
+    assert curves.write_curve(tmp_path / "none.json", record("a")) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["quick.curve.png"]
+
+
 def test_losses_of_any_size_and_epochs_without_figures_are_drawn():
     wild = pd.DataFrame({"epoch": [1, 2, 3], "loss": [1.0, -3e9, float("inf")]})
     wild["val_pgd_acc"] = [0.5, float("nan"), 0.7]
     short = pd.DataFrame({"epoch": [1.0], "loss": [2.0]})
-    assert render(curves.histories({"wild": wild, "short": short}), "png")
+    assert render(draw(*training({"wild": wild, "short": short})), "png")
 
 
 def test_energies_are_told_from_the_mean_on_clean_images():
@@ -83,6 +103,7 @@ def test_energies_are_told_from_the_mean_on_clean_images():
         "clean": MeanStd(mean=7.0, std=1.0, images=9),
         "ta": MeanStd(mean=5, std=1, images=9),
     }
-    figure = energies.energies({"a": spreads, "b": {"ta": MeanStd(mean=5.0, std=1.0, images=9)}})
+    found = {"a": spreads, "b": {"ta": MeanStd(mean=5.0, std=1.0, images=9)}}
+    figure = draw(chart(*(density.energies(*one) for one in found.items()), columns=3))
     dots = [[float(line.get_xdata()[0]) for line in axes.lines[2::2]] for axes in figure.axes]
     assert dots == [[0.0, -2.0], [5.0]]

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.leaderboard.published import published, published_board
 from tests.support.records import record
 
@@ -64,7 +64,7 @@ def test_they_stand_behind_the_measured_boards_and_in_none_of_them(cembench, tmp
         "published.csv",
     ]
     assert pd.read_csv(out / "published.csv", dtype=str, keep_default_na=False).equals(published())
-    assert all(board.stem != "published" for board in rank([found]))
+    assert all(board.stem != "published" for board in build_boards([found]))
     assert "published" not in cembench("leaderboard", tmp_path / "digits", "--out", out).out
     refused = cembench("verify", out / "published.csv", tmp_path / "cifar10-jpeg")
     assert refused.code == 2 and "not a leaderboard" in refused.err

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from cembench.evaluation.record import save_record
-from cembench.reporting.leaderboard import find_records, rank, write_boards
+from cembench.reporting.leaderboard import build_boards, find_records, write_boards
 from tests.support.records import both
 
 RUNS = {"at.s0": 0, "at.s1": 1, "standard.s0": 0, "standard.s1": 1}
@@ -28,7 +28,7 @@ def runs(tmp_path):
 @pytest.fixture
 def tables(tmp_path):
     records = find_records([make(tmp_path / "before", seconds=1.0, train_seconds=2.0)]).values()
-    write_boards(rank(records), tmp_path / "tables")
+    write_boards(build_boards(records), tmp_path / "tables")
     return tmp_path / "tables"
 
 

@@ -13,11 +13,11 @@ from cembench.data.digits import Digits
 from cembench.energy.potentials import BatchEntropy
 from cembench.energy.similarity import SimilarityClassifier
 from cembench.evaluation.record import load_record, save_record
-from cembench.evaluation.results import Figure
+from cembench.evaluation.sections.robustness import Figure
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.samplers import samplers
-from cembench.samplers.context import Origins
-from cembench.samplers.draw import chunks, draw, toward
+from cembench.samplers.context import CheckpointImages
+from cembench.samplers.draw import chunks, draw, target_rows
 from cembench.samplers.initial import clustered, fit_gaussians
 from cembench.samplers.to_files import sample_to_files
 from cembench.training.train import train
@@ -43,10 +43,10 @@ def run(request, encoder, trained):
 def drawn(run, settings, count=24, seed=0):
     model, metadata = load_checkpoint(run)
     model.requires_grad_(False)
-    origins = Origins(run / "model.safetensors", metadata, torch.device("cpu"))
+    images = CheckpointImages(run / "model.safetensors", metadata, torch.device("cpu"))
     sampler = samplers.parse(settings)
     y = next(chunks(sampler, count, len(metadata.classes)))
-    return model, origins, sampler, draw(model, sampler, y, origins, seed)
+    return model, images, sampler, draw(model, sampler, y, images, seed)
 
 
 @pytest.mark.parametrize("start", ["pooled", "cluster", "noise", "data"])
@@ -74,11 +74,11 @@ def test_maxent_raises_the_entropy_of_the_batch(run):
 
 
 def test_np_sgld_raises_the_marginal_beside_training_images(run):
-    model, origins, sampler, found = drawn(run, {"name": "np-sgld", "steps": 20})
+    model, images, sampler, found = drawn(run, {"name": "np-sgld", "steps": 20})
     with torch.no_grad():
-        bank = model.encoder(origins.data.pixels(slice(0, 200)))
-        likeness = SimilarityClassifier(model.encoder, sampler.temperature, bank)
-        before, after = (energy.marginal(likeness(x)) for x in (found.starts, found.images))
+        bank = model.encoder(images.data.pixels(slice(0, 200)))
+        classifier = SimilarityClassifier(model.encoder, sampler.temperature, bank)
+        before, after = (energy.marginal(classifier(x)) for x in (found.starts, found.images))
     assert (after > before).float().mean() > 0.8
 
 
@@ -105,9 +105,9 @@ def test_classes_cannot_be_asked_of_samplers_that_know_none(trained, cembench, t
         args = (*options, "--class", "3", "--out", tmp_path / "x.png")
         result = cembench("sample", trained, *args)
         assert result.code == 2 and "--class: with --image, or a sampler" in result.err
-    _, origins, sampler, _ = drawn(trained, {"name": "infonce"})
-    rows = toward(sampler, torch.full((30,), 3), origins, 0)
-    assert origins.data.labels[rows].tolist() == [3] * 30
+    _, images, sampler, _ = drawn(trained, {"name": "infonce"})
+    rows = target_rows(sampler, torch.full((30,), 3), images, 0)
+    assert images.data.labels[rows].tolist() == [3] * 30
 
 
 def test_maxent_uses_noise_that_is_asked_for(encoder):
@@ -117,11 +117,11 @@ def test_maxent_uses_noise_that_is_asked_for(encoder):
 
 
 def test_infonce_goes_for_its_image_more_than_for_others(run):
-    model, origins, sampler, found = drawn(run, {"name": "infonce", "steps": 20, "step_size": 0.05})
-    rows = toward(sampler, torch.full((24,), -1), origins, 0)
-    assert torch.equal(origins.data.labels[rows], found.labels)
+    model, images, sampler, found = drawn(run, {"name": "infonce", "steps": 20, "step_size": 0.05})
+    rows = target_rows(sampler, torch.full((24,), -1), images, 0)
+    assert torch.equal(images.data.labels[rows], found.labels)
     assert len(rows.unique()) > 20
-    goal = model.encoder(origins.data.pixels(rows))
+    goal = model.encoder(images.data.pixels(rows))
     near = [(model.encoder(x) * goal).sum(1) for x in (found.starts, found.images)]
     assert (near[1] > near[0]).float().mean() > 0.9 and (near[1] - near[0]).mean() > 0.02
     others = (model.encoder(found.images) @ goal.T).mean(1)
@@ -129,8 +129,8 @@ def test_infonce_goes_for_its_image_more_than_for_others(run):
 
 
 def test_one_given_image_has_variations_of_its_class(encoder):
-    _, origins, _, found = drawn(encoder, {"name": "infonce", "image": 7})
-    assert found.labels.tolist() == [int(origins.data.labels[7])] * 24
+    _, images, _, found = drawn(encoder, {"name": "infonce", "image": 7})
+    assert found.labels.tolist() == [int(images.data.labels[7])] * 24
     with pytest.raises(CembenchError, match="image: 5000 of 1080"):
         drawn(encoder, {"name": "infonce", "image": 5000})
 
@@ -150,9 +150,9 @@ def test_seeds_without_labels_do_not_look_at_them():
 
 def test_clusters_are_drawn_as_often_as_they_are_large():
     split = Digits().load("train")
-    seeds = fit_gaussians("cluster", split, 4)
-    parts = seeds.parts(20000, torch.Generator().manual_seed(0))
-    share = seeds.split.labels.bincount(minlength=4) / len(split)
+    gaussians = fit_gaussians("cluster", split, 4)
+    parts = gaussians.random_labels(20000, torch.Generator().manual_seed(0))
+    share = gaussians.split.labels.bincount(minlength=4) / len(split)
     assert torch.allclose(parts.bincount(minlength=4) / 20000, share, atol=0.02)
     pixels, labels = split.pixels().flatten(1), clustered(split, 4).labels
     inside = [pixels[labels == k].var(0).sum() for k in range(4)]
@@ -174,7 +174,7 @@ def test_samplers_of_logits_say_what_an_encoder_lacks(encoder, cembench, tmp_pat
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_draws_and_films(encoder, cembench, tmp_path, name):
     picture, film = tmp_path / "grid.png", tmp_path / "film.gif"
-    args = ("--sampler", name, "-n", 20, "--steps", 3, "--seeds", "cluster")
+    args = ("--sampler", name, "-n", 20, "--steps", 3, "--init", "cluster")
     result = cembench("sample", encoder, *args, "--out", picture, "--trajectory", film)
     assert result.code == 0 and json.loads(result.out)["samples"] == 20
     assert picture.read_bytes()[:4] == b"\x89PNG" and film.read_bytes()[:3] == b"GIF"
@@ -187,7 +187,7 @@ def test_the_command_draws_and_films(encoder, cembench, tmp_path, name):
 def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench, tmp_path):
     from cembench.evaluation.evaluate import evaluate
     from cembench.evaluation.protocol import load_protocol
-    from cembench.reporting.leaderboard import rank
+    from cembench.reporting.leaderboard import build_boards
 
     path = tmp_path / "both.yaml"
     path.write_text(PROTOCOL)
@@ -219,7 +219,7 @@ def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench,
     save_record(folder / f"{protocol.name}.json", claimed, None)
     (folder / f"{protocol.name}.adversarial").mkdir()
     assert cembench("verify", folder / f"{protocol.name}.json", trained).code in (1, 2)
-    boards = {board.stem: board for board in rank([record, robust])}
+    boards = {board.stem: board for board in build_boards([record, robust])}
     assert list(boards["digits-linf-0.125"].table["run"]) == ["tiny"]
     pooled = boards["digits-samples-pooled"]
     assert set(pooled.table["labels"]) == {"all", "none"} and "labels" in pooled.shown
@@ -246,7 +246,7 @@ def test_embeddings_that_are_not_finite_are_named(encoder, cembench, tmp_path):
     for name in NAMES:
         args = ("--sampler", name, "--out", tmp_path / "x.png")
         result = cembench("sample", tmp_path / "nan", *args)
-        assert result.code == 2 and "says of the starts is not finite" in result.err
+        assert result.code == 2 and "the output on the initial images is not finite" in result.err
     path = tmp_path / "both.yaml"
     path.write_text(PROTOCOL)
     result = cembench("eval", tmp_path / "nan", "--protocol", path)

@@ -9,7 +9,7 @@ import torchattacks
 
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.samplers import Scene, samplers
+from cembench.samplers import InitialImages, SamplerContext, samplers
 from cembench.samplers.initial import GaussianInit, ReplayBuffer
 from cembench.samplers.pgd import PGD
 from cembench.util.errors import CembenchError
@@ -27,8 +27,8 @@ TABLE = [
 ]
 
 
-def scene(threat, seed=0):
-    return Scene(threat, generator_of(seed, "cpu"))
+def context(threat, **initial):
+    return SamplerContext(threat, generator_of(0, "cpu"), **initial)
 
 
 ENERGY = ["sgld", "ta", "cs", "rcs"]
@@ -39,12 +39,10 @@ def test_the_tables_cover_every_sampler():
     assert {*STARTS, *ENERGY, *EMBEDDING} == set(samplers.names())
 
 
-def starts():
+def prepared():
     split = Split((images(40) * 255).byte(), labels(40), tuple("0123456789"))
-    return {
-        "seeds": GaussianInit(split),
-        "buffer": ReplayBuffer(50, (1, 8, 8), 10, generator_of(0, "cpu")),
-    }
+    buffer = ReplayBuffer(50, (1, 8, 8), 10, generator_of(0, "cpu"))
+    return context(THREATS[0], initial=InitialImages(GaussianInit(split), buffer))
 
 
 @pytest.mark.parametrize("start", ["gaussian", "noise", "data", "buffer"])
@@ -55,24 +53,22 @@ def test_energy_samplers_climb_their_potential_and_touch_nothing(name, direction
     before = fingerprint(model)
     options = {"direction": direction, "start": start, "noise": 0.0, "step_size": 0.01, "box": True}
     sampler = samplers.parse({"name": name, "steps": 6, "renewed": 0.0, **options})
-    held = Scene(THREATS[0], generator_of(0, "cpu"), **starts())
-    begun, _ = sampler.begin(x, y, Scene(THREATS[0], generator_of(0, "cpu"), **starts()))
-    drawn = sampler.draw(model, x, y, held)
+    begun, _ = sampler.initial_images(x, y, prepared())
+    drawn = sampler.draw(model, x, y, prepared())
     assert_untouched(before, model)
     assert not drawn.requires_grad and drawn.shape == x.shape
     assert drawn.min() >= 0 and drawn.max() <= 1
     model.eval()
-    climbed = sampler.potential(model(drawn), y) - sampler.potential(model(begun), y)
-    assert (climbed > 0).float().mean() > 0.9
-    again = sampler.draw(model, x, y, Scene(THREATS[0], generator_of(0, "cpu"), **starts()))
-    assert torch.equal(again, drawn)
+    rise = sampler.potential(model(drawn), y) - sampler.potential(model(begun), y)
+    assert (rise > 0).float().mean() > 0.9
+    assert torch.equal(sampler.draw(model, x, y, prepared()), drawn)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_energy_samplers_can_stay_in_a_ball(norm):
     model, x, y = conv_net(), images(), labels()
     sampler = samplers.parse({"name": "rcs", "start": "data", "norm": norm, "eps": 0.05})
-    drawn = sampler.draw(model, x, y, scene(THREATS[0]))
+    drawn = sampler.draw(model, x, y, context(THREATS[0]))
     assert Threat(norm=norm, eps=0.05).ball.size(drawn - x).max() <= 0.05 + 1e-6
 
 
@@ -80,7 +76,7 @@ def test_a_start_that_is_not_there_is_named():
     for start in ("gaussian", "buffer"):
         with pytest.raises(CembenchError, match=f"starts from '{start}'"):
             sampler = samplers.parse({"name": "cs", "start": start})
-            sampler.draw(conv_net(), images(), labels(), scene(THREATS[0]))
+            sampler.draw(conv_net(), images(), labels(), context(THREATS[0]))
 
 
 def test_langevin_noise_belongs_to_raw_gradients():
@@ -93,7 +89,7 @@ def test_langevin_noise_belongs_to_raw_gradients():
         ({"direction": "raw", "step_size": 0.02, "noise": 0.1}, 0.1 * 3**0.5),
     ):
         options = {"name": "cs", "start": "data", "steps": 3, "box": False, **options}
-        moved = samplers.parse(options).draw(still, x, y, scene(THREATS[0])) - x
+        moved = samplers.parse(options).draw(still, x, y, context(THREATS[0])) - x
         assert moved.std().item() == pytest.approx(spread, abs=0.01)
 
 
@@ -113,10 +109,10 @@ def test_the_buffer_keeps_what_is_put_back_in_the_places_of_its_class():
     generator = generator_of(0, "cpu")
     buffer = ReplayBuffer(40, (1, 2, 2), 4, generator)
     y = torch.tensor([0, 1, 2, 3])
-    drawn, places = buffer.draw(y, 0.0, generator)
-    assert torch.equal(places // buffer.places, y) and torch.equal(drawn, buffer.images[places])
-    buffer.put_back(places, torch.ones(4, 1, 2, 2))
-    assert (buffer.images[places] == 1).all() and (buffer.images == 1).all((1, 2, 3)).sum() == 4
+    drawn, rows = buffer.draw(y, 0.0, generator)
+    assert torch.equal(rows // buffer.per_class, y) and torch.equal(drawn, buffer.images[rows])
+    buffer.update(rows, torch.ones(4, 1, 2, 2))
+    assert (buffer.images[rows] == 1).all() and (buffer.images == 1).all((1, 2, 3)).sum() == 4
     fresh, _ = buffer.draw(y.repeat(500), 1.0, generator)
     assert fresh.mean().item() == pytest.approx(0.5, abs=0.02) and not (fresh == 1).any()
 
@@ -130,7 +126,7 @@ def test_draws_stay_in_the_ball_and_touch_nothing(name, options, mode, threat):
     before = fingerprint(model)
     rng = torch.get_rng_state().clone()
     drawn = samplers.parse({"name": name, "steps": 4, "mode": mode, **options}).draw(
-        model, x, y, scene(threat)
+        model, x, y, context(threat)
     )
     if mode == "train":  # dropout in training mode draws from the global generator
         torch.set_rng_state(rng)
@@ -146,7 +142,7 @@ def test_draws_stay_in_the_ball_and_touch_nothing(name, options, mode, threat):
 def test_no_budget_is_the_identity(name, options, mode, norm):
     model, x, y = conv_net(), images(), labels()
     sampler = samplers.parse({"name": name, "steps": 2, "mode": mode, **options})
-    assert torch.equal(sampler.draw(model, x, y, scene(Threat(norm=norm, eps=0.0))), x)
+    assert torch.equal(sampler.draw(model, x, y, context(Threat(norm=norm, eps=0.0))), x)
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -156,7 +152,7 @@ def test_more_steps_from_the_image_break_no_fewer(threat):
 
     def broken(steps):
         attack = PGD(start="data", steps=steps, step_size=threat.eps / 4)
-        found = attack.search(model, x, y, scene(threat))
+        found = attack.search(model, x, y, context(threat))
         return model(found).argmax(1) != y
 
     one, ten = broken(1), broken(10)
@@ -172,9 +168,11 @@ def test_restarts_break_no_fewer_and_search_beats_the_last_iterate(threat):
         return model(found).argmax(1) != y
 
     attack = PGD(steps=3, step_size=threat.eps)
-    last = broken(attack.draw(model, x, y, scene(threat)))
-    best = broken(attack.search(model, x, y, scene(threat)))
-    more = broken(PGD(steps=3, step_size=threat.eps, restarts=4).search(model, x, y, scene(threat)))
+    last = broken(attack.draw(model, x, y, context(threat)))
+    best = broken(attack.search(model, x, y, context(threat)))
+    more = broken(
+        PGD(steps=3, step_size=threat.eps, restarts=4).search(model, x, y, context(threat))
+    )
     assert (best | ~last).all() and (more | ~best).all()
 
 
@@ -184,7 +182,7 @@ def test_pgd_is_torchattacks_pgd_on_the_same_start(threat):
     options = {"eps": threat.eps, "alpha": threat.eps / 4, "steps": 7, "random_start": False}
     peer = torchattacks.PGD if threat.norm == "linf" else torchattacks.PGDL2
     theirs = peer(model, **options)(x, y)
-    ours = PGD(start="data", steps=7, step_size=threat.eps / 4).draw(model, x, y, scene(threat))
+    ours = PGD(start="data", steps=7, step_size=threat.eps / 4).draw(model, x, y, context(threat))
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 

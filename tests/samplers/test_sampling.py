@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from cembench.models.checkpoint import load_checkpoint
 from cembench.samplers import samplers
-from cembench.samplers.context import Origins
+from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import chunks, draw
 from cembench.samplers.to_files import sample_to_files
 from cembench.training.train import train
@@ -19,11 +19,11 @@ from tests.conftest import experiment
 
 def drawn(run, settings, count=30, seed=0, label=None):
     model, metadata = load_checkpoint(run)
-    origins = Origins(run / "model.safetensors", metadata, torch.device("cpu"))
+    images = CheckpointImages(run / "model.safetensors", metadata, torch.device("cpu"))
     sampler = samplers.parse(settings)
     y = next(chunks(sampler, count, len(metadata.classes)))
     y = y if label is None else torch.full_like(y, label)
-    return draw(model.requires_grad_(False), sampler, y, origins, seed)
+    return draw(model.requires_grad_(False), sampler, y, images, seed)
 
 
 @pytest.mark.parametrize("name", samplers.names())
@@ -33,8 +33,8 @@ def test_every_sampler_works_on_a_plain_checkpoint_and_repeats(trained, name):
     first, again, other = (drawn(trained, settings, seed=seed) for seed in (1, 1, 2))
     assert first.images.shape == first.starts.shape == (30, 1, 8, 8)
     assert torch.equal(first.images, again.images) and not torch.equal(first.images, other.images)
-    asked = set() if name in ("maxent", "np-sgld") else {"own_acc_start", "own_acc"}
-    assert set(first.summary()) == {"lse_start", "lse"} | asked
+    conditional = set() if name in ("maxent", "np-sgld") else {"own_acc_start", "own_acc"}
+    assert set(first.summary()) == {"lse_start", "lse"} | conditional
 
 
 def test_chunks_are_balanced_and_cover_the_count():
@@ -99,7 +99,7 @@ def test_an_outside_start_takes_another_data_set_and_fits_it(trained, tmp_path):
 
 def test_leaving_the_finite_numbers_names_step_and_step_size(trained):
     wild = {"name": "cs", "direction": "raw", "step_size": 3e38, "start": "noise", "box": False}
-    message = r"cs: chains left the finite numbers at step \d+; lower step_size, which is 3e\+38"
+    message = r"cs: values are not finite at step \d+; lower step_size, which is 3e\+38"
     with pytest.raises(CembenchError, match=message):
         drawn(trained, wild)
 
@@ -119,6 +119,14 @@ def test_the_command_writes_picture_tensors_and_trajectory(cembench, trained, tm
     one = cembench("sample", trained, "--class", "3", "-n", 4, "--steps", 1, "--out", picture)
     assert one.code == 0
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (picture, tensors, strip)}
+
+
+def test_the_kind_of_initial_images_has_two_option_names(cembench, trained, tmp_path):
+    kinds = []
+    for option in ("--init", "--seeds"):
+        args = (option, "noise", "--steps", 1, "-n", 4, "--out", tmp_path / "grid.png")
+        kinds.append(json.loads(cembench("sample", trained, *args).out)["sampler"]["start"])
+    assert kinds == ["noise", "noise"]
 
 
 def test_a_gif_has_a_frame_a_step(trained, tmp_path):

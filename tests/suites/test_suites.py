@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cembench.suites.launchers import local
+from cembench.suites.launchers.job import Job, Outcome
 from cembench.suites.suite import load_suite
 from cembench.util.errors import ConfigError
 from cembench.util.yaml import to_yaml
@@ -52,10 +54,28 @@ def until(found, seconds=90):
     return value
 
 
+def started_by(pid):
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
+        return []
+
+
+def below(pid):
+    """Return the pids of all processes that one started, directly or not."""
+    return [p for child in started_by(pid) for p in (child, *below(child))]
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def children(pid):
     """Return the pids of the experiments that a command runs."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [p for p in listed if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return [p for p in below(pid) if b"--parent" in command_of(p)]
 
 
 WAYS = {
@@ -128,6 +148,104 @@ def test_ctrl_c_stops_all_and_what_was_done_stays(tmp_path):
     assert process.returncode == 130 and "interrupted" in err.splitlines()[-1]
     assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert (tmp_path / "runs/at-40/last.ckpt").exists()
+
+
+def test_a_killed_command_leaves_no_experiment_running(tmp_path):
+    suite(tmp_path, grid={"method.name": ["at", "trades"], "epochs": [400]})
+    process = begin(tmp_path, "--jobs", 2)
+    until((tmp_path / "runs/at-400/history.csv").exists)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate(timeout=30)
+    assert workers
+    until(lambda: not any(command_of(pid) for pid in workers), 10)
+
+
+@pytest.mark.slow
+def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path):
+    """SLURM signals every process of a job: that of submitit, and the experiment below it."""
+    pytest.importorskip("submitit")
+    suite(tmp_path, experiments={"long": {"method": "at", "epochs": 40}})
+    process = begin(tmp_path, *WAYS["submitit"])
+    history = tmp_path / "runs/long/history.csv"
+    until(lambda: history.exists() and len(history.read_text().splitlines()) > 3)
+    (experiment,) = children(process.pid)
+    (job,) = [p for p in below(process.pid) if experiment in started_by(p)]
+    for pid in (experiment, job):
+        os.kill(int(pid), signal.SIGTERM)
+        os.kill(int(pid), signal.SIGUSR2)
+    until(lambda: [p for p in children(process.pid) if p != experiment])
+    before = pd.read_csv(history)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0 and "long: done" in err, err
+    after = pd.read_csv(history)
+    assert len(after) == 40 and after["seconds"][0] == before["seconds"][0]
+
+
+@pytest.mark.slow
+def test_a_probe_of_a_job_that_diverged_is_a_row(tmp_path):
+    wild = {"method": "infonce", "optimizer": {"lr": 1e30}}
+    suite(tmp_path, experiments={"wild": wild, "probe": {"probe": "wild"}})
+    code, out, err = run(tmp_path, "--jobs", 2)
+    assert code == 2 and "| probe | infonce+linear | probe |" in out
+    assert "wild: failed: runs/wild: loss is nan" in err
+    assert "probe: failed: runs/wild, which it starts from, gave up" in err
+
+
+@pytest.mark.slow
+def test_jobs_know_the_plugins_of_their_command(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from cembench.methods import methods\n"
+        "from cembench.methods.standard import Standard\n"
+        "@methods.register\n"
+        "class Mine(Standard):\n"
+        "    name = 'mine'\n"
+    )
+    suite(tmp_path, experiments={"own": {"method": "mine"}})
+    code, out, err = run(tmp_path, "--jobs", 2, "--plugin", "mine")
+    assert code == 0 and "own: done" in err and "| own | mine |" in out, err
+
+
+def test_a_job_runs_what_its_suite_held_when_it_began_or_nothing(tmp_path, cembench):
+    path = suite(tmp_path, grid=GRID)
+    given = ("run", path, "--out", tmp_path / "runs")
+    for args, message in (
+        (("--only", "at.s0", "--digest", "0123"), "experiment at.s0 or its protocol changed"),
+        (("--only", "at.s7"), "no experiment at.s7"),
+    ):
+        result = cembench(*given, *args)
+        assert result.code == 2 and message in result.err and len(result.err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_job_says_how_it_ended(tmp_path):
+    job = Job((), Path("log.txt"), tmp_path)
+    assert job.outcome(None) is None and job.outcome(0) == Outcome()
+    assert "code 1, see log.txt" in job.outcome(1).failure
+    (tmp_path / "log.txt").write_text("epoch 1\ncembench: error: loss is nan\n")
+    assert job.outcome(2) == Outcome("loss is nan") and job.outcome(3).diverged
+    bug = "cembench: error: unexpected KeyError('x'); --debug shows where\n"
+    (tmp_path / "log.txt").write_text(bug)
+    assert job.outcome(2).failure == "unexpected KeyError('x'); log.txt shows where"
+
+
+def test_jobs_side_by_side_share_cores_and_gpus(tmp_path, monkeypatch):
+    started = []
+
+    class Idle(Job):
+        def start(self, environment):
+            started.append(environment)
+            return subprocess.Popen(["sleep", "60"])
+
+    monkeypatch.setattr(local, "cores", lambda: 6)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with local.launcher(tmp_path, 3, "cuda", {}) as start:
+        polls = [start(Idle((), Path("log.txt"), tmp_path)) for _ in range(3)]
+        assert [poll() for poll in polls] == [None] * 3
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in started] == ["4", "7", "4"]
+    assert {one["OMP_NUM_THREADS"] for one in started} == {"2"}
+    assert "SIGKILL" in polls[0]().failure
 
 
 @pytest.mark.parametrize(

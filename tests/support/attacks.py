@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from cembench.data.split import Split
+from cembench.energy.norms import NORMS
 from cembench.energy.threat import Threat
+from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.robustness import attack_split
 from tests.conftest import Linear, images
 
 THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.7)]
@@ -38,7 +39,7 @@ def split_of(x, y, classes):
 
 def run(model, split, threat, *attacks, **options):
     protocol = Protocol.parse({"name": "test", "attacks": list(attacks), **options})
-    return attack_split(model, split, torch.arange(len(split)), protocol, threat).table
+    return attack_split(model, split, torch.arange(len(split)), protocol, threat)
 
 
 def linear_case(classes, norm):
@@ -48,7 +49,7 @@ def linear_case(classes, norm):
     x = 0.35 + 0.3 * images(48, seed=classes)
     split = split_of(x, model((x * 255).round() / 255).argmax(1), classes)
     logits = model(split.pixels())
-    dual = 1 if norm == "linf" else 2
+    dual = 1 / (1 - 1 / NORMS[norm].order)
     rows = torch.arange(len(split))
     gap = logits[rows, split.labels][:, None] - logits
     slope = (model.weight[split.labels][:, None] - model.weight).norm(p=dual, dim=2)

@@ -1,5 +1,6 @@
 """Training that diverges when it is told to."""
 
+from cembench.training.divergence import diverged
 from cembench.training.trainer import Trainer
 
 
@@ -10,7 +11,8 @@ def diverging(monkeypatch, when):
     def step(self, number, rows, generator):
         calls.append(None)
         if len(calls) in when:
-            raise self._diverged(f"the loss is 1e9 at epoch {self.epoch + 1}, step {number + 1}")
+            what = f"the loss is 1e9 at epoch {self.epoch + 1}, step {number + 1}"
+            raise diverged(what, self.epoch)
         return original(self, number, rows, generator)
 
     monkeypatch.setattr(Trainer, "step", step)

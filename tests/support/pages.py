@@ -8,18 +8,16 @@ import torch
 
 from cembench.evaluation.artifacts import picture_file, samples_folder, trajectory_file
 from cembench.evaluation.record import save_record
-from cembench.evaluation.results import (
+from cembench.evaluation.sections.curve import CurvePoint
+from cembench.evaluation.sections.density_results import (
     Bin,
     Calibration,
-    CurvePoint,
     Density,
     EnergyShift,
-    MeanStd,
     OODScores,
-    SanityCheck,
-    rate,
-    wilson,
 )
+from cembench.evaluation.sections.sanity import SanityCheck
+from cembench.evaluation.statistics import MeanStd, rate, wilson
 from cembench.util.image_grid import grid
 from tests.support.records import both, drawn, sampled
 

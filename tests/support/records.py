@@ -4,13 +4,9 @@ import json
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.record import Record, load_record
-from cembench.evaluation.results import (
-    Figure,
-    Generation,
-    SamplerFigures,
-    Scores,
-    wilson,
-)
+from cembench.evaluation.sections.robustness import Figure
+from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
+from cembench.evaluation.statistics import wilson
 from cembench.util.seal import UNSEALED, seal
 
 

@@ -57,7 +57,7 @@ def history(folder):
 def losses(settings, steps=4):
     """Take a few steps and return their losses."""
     trainer = Trainer(settings, torch.device("cpu"))
-    trainer.spread()
+    trainer.wrap_ddp()
     generator = batch_generator(0, trainer.device, trainer.world)
     batch = trainer.batch
     rows = [torch.arange(step * batch, (step + 1) * batch) for step in range(steps)]
@@ -112,7 +112,7 @@ def test_batch_norm_of_each_process_alone_is_another_training(tmp_path):
 def exchanges(method):
     """Return how often a training step exchanges gradients."""
     trainer = Trainer(experiment(method=method), torch.device("cpu"))
-    trainer.spread()
+    trainer.wrap_ddp()
     count = []
 
     def hook(state, bucket):
@@ -300,11 +300,11 @@ def test_processes_that_never_come_are_not_waited_for_for_ever(tmp_path):
 
 def test_spread_networks_learn_from_the_labels_of_all_processes(tmp_path):
     """The gradient is the mean over processes: that of the whole batch."""
-    from cembench.training.ddp import spread
+    from cembench.training.ddp import wrap_ddp
 
     def gradients(rows):
         net = conv_net().eval()
-        wrapped = spread(net, world(), torch.device("cpu"))
+        wrapped = wrap_ddp(net, world(), torch.device("cpu"))
         nn.functional.cross_entropy(wrapped(images()[rows]), labels()[rows]).backward()
         return [parameter.grad for parameter in net.parameters()]
 

@@ -224,7 +224,7 @@ def test_settings_that_do_not_fit_the_encoder_are_named(encoder, tmp_path, chang
 
 
 def test_neighbours_need_features_that_are_there():
-    with pytest.raises(ConfigError, match="knn trainable nothing: give it pretrained"):
+    with pytest.raises(ConfigError, match="knn trains nothing: give it pretrained"):
         experiment(method="knn")
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import cembench.training.train as train_module
 import cembench.training.trainer as trainer_module
 from cembench.data.statistics import pixel_statistics
 from cembench.models.checkpoint import load_checkpoint
@@ -324,14 +325,14 @@ def test_an_energy_beyond_the_bound_is_a_divergence_though_the_loss_is_not(tmp_p
 def test_a_kill_after_a_divergence_does_not_forget_it(tmp_path, monkeypatch):
     config = experiment(divergence={"policy": "rollback"}, schedule={"name": "constant"})
     diverging(monkeypatch, {3})
-    rolled = Trainer.roll_back
+    rolled = train_module.roll_back
 
-    def then_die(self, run, error):
-        rolled(self, run, error)
-        run.save(self.state())
+    def then_die(trainer, run, error):
+        rolled(trainer, run, error)
+        run.save(trainer.state())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "roll_back", then_die)
+    monkeypatch.setattr(train_module, "roll_back", then_die)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path)
     monkeypatch.undo()

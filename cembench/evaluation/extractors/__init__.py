@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Embed = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
+Embed = Callable[["Tensor"], "Tensor | tuple[Tensor, Tensor]"]
 
 
 class Extractor(Choice):
@@ -33,6 +33,10 @@ class Extractor(Choice):
         """The name in columns, with whatever changes figures."""
         return self.name
 
+    def cautions(self, checksum: str) -> list[str]:
+        """Return what to be careful about with these weights, by their SHA-256."""
+        return []
+
     @abstractmethod
     def weights(self, given: Path | None) -> Path:
         """Return the file of weights: the given one, or one that is there or can be downloaded.
@@ -43,7 +47,9 @@ class Extractor(Choice):
 
     @abstractmethod
     def build(self, weights: Path, device: torch.device) -> Embed:
-        """Return a function from uint8 images, N×3×H×W, to features N×D and class logits N×K.
+        """Return a function from uint8 images, N×3×H×W, to features N×D.
+
+        With class logits, N×K, beside them there is an Inception Score too.
 
         Raises:
             CembenchError: when the file does not hold the weights.

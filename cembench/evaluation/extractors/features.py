@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cembench.evaluation.cache import Parts
+from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256, write_bytes
@@ -27,10 +27,10 @@ VERSION = 1  # raise it when preprocessing changes, so that no cached features o
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor sees in N images: features N×D and class logits N×K, on the CPU."""
+    """What an extractor sees in N images: features N×D, and class logits N×K if it has any."""
 
     pool: Tensor
-    logits: Tensor
+    logits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -42,7 +42,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Pool:
+class ImageFeatures:
     """Images with what an extractor sees in them.
 
     Attributes:
@@ -71,7 +71,7 @@ class FeatureReader:
         keep: where features of each batch are kept, for several processes to share.
     """
 
-    keep: Parts | None = None
+    keep: ChunkCache | None = None
 
     def __init__(
         self, extractor: Extractor, device: torch.device, weights: Path | None = None
@@ -85,8 +85,8 @@ class FeatureReader:
     def read(self, batches: Iterable[Tensor]) -> Features:
         """Return the features of uint8 images, N×C×H×W with one or three channels."""
         parts = [self._batch(part) for batch in batches for part in batch.split(BATCH)]
-        pool, logits = zip(*parts, strict=True)
-        return Features(torch.cat(pool), torch.cat(logits))
+        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return Features(**joined)
 
     def reference(self, images: Tensor) -> Features:
         """Return features of real images, kept on disk under a name made of their content."""
@@ -98,21 +98,22 @@ class FeatureReader:
         except (CembenchError, TypeError, SafetensorError):
             features = self.read([images])
         with contextlib.suppress(CembenchError):  # without a cache it only takes longer
-            write_bytes(path, seal(save(vars(features), {"seal": UNSEALED}), content))
+            values = {key: value for key, value in vars(features).items() if value is not None}
+            write_bytes(path, seal(save(values, {"seal": UNSEALED}), content))
         return features
 
-    def _batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch(self, images: Tensor) -> dict[str, Tensor]:
         if self.keep is None:
             return self._embedded(images)
         name = f"features.{_hash(images)}"
-        kept = self.keep.tensors(name)
-        if kept is None:
-            kept = dict(zip(("pool", "logits"), self._embedded(images), strict=True))
-            self.keep.keep_tensors(name, kept)
-        return kept["pool"], kept["logits"]
+        cached = self.keep.tensors(name)
+        if cached is None:
+            cached = self._embedded(images)
+            self.keep.keep_tensors(name, cached)
+        return cached
 
     @torch.no_grad()
-    def _embedded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _embedded(self, images: Tensor) -> dict[str, Tensor]:
         if self._embed is None:
             self._embed = self.extractor.build(self.file, self.device)
         channels = images.shape[1]
@@ -120,8 +121,10 @@ class FeatureReader:
             raise CembenchError(f"images of {channels} channels; an extractor wants 1 or 3")
         colour = images.expand(-1, 3, -1, -1) if channels == 1 else images
         with exact():
-            features, logits = self._embed(colour.to(self.device))
-        return features.float().cpu(), logits.float().cpu()
+            found = self._embed(colour.to(self.device))
+        pool, logits = found if isinstance(found, tuple) else (found, None)
+        values = {"pool": pool} if logits is None else {"pool": pool, "logits": logits}
+        return {key: value.float().cpu() for key, value in values.items()}
 
 
 def cache_folder() -> Path:

@@ -42,6 +42,11 @@ class Inception(Extractor):
             ) from error
         return path
 
+    def cautions(self, checksum: str) -> list[str]:
+        """Doubt weights of another checksum."""
+        known = checksum.startswith(CHECKSUM)
+        return [] if known else ["the weights are not those of the TF Inception of papers"]
+
     def build(self, weights: Path, device: torch.device) -> Embed:
         """Return the embedding."""
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

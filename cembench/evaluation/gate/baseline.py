@@ -10,27 +10,15 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field
 
+from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections import SECTIONS
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import sha256, write_bytes, write_text
 from cembench.util.parquet import read_frame
-from cembench.util.settings import NonNegative, Settings
+from cembench.util.settings import Settings
 from cembench.util.yaml import read_yaml, to_yaml
-
-
-class Metric(Settings):
-    """A figure that is no count of images.
-
-    Attributes:
-        value: what it was.
-        tolerance: by how much it may get worse.
-        better: which way that is not.
-    """
-
-    value: float
-    tolerance: NonNegative
-    better: Literal["higher", "lower"]
 
 
 class Row(Settings):
@@ -52,7 +40,7 @@ class Row(Settings):
     verdicts: str
     verdicts_sha256: str
     sanity_failed: list[str] = []
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, GatedValue] = {}
 
 
 class Baseline(Settings):
@@ -117,7 +105,7 @@ def updated(
     old = baseline.rows[name].metrics if name in baseline.rows else {}
     metrics = {
         key: old[key].model_copy(update={"value": metric.value}) if key in old else metric
-        for key, metric in metrics_of(record).items()
+        for key, metric in gated_of(record).items()
     }
     row = Row(
         checkpoint=relative(checkpoint, path.parent),
@@ -131,23 +119,11 @@ def updated(
     return baseline.model_copy(update={"rows": {**baseline.rows, name: row}})
 
 
-def metrics_of(record: Record) -> dict[str, Metric]:
-    """Return the figures that have a tolerance, with a customary one."""
-    found: dict[str, Metric] = {}
-    if record.density is not None:
-        ece = record.density.calibration.ece
-        found["ece"] = Metric(value=ece, tolerance=0.02, better="lower")
-        for title, scores in record.density.outside.items():
-            auroc = scores["log_px"].auroc
-            found[f"auroc {title}"] = Metric(value=auroc, tolerance=0.02, better="higher")
-    for title, sampler in ({} if record.generation is None else record.generation.samplers).items():
-        scored = sampler.samples
-        if scored is not None:
-            spread = round(3 * scored.kid_error, 6)
-            found[f"kid {title}"] = Metric(value=scored.kid, tolerance=spread, better="lower")
-        if scored is not None and scored.judge_acc is not None:
-            read = scored.judge_acc
-            found[f"judge_acc {title}"] = Metric(value=read, tolerance=0.05, better="higher")
+def gated_of(record: Record) -> dict[str, GatedValue]:
+    """Return the numbers of a record that have a tolerance, with a customary one."""
+    found: dict[str, GatedValue] = {}
+    for section in SECTIONS:
+        found |= section.gated(section.of(record))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,19 +35,21 @@ class Evaluator:
         data_root: where the data lies, if not where it lay in training.
         inception_weights: weights for the extractor inception.
         out: where records go, in a folder of the row's name; beside the checkpoint unless given.
+        on_record: called with path and record of each evaluation.
     """
 
     device: str = "cpu"
     data_root: str | None = None
     inception_weights: Path | None = None
     out: Path | None = None
+    on_record: Callable[[Path, Record], object] | None = None
 
     def measure(
         self, name: str, file: Path, protocol: Protocol, keep: bool = False
     ) -> tuple[Record, pd.DataFrame]:
         """Return the record of a checkpoint and its table of verdicts, empty after an error.
 
-        A record that is there and still holds is not made again, unless to keep its evidence.
+        A record that is there and still holds is not made again, unless to save its artifacts.
         """
         record, place = evaluate(
             file,
@@ -59,6 +61,7 @@ class Evaluator:
             save_adversarial=keep,
             save_samples=keep and protocol.samples is not None,
             reuse=not keep,
+            on_record=self.on_record,
         )
         if record.kind == "encoder":
             raise CembenchError(f"{file}: an encoder has no verdicts to guard; check its probe")

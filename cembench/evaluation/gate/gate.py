@@ -8,9 +8,11 @@ from typing import Literal
 
 import pandas as pd
 
-from cembench.evaluation.compare import Difference, difference, paired_interval, right_of
-from cembench.evaluation.gate.baseline import Baseline, Metric, Row, load_verdicts, metrics_of
+from cembench.evaluation.compare import Difference, difference, right_of
+from cembench.evaluation.gate.baseline import Baseline, Row, gated_of, load_verdicts
+from cembench.evaluation.gate.gated import GatedValue
 from cembench.evaluation.record import Record
+from cembench.evaluation.statistics import holm, paired_interval
 from cembench.util.errors import CembenchError
 
 MOST = 10_000_000
@@ -76,16 +78,6 @@ def judge(
     return sorted([*accuracies, *rest], key=lambda outcome: order.index(outcome.row))
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Return p-values adjusted for their number (Holm 1979): each holds over all of them."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
-        adjusted[number] = highest
-    return adjusted
-
-
 def _pairs(before: pd.DataFrame, now: pd.DataFrame) -> list[Difference]:
     if list(before["index"]) != list(now["index"]):
         raise CembenchError("the baseline's verdicts are about other images; --update it")
@@ -135,11 +127,11 @@ def _wanted(pair: Difference, baseline: Baseline) -> str:
 
 
 def _metrics(name: str, row: Row, record: Record) -> list[Outcome]:
-    now = metrics_of(record)
+    now = gated_of(record)
     return [_metric(name, key, metric, now.get(key)) for key, metric in row.metrics.items()]
 
 
-def _metric(name: str, key: str, before: Metric, now: Metric | None) -> Outcome:
+def _metric(name: str, key: str, before: GatedValue, now: GatedValue | None) -> Outcome:
     if now is None:
         return Outcome(name, key, "error", before.value, note="could not be measured")
     worse = now.value - before.value if before.better == "lower" else before.value - now.value

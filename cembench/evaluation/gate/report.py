@@ -9,14 +9,15 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from cembench.evaluation.gate.gate import Outcome
+from cembench.util.format import number, percent
 from cembench.util.markdown import markdown_table
 
-SHOWN = 12  # numbers of images that a line names
+SHOWN = 12  # images that a line names
 SIGNS = {"pass": "pass", "regression": "REGRESSION", "inconclusive": "inconclusive"}
 
 
 def verdict_line(outcomes: Sequence[Outcome]) -> str:
-    """Return one sentence on everything."""
+    """Return the number of outcomes per verdict in one line."""
     counts = pd.Series([outcome.verdict for outcome in outcomes]).value_counts()
     told = [
         f"{counts[key]} {key}"
@@ -27,11 +28,11 @@ def verdict_line(outcomes: Sequence[Outcome]) -> str:
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return a table with a row a figure, and below it the images that regressions lost."""
+    """Return a table with one row per metric, and below it the images that regressions lost."""
     table = pd.DataFrame(
         {
             "checkpoint": [outcome.row for outcome in outcomes],
-            "figure": [outcome.metric for outcome in outcomes],
+            "metric": [outcome.metric for outcome in outcomes],
             "baseline": [_number(outcome, outcome.was) for outcome in outcomes],
             "now": [_number(outcome, outcome.now) for outcome in outcomes],
             "difference": [outcome.note for outcome in outcomes],
@@ -54,14 +55,14 @@ def images(outcome: Outcome) -> str:
 
 
 def sentence(outcome: Outcome) -> str:
-    """Return one outcome in a line."""
+    """Return one outcome in one line."""
     was, now = _number(outcome, outcome.was), _number(outcome, outcome.now)
     lost = f"; {images(outcome)}" if outcome.lost else ""
     return f"{outcome.row} {outcome.metric}: {outcome.verdict}: {was} → {now}, {outcome.note}{lost}"
 
 
 def junit(outcomes: Sequence[Outcome]) -> str:
-    """Return JUnit XML: a suite a checkpoint, a case a figure."""
+    """Return JUnit XML: one suite per checkpoint, one case per metric."""
     root = ElementTree.Element("testsuites", name="cembench check")
     for row, group in groupby(outcomes, key=lambda outcome: outcome.row):
         cases = list(group)
@@ -81,6 +82,4 @@ def junit(outcomes: Sequence[Outcome]) -> str:
 
 
 def _number(outcome: Outcome, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.1%}" if outcome.p_value is not None else f"{value:.3g}"
+    return number(value) if outcome.p_value is None else percent(value)

@@ -11,7 +11,7 @@ from cembench.util.registry import Registry
 from cembench.util.settings import Choice, Label, optional_field
 
 if TYPE_CHECKING:
-    from cembench.evaluation.extractors.features import Pool
+    from cembench.evaluation.extractors.features import ImageFeatures
 
 # Columns of tables are called after metrics, so these are taken.
 TAKEN = {"kid", "fd", "is", "precision", "recall", "nearest", "gain", "lse", "acc", "ece", "run"}
@@ -37,7 +37,7 @@ class Metric(Choice):
         return self.label or self.name
 
     @abstractmethod
-    def measure(self, samples: Pool, real: Pool) -> float:
+    def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Return the figure of a set of images.
 
         Global random numbers are the same in every call, and have no effect elsewhere.
@@ -47,7 +47,7 @@ class Metric(Choice):
             real: the same of the reference.
         """
 
-    def finite(self, samples: Pool, real: Pool) -> float:
+    def finite(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Return it as a plain number.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from cembench.evaluation.extractors.features import Pool
+from cembench.evaluation.extractors.features import ImageFeatures
 from cembench.evaluation.metrics import Metric
 from cembench.util.errors import CembenchError
 from cembench.util.settings import Count
@@ -30,7 +30,7 @@ class Neighbours(Metric):
     better: ClassVar[Literal["higher", "lower"]] = "higher"
     k: Count = 5
 
-    def counts(self, samples: Pool, real: Pool) -> Tensor:
+    def counts(self, samples: ImageFeatures, real: ImageFeatures) -> Tensor:
         """Return how many samples lie in the ball of each real image, M integers."""
         fake, centres = samples.points.double(), real.points.double()
         if self.k >= len(centres):
@@ -48,7 +48,7 @@ class Density(Neighbours):
 
     name: ClassVar[str] = "density"
 
-    def measure(self, samples: Pool, real: Pool) -> float:
+    def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Count sample by sample."""
         inside = int(self.counts(samples, real).sum())
         return inside / (self.k * len(samples.images))
@@ -59,7 +59,7 @@ class Coverage(Neighbours):
 
     name: ClassVar[str] = "coverage"
 
-    def measure(self, samples: Pool, real: Pool) -> float:
+    def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Count ball by ball."""
         return float((self.counts(samples, real) > 0).double().mean())
 

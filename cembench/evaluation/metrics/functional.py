@@ -15,8 +15,9 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from cembench.evaluation.statistics import Z
+
 BLOCK = 1 << 24  # kernel values held at once, 128 MiB
-Z = 1.959964
 
 
 def frechet_distance(fake: Tensor, real: Tensor) -> float:

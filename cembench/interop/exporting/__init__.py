@@ -1,4 +1,4 @@
-"""Checkpoints in the forms that other tools read."""
+"""Export of checkpoints in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.settings import nearest
 
-Form = Literal["robustbench", "huggingface", "onnx"]
-FORMS: tuple[Form, ...] = ("robustbench", "huggingface", "onnx")
+Format = Literal["robustbench", "huggingface", "onnx"]
+FORMATS: tuple[Format, ...] = ("robustbench", "huggingface", "onnx")
 
 
 def export(
     checkpoint: str | Path,
-    to: Form,
+    to: Format,
     out: str | Path | None = None,
     *,
     record: str | Path | None = None,
     fields: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write a checkpoint in the form of another tool, and return what was written.
+    """Write a checkpoint in the format of another tool, and return the file or folder written.
 
     Args:
         checkpoint: a file, or a run folder.
@@ -31,16 +31,16 @@ def export(
             weights, config, model card and a grid of samples; `onnx`, images in [0, 1], N×C×H×W
             with any N, to outputs.
         out: the file or folder; `export/RUN…` unless given.
-        record: what figures come from, where the form has any: the one beside the checkpoint with
-            most images under AutoAttack unless given.
+        record: the source of the results, if the format has any; unless given, the one beside the
+            checkpoint with most images under AutoAttack.
         fields: what only its author knows: `name`, `authors`, `link`, `venue`, `licence`, ….
 
     Raises:
         CembenchError: when there is no such record, a field is unknown, a package is missing, or
-            the result is not what the network says.
+            the export computes other outputs than the network.
     """
-    if to not in FORMS:
-        raise CembenchError(f"--to {to}: {nearest(to, FORMS)}")
+    if to not in FORMATS:
+        raise CembenchError(f"--to {to}: {nearest(to, FORMATS)}")
     source = ModelSource.at(Path(checkpoint))
     place = Path("export") / source.name if out is None else Path(out)
     write = import_module(f"cembench.interop.exporting.{to}").write
@@ -48,8 +48,8 @@ def export(
     return written
 
 
-def chosen(fields: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
-    """Return defaults with fields in their place.
+def merge_fields(fields: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    """Return fields, with defaults for those that are not given.
 
     Raises:
         CembenchError: for a field that is not among them.

@@ -1,4 +1,4 @@
-"""The record that an export takes its figures from."""
+"""Record of a checkpoint, as the source of the results in an export."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 
 from cembench.evaluation.record import Record, load_record
 from cembench.models.source import ModelSource
+from cembench.reporting.leaderboard.ranking import evidence
 from cembench.util.errors import CembenchError
 from cembench.util.layout import RunLayout
 
 
-def record_of(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
-    """Return the record of a checkpoint and where it lies.
+def find_record(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
+    """Return the record of a checkpoint, and its file.
 
     Args:
         source: the checkpoint.
@@ -30,10 +31,8 @@ def record_of(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
     if not measured:
         where = given or source.file
         raise CembenchError(f"{where}: no figures to export; run `cembench eval` on the checkpoint")
-    return max(measured, key=lambda pair: _worth(pair[0]))
+    return max(measured, key=lambda pair: _rank(pair[0]))
 
 
-def _worth(record: Record) -> tuple[bool, int, str]:
-    figure = record.figures.get("autoattack") or record.figures.get("autoattack-fast")
-    images = 0 if figure is None else figure.images
-    return record.split == "test", images, record.created
+def _rank(record: Record) -> tuple[bool, int, str]:
+    return record.split == "test", evidence(record), record.created

@@ -1,4 +1,4 @@
-"""A folder for the Hugging Face hub: weights, config, a model card made of the record, samples."""
+"""Hugging Face folder: weights, config, a model card made from the record, and samples."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cembench.evaluation.record import Record
-from cembench.interop.exporting import chosen
-from cembench.interop.exporting.find_record import record_of
+from cembench.interop.exporting import merge_fields
+from cembench.interop.exporting.find_record import find_record
 from cembench.models.source import ModelSource
 from cembench.util.files import read_bytes, write_bytes, write_text
+from cembench.util.format import number, percent, with_error, with_interval
 from cembench.util.layout import RunLayout
 from cembench.util.yaml import to_yaml
 
@@ -26,8 +27,8 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
     Raises:
         CembenchError: when there are no figures, or the folder cannot be written.
     """
-    found, place = record_of(source, record)
-    texts = {key: str(value) for key, value in chosen(fields, FIELDS).items()}
+    found, place = find_record(source, record)
+    texts = {key: str(value) for key, value in merge_fields(fields, FIELDS).items()}
     texts["name"] = texts["name"] or source.name
     grid = _grid(found, place)
     config = {"library_name": "cembench", **source.metadata.dump()}
@@ -41,13 +42,13 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
 
 
 def card(source: ModelSource, record: Record, texts: dict[str, str], pictured: bool) -> str:
-    """Return the model card: YAML for the hub's search, then markdown for people.
+    """Return the model card: YAML for the hub's search, then Markdown for readers.
 
     Args:
         source: the checkpoint.
-        record: where figures come from.
+        record: the source of the results.
         texts: `licence`, `name`, `authors` and `link`.
-        pictured: whether a grid of samples lies beside it.
+        pictured: whether the folder has a grid of samples.
     """
     lead = None if record.generation is None else next(iter(record.generation.samplers.items()))
     page = (
@@ -61,11 +62,11 @@ def card(source: ModelSource, record: Record, texts: dict[str, str], pictured: b
             lead=lead,
         )
     )
-    return f"---\n{to_yaml(_front(source, record, texts))}---\n\n{page}"
+    return f"---\n{to_yaml(_front_matter(source, record, texts))}---\n\n{page}"
 
 
-def _front(source: ModelSource, record: Record, texts: dict[str, str]) -> dict[str, Any]:
-    """Return what the hub reads: <https://github.com/huggingface/hub-docs> documents it."""
+def _front_matter(source: ModelSource, record: Record, texts: dict[str, str]) -> dict[str, Any]:
+    """Return the hub's metadata, as <https://github.com/huggingface/hub-docs> documents it."""
     task = "feature-extraction" if record.kind == "encoder" else "image-classification"
     metrics = [
         {
@@ -89,9 +90,9 @@ def _front(source: ModelSource, record: Record, texts: dict[str, str]) -> dict[s
 
 
 def _templates() -> Environment:
-    """Return the templates; markdown may hold HTML, so what is put in is escaped for it."""
+    """Return the templates; Markdown may hold HTML, so values are escaped."""
     place = PackageLoader("cembench.interop.exporting", "")
-    return Environment(
+    templates = Environment(
         loader=place,
         autoescape=True,
         undefined=StrictUndefined,
@@ -99,10 +100,13 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    formats = (number, percent, with_error, with_interval)
+    templates.globals |= {function.__name__: function for function in formats}
+    return templates
 
 
 def _grid(record: Record, place: Path) -> bytes | None:
-    """Return the picture of the leading sampler, as the evaluation left it."""
+    """Return the sample grid of the first sampler, as the evaluation wrote it."""
     if record.generation is None:
         return None
     title, found = next(iter(record.generation.samplers.items()))

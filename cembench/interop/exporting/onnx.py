@@ -1,4 +1,4 @@
-"""ONNX, with a batch of any size, checked against the network in onnxruntime."""
+"""ONNX file for batches of any size, checked against the network in onnxruntime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cembench.interop.exporting import chosen
+from cembench.interop.exporting import merge_fields
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
@@ -23,13 +23,13 @@ TOLERANCE = 1e-4
 
 
 def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
-    """Write the file; figures play no part in it.
+    """Write the file; it holds no results.
 
     Raises:
         CembenchError: when a package is missing, the network cannot be exported, or onnxruntime
-            answers otherwise than the network by more than 1e-4 of the largest logit.
+            computes logits that differ by more than 1e-4 of the largest one.
     """
-    chosen(fields, {})
+    merge_fields(fields, {})
     if record is not None:
         raise CembenchError("--record: an ONNX file holds no figures; leave it out")
     _require_packages()
@@ -62,7 +62,7 @@ def _require_packages() -> None:
 
 
 def _converted(model: nn.Module, source: ModelSource, output: str) -> Any:
-    """Return the protocol buffer; what the exporter prints is no data of ours."""
+    """Return the protocol buffer; the exporter's prints stay off stdout."""
     example = _images((2, *source.metadata.shape))
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():

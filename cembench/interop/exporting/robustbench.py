@@ -1,4 +1,4 @@
-"""RobustBench's `model_info`: what its leaderboard (arXiv 2010.09670) says of a model."""
+"""RobustBench `model_info` file: the entry of a model in its leaderboard (arXiv 2010.09670)."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.results import Figure
-from cembench.interop.exporting import chosen
-from cembench.interop.exporting.find_record import record_of
+from cembench.evaluation.sections.robustness import Figure
+from cembench.interop.exporting import merge_fields
+from cembench.interop.exporting.find_record import find_record
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 
-UNKNOWN = {"link": "", "name": "", "authors": "", "venue": "", "additional_data": None}
-NORMS = {"linf": "Linf", "l2": "L2"}
-WHOLE = 10_000  # test images that the leaderboard asks for on CIFAR
+AUTHOR_FIELDS = {"link": "", "name": "", "authors": "", "venue": "", "additional_data": None}
+FULL_SIZE = 10_000  # test images that the leaderboard asks for on CIFAR
 
 
 def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
-    """Write the JSON file: `out` itself, or where RobustBench has it below that folder."""
-    found, place = record_of(source, record)
+    """Write the JSON file: `out` itself, or RobustBench's place for it below that folder."""
+    found, place = find_record(source, record)
     info = model_info(found, fields)
     if out.suffix != ".json":
-        norm = NORMS[found.threat.norm]
+        norm = found.threat.ball.library_name
         out = out / "model_info" / str(info["dataset"]) / norm / f"{source.name}.json"
     write_text(out, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     log = logging.getLogger("cembench")
-    if empty := [key for key in UNKNOWN if info[key] in ("", None)]:
+    if empty := [key for key in AUTHOR_FIELDS if info[key] in ("", None)]:
         log.warning("%s: fill in %s, with --set KEY=VALUE", out, ", ".join(empty))
-    if found.figures["clean"].images < WHOLE:
+    if found.figures["clean"].images < FULL_SIZE:
         count = found.figures["clean"].images
-        log.warning("%s: %d images; RobustBench takes figures of %d", place, count, WHOLE)
+        log.warning("%s: %d images; RobustBench takes figures of %d", place, count, FULL_SIZE)
     return out
 
 
@@ -56,7 +55,7 @@ def model_info(record: Record, fields: dict[str, object]) -> dict[str, Any]:
         "footnote": _footnote(record, attacked),
         "unreliable": bool(record.sanity_failed),
     }
-    return chosen(fields, {**UNKNOWN, **measured})
+    return merge_fields(fields, {**AUTHOR_FIELDS, **measured})
 
 
 def _autoattack(record: Record) -> Figure:

@@ -1,4 +1,4 @@
-"""Networks that were trained elsewhere, as checkpoints of our own."""
+"""Import of networks that were trained elsewhere, as checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from cembench.data import DataSettings, datasets
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.interop.importing.normalisation import infer_normalisation
-from cembench.interop.importing.weights import fit, read_weights
+from cembench.interop.importing.weights import load_weights, read_weights
 from cembench.models import ModelSettings, Shape, models
 from cembench.models.checkpoint import (
     build_network,
@@ -31,7 +31,7 @@ from cembench.util.registry import add_plugin
 from cembench.util.rng import isolated_rng
 from cembench.util.yaml import parse_yaml
 
-GUESTS = ("torchvision", "timm", "robustbench")
+PACKAGES = ("torchvision", "timm", "robustbench")
 
 
 def import_model(
@@ -45,23 +45,24 @@ def import_model(
     normalise: str = "auto",
     method: str = "imported",
 ) -> Path:
-    """Turn a classifier that was trained elsewhere into an ordinary checkpoint; return its path.
+    """Turn a classifier that was trained elsewhere into a checkpoint, and return its path.
 
     Args:
         model: `package.module:factory`, `torchvision:ARCH`, `timm:ARCH`, `robustbench:NAME`, the
             name of a registered model, or any of their settings as a mapping.
-        data: the data set that it classifies; training images tell its normalisation.
+        data: the data set that it classifies; its training images decide on the normalisation.
         weights: its state dict. Without one a factory's network is taken as it was built, and
             RobustBench's weights are downloaded.
-        out: the file to be, or its run folder; `runs/NAME` unless given, after the weights.
-        data_root: where the data lies.
+        out: the file to write, or its run folder; unless given, `runs/NAME` after the weights.
+        data_root: the folder of the data.
         threat: what differs from the threat model that is customary for the data.
-        normalise: as `foreign.pixels.normalisation` takes it, or `auto`: infer_normalisation.
+        normalise: a name or numbers, as `normalisation.normalisation` takes them; or `auto`, to
+            infer it from training images.
         method: how it was trained, for tables.
 
     Raises:
-        CembenchError: when weights do not fit, the network does not take [0, 1] under any known
-            normalisation, or gives no logits; or when another checkpoint is there already.
+        CembenchError: when weights do not fit, when no known normalisation makes the network
+            better than chance, when outputs are no logits, or when another checkpoint is there.
         ConfigError: for wrong settings.
     """
     dataset = dataset_of(data, data_root)
@@ -93,7 +94,7 @@ def import_model(
 def model_settings(
     model: str | dict[str, Any] | ModelSettings, data: DataSettings, threat: Threat
 ) -> ModelSettings:
-    """Return the settings that name a network; a factory's module counts as trusted from now on.
+    """Return the settings of a network; a factory's module counts as trusted from now on.
 
     Raises:
         ConfigError: for an unknown name or wrong settings.
@@ -102,12 +103,11 @@ def model_settings(
     values: Any = model
     if isinstance(model, str) and model.lstrip().startswith("{"):
         values = parse_yaml(model, "--model")
-    elif colon and kind in GUESTS:
+    elif colon and kind in PACKAGES:
         values = {"name": kind, "arch": rest}
         if kind == "robustbench":
-            listed = {"linf": "Linf", "l2": "L2"}[threat.norm]
             where = "cifar100" if data.title.startswith("cifar100") else "cifar10"
-            values |= {"dataset": where, "threat": listed}
+            values |= {"dataset": where, "threat": threat.ball.library_name}
     elif colon:
         values = {"name": "factory", "target": model}
     with blaming("--model"):
@@ -118,7 +118,7 @@ def model_settings(
 
 
 def dataset_of(data: str | dict[str, Any] | DataSettings, root: str | None) -> DataSettings:
-    """Return a data set given as settings, by name, or as YAML, under another root if there is one.
+    """Return a data set given as settings, by name, or as YAML, with another root if one is given.
 
     Raises:
         ConfigError: for an unknown name or wrong settings.
@@ -140,7 +140,7 @@ def _built(settings: ModelSettings, weights: Path | None, size: tuple[Shape, int
     with isolated_rng(0):
         net = settings.build(*size)
     if found is not None:
-        fit(net, found, f"{weights} for {settings.title}")
+        load_weights(net, found, f"{weights} for {settings.title}")
     return net.eval()
 
 
@@ -151,7 +151,7 @@ def _place(out: Path | None, name: str) -> Path:
 
 
 def _write(file: Path, model: Classifier, metadata: CheckpointMetadata) -> None:
-    """Write the checkpoint, once it is sure that the network can be built again from it."""
+    """Write the checkpoint, after checking that it is enough to build the network again."""
     weights = model.state_dict()
     again = build_network(metadata).eval()
     again.load_state_dict(weights)

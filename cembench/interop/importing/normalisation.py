@@ -1,4 +1,7 @@
-"""The pixel normalisation and the outputs of an imported network: inferred, or checked."""
+"""Pixel normalisation of an imported network: inferred from training images, or checked.
+
+A network is tried on training images under each known normalisation. Its outputs are checked too.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from cembench.util.frozen import exact, frozen
 
 Statistics = tuple[Tensor, Tensor]
 
-IMAGES = 256
+IMAGES = 256  # training images that a network is tried on
 BATCH = 64
-CLOSE = 0.02
-DOUBT = 0.001
+CLOSE = 0.02  # accuracies that differ by less are compared by the loss
+MAX_P_VALUE = 0.001  # of the tests that one accuracy is higher than another, or than by chance
 KNOWN: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0,), (1.0,)),
     "half": ((0.5,), (0.5,)),
@@ -32,32 +35,32 @@ KNOWN: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a network makes of images under one normalisation.
+class Trial:
+    """The answers of a network to N images under one normalisation.
 
     Attributes:
-        statistics: pixel means and deviations, a channel each.
-        right: which images it classifies as labelled, N booleans.
-        loss: its mean cross-entropy at the temperature that suits it best, so that a contrast
-            which makes the network bolder counts for nothing.
+        statistics: pixel means and standard deviations, one per channel.
+        correct: which images it classifies as labelled, N booleans.
+        loss: its mean cross-entropy at the best temperature, so that a contrast which only makes
+            the network more confident does not count.
     """
 
     statistics: Statistics
-    right: Tensor
+    correct: Tensor
     loss: float
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers."""
-        return float(self.right.float().mean())
+        """The fraction of images that are classified as labelled."""
+        return float(self.correct.float().mean())
 
 
 def normalisation(text: str, whole: Split) -> Statistics:
-    """Return the pixel means and deviations that a name, or numbers, stand for.
+    """Return pixel means and standard deviations, given by name or as numbers.
 
     Args:
         text: a name of `KNOWN`, `data` for those of the training images, or means and deviations
-            on [0, 1] such as `0.5,0.5,0.5/0.2,0.2,0.2`, one for all channels or one each.
+            on [0, 1] such as `0.5,0.5,0.5/0.2,0.2,0.2`, one for all channels or one per channel.
         whole: the training images.
 
     Raises:
@@ -79,10 +82,10 @@ def normalisation(text: str, whole: Split) -> Statistics:
 
 
 def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Statistics, str]:
-    """Return the normalisation of a network, and a sentence on it.
+    """Return the normalisation that a network was trained with, and a sentence on it.
 
-    It is told by 256 training images, or what there is, that the network is right on: test images
-    play no part. Of several that are as right the one with the lowest loss is taken.
+    It is the one with the highest accuracy on 256 training images, or as many as there are; among
+    close accuracies, the one with the lowest loss. Test images are not used.
 
     Args:
         net: normalised images to logits.
@@ -90,8 +93,8 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
         given: the normalisation, or `auto`.
 
     Raises:
-        CembenchError: when outputs are no logits, when another normalisation than the given one is
-            clearly right more often, or when none is right more often than by chance.
+        CembenchError: when outputs are no logits, when another normalisation than the given one has
+            a significantly higher accuracy, or when no accuracy is better than chance.
     """
     some = subset(whole, IMAGES)[0]
     fitting = {
@@ -102,20 +105,20 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
     choices = fitting | {"data": normalisation("data", whole)}
     if given != "auto":
         choices[given] = normalisation(given, whole)
-    found = {name: read(net, some, statistics) for name, statistics in choices.items()}
-    top = max(reading.accuracy for reading in found.values())
+    found = {name: try_on(net, some, statistics) for name, statistics in choices.items()}
+    top = max(trial.accuracy for trial in found.values())
     close = [name for name in found if found[name].accuracy >= top - CLOSE]
     best = min(close, key=lambda name: found[name].loss)
     seen = {name: f"{found[name].accuracy:.1%} with {name}" for name in found}
-    lucky = by_chance(found[best].right, some)
-    if given != "auto" and not lucky and _clearly(found[best], found[given]):
+    chance = by_chance(found[best].correct, some)
+    if given != "auto" and not chance and _better(found[best], found[given]):
         raise CembenchError(
             f"--normalise {given}: the network is right on {seen[given]}, but on {seen[best]}, of "
             f"{len(some)} training images; use --normalise {best}"
         )
     if given != "auto":
         return found[given].statistics, f"normalisation {given}, as given: right on {seen[given]}"
-    if lucky:
+    if chance:
         listed = ", ".join(seen.values())
         raise CembenchError(
             f"under no known normalisation is the network better than chance on {len(some)} "
@@ -123,16 +126,14 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
             "set? --normalise MEANS/DEVIATIONS imports it all the same"
         )
     others = ", ".join(seen[name] for name in found if name != best)
-    return found[
-        best
-    ].statistics, f"normalisation infer_normalisation: right on {seen[best]}; {others}"
+    return found[best].statistics, f"normalisation recognised: right on {seen[best]}; {others}"
 
 
-def read(net: nn.Module, some: Split, statistics: Statistics) -> Reading:
-    """Ask a network for some images, in evaluation mode.
+def try_on(net: nn.Module, some: Split, statistics: Statistics) -> Trial:
+    """Classify some images under a normalisation, in evaluation mode.
 
     Raises:
-        CembenchError: when it gives no logits.
+        CembenchError: when outputs are no logits.
     """
     mean, std = (values.reshape(1, -1, 1, 1) for values in statistics)
     with frozen(net), torch.no_grad(), exact():
@@ -140,14 +141,14 @@ def read(net: nn.Module, some: Split, statistics: Statistics) -> Reading:
     require_logits(out)
     losses = [cross_entropy(out / scale, some.labels) for scale in torch.logspace(-2, 3, 51)]
     loss = float(torch.stack(losses).nan_to_num(torch.inf).min())
-    return Reading(statistics, out.argmax(1) == some.labels, loss)
+    return Trial(statistics, out.argmax(1) == some.labels, loss)
 
 
 def require_logits(out: Tensor) -> None:
-    """Refuse outputs N×K that are probabilities or their logarithms.
+    """Refuse outputs N×K that are probabilities or their logarithms: attacks need logits.
 
     Raises:
-        CembenchError: naming what they are. Attacks need logits, and energies too.
+        CembenchError: saying which of the two they are.
     """
     total = out.logsumexp(1).abs().max()
     positive, one = bool((out >= 0).all()), (out.sum(1) - 1).abs().max()
@@ -162,13 +163,14 @@ def require_logits(out: Tensor) -> None:
         )
 
 
-def _clearly(better: Reading, worse: Reading) -> bool:
-    """Tell whether one is right more often than the other, by McNemar's exact test."""
-    won, lost = int((better.right & ~worse.right).sum()), int((worse.right & ~better.right).sum())
-    return won > lost and binomtest(won, won + lost).pvalue < DOUBT
+def _better(one: Trial, other: Trial) -> bool:
+    """Return whether one accuracy is significantly higher, by McNemar's exact test."""
+    won = int((one.correct & ~other.correct).sum())
+    lost = int((other.correct & ~one.correct).sum())
+    return won > lost and binomtest(won, won + lost).pvalue < MAX_P_VALUE
 
 
-def by_chance(right: Tensor, some: Split) -> bool:
-    """Tell whether so many right answers could come from always naming the commonest class."""
-    share = float(some.labels.bincount().max()) / len(some)
-    return bool(binom.sf(int(right.sum()) - 1, len(some), share) > DOUBT)
+def by_chance(correct: Tensor, some: Split) -> bool:
+    """Return whether always naming the most common class could give as many correct answers."""
+    commonest = float(some.labels.bincount().max()) / len(some)
+    return bool(binom.sf(int(correct.sum()) - 1, len(some), commonest) > MAX_P_VALUE)

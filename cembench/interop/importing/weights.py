@@ -1,4 +1,4 @@
-"""Weights of other programs: read without running code, and fitted to a network by name."""
+"""Weights of other programs: read without running code, and loaded into a network by name."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from torch import Tensor, nn
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 
-INSIDE = ("state_dict", "model_state_dict", "model", "net", "model_ema", "ema", "weights", "params")
-NAMED = 3
+STATE_DICT_KEYS = (
+    *("state_dict", "model_state_dict", "model", "net"),
+    *("model_ema", "ema", "weights", "params"),
+)
+MAX_LISTED = 3
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict: safetensors, or what `torch.save` wrote, also one kept inside a dict.
 
     Nothing but tensors and plain values is unpickled. Where a file holds several state dicts, the
-    first of `INSIDE` is taken.
+    first of `STATE_DICT_KEYS` is taken.
 
     Raises:
         CembenchError: when it is missing, damaged, holds code, or no state dict.
@@ -40,7 +43,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
         if tensors:
             return tensors
-        inner = next((found[key] for key in INSIDE if key in found), None)
+        inner = next((found[key] for key in STATE_DICT_KEYS if key in found), None)
         if inner is None:
             keys = ", ".join(map(str, list(found)[:10])) or "nothing"
             raise CembenchError(f"{path}: no state dict: it holds {keys}")
@@ -61,17 +64,17 @@ def _unpickled(path: Path, content: bytes) -> Any:
         raise CembenchError(f"{path}: neither safetensors nor a file of torch.save") from error
 
 
-def fit(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load weights into a network, whatever prefix (`module.`, `model.`) either's names have.
+def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load weights into a network; names may differ by a prefix such as `module.` or `model.`.
 
     Args:
         net: the network.
         weights: all of its parameters and buffers, by name.
-        source: what to blame.
+        source: names the weights in errors.
 
     Raises:
-        CembenchError: naming what is missing, unexpected (each with the nearest match), of another
-            shape, or not finite.
+        CembenchError: for weights that are missing or unexpected (each named with the nearest
+            match), have another shape, or are not finite.
     """
     wanted = net.state_dict()
     given = _renamed(weights, wanted)
@@ -90,12 +93,12 @@ def fit(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
 
 
 def _counter(key: str) -> bool:
-    """Tell the counters of batch norms, which old files lack and evaluation has no use for."""
+    """Return whether a buffer counts batches: some files lack them, and evaluation has no use."""
     return key.endswith("num_batches_tracked")
 
 
 def _renamed(weights: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Return weights without the prefix of their names, or with that of the network's."""
+    """Return weights without the prefix of their own names, or with that of the network's names."""
     theirs, ours = _prefix(weights, wanted), _prefix(wanted, weights)
     if ours[1] > theirs[1]:
         return {ours[0] + key: value for key, value in weights.items()}
@@ -103,7 +106,7 @@ def _renamed(weights: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Ten
 
 
 def _prefix(names: Iterable[str], others: Iterable[str]) -> tuple[str, int]:
-    """Return what stands before most names that others have without it, and how many they are."""
+    """Return the prefix that most names have which others lack, and the number of those names."""
     known, found = set(others), Counter[str]()
     for key in names:
         parts = key.split(".")
@@ -115,10 +118,10 @@ def _prefix(names: Iterable[str], others: Iterable[str]) -> tuple[str, int]:
 
 
 def _listed(keys: list[str], others: Iterable[str]) -> str:
-    """Name some keys, each with the nearest of the others."""
+    """Write some keys, each with the nearest of the others."""
     others, words = list(others), []
-    for key in keys[:NAMED]:
+    for key in keys[:MAX_LISTED]:
         near = difflib.get_close_matches(key, others, n=1, cutoff=0.3)
         words.append(f"{key} (nearest: {near[0]})" if near else key)
-    more = len(keys) - NAMED
+    more = len(keys) - MAX_LISTED
     return ", ".join(words) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Records to tables: what is robust, what generates, and how both vary over seeds."""
+"""Leaderboards: records as tables of networks, of samplers, and of means over seeds."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cembench.reporting.leaderboard.samples import sample_boards
 from cembench.reporting.leaderboard.seeds import seed_boards
 from cembench.util.errors import CembenchError
 
-__all__ = ["Board", "find_records", "newest", "rank", "write_boards"]
+__all__ = ["Board", "build_boards", "find_records", "newest", "write_boards"]
 
 
-def rank(records: Iterable[Record]) -> list[Board]:
-    """Sort records into boards, so that no column mixes figures measured in different ways.
+def build_boards(records: Iterable[Record]) -> list[Board]:
+    """Return the boards of records, so that no column mixes values measured in different ways.
 
     There is one for each data set and threat model with robust and generative columns, one for
-    each kind of start with all samplers, and one with means over seeds where there are several.
-    Encoders are on the boards of samples alone.
+    each kind of initial images with all samplers, and one with means over seeds where there are
+    several. Encoders are on the boards of samplers alone.
     """
     kept = newest(records)
     classifiers = [record for record in kept if record.kind == "classifier"]
@@ -28,7 +28,7 @@ def rank(records: Iterable[Record]) -> list[Board]:
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
-    """Return the last record of each checkpoint in each way of measuring."""
+    """Return the last record of each checkpoint, data set, threat model and protocol."""
     last = {}
     for record in sorted(records, key=lambda record: record.created):
         where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
@@ -37,7 +37,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
 
 
 def find_records(paths: Iterable[Path]) -> dict[Path, Record]:
-    """Read every record below run folders, or folders of them, by the file that it lies in.
+    """Read every record below run folders, or folders of them, by its file.
 
     A record whose checkpoint has changed since, because training went on, is left out.
 

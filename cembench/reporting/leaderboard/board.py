@@ -1,9 +1,9 @@
-"""A table in two forms: all columns for programs, the telling ones for people."""
+"""Boards: a table as CSV with all columns, and as Markdown with the main ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from cembench.evaluation.record import Record
 from cembench.util.files import write_text
+from cembench.util.format import missing
 from cembench.util.markdown import markdown_table
 
 Sources = Sequence[Sequence[Record]]
@@ -26,8 +27,8 @@ class Board:
         title: what all rows have in common.
         table: every column, numbers as they are.
         shown: the columns for people, as text.
-        numbers: by column of `shown`, the one of `table` that is behind its text.
-        sources: the records that each row is made of; empty where it is made of none.
+        numbers: by column of `shown`, the column of `table` that is behind its text.
+        sources: the records behind each row; empty where there are none.
     """
 
     stem: str
@@ -47,16 +48,32 @@ class Board:
 
 
 class Shown:
-    """The columns for people, gathered one by one, and the one of the table behind each."""
+    """The columns for people, gathered one by one, and the column of the table behind each."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         self.table = table
         self.cells: dict[str, Any] = {}
         self.numbers: dict[str, str] = {}
 
-    def add(self, heading: str, column: str, cells: Iterable[Any] | None = None) -> None:
-        """Show a column of the table, as it is unless its cells are given as text."""
-        self.cells[heading] = self.table[column] if cells is None else list(cells)
+    @property
+    def labels(self) -> list[str]:
+        """The column that says which labels training used, if some row did not use all."""
+        return ["labels"] if (self.table["labels"] != "all").any() else []
+
+    def add(
+        self, heading: str, column: str, text: Callable[..., str] | None = None, *more: str
+    ) -> None:
+        """Show a column of the table.
+
+        Args:
+            heading: for people.
+            column: its name.
+            text: makes the text of a cell; unless given, cells are shown as they are.
+            more: columns whose cells `text` gets besides.
+        """
+        cells = [self.table[name] for name in (column, *more)]
+        shown = cells[0] if text is None else [text(*row) for row in zip(*cells, strict=True)]
+        self.cells[heading] = shown
         self.numbers[heading] = column
 
     def board(self, stem: str, title: str, kept: pd.DataFrame, sources: Sources) -> Board:
@@ -79,3 +96,15 @@ def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
 def slug(*words: object) -> str:
     """Return words as one file name."""
     return re.sub(r"[^\w.@-]+", "-", "-".join(str(word) for word in words if word))
+
+
+def free_stem(stem: str, more: Iterable[str], taken: Container[str]) -> str:
+    """Return a file name with as many more words as it takes to be a name of its own."""
+    for word in more:
+        stem = slug(stem, word) if stem in taken else stem
+    return stem
+
+
+def optional(text: object) -> str:
+    """Return a text, empty where there is none."""
+    return "" if missing(text) else str(text)

@@ -1,4 +1,4 @@
-"""Figures that others published, to read beside measured ones; they are ranked with none."""
+"""Published results, shown apart from measured ones and never ranked with them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ HEADINGS = {
 
 
 def published_board(datasets: Iterable[str]) -> Board | None:
-    """Return what was published for some data sets, cells as their sources have them.
+    """Return the published results of some data sets, cells as their sources have them.
 
     Args:
         datasets: their titles; `cifar10-jpeg` is a kind of `cifar10`.
 
     Returns:
-        A board; nothing where nothing is known.
+        A board; None where nothing is known.
     """
     table, titles = published(), list(datasets)
     known = {name for name in table["dataset"] if any(_is_a(title, name) for title in titles)}

@@ -1,26 +1,30 @@
-"""One board a data set and kind of start: a row a run and sampler, beside their controls."""
+"""Boards of samplers: one row per run and sampler, with their controls."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.results import Generation, SamplerFigures, Scores
-from cembench.reporting.leaderboard.board import Board, Shown, slug
+from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
+from cembench.reporting.leaderboard.board import Board, Shown, free_stem, optional, slug
+from cembench.reporting.leaderboard.ranking import nearest_first
+from cembench.reporting.leaderboard.rows import run_title
 from cembench.util.files import digest
-from cembench.util.markdown import interval
+from cembench.util.format import number, percent, with_error, with_interval
 
 KEYS = ["dataset", "start", "plan", "extractor", "extractor_sha256", "n_samples", "reference"]
 KEYS += ["fingerprint", "ball"]
 
 
 def sample_boards(records: Sequence[Record]) -> list[Board]:
-    """Return a board for each data set, kind of start and way of measuring.
+    """Return a board for each data set, kind of initial images and way of measuring.
 
-    Noise and Gaussian seeds are ranked apart, since seeds fitted on data are most of the way.
+    Chains that start from noise are ranked apart from those that start from a Gaussian fitted to
+    the data, which is close to real images already.
     """
     rows = pd.DataFrame([row for record in records for row in _rows(record)])
     if rows.empty:
@@ -31,12 +35,11 @@ def sample_boards(records: Sequence[Record]) -> list[Board]:
     for group in groups:
         first = group.iloc[0]
         held = "" if first["reference"] == "test" else first["reference"]
-        stem = slug(first["dataset"], "samples", first["start"], held)
         size = f"{first['extractor']}-n{first['n_samples']}"
         rest = digest([str(first[key]) for key in KEYS])[:6]
-        for more in (first["ball"].replace("/", "_"), size, rest):
-            stem = slug(stem, more) if stem in boards else stem
-        boards[stem] = _board(stem, group.sort_values(["kid", "run", "sampler"]))
+        more = (first["ball"].replace("/", "_"), size, rest)
+        stem = free_stem(slug(first["dataset"], "samples", first["start"], held), more, boards)
+        boards[stem] = _board(stem, nearest_first(group))
     return list(boards.values())
 
 
@@ -47,7 +50,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
     plan = digest([record.protocol["samples"], record.protocol["seed"], record.split])
     for title, found in generation.samplers.items():
         yield {
-            "run": record.run if record.finished else f"{record.run} (unfinished)",
+            "run": run_title(record),
             "method": record.method,
             "labels": record.labels,
             "sampler": title.removesuffix(f"-{found.start}"),
@@ -89,7 +92,7 @@ def _fixed(scores: Scores | None) -> dict[str, Any]:
 
 
 def _further(found: SamplerFigures, generation: Generation) -> dict[str, float | None]:
-    """Return the metrics that the protocol asks for besides, with their controls."""
+    """Return the further metrics of the protocol, with their controls."""
     sides = {"": found.samples, "_seeds": found.seeds, "_floor": generation.floor}
     return {
         f"{title}{end}": None if scores is None else scores.metrics.get(title)
@@ -99,7 +102,7 @@ def _further(found: SamplerFigures, generation: Generation) -> dict[str, float |
 
 
 def _error(found: SamplerFigures) -> str | None:
-    """Say why figures are missing: all of them, or some metrics."""
+    """Return why all scores or some metrics are missing; None where none is."""
     failed = {} if found.samples is None else found.samples.failed
     return found.error or "; ".join(failed.values()) or None
 
@@ -136,37 +139,19 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
 
 def _shown(table: pd.DataFrame, name: str, better: Mapping[str, str]) -> Shown:
     shown = Shown(table)
-    shown.add("run", "run")
-    if (table["labels"] != "all").any():
-        shown.add("labels", "labels")
-    shown.add("sampler", "sampler")
-    shown.add(f"KID ({name}) ↓", "kid", _pairs(table["kid"], table["kid_error"]))
-    shown.add("KID of its seeds", "kid_seeds", _dashed(table["kid_seeds"], "{:.3g}"))
-    gains = zip(table["gain"], table["gain_low"], table["gain_high"], strict=True)
-    shown.add("gain ↑", "gain", [interval(*row) for row in gains])
+    for column in ("run", *shown.labels, "sampler"):
+        shown.add(column, column)
+    shown.add(f"KID ({name}) ↓", "kid", with_error, "kid_error")
+    shown.add("KID of its seeds", "kid_seeds", number)
+    shown.add("gain ↑", "gain", with_interval, "gain_low", "gain_high")
     distance = "FID" if table["extractor"].iloc[0] == "inception" else "FD"
-    for heading, column, form in (
-        (f"{distance} ({name}) ↓", "fd", "{:.4g}"),
-        (f"IS ({name}) ↑", "inception_score", "{:.2f}"),
-        ("precision ↑", "precision", "{:.2f}"),
-        ("recall ↑", "recall", "{:.2f}"),
-        ("read as intended ↑", "judge_acc", "{:.1%}"),
-    ):
-        shown.add(heading, column, _dashed(table[column], form))
+    shown.add(f"{distance} ({name}) ↓", "fd", partial(number, form=".4g"))
+    shown.add(f"IS ({name}) ↑", "inception_score", partial(number, form=".2f"))
+    shown.add("precision ↑", "precision", partial(number, form=".2f"))
+    shown.add("recall ↑", "recall", partial(number, form=".2f"))
+    shown.add("read as intended ↑", "judge_acc", percent)
     for title, direction in better.items():
-        arrow = "↑" if direction == "higher" else "↓"
-        shown.add(f"{title} {arrow}", title, _dashed(table[title], "{:.3g}"))
+        shown.add(f"{title} {'↑' if direction == 'higher' else '↓'}", title, number)
     if table["error"].notna().any():
-        shown.add("error", "error", table["error"].fillna(""))
+        shown.add("error", "error", optional)
     return shown
-
-
-def _dashed(values: pd.Series, form: str) -> list[str]:
-    return ["–" if pd.isna(value) else form.format(value) for value in values]
-
-
-def _pairs(values: pd.Series, errors: pd.Series) -> list[str]:
-    return [
-        "–" if pd.isna(value) else f"{value:.3g} ± {error:.2g}"
-        for value, error in zip(values, errors, strict=True)
-    ]

@@ -1,4 +1,4 @@
-"""Means over seeds: the same experiment run several times is one row."""
+"""Boards of means over seeds: one row per experiment that was run with several."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pandas as pd
 from scipy.stats import t
 
 from cembench.evaluation.record import Record
-from cembench.reporting.leaderboard.board import Board, Shown, slug
-from cembench.reporting.leaderboard.robustness import SAME, filled, row_of
+from cembench.reporting.leaderboard.board import Board, Shown, free_stem, slug
+from cembench.reporting.leaderboard.ranking import best_first
+from cembench.reporting.leaderboard.rows import SAME, filled, row_of
+from cembench.util.column import Column
+from cembench.util.format import number, with_error
 
 SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "_ball_lse")
 
@@ -31,9 +34,8 @@ def seed_boards(records: Sequence[Record]) -> list[Board]:
             continue
         first = several.iloc[0]
         held = "" if first["split"] == "test" else first["split"]
-        stem = slug(first["dataset"], first["slug"], held, "seeds")
-        if stem in boards:
-            stem = slug(stem, f"{first['protocol']}-{first['protocol_digest'][:6]}")
+        plan = f"{first['protocol']}-{first['protocol_digest'][:6]}"
+        stem = free_stem(slug(first["dataset"], first["slug"], held, "seeds"), [plan], boards)
         boards[stem] = _board(stem, several)
     return list(boards.values())
 
@@ -43,10 +45,7 @@ def _board(stem: str, rows: pd.DataFrame) -> Board:
     figures = [c for c in averaged if rows[c].notna().any()]
     means = [_mean(group, figures) for _, group in rows.groupby("recipe")]
     first = rows.iloc[0]
-    order = [c for c in ("autoattack_acc", "worst_case_acc", "clean_acc") if c in figures][:1]
-    table = pd.DataFrame(means).sort_values(
-        [*order, "runs"], ascending=[False] * len(order) + [True]
-    )
+    table = best_first(pd.DataFrame(means), "runs")
     title = (
         f"{first['dataset']}, {first['threat']}, protocol {first['protocol']}, "
         f"{first['split']} images: mean ± standard deviation over seeds "
@@ -84,41 +83,36 @@ def half_width(values: pd.Series) -> float:
 
 
 def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
-    told = (table["labels"] != "all").any()
     shown = Shown(table)
-    for name in ("runs", "method", *(["labels"] if told else []), "seeds", "divergences"):
+    for name in ("runs", "method", *shown.labels, "seeds", "divergences"):
         shown.add(name, name)
-    shown.add("gradients ↓", "train_gradients", table["train_gradients"].map("{:.2g}".format))
+    shown.add("gradients ↓", "train_gradients", lambda mean: number(mean, ".2g"))
     for column in figures:
         if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
-            shown.add(heading(column), column, _cells(table, column))
+            text = _percent if column.endswith("acc") else _plain
+            shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
     if table["sanity_failed"].any():
-        both = zip(table["sanity_failed"], table["seeds"], strict=True)
-        marks = [f"⚠ {failed} of {seeds}" if failed else "" for failed, seeds in both]
-        shown.add("sanity", "sanity_failed", marks)
+        shown.add("sanity", "sanity_failed", _sanity, "seeds")
     return shown
-
-
-def _cells(table: pd.DataFrame, column: str) -> list[str]:
-    percent = column.endswith("acc")
-    scale, form = (100, "{:.1f} ± {:.1f} %") if percent else (1, "{:.3g} ± {:.2g}")
-    beside = (table[f"{column}_std"], table[f"{column}_runs"], table["seeds"])
-    return [
-        _cell(scale * value, scale * deviation, form, runs, seeds)
-        for value, deviation, runs, seeds in zip(table[column], *beside, strict=True)
-    ]
 
 
 def heading(column: str) -> str:
     """Return a column's name for people: `KID-lite0@64 rcs-gaussian, n597 ↓`."""
-    if column.endswith(("_kid", "_gain")):
-        title, extractor, count, measure = column.rsplit("_", 3)
-        what = {"kid": f"KID-{extractor}", "gain": "gain"}[measure]
-        return f"{what} {title}, {count} {'↓' if measure == 'kid' else '↑'}"
+    known = Column.parse(column)
+    if known is not None and known.metric in ("kid", "gain"):
+        what, arrow = {"kid": (f"KID-{known.extractor}", "↓"), "gain": ("gain", "↑")}[known.metric]
+        return f"{what} {known.sampler}, n{known.count} {arrow}"
     return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
 
 
-def _cell(value: float, deviation: float, form: str, runs: int, seeds: int) -> str:
-    if runs == 0:
-        return f"– (0 of {seeds})"
-    return form.format(value, deviation) + ("" if runs == seeds else f" ({runs} of {seeds})")
+def _plain(mean: float, deviation: float, runs: int, seeds: int, form: str = ".3g") -> str:
+    some = "" if runs == seeds else f" ({runs} of {seeds})"
+    return with_error(mean, deviation, form) + some
+
+
+def _percent(mean: float, deviation: float, runs: int, seeds: int) -> str:
+    return _plain(mean, deviation, runs, seeds, ".1%")
+
+
+def _sanity(failed: int, seeds: int) -> str:
+    return f"⚠ {failed} of {seeds}" if failed else ""

@@ -1,4 +1,4 @@
-"""A committed table beside the same table of runs that somebody made again."""
+"""Verification of a table: the committed one beside that of runs made again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cembench.evaluation.diff import Recount
+from cembench.evaluation.diff import Comparison
 from cembench.evaluation.record import Record
-from cembench.reporting.leaderboard import rank
+from cembench.reporting.leaderboard import build_boards
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 
@@ -19,8 +19,8 @@ KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, whe
 VARIES = ("cembench", "recipe", "protocol_digest", "plan")
 
 
-def compare_table(path: Path, records: Iterable[Record]) -> list[Recount]:
-    """Compare a table with the one of its name that records of remade runs give, cell by cell.
+def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
+    """Compare a table cell by cell with the one of its name that the records of other runs give.
 
     Cells are compared as the file has them, with six digits. Wall times, the version of cembench
     and digests of settings are left out; those of weights are not: where they agree, training was
@@ -43,10 +43,10 @@ def compare_table(path: Path, records: Iterable[Record]) -> list[Recount]:
     differing = [row for column in columns for row in _differing(old, new, column, both)]
     lacking = old.index.symmetric_difference(new.index, sort=False)
     return [
-        Recount("rows in both tables", len(both) + len(lacking), len(both)),
-        Recount("columns that agree", len(columns), len(columns) - len(differing)),
+        Comparison("rows in both tables", len(both) + len(lacking), len(both)),
+        Comparison("columns that agree", len(columns), len(columns) - len(differing)),
         *(
-            Recount(f"row {row}", _there(row in old.index), _there(row in new.index))
+            Comparison(f"row {row}", _there(row in old.index), _there(row in new.index))
             for row in lacking
         ),
         *differing,
@@ -61,7 +61,7 @@ def _committed(path: Path) -> str:
 
 
 def _remade(path: Path, records: Iterable[Record]) -> str:
-    boards = {board.stem: board for board in rank(records)}
+    boards = {board.stem: board for board in build_boards(records)}
     if path.stem not in boards:
         raise CembenchError(f"{path}: the runs give no such table, but {', '.join(boards)}")
     return boards[path.stem].csv()
@@ -88,17 +88,19 @@ def _table(path: Path, text: str) -> pd.DataFrame:
 
 
 def _varies(column: str) -> bool:
-    """Tell what another run of the same command need not repeat.
+    """Return whether a column may differ in another run of the same command.
 
     Settings that gain a key give the same figures under other digests.
     """
     return column in VARIES or column.endswith("_seconds")
 
 
-def _differing(old: pd.DataFrame, new: pd.DataFrame, column: str, rows: list[str]) -> list[Recount]:
+def _differing(
+    old: pd.DataFrame, new: pd.DataFrame, column: str, rows: list[str]
+) -> list[Comparison]:
     """Return the first cell of a column that differs; nothing where all agree."""
     before, now = (dict(table[column]) if column in table else {} for table in (old, new))
-    cells = [Recount(f"{column} of {row}", before.get(row), now.get(row)) for row in rows]
+    cells = [Comparison(f"{column} of {row}", before.get(row), now.get(row)) for row in rows]
     wrong = [cell for cell in cells if not cell.agrees]
     more = f" (and of {len(wrong) - 1} other rows)" if len(wrong) > 1 else ""
     return [replace(cell, figure=cell.figure + more) for cell in wrong[:1]]

@@ -1,4 +1,4 @@
-"""Everything that runs gave as one page, and the same figures as files for a paper."""
+"""HTML report of runs, and the same charts as files for a paper."""
 
 from cembench.reporting.page.files import write_plots
 from cembench.reporting.page.page import write_report

@@ -1,4 +1,4 @@
-"""The figures of a set of runs as files for a paper."""
+"""Charts of a set of runs as files for a paper."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from cembench.reporting.leaderboard.board import slug
 from cembench.reporting.page.charts import charts
 from cembench.reporting.page.runs import gather
+from cembench.reporting.plots.draw import draw
 from cembench.reporting.plots.style import Format, render
 from cembench.util.files import write_bytes
 
@@ -24,8 +25,10 @@ def write_plots(paths: Iterable[Path], out: Path, form: Format = "png") -> list[
     """
     runs = [replace(run, anchor="") for run in gather(paths)]
     files: dict[Path, bytes] = {}
-    for chart in charts(runs):
-        files[_free(files, out / f"{chart.stem}.{form}")] = render(chart.figure, form)
+    for placed in charts(runs):
+        if placed.chart.panels:
+            place = out / f"{placed.stem}.{form}"
+            files[_free(files, place)] = render(draw(placed.chart), form)
     for run in runs:
         for picture in run.pictures:
             place = out / "samples" / slug(run.record.run, picture.file.name)

@@ -1,4 +1,4 @@
-"""One page that needs nothing else: tables, charts, pictures and details of each run."""
+"""The page: tables, charts, pictures and details of each run in one HTML file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cembench.reporting.leaderboard import Board, rank
+from cembench.reporting.leaderboard import Board, build_boards
 from cembench.reporting.leaderboard.published import published_board
 from cembench.reporting.page import details
-from cembench.reporting.page.charts import Chart, about, charts, groups, training
+from cembench.reporting.page.charts import PlacedChart, charts, history
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, by_record, gather
 from cembench.reporting.page.svg import inline
-from cembench.reporting.page.tables import Table, densities, of_board
+from cembench.reporting.page.tables import marks, of_board, of_chart
+from cembench.reporting.plots.draw import draw
+from cembench.util.charts import Scatter
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
+from cembench.util.format import with_error
 from cembench.util.version import __version__
 
 LIMIT = 5_000_000  # bytes of a page
-SPARE = 200  # of what surrounds a part of it
+SPARE = 200  # bytes of the markup around a chart or picture
 
 
 def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) -> Path:
@@ -83,42 +86,45 @@ class Page:
                 fitting[id(thing)] = part
         return fitting
 
-    def _by_need(self) -> list[Chart | Picture]:
-        """Return what all runs share, the samples of lead samplers, and what is rather missed."""
+    def _by_need(self) -> list[PlacedChart | Picture]:
+        """Return charts and pictures, the most important first."""
         grids = [[p for p in run.pictures if not p.strip] for run in self.runs]
         strips = [picture for run in self.runs for picture in run.pictures if picture.strip]
         leads, others = [row[:1] for row in grids], [row[1:] for row in grids]
-        return [*self.charts, *chain(*leads), *self.own.values(), *chain(*others), *strips]
+        shared = [placed for placed in self.charts if placed.chart.panels]
+        return [*shared, *chain(*leads), *self.own.values(), *chain(*others), *strips]
 
     @cached_property
-    def charts(self) -> list[Chart]:
-        """The figures of several runs."""
+    def charts(self) -> list[PlacedChart]:
+        """The charts and tables that compare runs."""
         return list(charts(self.runs))
 
     @cached_property
-    def own(self) -> dict[str, Chart]:
-        """How the training of each run went, by its anchor."""
-        found = {
-            run.anchor: training([run], f"{run.anchor}-training", "Training") for run in self.runs
+    def own(self) -> dict[str, PlacedChart]:
+        """The training history of each run, by its anchor."""
+        return {
+            run.anchor: placed
+            for run in self.runs
+            for placed in history([run], f"{run.anchor}-training", "Training")
         }
-        return {anchor: chart for anchor, chart in found.items() if chart is not None}
 
-    def _inline(self, chart: Chart) -> Markup:
-        label = f"{chart.title}. {chart.caption}"
-        return inline(chart.figure, chart.stem, label, chart.tips)
+    def _inline(self, placed: PlacedChart) -> Markup:
+        label = f"{placed.title}. {placed.chart.caption}"
+        points = [p for one in placed.chart.panels if isinstance(one, Scatter) for p in one.points]
+        tips = {point.link: point.tip for point in points if point.link}
+        return inline(draw(placed.chart), placed.stem, label, tips)
 
     @cached_property
     def _content(self) -> dict[str, Any]:
         known = by_record(self.runs)
-        boards = rank([run.record for run in self.runs])
+        boards = build_boards([run.record for run in self.runs])
         reported = "reported, not re-run"
         script = _asset("page.js")
         return {
             "runs": self.runs,
             "boards": [of_board(board, known) for board in boards],
             "apart": [of_board(board, known, reported) for board in self.apart],
-            "densities": self._densities(),
-            "charts": self.charts,
+            "sections": self._sections(),
             "own": self.own,
             "samplers": self._samplers(),
             "details": details,
@@ -129,9 +135,12 @@ class Page:
             "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         }
 
-    def _densities(self) -> list[Table]:
-        found = [densities(about(board), group) for board, group in groups(self.runs)]
-        return [table for table in found if table is not None]
+    def _sections(self) -> dict[str, list[PlacedChart]]:
+        """Return charts and tables by kind, which is the section of the page they belong to."""
+        found: dict[str, list[PlacedChart]] = {}
+        for placed in self.charts:
+            found.setdefault(placed.chart.kind, []).append(placed)
+        return found
 
     def _samplers(self) -> dict[str, list[tuple[Run, Picture, Picture | None]]]:
         """Return each sampler's pictures of all runs, with the one of its first chains."""
@@ -152,13 +161,15 @@ class Page:
 
 
 def _templates() -> Environment:
-    return Environment(
+    templates = Environment(
         loader=PackageLoader("cembench.reporting.page", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals |= {"marks_of": marks, "of_chart": of_chart, "with_error": with_error}
+    return templates
 
 
 def _asset(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs as a report shows them: each record with what lies beside it."""
+"""Runs: each record with its pictures and the history of its training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run:
         path: the file that it was read from.
         record: what it says.
         anchor: what it is called on a page; empty where there is none.
-        history: of its training, a row an epoch; None where none is known.
+        history: of its training, one row per epoch; None where none is known.
         pictures: of its samples, those of the lead sampler first.
         missing: pictures that should be there.
     """
@@ -44,12 +44,12 @@ class Run:
 
     @property
     def link(self) -> str:
-        """What leads to it on a page."""
+        """The link to it on a page."""
         return self.anchor and f"#{self.anchor}"
 
     @property
     def marks(self) -> list[tuple[str, str]]:
-        """What to be careful about: a kind and a few words each."""
+        """Warnings about the run: a kind and a few words each."""
         record = self.record
         failed = len(record.sanity_failed)
         found = record.generation.samplers.items() if record.generation is not None else ()
@@ -61,7 +61,7 @@ class Run:
 
 
 def gather(paths: Iterable[Path]) -> list[Run]:
-    """Read the records below run folders that a ranking would take, and what lies beside them.
+    """Read the records below run folders that are ranked, with the files beside them.
 
     Raises:
         CembenchError: when a path holds no record, or a file is damaged.

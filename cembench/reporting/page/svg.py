@@ -1,4 +1,4 @@
-"""A figure inside a page: in the colours of its text, without anything that page does not need."""
+"""Figures as inline SVG: in the colours of the page, without what the page does not need."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
 
 
 def _short(number: re.Match[str]) -> str:
-    """Return a coordinate as exactly as anybody sees: it is most of the size of a figure."""
+    """Return a coordinate with two digits: coordinates are most of the size of a figure."""
     return f"{float(number[0]):.2f}"
 
 
@@ -59,7 +59,7 @@ def _tight(text: str | None) -> str | None:
 
 
 def _drop_ids(root: ET.Element) -> None:
-    """Leave only ids that something refers to: the others would be there once a figure."""
+    """Remove ids that nothing refers to: they would occur once per figure."""
     values = [value for element in root.iter() for value in element.attrib.values()]
     wanted = {found for value in values for found in re.findall(r"(?:url\(#|^#)([\w-]+)", value)}
     for element in root.iter():

@@ -1,1 +1,1 @@
-"""Figures of what records hold; evaluation, report and `cembench plot` share them."""
+"""Charts drawn with matplotlib, for the page, for files, and beside a record."""

@@ -1,10 +1,10 @@
-"""How all charts look, so that one figure serves a page in light or dark and a paper."""
+"""Look of all charts: one figure serves a page in light or dark, and a paper."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Literal
@@ -13,12 +13,16 @@ from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from cembench.util.charts import Axis
 
 INK = "#1c2430"  # text and frames; a page replaces it by the colour of its own text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 NAMED, LONGEST = 28, 26  # lines that a legend can tell apart; letters of a name
+NARROWEST = 3.8  # inches of a figure: room for the label below all panels
 Format = Literal["png", "svg", "pdf"]
 METADATA: dict[Format, dict[str, Any]] = {
     "png": {"Software": None},
@@ -56,7 +60,7 @@ LOOK: dict[str, Any] = {
 
 @contextmanager
 def look(**changes: Any) -> Iterator[None]:
-    """Leave aside what the user's own configuration of matplotlib says."""
+    """Draw in this look, whatever the user's own configuration of matplotlib says."""
     with style.context(["default", LOOK | changes]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
@@ -90,15 +94,36 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with so many axes, in rows of at most `columns`, each of this size."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = blank(columns * width, rows * height)
+    figure = blank(max(columns * width, NARROWEST), rows * height)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]
+
+
+def fit_titles(figure: Figure, titles: Sequence[Text]) -> None:
+    """Cut titles of panels off before the next panel and the edge of the figure.
+
+    This lays the figure out once: titles of axes with a fixed aspect get their room only when it
+    is laid out a second time, as it is drawn.
+    """
+    figure.draw_without_rendering()
+    boxes = [title.axes.bbox for title in titles if title.axes is not None]
+    for title, own, following in zip(titles, boxes, [*boxes[1:], None], strict=True):
+        beside = following is not None and following.y0 == own.y0
+        edge = following.x0 if following is not None and beside else figure.bbox.x1
+        _cut(title, edge - 8)  # browsers set letters a little wider
+
+
+def _cut(text: Text, edge: float) -> None:
+    first, *rest = text.get_text().split("\n")
+    while text.get_window_extent().x1 > edge and len(first) > 2:
+        first = f"{first[:-2]}…"
+        text.set_text("\n".join([first, *rest]))
 
 
 def colour(number: int) -> str:
@@ -107,32 +132,43 @@ def colour(number: int) -> str:
 
 
 def marker(number: int) -> str:
-    """Return its marker: with the colour it tells many things apart, without it some."""
+    """Return the marker of the n-th thing."""
     return MARKERS[number % len(MARKERS)]
 
 
 def dash(number: int) -> str:
-    """Return its kind of line: another one once the colours are used up."""
+    """Return the line style of the n-th thing: another one once the colours are used up."""
     return DASHES[number // len(COLOURS) % len(DASHES)]
 
 
 def name(text: str, longest: int = LONGEST) -> str:
-    """Return a name as a chart can hold it: no control characters, and not for ever."""
+    """Return a name as a chart can show it: without control characters, and cut to a length."""
     unknown = "\N{REPLACEMENT CHARACTER}"
     plain = "".join(letter if letter.isprintable() else unknown for letter in text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 
 def upright(axes: Axes, x: float, text: str) -> None:
-    """Draw a vertical line, and say above it what it is."""
+    """Draw a vertical reference line with its name above it."""
     axes.axvline(x, color=INK, alpha=0.5, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
     place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "annotation_clip": False}
     place |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
     axes.annotate(text, (x, 1), (0, 2), fontsize=8, alpha=0.8, **place)
 
 
+def scale(axis: Axis) -> float:
+    """Return what values of an axis are multiplied by: 100 for percent."""
+    return 100 if axis.percent else 1
+
+
+def label(axis: Axis) -> str:
+    """Return the label of an axis, with its unit and its better direction."""
+    arrow = {"": "", "lower": "   ← better", "higher": "   better →"}[axis.better]
+    return f"{axis.label}{', %' if axis.percent and axis.label else ''}{arrow}"
+
+
 def legend(figure: Figure, lines: Mapping[str, Artist]) -> None:
-    """Name lines to the right of a figure, unless there are more than anybody could tell apart."""
+    """Draw a legend to the right of a figure, unless it has more lines than can be told apart."""
     if 1 < len(lines) <= NAMED:
         numbers = [str(number) for number in range(len(lines))]
         made = figure.legend([*lines.values()], numbers, loc="outside right upper")

@@ -1,103 +1,52 @@
-"""Where the experiments of a suite run: here, on a Ray cluster, on SLURM. No torch up here."""
+"""Launchers: where the jobs of a suite run: on this machine, on a Ray cluster, on SLURM.
+
+Each is a module with a context manager `launcher(out, jobs, device, settings)`. It yields a
+function that starts a job, and stops what still runs in the end. None imports torch.
+"""
 
 from __future__ import annotations
 
 import importlib
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from cembench.util.layout import RunLayout
+from cembench.suites.launchers.job import Job, Started, StartJob
+from cembench.util.errors import CembenchError
 
-LAUNCHERS = {
-    "local": "cembench.suites.launchers.local:Local",
-    "ray": "cembench.suites.launchers.ray:Ray",
-    "submitit": "cembench.suites.launchers.submitit:Submitit",
-}
+EXTRAS = {"local": "", "ray": "ray", "submitit": "slurm"}  # what installs each
 
 
-@dataclass(frozen=True)
-class Job:
-    """One experiment of a suite, in plain values that any process can read.
-
-    Attributes:
-        name: of the experiment and its run folder.
-        experiment: its settings, its trackers among them.
-        protocol: settings of the protocol.
-        out: the folder of runs.
-        device: `auto`, `cpu` or `cuda`.
-        needs: names of the experiments that must be over before it begins.
-        hopeless: what gave up, so that it need not begin.
-        place: the folder that relative paths start from.
-        plugins: modules that register something.
-        environment: variables that are set before torch is imported.
-    """
-
-    name: str
-    experiment: dict[str, Any]
-    protocol: dict[str, Any]
-    out: str
-    device: str
-    inception_weights: str | None = None
-    needs: frozenset[str] = frozenset()
-    hopeless: str | None = None
-    place: str = "."
-    plugins: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return Path(self.out) / self.name
-
-    @property
-    def log(self) -> Path:
-        """Where a process of its own writes what it says."""
-        return RunLayout(self.folder).log
-
-
-class Outcome(NamedTuple):
-    """What became of an experiment: why it failed, if it did, and whether it gave up for good."""
-
-    failure: str | None = None
-    gave_up: bool = False
-
-
-DIED = "run the same command again to go on"
-
-
-class Launcher(ABC):
-    """Starts experiments somewhere, and says which are over.
-
-    Attributes:
-        jobs: how many may be begun at once; None for no limit.
-    """
-
-    jobs: int | None = None
-
-    @abstractmethod
-    def start(self, job: Job) -> None:
-        """Begin an experiment."""
-
-    @abstractmethod
-    def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        """Return those that are over, by name, after this long at most."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """End what still runs; it can be resumed."""
-
-
-def find_launcher(
+@contextmanager
+def open_launcher(
     name: str, out: Path, jobs: int | None, device: str, settings: dict[str, Any]
-) -> Launcher:
-    """Return the launcher of that name.
+) -> Iterator[StartJob]:
+    """Open a launcher for as many jobs at once; it yields a function that starts one.
 
     Raises:
-        CembenchError: for a package that is not installed, or settings that it does not take.
+        CembenchError: for a package that is not installed, settings that the launcher does not
+            take, and a job that it refuses.
     """
-    module, _, attribute = LAUNCHERS[name].partition(":")
-    cls = getattr(importlib.import_module(module), attribute)
-    launcher: Launcher = cls(out, jobs, device, settings)
-    return launcher
+    with ExitStack() as stack:
+        with _blamed_on(name):
+            module = importlib.import_module(f"{__name__}.{name}")
+            start = stack.enter_context(module.launcher(out, jobs, device, dict(settings)))
+
+        def start_job(job: Job) -> Started:
+            with _blamed_on(name):
+                started: Started = start(job)
+                return started
+
+        yield start_job
+
+
+@contextmanager
+def _blamed_on(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        hint = f"pip install 'cembench[{EXTRAS[name]}]'"
+        raise CembenchError(f"--launcher {name}: not installed; {hint}") from error
+    except (AssertionError, NameError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise CembenchError(f"--launcher {name}: {error}") from error

@@ -1,81 +1,59 @@
-"""On SLURM, through submitit; its clusters `local` and `debug` need none."""
+"""Jobs on SLURM, through submitit; its clusters `local` and `debug` need no SLURM."""
 
 from __future__ import annotations
 
-import time
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cembench.suites.launchers import DIED, Job, Launcher, Outcome
-from cembench.suites.launchers.worker import work
-from cembench.util.errors import CembenchError
+import submitit
+from submitit.helpers import Checkpointable
 
-try:
-    import submitit
-    from submitit.helpers import Checkpointable
-except ImportError as error:
-    hint = "pip install 'cembench[slurm]'"
-    raise CembenchError(f"--launcher submitit: not installed; {hint}") from error
+from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started, StartJob
 
 MINUTES = 240
-POLL = 0.5  # seconds
+# SLURM sends these to every process of a job; submitit answers them, in the process around it.
+ANSWERED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Resumed(Checkpointable):
-    """An experiment that SLURM may start again when its time is over, or it is preempted."""
+class Requeued(Checkpointable):
+    """A job that is queued again, and resumes, when its time is over or it is preempted."""
 
-    def __call__(self, job: Job) -> Outcome:
-        """Do the experiment, or go on with it."""
-        return work(job)
-
-
-class Submitit(Launcher):
-    """One SLURM job an experiment; `cluster` chooses where, the rest is of the executor."""
-
-    def __init__(self, out: Path, jobs: int | None, device: str, settings: dict[str, Any]) -> None:
-        self.jobs = jobs
-        settings = dict(settings)
-        cluster = settings.pop("cluster", "slurm")
-        usual = {"name": "cembench", "timeout_min": MINUTES}
-        if device == "cuda":
-            usual["gpus_per_node"] = 1
-        try:
-            self._executor = submitit.AutoExecutor(out / ".submitit", cluster=cluster)
-            self._executor.update_parameters(**{**usual, **settings})
-        except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
-            raise CembenchError(f"--launcher submitit: {error}") from error
-        self._running: dict[str, submitit.Job[Outcome]] = {}
-
-    def start(self, job: Job) -> None:
-        """Submit an experiment.
-
-        Raises:
-            CembenchError: when SLURM refuses it.
-        """
-        try:
-            self._running[job.name] = self._executor.submit(Resumed(), job)
-        except (submitit.core.utils.FailedJobError, RuntimeError) as error:
-            raise CembenchError(f"--launcher submitit: {error}") from error
-
-    def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        """Return those that are over."""
-        end = time.monotonic() + seconds
-        while not (over := [name for name, job in self._running.items() if job.done()]):
-            if time.monotonic() > end:
-                break
-            time.sleep(POLL)
-        return [(name, _outcome(self._running.pop(name))) for name in over]
-
-    def stop(self) -> None:
-        """Cancel the jobs."""
-        for job in self._running.values():
-            job.cancel()
-        self._running.clear()
+    def __call__(self, job: Job) -> int:
+        """Run the job and return its exit code."""
+        return job.run(blocked=ANSWERED)
 
 
-def _outcome(job: Any) -> Outcome:
+@contextmanager
+def launcher(
+    out: Path, jobs: int | None, device: str, settings: dict[str, Any]
+) -> Iterator[StartJob]:
+    """Submit each job to SLURM; `cluster` chooses where, other settings are of the executor."""
+    executor = submitit.AutoExecutor(out / ".submitit", cluster=settings.pop("cluster", "slurm"))
+    gpus = {"gpus_per_node": 1} if device == "cuda" else {}
+    executor.update_parameters(**{"name": "cembench", "timeout_min": MINUTES, **gpus, **settings})
+    running: set[submitit.Job[int]] = set()
+
+    def start(job: Job) -> Started:
+        submitted = executor.submit(Requeued(), job)
+        running.add(submitted)
+
+        def poll() -> Outcome | None:
+            if not submitted.done():
+                return None
+            running.discard(submitted)
+            try:
+                return job.outcome(submitted.result())
+            except submitit.core.utils.UncompletedJobError:
+                where = f"its job {submitted.job_id} died, see {submitted.paths.stderr}"
+                return Outcome(f"{where}; {RESUME_HINT}")
+
+        return poll
+
     try:
-        outcome: Outcome = job.result()
-        return outcome
-    except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
-        return Outcome(f"its job {job.job_id} died, see {job.paths.stderr}; {DIED}")
+        yield start
+    finally:
+        for submitted in running:
+            submitted.cancel()

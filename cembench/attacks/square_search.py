@@ -1,0 +1,175 @@
+"""Proposals of the Square attack (arXiv 1912.00049): one search per norm, drawn beforehand."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cembench.attacks.state import AttackState
+from cembench.energy.norms import unit
+
+INITIAL_FRACTION = 0.8  # of the pixels that the first windows hold
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def window_fraction(number: int) -> float:
+    """Return the fraction of pixels that proposal `number` changes."""
+    return INITIAL_FRACTION / 2 ** sum(number > limit for limit in HALVINGS)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Squares, one per proposal: upper left corners and sides."""
+
+    top: Tensor
+    left: Tensor
+    side: Tensor
+
+    @staticmethod
+    def random(side: Tensor, height: int, width: int, generator: torch.Generator) -> Windows:
+        """Return a random place for each side."""
+        free = torch.stack([height - side, width - side])
+        place = (free * torch.rand(free.shape, generator=generator, device=side.device)).long()
+        return Windows(place[0], place[1], side)
+
+    def mask(self, number: Tensor, like: Tensor) -> Tensor:
+        """Return which pixels of images like M×C×H×W the windows of M proposals hold, M×1×H×W."""
+        inside = []
+        for start, length in ((self.top, like.shape[-2]), (self.left, like.shape[-1])):
+            at = torch.arange(length, device=like.device) - start[number][:, None]
+            inside.append((at >= 0) & (at < self.side[number][:, None]))
+        return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+
+
+class Search(ABC):
+    """The random choices for N images, drawn beforehand.
+
+    Attributes:
+        first: the initial images, N×C×H×W.
+        queries: the number of proposals that follow.
+    """
+
+    first: Tensor
+
+    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
+        self.state, self.generator, self.queries = state, generator, queries
+        self.channels, self.height, self.width = state.x.shape[1:]
+
+    def sides(self, least: int, odd: bool) -> Tensor:
+        """Return the side of the window of each proposal."""
+        area = self.height * self.width
+        areas = [window_fraction(number) * area for number in range(self.queries)]
+        sides = [max(round(math.sqrt(area)), least) for area in areas]
+        found = torch.tensor(sides, device=self.state.x.device)
+        found = found + (found % 2 == 0) if odd else found
+        return found.clamp_max(min(self.height, self.width))
+
+    def windows(self, side: Tensor) -> Windows:
+        """Return a random place for the window of each side."""
+        return Windows.random(side, self.height, self.width, self.generator)
+
+    def signs(self, *shape: int) -> Tensor:
+        """Return random signs, −1 and 1."""
+        drawn = torch.rand(shape, generator=self.generator, device=self.state.x.device)
+        return torch.sign(2 * drawn - 1)
+
+    @abstractmethod
+    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
+        """Return proposals `number` (M) for the images `row` (M) that are at `best` (M×C×H×W)."""
+
+
+class LinfSearch(Search):
+    """Search among the corners of the ball: vertical stripes, then squares of one colour."""
+
+    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
+        super().__init__(state, generator, queries)
+        self.low = (state.x - state.ball.eps).clamp_min(0)
+        self.high = (state.x + state.ball.eps).clamp_max(1)
+        stripes = self.signs(len(state.x), self.channels, 1, self.width)
+        self.first = torch.where(stripes > 0, self.high, self.low)
+        self.window = self.windows(self.sides(1, odd=False))
+        self.colour = self.signs(queries, self.channels, 1, 1)
+
+    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
+        """Move all pixels of a square to the edge of the ball, with one sign per channel."""
+        corner = torch.where(self.colour[number] > 0, self.high[row], self.low[row])
+        return torch.where(self.window.mask(number, best), corner, best)
+
+
+class L2Search(Search):
+    """Search among bumps of opposite sign: the mass of one window moves into another."""
+
+    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
+        super().__init__(state, generator, queries)
+        self.first = (state.x + state.ball.eps * unit(self._tiles())).clamp(0, 1)
+        side = self.sides(3, odd=True)
+        self.into, self.out_of = self.windows(side), self.windows(side)
+        self.transposed = self.signs(queries) > 0
+        self.sign = self.signs(queries, len(state.x), self.channels)
+
+    def _tiles(self) -> Tensor:
+        """Return bumps all over the image, with random signs."""
+        delta, side = torch.zeros_like(self.state.x), max(1, self.height // 5)
+        edge = max(0, self.height - 5 * side) // 2
+        for top in range(edge, edge + self.height // side * side, side):
+            for left in range(edge, edge + self.width // side * side, side):
+                sign = self.signs(len(delta), self.channels, 1, 1)
+                tile = delta[:, :, top : top + side, left : left + side]
+                bump = bumps(side, bool(self.signs(1) > 0)).to(delta.device)
+                tile += sign * bump[: tile.shape[2], : tile.shape[3]]
+        return delta
+
+    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
+        """Empty one window and fill another with a bump."""
+        x, eps = self.state.x[row], self.state.ball.eps
+        into, out_of = self.into.mask(number, best), self.out_of.mask(number, best)
+        delta = best - x
+        spare = (eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
+        mass = (delta * (into | out_of)).square().sum((2, 3), keepdim=True)
+        before = delta * into
+        bump = self._planes(number) * self.sign[number, row][..., None, None]
+        bump = bump + before / (1e-12 + _norm(before))
+        bump = bump / (1e-12 + _norm(bump)) * (spare / self.channels + mass).sqrt()
+        delta = torch.where(into, bump, delta.masked_fill(out_of, 0))
+        return (x + eps * unit(delta)).clamp(0, 1)
+
+    def _planes(self, number: Tensor) -> Tensor:
+        """Return the bumps of proposals in their places, M×1×H×W."""
+        distinct, which = number.unique(return_inverse=True)
+        planes = torch.zeros(len(distinct), 1, self.height, self.width)
+        for plane, index in zip(planes, distinct.tolist(), strict=True):
+            top, left, side = (
+                int(part[index]) for part in (self.into.top, self.into.left, self.into.side)
+            )
+            bump = bumps(side, bool(self.transposed[index]))
+            plane[0, top : top + side, left : left + side] = bump
+        return planes.to(number.device)[which]
+
+
+SEARCHES: dict[str, type[Search]] = {"linf": LinfSearch, "l2": L2Search}
+
+
+def bumps(side: int, transposed: bool) -> Tensor:
+    """Return a bump up above a bump down, side×side, of length 1; or its transpose."""
+    upper = side // 2
+    delta = torch.cat([_bump(upper, side), -_bump(side - upper, side)])
+    delta = delta / delta.norm()
+    return delta.T if transposed else delta
+
+
+def _bump(height: int, width: int) -> Tensor:
+    """Return Σ 1/(m + 1)² over the squares of radius m that hold a pixel, of length 1."""
+    down = (torch.arange(height) - height // 2).abs()
+    right = (torch.arange(width) - width // 2).abs()
+    distance = torch.maximum(down[:, None], right[None, :])
+    radii = torch.arange(max(height // 2, width // 2) + 1)
+    found = ((radii >= distance[..., None]) / (radii + 1.0) ** 2).sum(-1)
+    return found / found.norm()
+
+
+def _norm(window: Tensor) -> Tensor:
+    return window.square().sum((2, 3), keepdim=True).sqrt()

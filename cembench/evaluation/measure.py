@@ -1,0 +1,261 @@
+"""Measuring: the one way from a network to the figures of a record.
+
+`evaluate` gives it attacks that run and samples that are drawn, `verify` those that were saved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cembench.attacks import Attack, Target
+from cembench.attacks.verdict import CheckedModel, averaged
+from cembench.data.split import Split
+from cembench.energy.ascent import to_bytes
+from cembench.energy.threat import Threat
+from cembench.evaluation.cache import ChunkCache
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.sections import SECTIONS
+from cembench.models.engine import EXAMPLES
+from cembench.util.distributed import ALONE, World
+from cembench.util.frozen import exact, frozen
+from cembench.util.progress import Bar
+from cembench.util.rng import derive, isolated_rng
+
+if TYPE_CHECKING:
+    from cembench.evaluation.context import EvaluationContext
+    from cembench.evaluation.measures.attack_progress import AttackProgress
+    from cembench.samplers import Sampler
+    from cembench.samplers.draw import Samples
+
+Columns = dict[str, Tensor | list[str]]
+
+
+class AttackSource(Interface):
+    """Attacks on a chunk of images: run, or read from what was saved."""
+
+    def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
+        """Return what became of the images.
+
+        Args:
+            attack: the attack.
+            chunk: the images.
+            before: what became of them under the attacks before.
+        """
+
+
+class SampleSource(Interface):
+    """Samples of a network: drawn, or read from what was saved."""
+
+    @property
+    def pictures(self) -> Path | None:
+        """Where pictures of them go, if anywhere."""
+
+    def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
+        """Return all samples of a sampler, images and starts as bytes.
+
+        Raises:
+            SamplingError: when there are none.
+        """
+
+
+@dataclass
+class Chunk:
+    """Images that are attacked together.
+
+    Attributes:
+        split: the images, N of them, with their labels.
+        rows: their numbers in the whole split, N.
+        start: the position of the first one among the attacked images.
+        target: what attacks face.
+        protocol: what is measured.
+        attacks: the attacks.
+        cache: where finished stages are kept, if anywhere.
+        bar: told of progress.
+        columns: of the table of verdicts, one value per image.
+        seconds: wall time of each attack, by title.
+    """
+
+    split: Split
+    rows: Tensor
+    start: int
+    target: Target
+    protocol: Protocol
+    attacks: AttackSource
+    cache: ChunkCache | None
+    bar: Bar
+    columns: Columns = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def correct(self) -> Tensor:
+        """Which images are classified correctly without attack, N booleans."""
+        return torch.as_tensor(self.columns["clean_pred"]) == self.split.labels
+
+
+@dataclass
+class Measurement:
+    """What was measured so far.
+
+    Attributes:
+        context: the evaluation.
+        samples: the samples.
+        table: the table of verdicts, one row per attacked image; empty for an encoder.
+        seconds: wall time of each attack, by title.
+        results: of sections, by their key in records.
+        warnings: what to be careful about.
+    """
+
+    context: EvaluationContext
+    samples: SampleSource
+    table: pd.DataFrame
+    seconds: dict[str, float]
+    results: dict[str, Any] = field(default_factory=dict)
+    warnings: Counter[str] = field(default_factory=Counter)
+
+
+def measure(
+    context: EvaluationContext, attacks: AttackSource, samples: SampleSource
+) -> Measurement:
+    """Measure all sections of a protocol.
+
+    The modes, buffers and gradients of the network and the global generators are left as they were.
+
+    Raises:
+        ModelError: when the network returns the wrong number of logits or any that are not finite.
+        CembenchError: when an attack cannot be run, or what was saved is missing or damaged.
+    """
+    classifier = context.header.kind == "classifier"
+    with frozen(context.model), exact():
+        table, seconds = pd.DataFrame(), dict[str, float]()
+        if classifier:
+            table, seconds = table_of(context, attacks)
+        found = Measurement(context, samples, table, seconds)
+        for section in SECTIONS:
+            config = section.config(context.protocol)
+            if config or (section.always and classifier):
+                found.results[section.result_key] = section.measure(config, found)
+    return found
+
+
+def table_of(
+    context: EvaluationContext, attacks: AttackSource, world: World = ALONE
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Return what `verdict_table` does, for a context."""
+    threat, cache = context.header.threat, context.cache
+    images = context.split, context.rows
+    return verdict_table(context.model, *images, context.protocol, threat, attacks, cache, world)
+
+
+def verdict_table(
+    model: nn.Module,
+    split: Split,
+    rows: Tensor,
+    protocol: Protocol,
+    threat: Threat,
+    attacks: AttackSource,
+    cache: ChunkCache | None = None,
+    world: World = ALONE,
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Attack every image of a split with every attack of a protocol.
+
+    Chunks of `protocol.batch_size` images are independent: what becomes of an image depends on its
+    chunk alone. The modes, buffers and gradients of the network and the global generators are left
+    as they were.
+
+    Args:
+        model: images in [0, 1] to logits, on the device of the split.
+        split: the images.
+        rows: their numbers in the whole split.
+        protocol: attacks, batch size, seed, and sections that add columns.
+        threat: the ball that perturbations must stay in.
+        attacks: the attacks: run, or read from what was saved.
+        cache: where finished chunks are kept, and found after a kill.
+        world: of several processes, each attacks its share of the chunks.
+
+    Returns:
+        The table with the columns `index, label, clean_pred, clean_8bit_pred` and those of the
+        sections, one row per image; and the wall time of each attack.
+
+    Raises:
+        ModelError: when the network returns the wrong number of logits or any that are not finite.
+        CembenchError: when an attack cannot be run.
+    """
+    tables = []
+    seconds = dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
+    work = len(split) * max(1, len(protocol.attacks))
+    with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
+        example = split.pixels(slice(EXAMPLES))
+        target = target_of(model, len(split.classes), protocol, threat, example)
+        target = replace(target, max_batch=min(target.max_batch, len(split)))
+        for start in world.shard(range(0, len(split), protocol.batch_size)):
+            numbers = torch.arange(start, min(start + protocol.batch_size, len(split)))
+            cached = None if cache is None else cache.get(start)
+            if cached is None:
+                part = split.take(numbers), rows[numbers]
+                cached = _table(Chunk(*part, start, target, protocol, attacks, cache, bar))
+                if cache is not None:
+                    cache.put(start, *cached)
+            else:
+                bar.advance(len(numbers) * len(protocol.attacks))
+            tables.append(cached[0])
+            seconds = {key: value + cached[1].get(key, 0.0) for key, value in seconds.items()}
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), seconds
+
+
+def target_of(
+    model: nn.Module,
+    classes: int,
+    protocol: Protocol,
+    threat: Threat,
+    example: Tensor | None = None,
+) -> Target:
+    """Return what the attacks of a protocol face.
+
+    Args:
+        model: the network as it is, frozen.
+        classes: how many logits it returns.
+        protocol: says how verdicts are taken, and which engine proposes.
+        threat: the ball that perturbations must stay in.
+        example: a few images that the engine tries its copy on; without them the network is
+            attacked as it is.
+    """
+    plain = CheckedModel(model, classes).eval()
+    surrogate = model if example is None else protocol.engine.prepare(model, example)
+    attacked = plain if surrogate is model else CheckedModel(surrogate, classes).eval()
+    verifier = averaged(plain, protocol.passes)
+    return Target(attacked, plain, verifier, threat, classes, protocol.seed, protocol.batch_size)
+
+
+def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:
+    with isolated_rng(derive(chunk.protocol.seed, "chunk", chunk.start)):
+        chunk.columns |= _clean(chunk)
+        chunk.target.plain.require_finite("on clean images")
+        for section in SECTIONS:
+            config = section.config(chunk.protocol)
+            if config and section.chunk_columns is not None:
+                chunk.columns |= section.chunk_columns(config, chunk)
+    columns = {
+        key: value if isinstance(value, list) else value.cpu().numpy()
+        for key, value in chunk.columns.items()
+    }
+    return pd.DataFrame(columns), chunk.seconds
+
+
+@torch.no_grad()
+def _clean(chunk: Chunk) -> Columns:
+    x, verifier = chunk.split.pixels(), chunk.target.verifier
+    rounded = to_bytes(x, x, chunk.target.threat.ball)
+    return {
+        "index": chunk.rows,
+        "label": chunk.split.labels,
+        "clean_pred": verifier(x).argmax(1),
+        "clean_8bit_pred": verifier(rounded).argmax(1),
+    }

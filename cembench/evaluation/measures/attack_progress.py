@@ -1,0 +1,104 @@
+"""The progress of one attack on a chunk of images: what survives, and what succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from cembench.attacks.verdict import Verdict
+
+BEFORE = "before"  # what succeeded on an image that an attack was not given any more
+
+
+@dataclass
+class AttackProgress:
+    """The state of an attack on a chunk of N images.
+
+    Attributes:
+        stages: how many stages are done.
+        broken: whether a stage succeeded, N booleans.
+        broken_8bit: the same after rounding to 8 bits.
+        by: the number of that stage; −1 for none, and for attacks before.
+        norm: the size of its perturbation, else NaN.
+        images: the adversarial images; the clean image where there is none, N×C×H×W.
+        names: of the stages.
+    """
+
+    stages: int
+    broken: Tensor
+    broken_8bit: Tensor
+    by: Tensor
+    norm: Tensor
+    images: Tensor
+    names: list[str] = field(default_factory=list)
+
+    @classmethod
+    def fresh(cls, x: Tensor) -> AttackProgress:
+        """Return the state before the first stage."""
+        none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        nan = torch.full((len(x),), torch.nan, device=x.device)
+        by = torch.full((len(x),), -1, device=x.device)
+        return cls(0, none, none.clone(), by, nan, x.clone())
+
+    def restarted(self) -> AttackProgress:
+        """Return a copy in which no stage is done, for the next attack."""
+        return AttackProgress(
+            stages=0,
+            broken=self.broken.clone(),
+            broken_8bit=self.broken_8bit.clone(),
+            by=torch.full_like(self.by, -1),
+            norm=self.norm.clone(),
+            images=self.images.clone(),
+        )
+
+    def followed_by(self, other: AttackProgress) -> AttackProgress:
+        """Return the state after this attack and the next one."""
+        wide = self.broken.reshape(-1, 1, 1, 1)
+        return replace(
+            self,
+            broken=self.broken | other.broken,
+            broken_8bit=torch.where(self.broken, self.broken_8bit, other.broken_8bit),
+            norm=torch.where(self.broken, self.norm, other.norm),
+            images=torch.where(wide, self.images, other.images),
+        )
+
+    @classmethod
+    def read(cls, values: dict[str, Tensor], device: torch.device) -> AttackProgress:
+        """Return the state that `tensors` returned."""
+        rest = {k: v.to(device) for k, v in values.items() if k not in ("stages", "rows")}
+        return cls(stages=int(values["stages"]), names=[], **rest)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything as tensors on the CPU."""
+        values = {key: value for key, value in vars(self).items() if key != "names"}
+        return {key: torch.as_tensor(value).cpu().clone() for key, value in values.items()}
+
+    def record(self, rows: Tensor, verdict: Verdict) -> None:
+        """Take in what a stage did to these rows."""
+        won = rows[verdict.success]
+        self.broken[won] = True
+        self.by[won] = self.stages
+        self.norm[won] = verdict.size[verdict.success]
+        self.images[won] = verdict.images[verdict.success]
+        self.broken_8bit[rows] = verdict.success_8bit
+        self.stages += 1
+
+    def credit(self, by: Sequence[str]) -> None:
+        """Say which stage succeeded on each image, by name, where that is known from elsewhere."""
+        self.names = sorted({name for name in by if name not in ("", BEFORE)})
+        found = [self.names.index(name) if name in self.names else -1 for name in by]
+        self.by = torch.tensor(found, device=self.by.device)
+
+    def columns(self, title: str) -> dict[str, Tensor | list[str]]:
+        """Return the columns of an attack in the table of verdicts."""
+        pairs = zip(self.by.tolist(), self.broken.tolist(), strict=True)
+        by = [self.names[stage] if stage >= 0 else BEFORE * broken for stage, broken in pairs]
+        return {
+            f"{title}_broken": self.broken,
+            f"{title}_broken_8bit": self.broken_8bit,
+            f"{title}_by": by,
+            f"{title}_norm": self.norm,
+        }

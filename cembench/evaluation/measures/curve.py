@@ -1,0 +1,56 @@
+"""Robust accuracy at other radii: every image is attacked at rising ε until an attack succeeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cembench.evaluation.measure import Chunk, Columns, Measurement
+from cembench.evaluation.measures.robustness import Stage, run_stages, stages_of
+from cembench.evaluation.sections.curve import TITLE, CurveConfig, CurvePoint, points
+
+
+def chunk_columns(config: CurveConfig, chunk: Chunk) -> Columns:
+    """Return `curve_eps`, the smallest radius at which an attack succeeds on each image.
+
+    It is 0 for an image that is misclassified without attack, and NaN where every radius fails.
+    What succeeds at one radius is in all larger balls, so the image is not attacked again there.
+    """
+    target = chunk.target
+    tolerance = target.threat.ball.tolerance
+    radii = torch.tensor(config.radii(target.threat.eps), dtype=torch.float64)
+    known = smallest(chunk).double().cpu()
+    stages: list[Stage] = []
+    for eps in radii.tolist():
+        there = replace(target, threat=target.threat.model_copy(update={"eps": eps}))
+        alive = (known > eps + tolerance).to(chunk.split.labels.device)
+        for stage in stages_of(config.attack, there, alive):
+            stages.append(replace(stage, name=f"{stage.name} at {eps:.4g}"))
+    progress = run_stages(TITLE, stages, chunk)
+    reached = torch.full((len(known),), torch.nan, dtype=torch.float64)
+    for eps in radii.tolist():
+        reached[reached.isnan() & (known <= eps + tolerance)] = eps
+    reached[known == 0] = 0
+    won = progress.by.cpu() >= 0
+    by = [stages[number].target.threat.eps for number in progress.by[won].tolist()]
+    found = torch.tensor(by, dtype=torch.float64)
+    reached[won] = torch.fmin(reached[won], found)
+    return {"curve_eps": reached}
+
+
+def smallest(chunk: Chunk) -> Tensor:
+    """Return the size of the smallest known perturbation that succeeds on each image.
+
+    It is 0 for an image that is misclassified without attack, and infinity where none is known.
+    """
+    known = torch.where(chunk.correct, torch.inf, 0.0)
+    for attack in chunk.protocol.attacks:
+        known = torch.fmin(known, torch.as_tensor(chunk.columns[f"{attack.title}_norm"]))
+    return known
+
+
+def measure(config: CurveConfig, measurement: Measurement) -> list[CurvePoint]:
+    """Count the images that survive each radius."""
+    return points(measurement.table, config.radii(measurement.context.header.threat.eps))

@@ -1,0 +1,222 @@
+"""The network as a density: calibration, energies, out-of-distribution scores, PGD against TA."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor, nn
+
+from cembench import energy
+from cembench.attacks.verdict import CheckedModel
+from cembench.data import DataSettings
+from cembench.data.resize import resized
+from cembench.data.split import Split, subset
+from cembench.energy import potentials
+from cembench.energy.ascent import ascend
+from cembench.energy.threat import Threat
+from cembench.evaluation.measure import Chunk, Columns, Measurement, target_of
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.sections.density import DensityConfig
+from cembench.evaluation.sections.density_results import (
+    Bin,
+    Calibration,
+    Density,
+    EnergyShift,
+    OODScores,
+)
+from cembench.evaluation.sections.samples import Generation
+from cembench.evaluation.statistics import MeanStd, mean_std, rate
+from cembench.util.rng import derive, generator_of
+
+SCORES = ("lse", "confidence", "slope")
+
+
+def chunk_columns(config: DensityConfig, chunk: Chunk) -> Columns:
+    """Return what the network says of p(x) on a chunk, one value per image.
+
+    `clean_lse`, `clean_confidence` and `clean_slope` as `scores_of` has them; and for `pgd` and
+    `ta` inside the ball, `X_ball_pred` and `X_ball_lse`.
+    """
+    seed = derive(chunk.protocol.seed, "density", int(chunk.rows[0]))
+    x, y, model = chunk.split.pixels(), chunk.split.labels, chunk.target.plain
+    columns: Columns = {f"clean_{key}": value for key, value in scores_of(model, x).items()}
+    for name, moved in push(model, x, y, chunk.target.threat, config.steps, seed).items():
+        with torch.no_grad():
+            out = model(moved)
+        columns |= {f"{name}_ball_pred": out.argmax(1), f"{name}_ball_lse": energy.marginal(out)}
+    model.require_finite("in the ball")
+    return columns
+
+
+def push(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, steps: int, seed: int
+) -> dict[str, Tensor]:
+    """Return the last iterates of `pgd` and `ta` from one uniform start in the ball."""
+    ball = threat.ball
+    generator = generator_of(seed, x.device)
+    start = ball.uniform(x, generator)
+    with torch.no_grad():
+        classes = model(x[:1]).shape[1]
+    shift = torch.randint(1, classes, y.shape, generator=generator, device=y.device)
+    climbs = {
+        "pgd": (potentials.cross_entropy, y),
+        "ta": (potentials.conditional, (y + shift) % classes),
+    }
+    return {
+        name: ascend(
+            model,
+            potential,
+            start,
+            target,
+            steps=steps,
+            step_size=2.5 * threat.eps / steps,
+            direction=ball.direction,
+            ball=ball,
+            centre=x,
+        )
+        for name, (potential, target) in climbs.items()
+    }
+
+
+def scores_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Return `lse`, `confidence` (max-softmax) and `slope` (−‖∇ₓ LSE‖), N values each."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        out = model(x)
+        lse = energy.marginal(out)
+        (gradient,) = torch.autograd.grad(lse.sum(), x)
+    confidence = out.detach().softmax(1).amax(1)
+    slope = -gradient.flatten(1).norm(dim=1)
+    return {"lse": lse.detach(), "confidence": confidence, "slope": slope}
+
+
+def measure(config: DensityConfig, measurement: Measurement) -> Density:
+    """Sum up the columns of the table, and measure as many images from outside.
+
+    Energies of samples and of their initial images are those of the section `samples`.
+    """
+    context, table = measurement.context, measurement.table
+    target = target_of(
+        context.model, len(context.split.classes), context.protocol, context.header.threat
+    )
+    density = summarise(config, table, target.model, context.protocol, context.split)
+    if len(context.split.classes) == 2:
+        measurement.warnings.update(["with two classes TA's one target is PGD's: they coincide"])
+    energies = density.energies | sample_energies(measurement.results.get("generation"))
+    return density.model_copy(update={"energies": energies})
+
+
+def sample_energies(generation: Generation | None) -> dict[str, MeanStd]:
+    """Return LSE f(x, ·) on the samples of each sampler and on their initial images."""
+    found = {}
+    for title, figures in ({} if generation is None else generation.samplers).items():
+        assert generation is not None
+        for name, mean, std in (
+            (title, figures.lse, figures.lse_std),
+            (f"{title} seeds", figures.lse_seeds, figures.lse_seeds_std),
+        ):
+            if mean is not None and std is not None:
+                found[name] = MeanStd(mean=mean, std=std, images=generation.count)
+    return found
+
+
+def summarise(
+    config: DensityConfig,
+    table: pd.DataFrame,
+    model: CheckedModel,
+    protocol: Protocol,
+    split: Split,
+) -> Density:
+    """Return the figures from the table, and of as many images from outside.
+
+    Args:
+        config: which sets are measured.
+        table: with the columns of `density_columns`.
+        model: the frozen network.
+        protocol: says batch size and seed.
+        split: the attacked images, whose shape and device the others get.
+    """
+    energies = {"clean": mean_std(table["clean_lse"])}
+    energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
+    outside, fingerprints = {}, {}
+    others_too = [other for other in config.outside if other != "noise"]
+    everything: list[str | DataSettings] = ["noise", *others_too]
+    for settings in everything:
+        title = settings if isinstance(settings, str) else settings.title
+        images = _ood_images(settings, len(table), list(split.shape), protocol.seed)
+        fingerprints[title] = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+        others = _read(model, images, protocol.batch_size, split.labels.device)
+        model.require_finite(f"on {title}")
+        energies[title] = mean_std(others["lse"])
+        if settings in config.outside:
+            outside[title] = {
+                label: ood_scores(table[f"clean_{key}"], others[key])
+                for key, label in zip(SCORES, ("log_px", "max_softmax", "slope"), strict=True)
+            }
+    right = table["clean_pred"] == table["label"]
+    return Density(
+        calibration=calibration(table["clean_confidence"], right, config.bins),
+        energies=energies,
+        outside=outside,
+        outside_fingerprints=fingerprints,
+        pushed={name: _energy_shift(table, name) for name in ("pgd", "ta")},
+    )
+
+
+def calibration(confidence: pd.Series, right: pd.Series, bins: int) -> Calibration:
+    """Return the ECE with equal-width bins: Σ share · |accuracy − confidence|."""
+    place = (confidence * bins).astype(int).clip(upper=bins - 1)
+    rows, ece = [], 0.0
+    for number in range(bins):
+        inside = place == number
+        count = int(inside.sum())
+        sure = float(confidence[inside].mean()) if count else None
+        accuracy = float(right[inside].mean()) if count else None
+        if sure is not None and accuracy is not None:
+            ece += count / len(confidence) * abs(accuracy - sure)
+        rows.append(
+            Bin(
+                low=number / bins,
+                high=(number + 1) / bins,
+                images=count,
+                confidence=sure,
+                accuracy=accuracy,
+            )
+        )
+    return Calibration(ece=ece, bins=rows)
+
+
+def ood_scores(inside: pd.Series, outside: pd.Series) -> OODScores:
+    """Return how well a score that is higher inside tells the two apart."""
+    truth = [1] * len(inside) + [0] * len(outside)
+    scores = pd.concat([inside, outside])
+    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    return OODScores(
+        others=len(outside),
+        auroc=float(roc_auc_score(truth, scores)),
+        fpr95=float(false[true >= 0.95].min()),
+    )
+
+
+def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:
+    change = table[f"{name}_ball_lse"] - table["clean_lse"]
+    right = table[f"{name}_ball_pred"] == table["label"]
+    return EnergyShift(
+        accuracy=rate(right),
+        lse_change=float(change.mean()),
+        lse_error=float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.0,
+    )
+
+
+def _ood_images(settings: str | DataSettings, count: int, shape: list[int], seed: int) -> Tensor:
+    if isinstance(settings, str):
+        return torch.rand(count, *shape, generator=generator_of(derive(seed, "noise"), "cpu"))
+    return resized(subset(settings.load("test"), count)[0], shape).pixels()
+
+
+def _read(model: nn.Module, images: Tensor, batch: int, device: torch.device) -> pd.DataFrame:
+    parts = [scores_of(model, part.to(device)) for part in images.split(batch)]
+    return pd.DataFrame({key: torch.cat([p[key] for p in parts]).cpu().numpy() for key in SCORES})

@@ -1,0 +1,131 @@
+"""Reference images, their features, and a reference classifier: what samples are compared with."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from cembench.data.split import Split, subset
+from cembench.evaluation.extractors.features import FeatureReader, Features, ImageFeatures, to_uint8
+from cembench.evaluation.metrics import functional as functional
+from cembench.evaluation.metrics.functional import Estimate
+from cembench.evaluation.sections.samples import SamplesConfig, Scores
+from cembench.util.errors import CembenchError
+from cembench.util.rng import isolated_rng
+
+FEWEST = 20
+CLASSIFIER_IMAGES = 5000
+SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
+
+
+class ReferenceSet:
+    """Real images to compare samples with, and the controls beside them.
+
+    Attributes:
+        split: the reference images.
+        real: the same with their features.
+        floor: as many real images that are not the reference; None where there are too few.
+        short: whether there are fewer reference images than were asked for.
+    """
+
+    def __init__(
+        self, config: SamplesConfig, reader: FeatureReader, test: Split, train: Split
+    ) -> None:
+        self.reader = reader
+        self.metrics = config.metrics
+        self.train = train
+        source, self.other = (test, train) if config.reference == "test" else (train, test)
+        count = min(config.count or len(source), len(source))
+        if count < FEWEST:
+            raise CembenchError(f"samples: {count} reference images; figures need {FEWEST}")
+        self.short = config.count is not None and count < config.count
+        self.split = subset(source, count)[0]
+        self.real = self._known(self.split)
+        enough = len(self.other) >= count
+        self.floor = self._known(subset(self.other, count)[0]) if enough else None
+
+    def _known(self, split: Split) -> ImageFeatures:
+        images = to_uint8(split.pixels()).cpu()
+        return self._seen(images, split.labels.cpu(), self.reader.reference(images))
+
+    def features_of(self, images: Tensor, labels: Tensor) -> ImageFeatures:
+        """Return images (uint8, N×C×H×W) with labels (N) as the extractor sees them."""
+        return self._seen(images, labels, self.reader.read([images]))
+
+    def _seen(self, images: Tensor, labels: Tensor, features: Features) -> ImageFeatures:
+        return ImageFeatures(images, labels, features, self.reader.extractor.unit)
+
+    @cached_property
+    def classifier(self) -> LogisticRegression:
+        """A linear classifier on the extractor's features of images outside the reference."""
+        images = self._known(subset(self.other, CLASSIFIER_IMAGES)[0])
+        return fit_reference_classifier(images.features.unit, images.labels)
+
+    def agreement(self, images: ImageFeatures) -> float:
+        """Return the proportion of images that the classifier takes for the intended class."""
+        return float(self.classifier.score(images.features.unit.numpy(), images.labels.numpy()))
+
+    def scores(self, images: ImageFeatures, distances: Tensor | None) -> tuple[Scores, Estimate]:
+        """Compare a set of images with the reference; also return the KID to take gains from."""
+        fake, real = images.features, self.real.features
+        estimate = functional.kid(fake.pool, real.pool)
+        splits = 10 if len(fake) >= SPLIT_IMAGES else 1
+        score, deviation = None, None
+        if fake.logits is not None:
+            score, deviation = functional.inception_score(fake.logits, splits)
+        precision, recall = functional.precision_recall(images.points, self.real.points)
+        judged = images is not self.floor and not bool((images.labels < 0).any())
+        return Scores(
+            kid=estimate.value,
+            kid_error=estimate.error,
+            fd=functional.frechet_distance(fake.pool, real.pool),
+            inception_score=score,
+            inception_score_std=deviation if splits > 1 else None,
+            precision=precision,
+            recall=recall,
+            judge_acc=self.agreement(images) if judged else None,
+            nearest=None if distances is None else float(distances.median()),
+            **self._further(images),
+        ), estimate
+
+    def _further(self, images: ImageFeatures) -> dict[str, Any]:
+        """Return the figures that a protocol asks for besides, and why others are missing."""
+        values: dict[str, float] = {}
+        failed: dict[str, str] = {}
+        for metric in self.metrics:
+            try:
+                with isolated_rng(0):
+                    values[metric.title] = metric.finite(images, self.real)
+            except CembenchError as error:
+                failed[metric.title] = str(error)
+        return {"metrics": values, "failed": failed}
+
+    def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the Euclidean pixel distance to the nearest training image, and its number."""
+        train = self._pixels
+        found = [
+            torch.cdist(part.float().flatten(1).to(train.device) / 255, train).min(1)
+            for part in images.split(256)
+        ]
+        return (
+            torch.cat([part.values for part in found]).cpu(),
+            torch.cat([part.indices for part in found]).cpu(),
+        )
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        return self.train.pixels().flatten(1)
+
+
+def fit_reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegression:
+    """Return the linear classifier of features N×D with labels N.
+
+    It is the optimum to many digits: short of it, where solvers stop by default, another machine's
+    rounding changes what it says of an image in a hundred.
+    """
+    classifier = LogisticRegression(C=100.0, solver="newton-cg", tol=1e-8, max_iter=1000)
+    return classifier.fit(features.double().numpy(), labels.numpy())

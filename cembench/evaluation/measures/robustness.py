@@ -1,0 +1,206 @@
+"""Attacks on a chunk of images: stage by stage, verified, and cached after each stage."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cembench.attacks import Attack, Propose, Target
+from cembench.attacks.verdict import Verdict, verify
+from cembench.data.split import Split
+from cembench.energy.threat import Threat
+from cembench.evaluation.artifacts import saved_images
+from cembench.evaluation.cache import attack_key
+from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_table
+from cembench.evaluation.measures.attack_progress import AttackProgress
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.sections.robustness import Figure, count
+from cembench.util.errors import CembenchError
+from cembench.util.frozen import frozen
+from cembench.util.rng import derive, isolated_rng
+
+log = logging.getLogger("cembench")
+
+
+def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
+    """Return `X_broken, X_broken_8bit, X_by, X_norm` for each attack X of a protocol.
+
+    They say whether the attack succeeds as it is and rounded to 8 bits, by which stage, and the
+    size of the perturbation (NaN without one).
+    """
+    columns: Columns = {}
+    before = AttackProgress.fresh(chunk.split.pixels())
+    for attack in config:
+        begun = time.monotonic()
+        progress = chunk.attacks.attacked(attack, chunk, before)
+        before = before.followed_by(progress)
+        columns |= progress.columns(attack.title)
+        chunk.seconds[attack.title] = time.monotonic() - begun
+        chunk.bar.advance(len(chunk.rows))
+        images = f"{chunk.protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
+        broken = int(progress.broken.sum())
+        chunk.bar.report(f"{images}: {attack.title} succeeds on {broken} of {len(chunk.rows)}")
+    return columns
+
+
+def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]:
+    """Count the table of verdicts."""
+    return count(measurement.table, [attack.title for attack in config], measurement.seconds)
+
+
+def attack_split(
+    model: nn.Module, split: Split, rows: Tensor, protocol: Protocol, threat: Threat
+) -> pd.DataFrame:
+    """Run all attacks of a protocol on a split and return the table of verdicts.
+
+    Args:
+        model: images in [0, 1] to logits, on the device of the split.
+        split: the images.
+        rows: their numbers in the whole split.
+        protocol: the attacks.
+        threat: the ball that perturbations must stay in.
+    """
+    return verdict_table(model, split, rows, protocol, threat, RunAttacks())[0]
+
+
+class RunAttacks:
+    """Attacks that run, each on the images that are classified correctly."""
+
+    def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
+        """Run an attack; a killed one goes on with the stage it was at."""
+        stages = stages_of(attack, chunk.target, chunk.correct)
+        start = before if attack.on == "survivors" else None
+        return run_stages(attack.title, stages, chunk, start)
+
+
+@dataclass(frozen=True)
+class SavedAttacks:
+    """Attacks read from the images that an evaluation saved, and verified again.
+
+    An image that nothing was saved of survives. Which stage succeeded is taken from the record.
+
+    Attributes:
+        record: the file of the record.
+        rows: the numbers of the attacked images in the whole split.
+        table: the table of verdicts of the record.
+    """
+
+    record: Path
+    rows: Tensor
+    table: pd.DataFrame
+
+    def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
+        """Verify the saved images of a chunk."""
+        x, y, target = chunk.split.pixels(), chunk.split.labels, chunk.target
+        numbers, images = saved_images(self.record, attack.title, self.rows, chunk.split.shape)
+        own = (numbers >= chunk.start) & (numbers < chunk.start + len(x))
+        rows = (numbers[own] - chunk.start).to(x.device)
+        progress = AttackProgress.fresh(x)
+        if len(rows):
+            proposed = images[own].to(x.device)
+            verdict = verify(target.verifier, x[rows], proposed, y[rows], target.threat.ball)
+            progress.record(rows, verdict)
+        by = self.table.get(f"{attack.title}_by", pd.Series([""] * len(self.rows)))
+        progress.credit(list(by)[chunk.start : chunk.start + len(x)])
+        return progress
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an attack.
+
+    Attributes:
+        name: its name in tables.
+        target: what it faces.
+        propose: images and labels to proposed images.
+        alive: the images of the chunk that it may be given, N booleans.
+    """
+
+    name: str
+    target: Target
+    propose: Propose
+    alive: Tensor
+
+
+def stages_of(attack: Attack, target: Target, alive: Tensor) -> list[Stage]:
+    """Return the stages of an attack on a target."""
+    return [Stage(name, target, propose, alive) for name, propose in attack.stages(target)]
+
+
+def run_stages(
+    title: str, stages: list[Stage], chunk: Chunk, before: AttackProgress | None = None
+) -> AttackProgress:
+    """Run stages on a chunk, each on the images that still survive.
+
+    The progress is cached after each stage, so a killed evaluation goes on with the next one.
+
+    Args:
+        title: the name of the attack.
+        stages: its stages.
+        chunk: the images.
+        before: the progress to begin with; all images survive unless given.
+
+    Raises:
+        CembenchError: when a stage fails; a `ModelError` for logits that are not finite.
+    """
+    x, y, cache = chunk.split.pixels(), chunk.split.labels, chunk.cache
+    key = attack_key(title, chunk.start)
+    cached = None if cache is None else cache.tensors(key)
+    progress = AttackProgress.fresh(x) if before is None else before.restarted()
+    if cached is not None:
+        progress = AttackProgress.read(cached, x.device)
+    elif before is not None:
+        _cache(chunk, key, progress)
+    progress.names = [stage.name for stage in stages]
+    for stage in stages[progress.stages :]:
+        left = (stage.alive & ~progress.broken).nonzero().squeeze(1)
+        chunk.bar.advance(0, f"{title} {stage.name}: {len(left)} of {len(x)} survive")
+        if len(left) == 0:
+            break
+        progress.record(left, run_stage(title, stage, x[left], y[left]))
+        stage.target.require_finite(f"under {stage.name}")
+        _cache(chunk, key, progress)
+    return progress
+
+
+def _cache(chunk: Chunk, key: str, progress: AttackProgress) -> None:
+    if chunk.cache is not None:
+        chunk.cache.keep_tensors(key, progress.tensors() | {"rows": chunk.rows.cpu()})
+
+
+def run_stage(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
+    """Let a stage propose images for x (N×C×H×W) with labels y (N), and verify them.
+
+    What does not fit into the memory of a GPU is attacked in halves, and the record says so.
+    """
+    try:
+        return _run(title, stage, x, y)
+    except torch.OutOfMemoryError as error:
+        if len(x) == 1:
+            raise CembenchError(f"attack {title}: one image exceeds the memory") from error
+    log.warning(f"{len(x)} images did not fit into memory under {stage.name}: attacked in halves")
+    parts = zip(x.tensor_split(2), y.tensor_split(2), strict=True)
+    halves = [run_stage(title, stage, *part) for part in parts]
+    return Verdict(*map(torch.cat, zip(*(vars(found).values() for found in halves), strict=True)))
+
+
+def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
+    target = stage.target
+    try:
+        # Attacks switch modes as they like: torchattacks leaves a model in training mode.
+        with isolated_rng(target.seed), frozen(target.model):
+            proposed = stage.propose(x.clone(), y.clone())
+    except (CembenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise CembenchError(f"attack {title}, stage {stage.name}, failed: {error!r}") from error
+    if proposed.shape != x.shape:
+        raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")
+    with isolated_rng(derive(target.seed, "verdict")):
+        return verify(target.verifier, x, proposed, y, target.threat.ball)

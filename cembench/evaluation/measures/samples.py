@@ -1,0 +1,209 @@
+"""Samples of a network: drawn chunk by chunk, or read from what was saved, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cembench.evaluation.artifacts import saved_samples, trajectory_file
+from cembench.evaluation.cache import ChunkCache, sample_key
+from cembench.evaluation.context import EvaluationContext
+from cembench.evaluation.diff import Comparison
+from cembench.evaluation.extractors.features import to_uint8
+from cembench.evaluation.measure import Measurement
+from cembench.evaluation.measures.reference import SPLIT_IMAGES, ReferenceSet
+from cembench.evaluation.measures.sample_scores import score
+from cembench.evaluation.sections.samples import Generation, SamplesConfig
+from cembench.models.engine import EXAMPLES
+from cembench.samplers import Sampler
+from cembench.samplers.draw import Samples, chunks, draw, intended_labels
+from cembench.samplers.energy import EnergySampler
+from cembench.samplers.trajectory import Trace
+from cembench.util.distributed import ALONE, World
+from cembench.util.errors import CembenchError, SamplingError
+from cembench.util.files import write_bytes
+from cembench.util.progress import Bar
+from cembench.util.rng import derive
+
+NEAR = 0.1  # of the largest logit: rounding to bytes moves logits by a tenth of that
+
+
+def measure(config: SamplesConfig, measurement: Measurement) -> Generation:
+    """Compare the samples of all samplers with the reference."""
+    context, source = measurement.context, measurement.samples
+    reference = context.reference
+    assert reference is not None
+    work = len(reference.split) * len(config.samplers)
+    with Bar(f"samples {context.header.dataset}", work) as bar:
+        found = score(
+            lambda sampler: source.obtain(sampler, bar),
+            context.protocol,
+            context.header.threat,
+            reference,
+            bar.report,
+            source.pictures,
+        )
+    measurement.warnings.update(_cautions(found, reference, config))
+    return found
+
+
+@dataclass
+class DrawSamples:
+    """Samples that are drawn from the network of an evaluation.
+
+    Chunks are cached, so a killed evaluation goes on with the next one, and memory holds bytes and
+    features alone.
+
+    Attributes:
+        context: the evaluation; its seed decides initial images and noise.
+        cache: where finished chunks are kept.
+        pictures: where pictures of samples go, and of how the first chains move.
+    """
+
+    context: EvaluationContext
+    cache: ChunkCache
+    pictures: Path
+
+    def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
+        """Draw all samples of a sampler."""
+        bar.advance(0, sampler.title)
+        return Samples.joined(list(self._chunks(sampler, bar)))
+
+    def draw_share(self, world: World) -> None:
+        """Draw the chunks of this process and read their features, into the cache.
+
+        A sampler that fails is left to the first process, which meets the same failure.
+        """
+        config, reference = self.context.protocol.samples, self.context.reference
+        if config is None or reference is None:
+            return
+        reference.reader.keep = self.cache
+        work = len(reference.split) * len(config.samplers)
+        with Bar(f"samples {self.context.header.dataset}", work) as bar:
+            for sampler in config.samplers:
+                with suppress(SamplingError):
+                    for samples in self._chunks(sampler, bar, world):
+                        reference.reader.read([samples.images])
+                        reference.reader.read([samples.starts])
+
+    @cached_property
+    def _surrogate(self) -> nn.Module:
+        example = self.context.images.data.pixels(slice(EXAMPLES))
+        return self.context.protocol.engine.prepare(self.context.model, example)
+
+    def _chunks(self, sampler: Sampler, bar: Bar, world: World = ALONE) -> Iterator[Samples]:
+        """Yield chunks with images and starts as bytes; each process has its share of them."""
+        device = self.context.images.device
+        for number, y in world.shard(list(enumerate(_labels(self.context, sampler)))):
+            key = sample_key(sampler.title, number)
+            values = self.cache.tensors(key)
+            if values is None:
+                values = self._chunk(sampler, y.to(device), number)
+                self.cache.keep_tensors(key, values)
+            bar.advance(len(y))
+            yield Samples(**values)
+
+    def _chunk(self, sampler: Sampler, y: Tensor, number: int) -> dict[str, Tensor]:
+        context = self.context
+        seed, trace, visit = chunk_seed(context, number), None, None
+        if number == 0 and isinstance(sampler, EnergySampler):
+            trace = Trace(sampler)
+            visit = trace.follow(intended_labels(sampler, y, context.images, seed))
+        surrogate = self._surrogate
+        drawn = draw(context.model, sampler, y, context.images, seed, visit, surrogate).cpu()
+        if trace is not None:
+            strip = trajectory_file(self.pictures, sampler.title)
+            write_bytes(strip, trace.render(context.metadata.classes, strip.suffix))
+        return vars(drawn) | {"images": to_uint8(drawn.images), "starts": to_uint8(drawn.starts)}
+
+
+@dataclass
+class SavedSamples:
+    """Samples that an evaluation saved.
+
+    Attributes:
+        context: the evaluation.
+        record: the file of the record beside which they lie.
+        recorded: what the record says of its samples.
+        checks: how many samples have the logits that were saved with them.
+    """
+
+    context: EvaluationContext
+    record: Path
+    recorded: Generation | None
+    checks: list[Comparison] = field(default_factory=list)
+    pictures: None = None
+
+    def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
+        """Read all samples of a sampler, and compare their logits with the network's own."""
+        context = self.context
+        device = context.images.device
+        labels = [
+            intended_labels(
+                sampler, y.to(device), context.images, chunk_seed(context, number)
+            ).cpu()
+            for number, y in enumerate(_labels(context, sampler))
+        ]
+        try:
+            saved = saved_samples(self.record, sampler.title, labels)
+        except CembenchError:
+            known = None if self.recorded is None else self.recorded.samplers.get(sampler.title)
+            if known is None or known.error is None:
+                raise
+            raise SamplingError(known.error) from None
+        self.checks.extend(self._read(sampler, saved))
+        return saved
+
+    @torch.no_grad()
+    def _read(self, sampler: Sampler, saved: Samples) -> list[Comparison]:
+        """Count the samples whose bytes the network classifies as their saved logits say.
+
+        The saved logits are those before rounding. Where samples may leave [0, 1], or were drawn
+        with batch statistics, they say nothing of the bytes.
+        """
+        unlike = sampler.mode == "train" or sampler.init == "buffer"
+        if unlike or saved.logits.shape[1] == 0 or not getattr(sampler, "box", True):
+            return []
+        context, near = self.context, torch.ones(len(saved.labels)).bool()
+        for images, logits in ((saved.images, saved.logits), (saved.starts, saved.start_logits)):
+            parts = images.split(context.protocol.batch_size)
+            out = [context.model(p.to(context.images.device).float() / 255).cpu() for p in parts]
+            apart = (torch.cat(out) - logits).abs().amax(1)
+            near &= apart <= NEAR * logits.abs().amax(1).clamp_min(1)
+        title = f"samples {sampler.title}: read as their logits say"
+        return [Comparison(title, len(near), int(near.sum()))]
+
+
+def chunk_seed(context: EvaluationContext, number: int) -> int:
+    """Return the seed of a chunk of samples."""
+    return derive(context.protocol.seed, "samples", number)
+
+
+def _labels(context: EvaluationContext, sampler: Sampler) -> Iterator[Tensor]:
+    """Return the classes of each chunk of a sampler."""
+    assert context.reference is not None
+    count, size = len(context.reference.split), context.protocol.samples.batch_size
+    return chunks(sampler, count, len(context.metadata.classes), size)
+
+
+def _cautions(found: Generation, reference: ReferenceSet, config: SamplesConfig) -> list[str]:
+    extractor, count = config.extractor, found.count
+    classes, logits = len(reference.split.classes), reference.real.features.logits
+    doubts = {
+        f"FD-{extractor.title} is biased: {count} images for {extractor.dimension} features; "
+        "compare it with the floor alone, and lead with KID": count < 2 * extractor.dimension,
+        f"IS-{extractor.title} on {count} images is biased downward, without splits": logits
+        is not None
+        and count < SPLIT_IMAGES,
+        "no real-against-real floor: the other split has too few images": found.floor is None,
+        f"samples: the reference has only {count} of {config.count} images": reference.short,
+        f"samples: {count} images do not reach all {classes} classes": count < classes,
+    }
+    texts = [text for text, doubtful in doubts.items() if doubtful]
+    return [*texts, *extractor.cautions(found.extractor_sha256)]

@@ -1,0 +1,63 @@
+"""Checks for gradient masking: ways in which measured robustness can be an illusion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cembench.evaluation.section import Section
+from cembench.util.charts import Cell, Table
+from cembench.util.format import number
+from cembench.util.settings import Count, Settings
+
+
+class SanityConfig(Settings):
+    """What a protocol says of sanity checks (`evaluation.sanity`).
+
+    Attributes:
+        images: how many of the attacked images they look at.
+        steps: gradients of PGD; five times as many where more of them should not help.
+        queries: forward passes of Square.
+    """
+
+    images: Count = 128
+    steps: Count = 20
+    queries: Count = 1000
+
+
+class SanityCheck(Settings):
+    """One way in which robustness can be an illusion.
+
+    Attributes:
+        name: the problem that it looks for.
+        verdict: `skipped` where it does not apply.
+        figure: what was measured, as `meaning` says.
+        meaning: what the figure is, from where on it fails, and what a failure says.
+    """
+
+    name: str
+    verdict: Literal["pass", "fail", "skipped"]
+    figure: float | None
+    meaning: str
+
+
+class SanitySection(Section[SanityConfig | None, list[SanityCheck]]):
+    """Nine checks, with attacks of their own."""
+
+    key = "sanity"
+    setting = (SanityConfig | None, None)
+    result_key = "sanity"
+    result = (list[SanityCheck], [])
+
+    def details(self, result: list[SanityCheck]) -> list[Table]:
+        """Return the table of checks, one row per check."""
+        rows = [
+            [
+                Cell(check.name),
+                Cell(check.verdict, mark="error" if check.verdict == "fail" else ""),
+                Cell.of(check.figure, number(check.figure)),
+                Cell(check.meaning),
+            ]
+            for check in result
+        ]
+        head = ["check", "verdict", "value", "meaning"]
+        return [Table("Sanity checks", head, rows)] if rows else []

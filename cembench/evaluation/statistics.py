@@ -1,0 +1,93 @@
+"""Statistics of counts and means: intervals, paired differences, corrected p-values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cembench.util.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Z = 1.959964  # the 97.5 % quantile of the normal distribution
+
+
+class Rate(Settings):
+    """A proportion as a count.
+
+    Attributes:
+        correct: images classified as labelled.
+        images: images in all.
+        low: lower end of the 95 % Wilson interval of the proportion.
+        high: its upper end.
+    """
+
+    correct: int
+    images: int
+    low: float
+    high: float
+
+    @property
+    def accuracy(self) -> float:
+        """The proportion of correct images."""
+        return self.correct / self.images
+
+
+class MeanStd(Settings):
+    """A mean over images, such as that of LSE f(x, ·) = log p(x) + log Z.
+
+    Attributes:
+        mean: the mean.
+        std: the standard deviation, with the number of images as divisor.
+        images: how many.
+    """
+
+    mean: float
+    std: float
+    images: int
+
+
+def wilson(correct: int, images: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a proportion (Wilson 1927)."""
+    from scipy.stats import binomtest  # slow to import, and protocols need no statistics
+
+    interval = binomtest(correct, images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def rate(correct: pd.Series) -> Rate:
+    """Return the proportion of true values in a column of booleans."""
+    count, images = int(correct.sum()), len(correct)
+    low, high = wilson(count, images)
+    return Rate(correct=count, images=images, low=low, high=high)
+
+
+def mean_std(values: pd.Series) -> MeanStd:
+    """Return the mean and the standard deviation of a column of numbers."""
+    return MeanStd(mean=float(values.mean()), std=float(values.std(ddof=0)), images=len(values))
+
+
+def paired_interval(lost: float, won: float, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of a paired difference of proportions.
+
+    Agresti and Min (2005): half a pair is added to each of the four cells, then Wald's formula.
+
+    Args:
+        lost: pairs that the first alone gets right.
+        won: pairs that the second alone gets right.
+        images: pairs in all.
+    """
+    b, c, n = lost + 0.5, won + 0.5, images + 2
+    middle = (c - b) / n
+    half = Z * ((b + c - (c - b) ** 2 / n) ** 0.5) / n
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values adjusted for their number (Holm 1979): each holds over all of them."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        adjusted[number] = highest
+    return adjusted

@@ -1,0 +1,70 @@
+"""The ranking rule: which accuracy is the robust one, the order of rows, the Pareto front.
+
+Networks are ranked by accuracy under AutoAttack, or in the worst case over all attacks where
+AutoAttack was not run; samplers are ranked by KID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import pandas as pd
+
+from cembench.evaluation.record import Record
+from cembench.evaluation.sections.samples import Generation
+from cembench.util.column import Column
+
+ROBUST = {"autoattack": "AutoAttack", "worst_case": "worst-case"}  # the first one measured counts
+ORDER = [*(f"{attack}_acc" for attack in ROBUST), "clean_acc"]
+DISTANCE = "kid"
+
+
+def robust_attack(measured: Container[str]) -> str | None:
+    """Return the attack whose accuracy is the robust accuracy; None where none was run."""
+    return next((attack for attack in ROBUST if attack in measured), None)
+
+
+def best_first(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Sort networks by robust accuracy; equal ones by clean accuracy, then by the column `name`."""
+    order = [column for column in ORDER if column in table]
+    return table.sort_values([*order, name], ascending=[False] * len(order) + [True])
+
+
+def nearest_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort samplers by their distance from real images."""
+    return table.sort_values([DISTANCE, "run", "sampler"])
+
+
+def lead_column(generation: Generation) -> Column:
+    """Return the column by which the samples of a network rank: the first sampler's KID."""
+    title = next(iter(generation.samplers))
+    return Column(title, generation.extractor, generation.count, DISTANCE)
+
+
+def pareto_front(table: pd.DataFrame, lead: Column) -> pd.Series:
+    """Return which rows are on the Pareto front of robust accuracy and the lead sampler's KID."""
+    robust = table[[column for column in ORDER[:-1] if column in table]].astype(float)
+    return pareto(robust.bfill(axis=1).iloc[:, 0], table[lead.name].astype(float))
+
+
+def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
+    """Return which rows no other beats: none is at least as good on both axes and better on one.
+
+    Args:
+        robust: accuracies, higher is better.
+        distance: of samples from real images, lower is better.
+
+    Returns:
+        True, False, or None for rows that lack one of the two.
+    """
+    front = []
+    for mine, far in zip(robust, distance, strict=True):
+        both = (robust >= mine) & (distance <= far) & ((robust > mine) | (distance < far))
+        front.append(None if pd.isna(mine) or pd.isna(far) else not bool(both.any()))
+    return pd.Series(front, index=robust.index, dtype="object")
+
+
+def evidence(record: Record) -> int:
+    """Return on how many images AutoAttack was run, its fast engine included."""
+    found = (record.figures.get(attack) for attack in ("autoattack", "autoattack-fast"))
+    return next((figure.images for figure in found if figure is not None), 0)

@@ -1,0 +1,81 @@
+"""Rows of the boards of networks: everything that a table can show of a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from cembench.evaluation import sections
+from cembench.evaluation.record import Record
+from cembench.evaluation.sections.samples import Generation
+from cembench.util.files import digest
+
+FIRST = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
+FIRST += ["worst_case_acc", "n_images", "seed", "weights_sha256"]
+COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
+LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
+LAST += ["error"]
+HIDDEN = ["slug", "fingerprint", "reference", "record"]
+SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """Return the columns of a record, those of its sections last."""
+    row: dict[str, Any] = dict.fromkeys(FIRST)
+    row |= {
+        "run": run_title(record),
+        "method": record.method,
+        "labels": record.labels,
+        "dataset": record.dataset,
+        "threat": str(record.threat),
+        "slug": record.threat.slug,
+        "n_images": next((figure.images for figure in record.figures.values()), 0),
+        "seed": record.seed,
+        "weights_sha256": record.weights_sha256,
+        "parameters": record.parameters,
+        "divergences": record.divergences,
+        "train_gradients": record.gradients,
+        "train_seconds": record.train_seconds,
+        "eval_seconds": record.seconds,
+        "model": record.model,
+        "split": record.split,
+        "protocol": record.protocol.get("name"),
+        "protocol_digest": record.protocol_digest,
+        "recipe": record.recipe,
+        "fingerprint": record.fingerprint,
+        "reference": _reference(record.generation),
+        "cembench": record.environment.get("cembench"),
+        "sanity_failed": " ".join(record.sanity_failed),
+        "error": record.error,
+        "record": record,
+    }
+    for section in sections.SECTIONS:
+        row |= section.columns(section.of(record))
+    return row
+
+
+def run_title(record: Record) -> str:
+    """Return the name of a run, which says so where training has not ended."""
+    return record.run if record.finished else f"{record.run} (unfinished)"
+
+
+def filled(rows: pd.DataFrame) -> pd.Series:
+    """Give rows without samples the reference of those that they share a board with."""
+    known = rows["reference"].replace("", None)
+    keys = [rows[key] for key in SAME if key != "reference"]
+    return known.fillna(known.groupby(keys).transform("first")).fillna("")
+
+
+def arranged(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns in the order of the file, without those that no row has."""
+    named = [*FIRST, *COSTS, *LAST, *HIDDEN]
+    figures = [c for c in table.columns if c not in named and table[c].notna().any()]
+    return table[[*FIRST, *figures, *COSTS, *LAST]].reset_index(drop=True)
+
+
+def _reference(generation: Generation | None) -> str:
+    """Return what identifies real images and extractor, the same for columns that compare."""
+    if generation is None:
+        return ""
+    return digest([generation.extractor_sha256, generation.reference_fingerprint, generation.count])

@@ -1,0 +1,70 @@
+"""Panels of lines: accuracy over ε, loss and metrics over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from cembench.reporting.plots.style import (
+    colour,
+    dash,
+    grid,
+    label,
+    legend,
+    marker,
+    name,
+    scale,
+    styled,
+    upright,
+)
+from cembench.util.charts import Lines, Series
+
+BANDS = 8  # more bands would hide each other
+STEEP = 100  # a value beyond is drawn on a logarithmic scale, or nothing else would be seen
+WIDE, SMALL = (7.2, 4.0), (2.7, 2.3)  # inches of a single panel, and of one of several in a row
+
+
+@styled
+def draw_lines(panels: Sequence[Lines], columns: int) -> Figure:
+    """Draw panels of lines, with one legend for all."""
+    figure, places = grid(len(panels), columns, *(WIDE if columns == 1 else SMALL))
+    names = list(dict.fromkeys(one.name for panel in panels for one in panel.series))
+    drawn: dict[str, Line2D] = {}
+    for axes, panel in zip(places, panels, strict=True):
+        for one in panel.series:
+            if len(one.x):
+                drawn[one.name] = _line(axes, panel, one, names.index(one.name), len(names))
+        _frame(axes, panel)
+    legend(figure, {one: drawn[one] for one in names if one in drawn})
+    return figure
+
+
+def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D:
+    factor = scale(panel.y)
+    mark = marker(number) if panel.dots or len(one.x) == 1 else ""
+    looks: dict[str, Any] = {"color": colour(number), "linestyle": dash(number), "marker": mark}
+    (line,) = axes.plot(one.x, [factor * y for y in one.y], **looks)
+    if len(one.low) and of <= BANDS:
+        low, high = ([factor * end for end in ends] for ends in (one.low, one.high))
+        axes.fill_between(one.x, low, high, color=colour(number), alpha=0.13, linewidth=0)
+    return line
+
+
+def _frame(axes: Axes, panel: Lines) -> None:
+    for text, place in panel.marks.items():
+        upright(axes, place, text)
+    axes.set(xlabel=label(panel.x), ylabel=label(panel.y), title=name(panel.title, 70))
+    if panel.x.integer:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if panel.y.percent:
+        axes.set_ylim(0, 102)
+    elif any(abs(y) > STEEP for one in panel.series for y in one.y):
+        axes.set_yscale("symlog", linthresh=STEEP / 10)
+        axes.yaxis.set_major_formatter("{x:g}")
+    if panel.x.zero:
+        axes.set_xlim(left=0)

@@ -1,0 +1,102 @@
+"""One experiment of a suite: trained and evaluated, as far as that is not done yet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from cembench.data.split import hold_out, subset
+from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.record import save_record
+from cembench.evaluation.record_header import record_header
+from cembench.models.metadata import read_metadata
+from cembench.models.recipe import recipe_of
+from cembench.reporting.plots.curves import write_curve
+from cembench.suites.launchers.job import Outcome
+from cembench.training.config import Experiment
+from cembench.training.run_folder import RunFolder
+from cembench.training.train import train
+from cembench.util.errors import CembenchError, TrainingDiverged
+from cembench.util.layout import RunLayout
+
+
+def run_experiment(
+    experiment: Experiment,
+    folder: Path,
+    protocol: Protocol,
+    device: str,
+    inception_weights: Path | None = None,
+    failed_dependency: Path | None = None,
+) -> Outcome:
+    """Train and evaluate one experiment; what is already done and unchanged is not done twice.
+
+    When training diverges for good, a record says so.
+
+    Args:
+        experiment: its settings.
+        folder: its run folder.
+        protocol: how it is evaluated.
+        device: `cpu` or `cuda`.
+        inception_weights: weights for the extractor inception.
+        failed_dependency: the run that it starts from, if training of that one diverged.
+    """
+    try:
+        if failed_dependency is not None:
+            raise TrainingDiverged(f"{failed_dependency}, which it starts from, gave up")
+        return _train_and_evaluate(experiment, folder, protocol, device, inception_weights)
+    except TrainingDiverged as error:
+        save_divergence(experiment, folder, protocol, str(error), device)
+        return Outcome(str(error), diverged=True)
+    except CembenchError as error:
+        return Outcome(str(error))
+
+
+def _train_and_evaluate(
+    experiment: Experiment, folder: Path, protocol: Protocol, device: str, weights: Path | None
+) -> Outcome:
+    checkpoint = train(experiment, folder, resume=True, device=device)
+    if protocol.measured_of(read_metadata(checkpoint).kind) is None:
+        return Outcome()
+    record, path = evaluate(
+        checkpoint,
+        protocol,
+        device=device,
+        inception_weights=weights,
+        reuse=True,
+        on_record=write_curve,
+    )
+    return Outcome(None if record.error is None else f"{record.error} ({path})")
+
+
+def save_divergence(
+    experiment: Experiment, folder: Path, protocol: Protocol, why: str, device: str
+) -> None:
+    """Save the record of a run whose training diverged: a ranking without it would flatter."""
+    state = RunFolder(folder).load()
+    split = experiment.data.load("test")
+    if protocol.split == "validation":
+        split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
+    record = record_header(
+        protocol,
+        experiment.data,
+        experiment.threat,
+        subset(split, protocol.limit)[0],
+        torch.device(device),
+        kind=experiment.method.kind,
+        run=folder.name,
+        method=experiment.title,
+        model=experiment.model.title,
+        seed=experiment.seed,
+        recipe=recipe_of(experiment.dump()),
+        epoch=0 if state is None else state.epoch,
+        checkpoint_sha256="",
+        gradients=0 if state is None else state.gradients,
+        labels=experiment.labels,
+        divergences=1 if state is None else state.divergences + 1,
+        error=f"training diverged: {why}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    save_record(RunLayout(folder).record(protocol.name), record, None)

@@ -1,0 +1,100 @@
+"""Jobs: the command line of one experiment, its process and its outcome."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+FAILED, DIVERGED = 2, 3  # exit codes of a job whose last line says why
+RESUME_HINT = "run the same command again to go on"
+
+
+class Outcome(NamedTuple):
+    """How an experiment ended: why it failed, if it did, and whether its training diverged."""
+
+    failure: str | None = None
+    diverged: bool = False
+
+
+Started = Outcome | Callable[[], Outcome | None]  # over at once, or what to ask until it is
+
+
+class Job(NamedTuple):
+    """The command line of one experiment.
+
+    Attributes:
+        arguments: what follows `cembench`.
+        log: the file that its output is appended to.
+        place: the working folder, which relative paths start from.
+    """
+
+    arguments: tuple[str, ...]
+    log: Path
+    place: Path
+
+    def start(self, environment: Mapping[str, str] = {}) -> subprocess.Popen[bytes]:
+        """Start its process, which imports what this one can, and ends when this one does."""
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        command = [sys.executable, "-P", "-m", "cembench", *self.arguments]
+        log = self.place / self.log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                [*command, "--parent", str(os.getpid())],
+                cwd=self.place,
+                env={**os.environ, "PYTHONPATH": path, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def run(self, blocked: Collection[signal.Signals] = ()) -> int:
+        """Start its process, which does not see `blocked` signals; return its exit code."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        process = self.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            return process.wait()
+        finally:
+            process.kill()  # where something interrupts the wait
+
+    def outcome(self, code: int | None) -> Outcome | None:
+        """Return its outcome by an exit code: None while it runs, negative for a signal."""
+        if code is None:
+            return None
+        if code == 0:
+            return Outcome()
+        if code < 0:
+            return Outcome(f"its process was killed by {signal.Signals(-code).name}; {RESUME_HINT}")
+        if code not in (FAILED, DIVERGED):
+            return Outcome(f"its process ended with code {code}, see {self.log}; {RESUME_HINT}")
+        why = self.last_line().removeprefix("cembench: error: ")
+        return Outcome(why.replace("--debug shows", f"{self.log} shows"), code == DIVERGED)
+
+    def last_line(self) -> str:
+        """Return the last line of its log, an empty one while there is none."""
+        try:
+            return ((self.place / self.log).read_text(errors="replace").splitlines() or [""])[-1]
+        except OSError:
+            return ""
+
+
+StartJob = Callable[[Job], Started]
+
+
+def end_with(parent: int) -> None:
+    """End this process within a second of its parent's end, however that came."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

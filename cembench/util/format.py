@@ -1,0 +1,43 @@
+"""Numbers as text for people: a value, percent, a value with its error or its interval.
+
+`form` is a format specification of Python, such as `.3g` or `.1%`. Where there is no value, None or
+NaN, all of these return a dash.
+"""
+
+from __future__ import annotations
+
+NOTHING = "–"
+
+
+def missing(value: object) -> bool:
+    """Return whether there is no value: None, or NaN as in a table."""
+    return value is None or value != value
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """Return a number; with its sign where the form begins with `+`."""
+    return NOTHING if missing(value) else f"{value:{form}}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a proportion in percent: `82.4%`."""
+    return number(value, f".{digits}%")
+
+
+def interval(low: float, high: float, form: str = ".3g") -> str:
+    """Return the ends of an interval: `0.1 to 0.5`, in percent `77.3%–86.6%`."""
+    return f"{low:{form}}{'–' if form.endswith('%') else ' to '}{high:{form}}"
+
+
+def with_interval(value: float | None, low: float, high: float, form: str = ".3g") -> str:
+    """Return a value and its interval: `0.3 (0.1 to 0.5)`, in percent `82.4% (77.3%–86.6%)`."""
+    return NOTHING if missing(value) else f"{value:{form}} ({interval(low, high, form)})"
+
+
+def with_error(value: float | None, error: float | None, form: str = ".3g") -> str:
+    """Return a value and its error or deviation: `1.07 ± 0.093`, in percent `50.0 ± 10.0 %`."""
+    if value is None or error is None or missing(value):
+        return NOTHING
+    if form.endswith("%"):
+        return f"{100 * value:{form[:-1]}f} ± {100 * error:{form[:-1]}f} %"
+    return f"{value:{form}} ± {error:.2g}"
