@@ -64,13 +64,15 @@ def clean_branch(model: nn.Module) -> Iterator[None]:
 
 
 class Network(nn.Module):
-    """A network in two parts: `features(x)` gives N×D, and `head` turns them into logits."""
+    """A network in two parts: `body` gives N×D features, and `head` turns them into logits."""
 
+    body: nn.Module
     head: nn.Module
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the head sees."""
-        raise NotImplementedError
+        """Return the input of the head, N×D."""
+        found: Tensor = self.body(x)
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""

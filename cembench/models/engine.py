@@ -1,6 +1,6 @@
 """What proposes images: the network as it is, or a copy that is made to be fast.
 
-Whatever proposes them, `evaluation.verify` decides by the network as it is, in float32.
+Whatever proposes them, `attacks.verdict.verify` decides by the network as it is, in float32.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ class Engine(Choice):
 
     @abstractmethod
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
-        """Return what attacks and samplers climb.
+        """Return the network whose gradients attacks and samplers follow.
 
-        Args:
-            model: frozen, in evaluation mode, on its device.
-            example: a few images, N×C×H×W.
+        The model is frozen, in evaluation mode, on its device; the example is a few images.
         """
 
 
