@@ -60,7 +60,7 @@ from cembench.training.config import Experiment, load_experiment, parse_experime
 from cembench.training.probes import Mode, probe_experiment
 from cembench.training.train import train as train_in
 from cembench.util.devices import pick_device
-from cembench.util.distributed import joined, world
+from cembench.util.distributed import process_group, world
 from cembench.util.errors import CembenchError
 from cembench.util.layout import RunLayout
 from cembench.util.overrides import override
@@ -91,7 +91,7 @@ def train(
     Raises:
         CembenchError: for wrong settings, missing data, a run that is there, or divergence.
     """
-    with joined(device) as own:
+    with process_group(device) as own:
         experiment, stem = world().on_all_ranks(lambda: _experiment(config, overrides))
         return train_in(experiment, Path(out) / (name or stem), resume=resume, device=own)
 
@@ -172,7 +172,7 @@ def evaluate(
         folder = None if out is None else Path(out)
         if isinstance(model, nn.Module) and folder is None:
             folder = Path(nowhere)
-        with joined(device) as own:
+        with process_group(device) as own:
             source = world().on_all_ranks(lambda: _source(model, data, threat, trust_pixels))
             return evaluation.evaluate(
                 source, plan, folder=folder, device=own, on_record=write_curve, **options

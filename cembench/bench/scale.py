@@ -20,7 +20,7 @@ from cembench.bench.networks import EnlargedDigits
 from cembench.training.config import Experiment
 from cembench.training.ddp import MethodLoss
 from cembench.training.trainer import Trainer
-from cembench.util.distributed import ALONE, World, joined, world
+from cembench.util.distributed import ALONE, World, process_group, world
 from cembench.util.errors import CembenchError
 from cembench.util.rng import SharedGenerator, generator_of
 
@@ -80,7 +80,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
             "precision": settings["precision"],
         }
     )
-    with joined(settings["device"]) as device:
+    with process_group(settings["device"]) as device:
         ranks = world()
         parallel = Trainer(experiment, torch.device(device))
         parallel.wrap_ddp()
@@ -119,10 +119,10 @@ def _stepper(trainer: Trainer, ranks: World, images: int) -> Callable[[], object
 def _median(step: Callable[[], object], ranks: World, rounds: int) -> float:
     times = []
     for number in range(rounds + 1):
-        ranks.wait()
+        ranks.barrier()
         begun = time.perf_counter()
         step()
-        ranks.wait()
+        ranks.barrier()
         if number:
             times.append(time.perf_counter() - begun)
     return statistics.median(times)

@@ -62,14 +62,14 @@ def command(
     """
     from cembench.evaluation.protocol import load_protocol
     from cembench.reporting.leaderboard import build_boards
-    from cembench.util.distributed import joined, world
+    from cembench.util.distributed import process_group, world
 
     chosen = () if engine is None else (f"engine={engine}",)
     if any(value is not None for key, value in foreign.items() if key != "normalise"):
         checkpoints = (*checkpoints, imported(data_root=data_root, **foreign))
     if not checkpoints:
         raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
-    with joined(device) as own:
+    with process_group(device) as own:
         settings = world().on_all_ranks(
             lambda: load_protocol(protocol, (*overrides, *chosen), limit)
         )

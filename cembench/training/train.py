@@ -21,7 +21,7 @@ from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.locks import locked
 from cembench.util.progress import Bar
-from cembench.util.provenance import code
+from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng
 
 
@@ -45,7 +45,7 @@ def train(
     """
     run, ranks = RunFolder(folder), world()
     if ranks.size > 1:
-        ranks.assert_same(configuration=digest(config.identity), code=code()["source"])
+        ranks.assert_same(configuration=digest(config.identity), code=code_version()["source"])
     with ExitStack() as stack:
         ranks.on_rank_zero(lambda: _hold(run, stack))
         ranks.require_shared_filesystem(folder)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cembench.training.trackers import RunInfo, Tracker, TrackerRun
-from cembench.util.rng import kept_rng
+from cembench.util.rng import fork_rng
 
 COST_COLUMNS = ("divergences", "gradients", "seconds")
 
@@ -60,7 +60,7 @@ class TrackerGroup:
     @contextmanager
     def _surviving(self, name: str) -> Iterator[None]:
         try:
-            with kept_rng():
+            with fork_rng():
                 yield
         except Exception as error:  # user code, and services that raise anything
             self._runs.pop(name, None)
