@@ -10,7 +10,7 @@ import click
 from cembench.cli.base import FILE, Command
 
 
-@click.command("show", cls=Command)
+@click.command("show", cls=Command, example="runs/at")
 @click.argument("file", type=FILE)
 def command(file: Path) -> None:
     """Print the metadata of a checkpoint, run or record."""
