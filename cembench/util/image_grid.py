@@ -1,4 +1,4 @@
-"""A labelled picture: a row a class, one panel of images beside another."""
+"""A labelled picture: one row per class, one panel of images beside another."""
 
 from __future__ import annotations
 
