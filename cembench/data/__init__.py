@@ -1,4 +1,4 @@
-"""Data sets by name. Each is a settings class with a `load`; images come as bytes, in memory."""
+"""Data sets by name. Each is a settings class; `load` reads a split into memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cembench.util.settings import Choice
 if TYPE_CHECKING:
     from cembench.data.split import Split
 
-HELD_OUT = 0.1  # share of the training images that validation gets, unless a config says otherwise
+HELD_OUT = 0.1  # fraction of the training images for validation, unless a config says otherwise
 
 
 class DataSettings(Choice):
@@ -31,7 +31,7 @@ class DataSettings(Choice):
 
     @property
     def title(self) -> str:
-        """The name under which results are ranked."""
+        """The name of the data set in results."""
         return self.name
 
     @property
@@ -40,10 +40,10 @@ class DataSettings(Choice):
         return Threat(norm="linf", eps=8 / 255)
 
     def moved(self, root: str | None) -> Self:
-        """Return the same data under another root, if there is one.
+        """Return the same data set under another root; itself for None.
 
         Raises:
-            CembenchError: for data without a root.
+            CembenchError: for a data set without a root.
         """
         if root is None:
             return self
@@ -53,7 +53,7 @@ class DataSettings(Choice):
 
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:
-        """Read one split whole.
+        """Read one split into memory.
 
         Raises:
             CembenchError: when files are missing, damaged or do not fit together.

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device the images are on."""
+"""Augmentation of training images: random crop and mirror, per batch, on their device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cembench.util.rng import integers, uniform
 
 
 def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Crop each image at random out of its zero-padded self, and mirror half of them.
+    """Pad each image with zeros, crop it at random to its size, and mirror half of them.
 
     Args:
         images: N×C×H×W, any type.

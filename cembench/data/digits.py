@@ -1,4 +1,4 @@
-"""The embedded default: scikit-learn's scans of handwritten digits (UCI optdigits, 8×8)."""
+"""Digits: scikit-learn's scans of handwritten digits (UCI optdigits, 8×8), part of its package."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import ClassVar, Literal
 import torch
 
 from cembench.data import DataSettings
-from cembench.data.split import Split, shuffled
+from cembench.data.split import Split, fixed_permutation
 from cembench.energy.threat import Threat
 
 TEST_IMAGES = 597
 
 
 class Digits(DataSettings):
-    """1,797 real scans in sixteenths of grey; the last 597 of a fixed permutation are the test."""
+    """1,797 scans, 8×8, with grey levels 0 to 16; the last 597 of a fixed permutation are the test
+    split.
+    """
 
     name: ClassVar[str] = "digits"
 
@@ -28,7 +30,7 @@ class Digits(DataSettings):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        rows = shuffled(len(digits.target))
+        rows = fixed_permutation(len(digits.target))
         rows = rows[-TEST_IMAGES:] if split == "test" else rows[:-TEST_IMAGES]
         images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
         labels = torch.from_numpy(digits.target).long()

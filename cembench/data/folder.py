@@ -1,4 +1,4 @@
-"""A user's own images: class folders, or parquet files as the Hugging Face hub lays them out."""
+"""Local images: class folders, or parquet files as on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocalData(DataSettings):
 
     Attributes:
         root: the folder with the data.
-        alias: its name in results; the name of the folder unless given.
+        alias: the name of the data set in results; the name of the folder unless given.
         mode: `RGB` or `L` (grey); that of the first image unless given.
         size: height and width to bring every image to.
     """
@@ -72,7 +72,7 @@ class LocalData(DataSettings):
 
     @abstractmethod
     def _items(self, root: Path, split: str) -> tuple[Iterable[Item], tuple[str, ...]]:
-        """Return (name for messages, file or path, label) of each image, and the classes."""
+        """Return (name in messages, path or open file, label) of each image, and the classes."""
 
     def _decode(self, items: Iterable[Item]) -> tuple[torch.Tensor, list[int]]:
         arrays: list[np.ndarray] = []
@@ -135,7 +135,7 @@ class Parquet(LocalData):
     """`root/train*.parquet` and `root/test*.parquet` with an image column and a label column.
 
     Attributes:
-        image: the image column, a struct of `bytes` and `path`; found by itself unless given.
+        image: the image column, a struct of `bytes` and `path`; the first struct unless given.
         label: the column of integer labels.
         classes: class names in label order; read from the file's Hugging Face metadata, else
             the labels themselves.

@@ -1,4 +1,4 @@
-"""Making the images of one data set look like another's, to start from or to tell apart."""
+"""Resizing of one data set's images to the shape of another's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from cembench.util.errors import CembenchError
 
 
 def resized(split: Split, shape: Sequence[int]) -> Split:
-    """Return a split resized to `shape` (channels, height, width): grey and colour convert.
+    """Return a split with images of `shape` (channels, height, width), bilinear and antialiased.
+
+    Colour becomes grey as the mean of the channels; grey becomes colour as three equal channels.
 
     Raises:
-        CembenchError: for channels that are neither one nor three.
+        CembenchError: for channels that differ and are not one and three.
     """
     channels, height, width = shape
     if split.shape == tuple(shape):

@@ -1,4 +1,4 @@
-"""A split in memory: images as integers, labels, and class names."""
+"""Split of a data set in memory: images as bytes, labels, class names; and choices of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cembench.util.errors import CembenchError
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels of one split.
+    """The images and labels of one split.
 
     Attributes:
         images: uint8, N×C×H×W, values 0..levels.
@@ -49,15 +49,15 @@ class Split:
         return channels, height, width
 
     def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Return the chosen images as float32 in [0, 1]."""
+        """Return images as float32 in [0, 1], M×C×H×W: those of some rows, or all."""
         return self.images[rows].float() / self.levels
 
     def take(self, rows: Tensor) -> Split:
-        """Return the split of these rows alone."""
+        """Return a split of some rows alone."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def unlabelled(self) -> Split:
-        """Return the split without its labels: all images are of the first class."""
+        """Return the split without its labels: all are 0, the first class."""
         return replace(self, labels=torch.zeros_like(self.labels))
 
     def to(self, device: torch.device) -> Split:
@@ -73,8 +73,8 @@ class Split:
         return sha.hexdigest()
 
 
-def shuffled(count: int) -> Tensor:
-    """Return a permutation that is the same everywhere and always.
+def fixed_permutation(count: int) -> Tensor:
+    """Return a permutation of 0…count − 1 that is the same on all machines and for ever.
 
     NumPy guarantees the stream of `RandomState`; that of other generators may change.
     """
@@ -82,7 +82,11 @@ def shuffled(count: int) -> Tensor:
 
 
 def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
-    """Cut a fixed validation share from a training split: (rest, held out).
+    """Split training images into (training, validation), the same way every time.
+
+    Args:
+        split: all training images.
+        fraction: the share of the validation images.
 
     Raises:
         CembenchError: when one of the two would be empty.
@@ -90,13 +94,13 @@ def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     held = round(len(split) * fraction)
     if not 0 < held < len(split):
         raise CembenchError(f"validation.fraction={fraction:g} of {len(split)} images leaves none")
-    rows = shuffled(len(split))
+    rows = fixed_permutation(len(split))
     return split.take(rows[held:]), split.take(rows[:held])
 
 
 def subset(split: Split, limit: int | None) -> tuple[Split, Tensor]:
-    """Return at most `limit` images and their row numbers, the same ones every time."""
+    """Return at most `limit` images and their row numbers, rising; the same ones every time."""
     rows = torch.arange(len(split))
     if limit is not None and limit < len(split):
-        rows = shuffled(len(split))[:limit].sort().values
+        rows = fixed_permutation(len(split))[:limit].sort().values
     return split.take(rows), rows

@@ -1,4 +1,4 @@
-"""Pixel means and deviations of a split."""
+"""Pixel statistics of a split: mean and standard deviation of each channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from cembench.data.split import Split
 
 
 def pixel_statistics(split: Split) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each channel, on [0, 1], from exact integer sums."""
+    """Return means and standard deviations of pixels in [0, 1], one per channel, each C.
+
+    They come from counts of each level, so they do not depend on the order of summation.
+    """
     values = split.images.transpose(0, 1).flatten(1)
     counts = [torch.bincount(channel, minlength=split.levels + 1).double() for channel in values]
     shares = torch.stack(counts) / values.shape[1]

@@ -1,4 +1,4 @@
-"""Data sets that torchvision downloads, or reads where they already are."""
+"""Torchvision's data sets: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CACHE = Path("~/.cache/cembench/data")
 
 
 class TorchvisionData(DataSettings):
-    """A torchvision data set.
+    """A data set of torchvision.
 
     Attributes:
-        root: a folder that holds it already, laid out as torchvision does; it is downloaded unless
-            given.
+        root: a folder that holds it already, laid out as torchvision does; unless given, it is
+            downloaded to `~/.cache/cembench/data`.
     """
 
     root: str | None = None

@@ -1,7 +1,7 @@
-"""Random views of images for contrastive learning, batched on the device, by kornia.
+"""Views of images for contrastive learning: random augmentations by kornia, per batch.
 
-What leaves the meaning of an image alone depends on the image: a mirrored digit is no digit, and
-grey images have no colours to change. So there is a preset a kind of image.
+Which augmentations keep the meaning of an image depends on the data: a mirrored digit is no digit,
+and grey images have no colours to change. So there is one preset per kind of image.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Views(Settings):
-    """What a view may change; each setting is the preset's unless given.
+    """The random augmentations of a view; each setting is the preset's unless given.
 
     Attributes:
         preset: `auto` goes by channels and size.
@@ -45,9 +45,9 @@ class Views(Settings):
         mirror: whether to mirror left to right.
         rotate: degrees, at most, each way, in half of the views.
         shift: share of the side, at most, each way, in half of the views.
-        light: change of brightness and contrast, at most, each way, in most views.
-        colour: the same of saturation.
-        hue: the same of hue, in turns of the colour wheel.
+        light: change of brightness and contrast, at most, each way, in four of five views.
+        colour: change of saturation, likewise.
+        hue: change of hue, likewise, in turns of the colour wheel.
         grey: probability of losing all colour.
         noise: σ of Gaussian noise.
     """
@@ -64,7 +64,7 @@ class Views(Settings):
     noise: NonNegative | None = None
 
     def resolved(self, shape: Shape) -> dict[str, Any]:
-        """Return every setting for images of a shape.
+        """Return all settings by name for images of a shape, those of the preset filled in.
 
         Raises:
             CembenchError: for changes of colour in grey images.
@@ -79,7 +79,7 @@ class Views(Settings):
         return none | PRESETS[chosen] | given
 
     def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return two views of images in [0, 1], N×C×H×W each, by torch's global generator."""
+        """Return two views of images in [0, 1], N×C×H×W each, drawn by torch's global generator."""
         channels, height, width = x.shape[1:]
         view = _pipeline(self, (channels, height, width)).to(x.device)
         with torch.autocast(x.device.type, enabled=False):  # half a pixel is lost in bfloat16

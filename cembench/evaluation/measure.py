@@ -198,7 +198,7 @@ def verdict_table(
         example = split.pixels(slice(EXAMPLES))
         target = target_of(model, len(split.classes), protocol, threat, example)
         target = replace(target, max_batch=min(target.max_batch, len(split)))
-        for start in world.share(range(0, len(split), protocol.batch_size)):
+        for start in world.shard(range(0, len(split), protocol.batch_size)):
             numbers = torch.arange(start, min(start + protocol.batch_size, len(split)))
             cached = None if cache is None else cache.get(start)
             if cached is None:

@@ -29,6 +29,23 @@ class AdvInfoNCE(InnerAttack, Contrastive):
         stream: `a2a` attacks both views together; `a2s` attacks one of them, away from the clean
             other one; `dual` is the mean of `a2a` and of NT-Xent on the clean views.
         negatives: sampler that attacks the views.
+
+    Examples:
+        Losses on attacked and on clean views are logged:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.models import models
+        >>> from cembench.models.classifier import build_classifier
+        >>> from cembench.samplers import SamplerContext
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> method = methods.parse({"name": "adv-infonce", "negatives": {"steps": 2}})
+        >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10, head=method.head)
+        >>> loss, parts = method.loss(model, x, y, context)
+        >>> torch.allclose(loss, (parts["attacked"] + parts["clean"]) / 2)
+        True
     """
 
     name: ClassVar[str] = "adv-infonce"

@@ -22,6 +22,23 @@ class AT(Adversarial):
 
     Attributes:
         negatives: sampler of x̂.
+
+    Examples:
+        The loss on attacked images, for two steps of PGD and one gradient of the weights:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.samplers import SamplerContext
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> method = methods.parse({"name": "at", "negatives": {"name": "pgd", "steps": 2}})
+        >>> loss, _ = method.loss(model, x, y, context)
+        >>> bool(loss > torch.nn.functional.cross_entropy(model(x), y))
+        True
+        >>> method.cost(context)
+        3
     """
 
     name: ClassVar[str] = "at"

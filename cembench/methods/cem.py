@@ -33,6 +33,24 @@ class CEM(Adversarial):
         log_gradients: whether norms and cosine of the two parts' gradients are logged, which costs
             three gradients more.
         negatives: sampler of x̂.
+
+    Examples:
+        Without consistency part and regulariser it is adversarial training:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.samplers import SamplerContext
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> again = SamplerContext(context.threat, torch.Generator())
+        >>> cem = methods.parse({"name": "cem", "consistency": 0, "energy_l2": 0})
+        >>> loss, parts = cem.loss(model, x, y, context)
+        >>> bool(loss == parts["contrastive"])
+        True
+        >>> torch.equal(loss, methods.parse("at").loss(model, x, y, again)[0])
+        True
     """
 
     name: ClassVar[str] = "cem"

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, softplus
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, SamplerContext, samplers
-from cembench.samplers.energy import SGLD
+from cembench.samplers.logits import SGLD
 from cembench.samplers.pgd import PGD
 from cembench.util.settings import Count, NonNegative
 
@@ -38,6 +38,20 @@ class DAT(Adversarial):
         first_steps: steps of x⁻ when the second stage begins.
         more_steps: steps added after each epoch in which x and x⁻ were separable.
         separable: accuracy of the binary classification from which they count as separable.
+
+    Examples:
+        Steps of x⁻ after each epoch, of which the last was separable:
+
+        >>> from dataclasses import replace
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.samplers import SamplerContext
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> dat = methods.parse({"name": "dat", "first_stage": 2, "more_steps": 3})
+        >>> history = [{}, {}, {"separated": 0.7}, {"separated": 0.95}]
+        >>> [dat.steps_at(replace(context, history=history[:epoch])) for epoch in range(5)]
+        [0, 0, 5, 5, 8]
     """
 
     name: ClassVar[str] = "dat"

@@ -16,7 +16,25 @@ from cembench.samplers import SamplerContext
 
 
 class InfoNCE(Contrastive):
-    """Minimise NT-Xent. Both views go through the encoder as one batch."""
+    """Minimise NT-Xent. Both views go through the encoder as one batch.
+
+    Examples:
+        The network is an encoder: the projection head gives embeddings of length 1.
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.models import models
+        >>> from cembench.models.classifier import build_classifier
+        >>> from cembench.samplers import SamplerContext
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> method = methods.parse({"name": "infonce", "temperature": 0.2})
+        >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10, head=method.head)
+        >>> loss, _ = method.loss(model, x, y, context)
+        >>> bool(loss > 0), model(x).shape, method.cost(context)
+        (True, torch.Size([4, 128]), 2)
+    """
 
     name: ClassVar[str] = "infonce"
 

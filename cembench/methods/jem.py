@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from cembench import energy
 from cembench.methods import Supervised
 from cembench.samplers import Sampler, SamplerContext, samplers
-from cembench.samplers.energy import SGLD
+from cembench.samplers.logits import SGLD
 from cembench.util.settings import NonNegative
 
 
@@ -28,6 +28,21 @@ class JEM(Supervised):
         energy_l2: weight of the mean LSE² on data and negatives, which keeps energies bounded.
         gradient_penalty: weight of the mean squared norm of ∇ₓ LSE on the data.
         negatives: sampler of x̂.
+
+    Examples:
+        Cross-entropy and energies are logged. Chains start from the data here, not from a buffer:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.samplers import SamplerContext
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> method = methods.parse({"name": "jem", "negatives": {"name": "sgld", "start": "data"}})
+        >>> loss, parts = method.loss(model, x, y, context)
+        >>> torch.allclose(loss, parts["natural"] + parts["lse_negatives"] - parts["lse_data"])
+        True
     """
 
     name: ClassVar[str] = "jem"

@@ -24,6 +24,20 @@ class KNN(Method):
 
     Attributes:
         votes: head, with k and the temperature.
+
+    Examples:
+        The single nearest neighbour of a training image is that image:
+
+        >>> from cembench.data.digits import Digits
+        >>> from cembench.methods import methods
+        >>> from cembench.models import models
+        >>> from cembench.models.classifier import build_classifier
+        >>> method = methods.parse({"name": "knn", "votes": {"neighbours": 1}})
+        >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10, head=method.head)
+        >>> split = Digits().load("train")
+        >>> method.fit(model, split)
+        >>> bool((model(split.pixels()).argmax(1) == split.labels).all())
+        True
     """
 
     name: ClassVar[str] = "knn"

@@ -17,7 +17,7 @@ from cembench import energy
 from cembench.energy.similarity import similarity_logits
 from cembench.methods.contrastive import Contrastive, bank_classifier
 from cembench.samplers import Sampler, SamplerContext, samplers
-from cembench.samplers.energy import SGLD
+from cembench.samplers.logits import SGLD
 from cembench.util.settings import NonNegative
 
 
@@ -29,6 +29,23 @@ class NPJEM(Contrastive):
     Attributes:
         gamma: γ, the weight of log p(x).
         negatives: sampler of x̂: `sgld` ascends LSE f(x, ·), `pgd` is the attack on InfoNCE.
+
+    Examples:
+        InfoNCE and energies are logged:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.models import models
+        >>> from cembench.models.classifier import build_classifier
+        >>> from cembench.samplers import SamplerContext
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> method = methods.parse({"name": "np-jem", "negatives": {"name": "pgd", "steps": 2}})
+        >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10, head=method.head)
+        >>> loss, parts = method.loss(model, x, y, context)
+        >>> torch.allclose(loss, parts["infonce"] + parts["lse_negatives"] - parts["lse_data"])
+        True
     """
 
     name: ClassVar[str] = "np-jem"

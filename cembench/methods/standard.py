@@ -12,7 +12,25 @@ from cembench.samplers import SamplerContext
 
 
 class Standard(Supervised):
-    """Minimise CE(x, y)."""
+    """Minimise CE(x, y).
+
+    Examples:
+        One gradient of the weights per image:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.samplers import SamplerContext
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> method = methods.parse("standard")
+        >>> loss, _ = method.loss(model, x, y, context)
+        >>> torch.equal(loss, torch.nn.functional.cross_entropy(model(x), y))
+        True
+        >>> method.cost(context)
+        1
+    """
 
     name: ClassVar[str] = "standard"
 

@@ -20,6 +20,20 @@ class Trades(Adversarial):
     Attributes:
         beta: β, the weight of the divergence.
         negatives: sampler of x̂.
+
+    Examples:
+        Both terms are logged:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.methods import methods
+        >>> from cembench.samplers import SamplerContext
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> loss, parts = methods.parse({"name": "trades", "beta": 2}).loss(model, x, y, context)
+        >>> torch.allclose(loss, parts["natural"] + 2 * parts["robust"])
+        True
     """
 
     name: ClassVar[str] = "trades"

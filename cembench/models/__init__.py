@@ -1,4 +1,4 @@
-"""Networks by name. Each is a settings class that builds one for an image shape and classes."""
+"""Architectures by name; each is a settings class that builds a network for a shape and classes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Norm = Literal["batch", "dual", "group", "none"]
 
 
 class ModelSettings(Choice):
-    """An architecture. Normalisation of pixels is not its business: `Classifier` adds it."""
+    """Architecture; the pixel normalisation is added by `Classifier`."""
 
     @property
     def title(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return self.name
 
     @abstractmethod
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Return a network from N×C×H×W images, already normalised, to N×classes logits.
+        """Return a network from normalised images, N×C×H×W, to logits, N×classes.
 
-        It may also have `features(x)`, the N×D input of its last layer, which is `head`: encoders
-        and probes put other heads there.
+        It may also have `features(x)`, the N×D input of its last layer `head`, which encoders and
+        probes replace.
         """
 
 
@@ -41,9 +41,9 @@ models: Registry[ModelSettings] = Registry(
         "resnet18": "cembench.models.resnet:ResNet18",
         "preact_resnet18": "cembench.models.resnet:PreActResNet18",
         "wide_resnet": "cembench.models.resnet:WideResNet",
-        "torchvision": "cembench.models.torchvision:TorchvisionModel",
-        "timm": "cembench.models.timm:TimmModel",
-        "robustbench": "cembench.models.robustbench:RobustBenchModel",
+        "torchvision": "cembench.models.libraries:TorchvisionModel",
+        "timm": "cembench.models.libraries:TimmModel",
+        "robustbench": "cembench.models.libraries:RobustBenchModel",
         "factory": "cembench.models.factory:Factory",
     },
 )

@@ -1,4 +1,4 @@
-"""Activations and normalisations that architectures choose from."""
+"""Activation and normalisation layers by name, and the base of built-in networks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def norm(kind: Norm, channels: int) -> nn.Module:
 class DualBatchNorm2d(nn.Module):
     """Two batch norms: one for clean batches, one for attacked ones (arXiv 1911.09665, 2010.13337).
 
-    Everything goes through the second, evaluation too, but for what runs inside `clean_branch`.
+    Batches inside `clean_branch` use the first, all others the second, in evaluation too.
     """
 
     def __init__(self, channels: int) -> None:
@@ -52,7 +52,7 @@ class DualBatchNorm2d(nn.Module):
 
 @contextmanager
 def clean_branch(model: nn.Module) -> Iterator[None]:
-    """Send batches through the clean branch of every dual batch norm; others do not mind."""
+    """Use the clean branch of every dual batch norm; other networks are not affected."""
     duals = [module for module in model.modules() if isinstance(module, DualBatchNorm2d)]
     for dual in duals:
         dual.branch = "clean"
@@ -64,13 +64,15 @@ def clean_branch(model: nn.Module) -> Iterator[None]:
 
 
 class Network(nn.Module):
-    """A network in two parts: `features(x)` gives N×D, and `head` turns them into logits."""
+    """A network in two parts: `body` gives N×D features, and `head` turns them into logits."""
 
+    body: nn.Module
     head: nn.Module
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the head sees."""
-        raise NotImplementedError
+        """Return the input of the head, N×D."""
+        found: Tensor = self.body(x)
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""

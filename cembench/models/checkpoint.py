@@ -1,4 +1,4 @@
-"""One self-describing safetensors file: the weights, and all that is needed to use them."""
+"""Checkpoint: a self-describing safetensors file with weights and metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cembench.util.tensors import write_tensors
 def save_checkpoint(
     path: Path, weights: dict[str, torch.Tensor], metadata: CheckpointMetadata
 ) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint, completely or not at all.
 
     Raises:
         CembenchError: when it cannot be written.
@@ -33,9 +33,9 @@ def save_checkpoint(
 
 
 def weights_digest(weights: dict[str, torch.Tensor]) -> str:
-    """Return a SHA-256 over names, types, shapes and values of weights.
+    """Return the SHA-256 of names, types, shapes and values of weights.
 
-    Unlike that of a checkpoint's file it does not change when settings gain a key.
+    Unlike the SHA-256 of a checkpoint file it does not change when settings gain a key.
     """
     sha = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
@@ -46,7 +46,7 @@ def weights_digest(weights: dict[str, torch.Tensor]) -> str:
 
 
 def build_network(metadata: CheckpointMetadata) -> Classifier:
-    """Return the network that metadata describes, with fresh weights."""
+    """Return the network of the metadata, with random weights."""
     channels, height, width = metadata.shape
     mean, std = torch.tensor(metadata.mean), torch.tensor(metadata.std)
     shape = (channels, height, width)

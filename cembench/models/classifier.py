@@ -1,4 +1,4 @@
-"""The network that everything else sees: pixels in, logits or embeddings out."""
+"""Classifier: a network with its pixel normalisation, from pixels to logits or embeddings."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Classifier(nn.Module):
-    """A network with its pixel normalisation inside, so that every attack works in pixels.
+    """Network with its pixel normalisation inside, so that every attack works in pixels.
 
     `forward` maps float images in [0, 1], N×C×H×W, to N×K logits; with a projection head it is an
     encoder, and gives N×D embeddings of length 1.
 
     Attributes:
         encodes: whether it is one.
-        metadata: what its checkpoint says of it, where it comes from one.
+        metadata: of the checkpoint that it comes from, if any.
     """
 
     mean: Tensor
@@ -46,7 +46,7 @@ class Classifier(nn.Module):
         return self.net((x - self.mean) / self.std)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the last layer sees, N×D.
+        """Return the input of the last layer, N×D.
 
         Raises:
             ModelError: when the architecture has no `features` of that form, or no `head`.
@@ -61,12 +61,12 @@ class Classifier(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """Images to embeddings of length 1: itself, or its features scaled to that length."""
+        """Map from images to embeddings of length 1: itself, or its features scaled to length 1."""
         return self if self.encodes else UnitFeatures(self)
 
 
 class UnitFeatures(nn.Module):
-    """The features of a classifier as embeddings."""
+    """Features of a classifier as embeddings."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -85,35 +85,32 @@ def build_classifier(
     std: Tensor | None = None,
     head: Head | None = None,
 ) -> Classifier:
-    """Build a network and try it on one blank image.
+    """Build a network and try it on one black image.
 
-    Args:
-        settings: the architecture.
-        shape: channels, height, width.
-        classes: the number of logits.
-        mean: pixel means a channel; 0 unless given.
-        std: pixel standard deviations a channel; 1 unless given.
-        head: what sits on its features, if not its own last layer.
+    Pixel means and standard deviations, one per channel, are 0 and 1 unless given. A head takes the
+    place of its last layer.
 
     Raises:
-        ModelError: when the network cannot take the shape, has no features for a head, or gives
-            other than `classes` logits.
+        ModelError: when the network fails on the shape, has no features for a head, or does not
+            give `classes` logits.
     """
     mean = torch.zeros(shape[0]) if mean is None else mean
     std = torch.ones(shape[0]) if std is None else std
     with _refusals(settings.title, shape):
         model = Classifier(settings.build(shape, classes), mean, std, head).eval()
         if head is not None:
-            _put_head(model, head, classes, torch.zeros(1, *shape))
+            with torch.no_grad():
+                dimension = model.features(torch.zeros(1, *shape)).shape[1]
+            model.net.head = head.build(dimension, classes).eval()
     try_on(model, shape, classes if head is None else head.outputs(classes), settings.title)
     return model.train()
 
 
 def try_on(model: Classifier, shape: Shape, outputs: int, title: str) -> None:
-    """Give a network a blank image; leave it as it was.
+    """Run a network on one black image, without any effect on it.
 
     Raises:
-        ModelError: when it cannot take it, or gives other than `outputs` numbers.
+        ModelError: when it fails, or does not give `outputs` numbers.
     """
     with _refusals(title, shape), frozen(model), torch.no_grad():
         out = model(torch.zeros(1, *shape, device=model.mean.device))
@@ -131,17 +128,11 @@ def _refusals(title: str, shape: Shape) -> Iterator[None]:
         raise ModelError(f"model '{title}' does not take {shape}: {reason}") from error
 
 
-def _put_head(model: Classifier, head: Head, classes: int, blank: Tensor) -> None:
-    with torch.no_grad():
-        dimension = model.features(blank).shape[1]
-    model.net.head = head.build(dimension, classes).eval()
-
-
 def check_logits(out: object, rows: int, classes: int) -> None:
     """Refuse outputs that are not a rows×classes tensor.
 
     Raises:
-        ModelError: saying what came and what was expected.
+        ModelError: naming both shapes.
     """
     got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if got != (rows, classes):

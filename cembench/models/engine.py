@@ -1,6 +1,6 @@
-"""What proposes images: the network as it is, or a copy that is made to be fast.
+"""Engines: the surrogate that attacks and samplers use, the network itself or a fast copy.
 
-Whatever proposes them, `evaluation.verify` decides by the network as it is, in float32.
+Whatever proposes them, `attacks.verdict.verify` decides by the network as it is, in float32.
 """
 
 from __future__ import annotations
@@ -14,24 +14,22 @@ from cembench.util.settings import Choice
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-EXAMPLES = 8  # images that a copy is tried on
+EXAMPLES = 8  # images that a copy is tested on
 
 
 class Engine(Choice):
-    """How networks are prepared for attacks and samplers."""
+    """Preparation of networks for attacks and samplers."""
 
     @abstractmethod
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
-        """Return what attacks and samplers climb.
+        """Return the network whose gradients attacks and samplers follow.
 
-        Args:
-            model: frozen, in evaluation mode, on its device.
-            example: a few images, N×C×H×W.
+        The model is frozen, in evaluation mode, on its device; the example is a few images.
         """
 
 
 class Plain(Engine):
-    """The network as it is."""
+    """The network itself."""
 
     name: ClassVar[str] = "plain"
 
@@ -41,14 +39,14 @@ class Plain(Engine):
 
 
 class Fast(Engine):
-    """A copy with batch norms folded, channels last, and most of it in bfloat16.
+    """A copy with folded batch norms, channels last, and most layers in bfloat16.
 
     The first convolution and the last layer stay in float32: 8-bit images and small differences of
-    logits need it, and they cost next to nothing.
+    logits need it, and these layers cost little.
 
     Attributes:
-        precision: `auto` is bf16 on machines with instructions for it.
-        compile: use `torch.compile`, which takes a C++ compiler and most of a minute a network.
+        precision: `auto` is bf16 on machines with instructions for it, and fp32 on others.
+        compile: use `torch.compile`, which needs a C++ compiler and most of a minute per network.
     """
 
     name: ClassVar[str] = "fast"

@@ -1,4 +1,4 @@
-"""Any network that a function or a class of the user's returns."""
+"""Factory: any network that a user's function or class returns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cembench.util.settings import nearest
 
 
 class Factory(ModelSettings):
-    """What a callable returns, such as `mypackage.nets:resnet18`.
+    """The network that a callable returns, such as `mypackage.nets:resnet18`.
 
-    A checkpoint must not make a computer run code that its user did not ask for, so the module has
-    to be named by the user too: with `--plugin`, `cembench.add_plugin`, or by an installed plugin.
+    A checkpoint must not run code that the user did not ask for, so the user has to name the module
+    too: with `--plugin`, `cembench.add_plugin`, or by an installed plugin.
 
     Attributes:
         target: import path of the module, a colon, and the name in it.
-        args: keyword arguments for it.
+        args: keyword arguments of the callable.
     """
 
     name: ClassVar[str] = "factory"
@@ -36,11 +36,11 @@ class Factory(ModelSettings):
         return self.target.partition(":")[2]
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Call it; shape and classes play no part unless `args` says them.
+        """Call the factory; shape and classes are not passed on, except by `args`.
 
         Raises:
-            CembenchError: when nobody named its module.
-            ModelError: when it is not there, raises, or returns no network.
+            CembenchError: when the user did not name its module.
+            ModelError: when it is not found, raises, or returns no network.
         """
         factory = self._found()
         try:

@@ -1,4 +1,4 @@
-"""A copy of a network that is made to be fast."""
+"""Fast copy of a network: folded batch norms, channels last, bfloat16, compilation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from torch.nn.functional import pad
 from cembench.models.folding import folded
 from cembench.util.errors import CembenchError
 
-ROWS = 64  # of a compiled network: each shape costs a compilation
+ROWS = 64  # batch size of a compiled network, since each shape costs a compilation
 
 
 def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -> nn.Module:
-    """Return a copy with batch norms folded and channels last.
+    """Return a copy of a frozen network with batch norms folded and channels last.
 
     Args:
-        model: frozen, in evaluation mode.
         example: images that the copy is tried on, N×C×H×W.
         halved: whether it computes in bfloat16, but for its first and its last layer.
-        compiled: whether it is compiled.
 
     Raises:
-        CembenchError: when it cannot be.
+        CembenchError: when it cannot be compiled.
     """
     found = folded(model, example)
     copied = copy.deepcopy(model) if found is model else found
@@ -33,8 +31,12 @@ def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -
         _halve(copied, example[:2])
     prepared = FastModel(copied, halved, compiled)
     prepared.to(memory_format=torch.channels_last)
-    if compiled:
-        _try(prepared, example[:2])
+    try:
+        if compiled:
+            prepared(example[:2])
+    except Exception as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise CembenchError(f"engine fast cannot compile this network here: {reason}") from error
     return prepared.eval().requires_grad_(False)
 
 
@@ -47,7 +49,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class FastModel(nn.Module):
-    """A network under autocast; a compiled one sees batches of one size alone."""
+    """Network under autocast; if compiled, all its batches have one size."""
 
     def __init__(self, copied: nn.Module, halved: bool, compiled: bool) -> None:
         super().__init__()
@@ -60,9 +62,8 @@ class FastModel(nn.Module):
         """Return the outputs in float32."""
         x = x.contiguous(memory_format=torch.channels_last)
         # Weights are cast already, and a cache would keep what a chunk leaves behind.
-        with torch.autocast(
-            x.device.type, torch.bfloat16, enabled=self.halved, cache_enabled=False
-        ):
+        cast = torch.autocast(x.device.type, torch.bfloat16, self.halved, cache_enabled=False)
+        with cast:
             if not self.compiled:
                 return self.copied(x).float()
             # CUDA graphs reuse the memory of their outputs, hence the copies.
@@ -71,19 +72,17 @@ class FastModel(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """Images to embeddings of length 1."""
+        """Map from images to embeddings of length 1."""
         encoder = self.copied.encoder
         assert isinstance(encoder, nn.Module)
         return FastModel(encoder, self.halved, False)
 
 
 def _halve(copied: nn.Module, example: Tensor) -> None:
-    """Cast the weights of all layers but the first and the last that are used."""
+    """Cast the weights of all used layers but the first and the last."""
     used: list[nn.Module] = []
     layers = [layer for layer in copied.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, _: used.append(layer)) for layer in layers
-    ]
+    hooks = [it.register_forward_pre_hook(lambda layer, _: used.append(layer)) for it in layers]
     with torch.no_grad():
         copied(example)
     for hook in hooks:
@@ -105,11 +104,3 @@ def _exactly(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 def _padded(x: Tensor) -> Tensor:
     return pad(x, (0, 0) * (x.dim() - 1) + (0, ROWS - len(x))) if len(x) < ROWS else x
-
-
-def _try(prepared: nn.Module, example: Tensor) -> None:
-    try:
-        prepared(example)
-    except Exception as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise CembenchError(f"engine fast cannot compile this network here: {reason}") from error

@@ -1,4 +1,4 @@
-"""What sits on a network's features in place of its linear layer."""
+"""Heads by name: what replaces the last linear layer on a network's features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cembench.util.settings import Choice, Count, Positive
 
 
 class Head(Choice):
-    """Turns N×D features into outputs: logits, or embeddings if it `encodes`."""
+    """Map from N×D features to logits, or to embeddings if it `encodes`."""
 
     encodes: ClassVar[bool] = False
 
@@ -24,15 +24,15 @@ class Head(Choice):
 
     @abstractmethod
     def outputs(self, classes: int) -> int:
-        """Return how many outputs there are."""
+        """Return the number of outputs."""
 
 
 class Projection(Head):
     """SimCLR's projection head (arXiv 2002.05709): two linear layers, then length 1.
 
     Attributes:
-        hidden: width of the layer between; that of the features unless given.
-        dimension: of the embedding.
+        hidden: width of the hidden layer; that of the features unless given.
+        dimension: length of an embedding.
     """
 
     name: ClassVar[str] = "projection"
@@ -41,16 +41,16 @@ class Projection(Head):
     dimension: Count = 128
 
     def build(self, dimension: int, classes: int) -> nn.Module:
-        """Build the head; classes play no part."""
+        """Build the head; classes are not used."""
         return Projector(dimension, self.hidden or dimension, self.dimension)
 
     def outputs(self, classes: int) -> int:
-        """The length of an embedding."""
+        """Length of an embedding."""
         return self.dimension
 
 
 class Projector(nn.Module):
-    """N×D features to embeddings g(x) of length 1."""
+    """Map from N×D features to embeddings g(x) of length 1."""
 
     def __init__(self, dimension: int, hidden: int, embedding: int) -> None:
         super().__init__()
@@ -63,11 +63,11 @@ class Projector(nn.Module):
 
 
 class Neighbours(Head):
-    """Weighted k-nearest neighbours among kept features (Wu et al., arXiv 1805.01978).
+    """Weighted k-nearest neighbours among stored features (Wu et al., arXiv 1805.01978).
 
     Attributes:
-        neighbours: k, how many vote.
-        temperature: a neighbour at cosine s has the weight exp(s / temperature).
+        neighbours: k, the number of neighbours that vote.
+        temperature: τ; a neighbour with cosine similarity s has the weight exp(s / τ).
     """
 
     name: ClassVar[str] = "knn"
@@ -75,18 +75,18 @@ class Neighbours(Head):
     temperature: Positive = 0.1
 
     def build(self, dimension: int, classes: int) -> nn.Module:
-        """Build the head, which keeps nothing yet."""
+        """Build the head, without stored features."""
         return NeighbourVotes(dimension, classes, self.neighbours, self.temperature)
 
     def outputs(self, classes: int) -> int:
-        """A logit a class."""
+        """One logit per class."""
         return classes
 
 
 class NeighbourVotes(nn.Module):
-    """The votes of the nearest kept features, as logits that have gradients.
+    """Votes of the nearest stored features, as differentiable logits.
 
-    The logit of a class is log(exp(−1/τ) + Σ exp(s/τ)) over its kept features among the k nearest:
+    The logit of a class is log(exp(−1/τ) + Σ exp(s/τ)) over its features among the k nearest. It is
     never infinite, and softmax gives the weighted votes.
     """
 
@@ -100,22 +100,22 @@ class NeighbourVotes(nn.Module):
         self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
 
     def keep(self, features: Tensor, labels: Tensor) -> None:
-        """Keep N×D features and their N labels, in place of what was kept."""
+        """Store N×D features and their N labels, instead of those stored before."""
         self.bank, self.labels = normalize(features.float()), labels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return N×K logits; all alike while nothing is kept."""
+        """Return N×K logits, all equal while nothing is stored."""
         near = normalize(features.float()) @ self.bank.T / self.temperature
-        votes, places = near.topk(min(self.neighbours, near.shape[1]))
+        votes, rows = near.topk(min(self.neighbours, near.shape[1]))
         floor = near.new_full((len(near), self.classes, 1), -1 / self.temperature)
         theirs = (
-            self.labels[places][:, None] == torch.arange(self.classes, device=near.device)[:, None]
+            self.labels[rows][:, None] == torch.arange(self.classes, device=near.device)[:, None]
         )
         counted = votes[:, None].masked_fill(~theirs, -torch.inf)
         return torch.cat([floor, counted], 2).logsumexp(2)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Make room for as many features as a checkpoint holds."""
+        """Resize the buffers to the features of a checkpoint, then load them."""
         for name in ("bank", "labels"):
             found = state.get(f"{prefix}{name}")
             if isinstance(found, Tensor):

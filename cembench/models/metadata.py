@@ -1,4 +1,4 @@
-"""The metadata of a checkpoint: everything but its weights."""
+"""Metadata of a checkpoint: everything but its weights."""
 
 from __future__ import annotations
 
@@ -27,25 +27,30 @@ SEALED = 2  # the first format with a seal
 
 
 class CheckpointMetadata(Settings):
-    """What a checkpoint says of itself.
+    """Metadata of a checkpoint.
 
     Attributes:
-        kind: what it gives: logits, or embeddings.
-        head: what sits on its features, if not the network's own last layer.
-        shape: channels, height, width of its images.
+        kind: whether the network gives logits (`classifier`) or embeddings (`encoder`).
+        model: architecture.
+        head: head on its features, if not the network's own last layer.
+        shape: channels, height and width of its images.
         classes: class names in logit order.
-        mean: pixel means that the model subtracts, a channel each.
-        std: pixel standard deviations that it divides by.
-        epoch: the epoch whose weights these are.
-        finished: whether the run came to its end; before that these are the best so far.
+        mean: pixel means that the model subtracts, one per channel.
+        std: pixel standard deviations that it divides by, one per channel.
+        data: data set that it was trained on.
+        threat: threat model of its training.
+        method: title of the training method.
+        seed: seed of the run.
+        epoch: epoch of these weights.
+        finished: whether the run is finished; before that these are the best weights so far.
         gradients: gradient evaluations of training, images times steps, rolled-back
             epochs included.
         fingerprint: SHA-256 of the training split.
         divergences: times that training diverged and was rolled back.
-        labels: what training knew of the labels: all, none, or those a probe was fitted with.
-        config: the resolved experiment; empty for weights trained elsewhere.
-        origin: where weights trained elsewhere came from.
-        version: the cembench that wrote it.
+        labels: labels that training used: all, none, or those that a probe was fitted with.
+        config: resolved experiment; empty for weights trained elsewhere.
+        origin: source of weights trained elsewhere.
+        version: version of cembench that wrote the checkpoint.
     """
 
     kind: Literal["classifier", "encoder"] = "classifier"
@@ -70,14 +75,14 @@ class CheckpointMetadata(Settings):
     version: str = __version__
 
     def moved(self, root: str | None) -> CheckpointMetadata:
-        """Return the same with data that lies under another root, if there is one."""
+        """Return the same metadata with another root of the data; unchanged for None."""
         return self.model_copy(update={"data": self.data.moved(root)})
 
     def training_split(self) -> tuple[Split, Split]:
         """Return the images that training used, and those that it held out for validation.
 
         Raises:
-            CembenchError: when the data cannot be read, or is not what training saw.
+            CembenchError: when the data cannot be read, or is not what the network was trained on.
         """
         from cembench.data.split import hold_out
 
@@ -89,11 +94,11 @@ class CheckpointMetadata(Settings):
         return hold_out(whole, held)
 
     def images(self, split: str) -> Split:
-        """Return the images that figures are about: `test`, or those held out as `validation`."""
+        """Return the images of `test`, or of `validation`, held out of the training images."""
         return self.data.load("test") if split == "test" else self.training_split()[1]
 
     def check(self, split: Split) -> None:
-        """Refuse data that the network was not made for.
+        """Refuse data of another shape or with other classes.
 
         Raises:
             CembenchError: naming what differs.
@@ -105,19 +110,8 @@ class CheckpointMetadata(Settings):
 
 
 def checkpoint_file(path: Path) -> Path:
-    """Return the checkpoint that a path means: the file itself, or that of a run folder."""
+    """Return the checkpoint at a path: the file itself, or the one of a run folder."""
     return RunLayout.at(path).checkpoint
-
-
-def own_name(file: Path) -> str:
-    """Return the name that a checkpoint has of its own; empty for the one of a run folder."""
-    return RunLayout(file.parent, file.name).own_name
-
-
-def beside(file: Path, name: str) -> str:
-    """Return what a file that belongs to a checkpoint is called, so that no two checkpoints mix."""
-    own = own_name(file)
-    return f"{own}.{name}" if own else name
 
 
 def run_name(file: Path) -> str:
@@ -126,7 +120,7 @@ def run_name(file: Path) -> str:
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:
-    """Read what a checkpoint says of itself.
+    """Read the metadata of a checkpoint.
 
     Raises:
         CembenchError: for a missing, damaged, foreign or pickled file, or another format version.
@@ -135,7 +129,7 @@ def read_metadata(path: Path) -> CheckpointMetadata:
 
 
 def read_sealed_checkpoint(path: Path) -> tuple[bytes, CheckpointMetadata]:
-    """Return the whole content of a checkpoint, once its seal is checked, and its metadata."""
+    """Return the content of a checkpoint, after checking its seal, and its metadata."""
     content = read_bytes(path)
     if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise CembenchError(f"{path}: a pickle, which could run code; only safetensors are read")

@@ -1,4 +1,4 @@
-"""What identifies an experiment whatever its seed or place."""
+"""Identity of an experiment, without its seed and its paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cembench.util.files import digest
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without the place of the weights that training started from."""
+    """Return settings without the path of the pretrained weights."""
     start = config.get("pretrained")
     if not isinstance(start, dict):
         return config
@@ -16,9 +16,9 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(config: dict[str, Any]) -> str:
-    """Return what identifies a resolved experiment whatever its seed; empty for none."""
+    """Return the digest of a resolved experiment without its seed; empty for an empty one."""
     rest = {key: value for key, value in config.items() if key != "seed"}
     if rest.get("pretrained"):
-        own = ("checkpoint", "weights", "gradients")  # of the one run that it started from
+        own = ("checkpoint", "weights", "gradients")  # of that one run, not of its recipe
         rest["pretrained"] = {k: v for k, v in rest["pretrained"].items() if k not in own}
     return digest(rest) if rest else ""

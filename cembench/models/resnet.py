@@ -1,4 +1,4 @@
-"""Residual networks with the 3×3 stem that small images want.
+"""Residual networks for small images, with a 3×3 stem.
 
 ResNet: He et al., arXiv 1512.03385. Pre-activation: arXiv 1603.05027. Wide: Zagoruyko and
 Komodakis, arXiv 1605.07146.
@@ -18,15 +18,67 @@ from cembench.util.errors import ModelError
 
 
 class ResidualSettings(ModelSettings):
-    """What all residual networks let a user choose.
+    """Residual network.
 
     Attributes:
-        activation: of all blocks.
-        norm: `batch`, `dual` (a batch norm each for clean and attacked images), `group` or `none`.
+        activation: activation of all blocks.
+        norm: normalisation: `batch`, `dual` (one batch norm for clean images and one for attacked
+            ones), `group` or `none`.
     """
 
     activation: Activation = "relu"
     norm: Norm = "batch"
+
+
+def _conv(channels: int, width: int, size: int, stride: int, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=bias)
+
+
+class Basic(nn.Module):
+    """Residual block: two convolutions, each followed by its normalisation, plus the shortcut."""
+
+    def __init__(self, channels: int, width: int, stride: int, settings: ResidualSettings) -> None:
+        super().__init__()
+        bias = settings.norm == "none"
+        self.body = nn.Sequential(
+            _conv(channels, width, 3, stride, bias),
+            norm(settings.norm, width),
+            activation(settings.activation),
+            _conv(width, width, 3, 1, bias),
+            norm(settings.norm, width),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(
+                _conv(channels, width, 1, stride, bias), norm(settings.norm, width)
+            )
+        self.act = activation(settings.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated sum."""
+        return self.act(self.body(x) + self.shortcut(x))
+
+
+class PreAct(nn.Module):
+    """Pre-activation block: two convolutions, each after its normalisation, plus the shortcut."""
+
+    def __init__(self, channels: int, width: int, stride: int, settings: ResidualSettings) -> None:
+        super().__init__()
+        bias = settings.norm == "none"
+        self.open = nn.Sequential(norm(settings.norm, channels), activation(settings.activation))
+        self.body = nn.Sequential(
+            _conv(channels, width, 3, stride, bias),
+            norm(settings.norm, width),
+            activation(settings.activation),
+            _conv(width, width, 3, 1, bias),
+        )
+        changes = stride != 1 or channels != width
+        self.shortcut = _conv(channels, width, 1, stride, bias) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum, not activated."""
+        opened = self.open(x)
+        return self.body(opened) + (x if self.shortcut is None else self.shortcut(opened))
 
 
 class ResNet18(ResidualSettings):
@@ -37,28 +89,20 @@ class ResNet18(ResidualSettings):
     """
 
     name: ClassVar[str] = "resnet18"
+    block: ClassVar[type[Basic] | type[PreAct]] = Basic
     width: Annotated[int, Field(ge=1, le=1024)] = 64
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Build the network."""
         widths = [self.width * factor for factor in (1, 2, 4, 8)]
-        return ResNet(Basic, shape[0], self.width, widths, 2, classes, self)
+        return ResNet(self.block, shape[0], self.width, widths, 2, classes, self)
 
 
-class PreActResNet18(ResidualSettings):
-    """ResNet-18 with pre-activation blocks, the usual network of adversarial training.
-
-    Attributes:
-        width: channels of the first stage; the last has eight times as many.
-    """
+class PreActResNet18(ResNet18):
+    """ResNet-18 with pre-activation blocks, the usual network of adversarial training."""
 
     name: ClassVar[str] = "preact_resnet18"
-    width: Annotated[int, Field(ge=1, le=1024)] = 64
-
-    def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Build the network."""
-        widths = [self.width * factor for factor in (1, 2, 4, 8)]
-        return ResNet(PreAct, shape[0], self.width, widths, 2, classes, self)
+    block: ClassVar[type[Basic] | type[PreAct]] = PreAct
 
 
 class WideResNet(ResidualSettings):
@@ -84,59 +128,11 @@ class WideResNet(ResidualSettings):
         return ResNet(PreAct, shape[0], 16, widths, blocks, classes, self)
 
 
-def _conv(channels: int, width: int, size: int, stride: int, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=bias)
-
-
-class Basic(nn.Module):
-    """Two convolutions, each followed by its normalisation, added to the shortcut."""
-
-    def __init__(self, channels: int, width: int, stride: int, settings: ResidualSettings) -> None:
-        super().__init__()
-        bias = settings.norm == "none"
-        self.body = nn.Sequential(
-            _conv(channels, width, 3, stride, bias),
-            norm(settings.norm, width),
-            activation(settings.activation),
-            _conv(width, width, 3, 1, bias),
-            norm(settings.norm, width),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels != width:
-            self.shortcut = nn.Sequential(
-                _conv(channels, width, 1, stride, bias), norm(settings.norm, width)
-            )
-        self.act = activation(settings.activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the activated sum."""
-        return self.act(self.body(x) + self.shortcut(x))
-
-
-class PreAct(nn.Module):
-    """Two convolutions, each preceded by its normalisation, added to the shortcut."""
-
-    def __init__(self, channels: int, width: int, stride: int, settings: ResidualSettings) -> None:
-        super().__init__()
-        bias = settings.norm == "none"
-        self.open = nn.Sequential(norm(settings.norm, channels), activation(settings.activation))
-        self.body = nn.Sequential(
-            _conv(channels, width, 3, stride, bias),
-            norm(settings.norm, width),
-            activation(settings.activation),
-            _conv(width, width, 3, 1, bias),
-        )
-        changes = stride != 1 or channels != width
-        self.shortcut = _conv(channels, width, 1, stride, bias) if changes else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the sum, not activated."""
-        opened = self.open(x)
-        return self.body(opened) + (x if self.shortcut is None else self.shortcut(opened))
-
-
 class ResNet(Network):
-    """A 3×3 stem, stages of residual blocks that halve the image between them, and one head."""
+    """A 3×3 stem, and stages of residual blocks that halve the image between them.
+
+    It has widths[-1] features.
+    """
 
     def __init__(
         self,
@@ -161,7 +157,3 @@ class ResNet(Network):
         layers += ending if block is PreAct else []
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(stem, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return N×widths[-1] features."""
-        return self.body(x)

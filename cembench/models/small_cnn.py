@@ -1,11 +1,11 @@
-"""A small convolutional network for 8×8 to 32×32 images: seconds to train on a CPU."""
+"""Small convolutional network for 8×8 to 32×32 images, which trains in seconds on a CPU."""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from cembench.models import Activation, ModelSettings, Norm, Shape
 from cembench.models.blocks import Network, activation, norm
@@ -15,10 +15,10 @@ class SmallCNN(ModelSettings):
     """Four 3×3 convolutions, two of them strided, and one linear layer.
 
     Attributes:
-        width: channels of the first; the last has four times as many.
-        activation: after each.
-        norm: after each: `batch`, `dual` (a batch norm each for clean and attacked images), `group`
-            or `none`.
+        width: channels of the first convolution; the last has four times as many.
+        activation: activation after each convolution.
+        norm: normalisation after each convolution: `batch`, `dual` (one batch norm for clean images
+            and one for attacked ones), `group` or `none`.
     """
 
     name: ClassVar[str] = "small_cnn"
@@ -32,7 +32,7 @@ class SmallCNN(ModelSettings):
 
 
 class SmallNet(Network):
-    """The network of `SmallCNN`."""
+    """The network of `SmallCNN`, with 16·width features."""
 
     def __init__(self, settings: SmallCNN, channels: int, classes: int) -> None:
         super().__init__()
@@ -47,7 +47,3 @@ class SmallNet(Network):
             channels = width
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.head = nn.Linear(4 * channels, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return N×(16·width) features."""
-        return self.body(x)

@@ -1,4 +1,4 @@
-"""What is evaluated and sampled from: the checkpoint of a run, or a network in memory."""
+"""Source of the evaluated network: the checkpoint of a run, or a network in memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from cembench.util.layout import RunLayout
 
 
 class InMemoryModel(ModelSettings):
-    """A network that is in memory alone: no file could say how to build it again."""
+    """Network that exists only in memory: no file says how to build it again."""
 
     name: ClassVar[str] = "live"
     kind: str
 
     @property
     def title(self) -> str:
-        """The name of its class."""
+        """Name of its class."""
         return self.kind
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
@@ -39,13 +39,13 @@ class InMemoryModel(ModelSettings):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A network with what is known of it.
+    """Network with its metadata.
 
     Attributes:
-        metadata: what it is, and what it was made for.
-        file: its checkpoint; where one would lie, for a network in memory.
+        metadata: its metadata.
+        file: its checkpoint; for a network in memory the path that one would have.
         checksum: SHA-256 of that file; empty for a network in memory.
-        model: the network in memory, if it is none of a file.
+        model: the network in memory, if it does not come from a file.
     """
 
     metadata: CheckpointMetadata
@@ -55,7 +55,7 @@ class ModelSource:
 
     @staticmethod
     def at(path: Path) -> ModelSource:
-        """Return that of a checkpoint or a run folder.
+        """Return the source of a checkpoint or a run folder.
 
         Raises:
             CembenchError: as `read_metadata`.
@@ -71,17 +71,17 @@ class ModelSource:
         threat: Threat | None = None,
         folder: Path = Path("in-memory"),
     ) -> ModelSource:
-        """Return that of a network in memory, which stays as it is.
+        """Return the source of a network in memory, which is not changed.
 
         Args:
-            module: what `load` returned; or any network from float images in [0, 1], N×C×H×W, to
+            module: a network from `load`, or any network from float images in [0, 1], N×C×H×W, to
                 N×K logits.
-            data: the data set that it classifies; its own where it has metadata.
-            threat: customary for the data set unless given.
-            folder: where records of it would lie.
+            data: the data set that it classifies; that of its metadata unless given.
+            threat: threat model; the customary one of the data set unless given.
+            folder: folder of its records.
 
         Raises:
-            CembenchError: when it is not known what it classifies, or the network does not take it.
+            CembenchError: when the data set is not known, or the network fails on its images.
         """
         known = module.metadata if isinstance(module, Classifier) else None
         if data is None and known is None:
@@ -90,7 +90,7 @@ class ModelSource:
             assert data is not None
             whole, kind = data.load("train"), type(module).__name__
             module = wrapped(module, whole)
-            known = imported_metadata(InMemoryModel(kind=kind), data, whole, threat)
+            known = imported_metadata(InMemoryModel(kind=kind), module, data, whole, threat)
         changes = {"data": data, "threat": threat}
         given = {key: value for key, value in changes.items() if value is not None}
         assert isinstance(module, Classifier)
@@ -99,14 +99,14 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """What its row is called: the name of its run, or of the class of a network in memory."""
+        """Name in tables: that of its run, or of the class of a network in memory."""
         return RunLayout.at(self.file).name if self.model is None else self.metadata.model.title
 
     def load(self, device: torch.device) -> Classifier:
         """Return the network on a device, in evaluation mode if it comes from a file.
 
         Raises:
-            CembenchError: as `load_checkpoint`, and when the file was replaced meanwhile.
+            CembenchError: as `load_checkpoint`, and when the file has been replaced since.
         """
         if self.model is not None:
             return self.model.to(device)
@@ -117,30 +117,24 @@ class ModelSource:
 
 
 def imported_metadata(
-    model: ModelSettings,
+    settings: ModelSettings,
+    model: Classifier,
     data: DataSettings,
     whole: Split,
     threat: Threat | None = None,
-    statistics: tuple[Tensor, Tensor] | None = None,
     **more: Any,
 ) -> CheckpointMetadata:
-    """Return what can be said of a network that was trained elsewhere.
+    """Return the metadata of a network that was trained elsewhere.
 
-    Args:
-        model: how to build it.
-        data: what it classifies; `whole` is its training split.
-        threat: customary for the data unless given.
-        statistics: pixel means and deviations inside it, a channel each; 0 and 1 unless given.
-        more: other fields of the metadata.
+    Its data set has the training split `whole`, and a customary threat model unless one is given;
+    `more` are other fields.
     """
-    channels = whole.shape[0]
-    mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
     return CheckpointMetadata(
-        model=model,
+        model=settings,
         shape=list(whole.shape),
         classes=list(whole.classes),
-        mean=mean.tolist(),
-        std=std.tolist(),
+        mean=model.mean.flatten().tolist(),
+        std=model.std.flatten().tolist(),
         data=data,
         threat=threat or data.threat,
         finished=True,
@@ -152,10 +146,10 @@ def imported_metadata(
 def wrapped(
     module: nn.Module, whole: Split, statistics: tuple[Tensor, Tensor] | None = None
 ) -> Classifier:
-    """Return a network with a normalisation of pixels around it, tried on one image.
+    """Return a network with a pixel normalisation before it, after a test on one image.
 
     Raises:
-        ModelError: when it does not give a logit for each class.
+        ModelError: when it does not give one logit per class.
     """
     channels = whole.shape[0]
     device = next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all processes, on any device: torch's own needs a GPU."""
+"""Batch norm over the batches of all processes, on any device; torch's own needs a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose statistics in training are those of all processes, with equal batches."""
+    """Batch norm with the batch statistics of all processes, whose batches have equal sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise N×C×H×W."""
@@ -35,7 +35,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over processes, and of its gradients too."""
+    """Mean over processes, with the mean of the gradients as its gradient."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
@@ -46,13 +46,13 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        """Return the mean gradient, by the same function, so that it has gradients too."""
+        """Return the mean gradient, by the same function, so that it is differentiable too."""
         mean: Tensor = _Mean.apply(gradients[0])
         return mean
 
 
 def synchronise(model: nn.Module) -> None:
-    """Let every batch norm of a network use the batches of all processes; weights stay."""
+    """Make every batch norm of a network use the batches of all processes; weights stay."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronisedBatchNorm2d

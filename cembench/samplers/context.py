@@ -168,8 +168,3 @@ class CheckpointImages(ImageSource):
     def context(self, sampler: Sampler, generator: torch.Generator) -> SamplerContext:
         """Return the context of a sampler, with the threat model and the images it needs."""
         return SamplerContext(self.threat, generator, self.initial(sampler))
-
-
-def buffer_of(file: Path) -> Path:
-    """Return the path of a checkpoint's replay buffer: in its folder, and with its name."""
-    return RunLayout.at(file).buffer

@@ -54,6 +54,24 @@ class MaxEnt(EmbeddingSampler):
     """Ascent of the entropy of the batch, −Σ_i log mean_j exp f(x_i, x_j): samples that differ.
 
     The chains of a batch repel each other, so samples depend on the batch size.
+
+    Examples:
+        Embeddings of samples are less alike than those of their initial images:
+
+        >>> import torch
+        >>> from cembench.data.digits import Digits
+        >>> from cembench.models import models
+        >>> from cembench.models.classifier import build_classifier
+        >>> from cembench.samplers import SamplerContext, samplers
+        >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10).eval()
+        >>> digits = Digits()
+        >>> context = SamplerContext(digits.threat, torch.Generator())
+        >>> x = digits.load("train").pixels(slice(8))
+        >>> sampler = samplers.parse({"name": "maxent", "start": "data"})
+        >>> samples = sampler.draw(model, x, torch.zeros(8, dtype=torch.long), context)
+        >>> before, after = (model.encoder(images) for images in (x, samples))
+        >>> bool((after @ after.T).mean() < (before @ before.T).mean())
+        True
     """
 
     name: ClassVar[str] = "maxent"
@@ -101,6 +119,27 @@ class InfoNCE(BankSampler):
     Attributes:
         image: row of the training image x′; a random one for each sample unless given.
         others: random training images that x′ is told from; it may be one of them.
+
+    Examples:
+        From noise toward training image 7, whose row is the target:
+
+        >>> import torch
+        >>> from cembench.data.digits import Digits
+        >>> from cembench.models import models
+        >>> from cembench.models.classifier import build_classifier
+        >>> from cembench.samplers import InitialImages, SamplerContext, samplers
+        >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10).eval()
+        >>> digits = Digits()
+        >>> initial = InitialImages(training=digits.load("train"))
+        >>> context = SamplerContext(digits.threat, torch.Generator(), initial)
+        >>> sampler = samplers.parse({"name": "infonce", "start": "noise"})
+        >>> target = torch.tensor([7, 7])
+        >>> x = initial.training.pixels(target)
+        >>> samples = sampler.draw(model, x, target, context)
+        >>> noise = torch.rand(2, 1, 8, 8)
+        >>> before, after = ((model.encoder(z) * model.encoder(x)).sum(1) for z in (noise, samples))
+        >>> bool((after > before).all())
+        True
     """
 
     name: ClassVar[str] = "infonce"
@@ -136,6 +175,26 @@ class NPSGLD(BankSampler):
     """Ascent of log p(x) = log mean_j exp f(x, x_j) over training images: SGLD without labels.
 
     The sampler that `np-jem` trains with; `start: buffer` continues the chains of that training.
+
+    Examples:
+        Samples are more like training images than the noise that they start from:
+
+        >>> import torch
+        >>> from cembench.data.digits import Digits
+        >>> from cembench.models import models
+        >>> from cembench.models.classifier import build_classifier
+        >>> from cembench.samplers import InitialImages, SamplerContext, samplers
+        >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10).eval()
+        >>> digits = Digits()
+        >>> initial = InitialImages(training=digits.load("train"))
+        >>> context = SamplerContext(digits.threat, torch.Generator(), initial)
+        >>> sampler = samplers.parse({"name": "np-sgld", "start": "noise"})
+        >>> samples = sampler.draw(model, torch.zeros(4, 1, 8, 8), torch.zeros(4).long(), context)
+        >>> bank = model.encoder(initial.training.pixels(slice(64)))
+        >>> noise = torch.rand(4, 1, 8, 8)
+        >>> before, after = ((model.encoder(z) @ bank.T).mean() for z in (noise, samples))
+        >>> bool(after > before)
+        True
     """
 
     name: ClassVar[str] = "np-sgld"

@@ -1,6 +1,6 @@
-"""Energy samplers: SGLD ascends log p(x), TA log p(ŷ|x), CS log p(x, ŷ), RCS CS plus SGLD.
+"""Base of the energy samplers: noisy gradient ascent of an energy from various initial images.
 
-Source: CEM (arXiv 2203.13455); SGLD with a replay buffer is JEM's (arXiv 1912.03263).
+Source: CEM (arXiv 2203.13455); chains from a replay buffer are JEM's (arXiv 1912.03263).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from cembench import energy
 from cembench.data import DataSettings, datasets
-from cembench.energy import potentials
 from cembench.energy.ascent import Visit, ascend
 from cembench.energy.norms import NORMS, Ball, Linf, by_norm
 from cembench.energy.potentials import Potential
@@ -182,46 +181,3 @@ class EnergySampler(Sampler):
         if self.eps is not None:
             return by_norm(NORMS, self.norm, self.name)(self.eps)
         return Linf(math.inf) if self.box else None
-
-
-class SGLD(EnergySampler):
-    """Stochastic gradient Langevin dynamics on log p(x), as in JEM (arXiv 1912.03263).
-
-    Raw gradients of LSE f(x, ·), noise that does not depend on the step size, a replay buffer, and
-    no projection. JEM's step 1 and noise 0.01 on [−1, 1] are 0.25 and 0.005 on [0, 1].
-    """
-
-    name: ClassVar[str] = "sgld"
-    potential: ClassVar[Potential] = staticmethod(potentials.marginal)
-    steps: Count = 20
-    step_size: Positive | None = 0.25
-    direction: Literal["l2", "raw", "sign"] = "raw"
-    noise: NonNegative | None = 0.005
-    start: Start = "buffer"
-    box: bool = False
-
-    @property
-    def paired_with_data(self) -> bool:
-        """Only with `start: data`: the potential does not depend on the label."""
-        return self.start == "data"
-
-
-class TA(EnergySampler):
-    """Targeted attack: ascends log p(ŷ|x), whatever becomes of log p(x)."""
-
-    name: ClassVar[str] = "ta"
-    potential: ClassVar[Potential] = staticmethod(potentials.conditional)
-
-
-class CS(EnergySampler):
-    """Conditional sampling: ascends log p(x, ŷ)."""
-
-    name: ClassVar[str] = "cs"
-    potential: ClassVar[Potential] = staticmethod(potentials.joint)
-
-
-class RCS(EnergySampler):
-    """Reinforced conditional sampling: ascends log p(x, ŷ) + log p(x)."""
-
-    name: ClassVar[str] = "rcs"
-    potential: ClassVar[Potential] = staticmethod(potentials.reinforced)

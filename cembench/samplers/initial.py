@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cembench.data.split import Split, subset
 from cembench.util.errors import CembenchError
-from cembench.util.rng import integers, normal, own, uniform
+from cembench.util.rng import integers, normal, rank_generator, uniform
 
 FITTED = ("gaussian", "pooled", "cluster")
 MAX_FITTED = 10_000  # images that Gaussians without labels are fitted on
@@ -50,7 +50,7 @@ class GaussianInit:
                 f"class '{name}' has {len(images)} training images; a Gaussian needs two"
             )
         mean = images.mean(0)
-        weights = normal((count, len(images)), own(generator))
+        weights = normal((count, len(images)), rank_generator(generator))
         deviation = weights @ (images - mean).flatten(1) / (len(images) - 1) ** 0.5
         return mean + deviation.reshape(count, *mean.shape)
 

@@ -71,6 +71,22 @@ class PGD(InBall):
     Attributes:
         start: `uniform` in the ball, or the image itself (`data`).
         restarts: independent starts of `search`; `draw` uses one.
+
+    Examples:
+        PGD raises the loss and stays in the ball. As in a config, `{name: pgd, steps: 5}`:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.samplers import SamplerContext, samplers
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> moved = samplers.parse({"name": "pgd", "steps": 5}).draw(model, x, y, context)
+        >>> loss = torch.nn.functional.cross_entropy
+        >>> bool(loss(model(moved), y) > loss(model(x), y))
+        True
+        >>> bool((moved - x).abs().max() <= 0.1 + 1e-6)
+        True
     """
 
     name: ClassVar[str] = "pgd"
@@ -131,6 +147,22 @@ class TRADES(InBall):
 
     Attributes:
         noise: σ of that noise.
+
+    Examples:
+        The predictions move away from those on the clean images; labels are not used:
+
+        >>> import torch
+        >>> from cembench.energy.threat import Threat
+        >>> from cembench.samplers import SamplerContext, samplers
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
+        >>> moved = samplers.parse({"name": "trades", "steps": 5}).draw(model, x, y, context)
+        >>> clean, away = model(x).log_softmax(1), model(moved).log_softmax(1)
+        >>> bool((clean.exp() * (clean - away)).sum() > 0)
+        True
+        >>> bool((moved - x).abs().max() <= 0.1 + 1e-6)
+        True
     """
 
     name: ClassVar[str] = "trades"

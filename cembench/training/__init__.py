@@ -1,1 +1,1 @@
-"""Training an experiment in its run folder."""
+"""Training of an experiment in its run folder."""

@@ -1,4 +1,4 @@
-"""One experiment: what to train, on what, and how. One YAML file holds one."""
+"""Experiment: data, model, method and training settings; one YAML file holds one."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from cembench.util.yaml import read_yaml
 
 
 class Experiment(Settings):
-    """Everything that decides the weights of a run, and what follows it.
+    """Experiment: everything that decides the weights of a run, and its trackers.
 
     Attributes:
-        data: what it is trained on: a name, or a name with settings.
-        model: the architecture.
-        method: the training objective.
-        threat: the threat model of its attacks; what is not given is customary for the data set.
-        optimizer: what takes the steps.
-        schedule: the learning rate over the run.
+        data: data set: a name, or a name with settings.
+        model: architecture.
+        method: training objective.
+        threat: threat model of its attacks; keys that are not given are customary for the data set.
+        optimizer: optimizer settings.
+        schedule: learning rate over the run.
         epochs: passes over the training images.
-        batch_size: images a step; a rest smaller than a batch is left out of the epoch.
+        batch_size: images per step; a rest smaller than a batch is left out of the epoch.
         precision: `bf16` runs the networks under autocast.
         compile: whether to use `torch.compile`.
-        batch_norm: in several processes, whether statistics are those of the whole batch or those
-            of each process's share.
+        batch_norm: in several processes, whether batch statistics are those of the whole batch
+            (`synchronised`) or of the share of each process (`local`).
         ema: decay of a moving average of the weights, which is then what is kept; 0 for none.
-        seed: decides weights, order, augmentation and all draws.
-        select: which epoch is kept: the best on held-out images under PGD (`robust`) or as they are
-            (`clean`), or the `last`. Unless given, what the method wants: `robust` for those that
-            train on attacked images, `last` for those without labels, `clean` for the others.
-        pretrained: a run whose features it starts from.
-        validation: the images that epochs are chosen on.
-        divergence: what happens when training leaves the finite numbers.
-        tracker: where its history goes besides `history.csv`: a name, settings, or a list of them.
-            It decides nothing, so it is left out of everything that identifies a run.
+        seed: seed of weights, order, augmentation and all other random numbers.
+        select: which epoch is kept: the best on held-out images under PGD (`robust`) or without
+            attack (`clean`), or the `last`. Default: `robust` for methods that train on attacked
+            images, `last` for those without labels, `clean` for the others.
+        pretrained: run whose features training starts from.
+        validation: held-out images, on which the epoch is selected.
+        divergence: what happens when a loss, an energy or a weight is not finite.
+        tracker: trackers of the history besides `history.csv`: a name, settings, or a list of them.
+            They do not affect results, so they are no part of what identifies a run.
     """
 
     data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
@@ -70,7 +70,7 @@ class Experiment(Settings):
 
     @property
     def title(self) -> str:
-        """The method as tables name it: `at`, or `infonce+adv-linear` for a probe."""
+        """Name of the method in tables: `at`, or `infonce+adv-linear` for a probe."""
         start, own = self.pretrained, self.method.name
         if start is None:
             return own
@@ -80,12 +80,12 @@ class Experiment(Settings):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells the run from others: everything but the place of what it started from."""
+        """Settings that identify the run: all but the path of the weights that it starts from."""
         return without_paths(self.dump())
 
     @property
     def labels(self) -> LabelUse:
-        """What training knew of the labels, that of the weights it started from included."""
+        """Labels that training used, those of the pretrained weights included."""
         start = self.pretrained
         seen = start is not None and start.labels == "all"  # a probe's own features saw none
         if self.method.labels == "none":
@@ -95,7 +95,7 @@ class Experiment(Settings):
     @field_validator("threat", mode="before")
     @classmethod
     def _customary(cls, value: Any, info: ValidationInfo) -> Threat:
-        """Fill in what is customary for the data set."""
+        """Return the threat model, with the values that are customary for the data set."""
         change = ThreatChange.parse(value or {})
         if "data" in info.data:
             return change.over(info.data["data"].threat)
@@ -104,7 +104,7 @@ class Experiment(Settings):
     @field_validator("select", mode="before")
     @classmethod
     def _wanted(cls, value: Any, info: ValidationInfo) -> Any:
-        """Fill in what the method wants."""
+        """Return the selection, which is the default of the method unless given."""
         if value is not None:
             return value
         return info.data["method"].select if "method" in info.data else "last"
@@ -121,14 +121,14 @@ class Experiment(Settings):
     def _distinct(cls, values: list[Tracker]) -> list[Tracker]:
         names = [tracker.name for tracker in values]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"{twice[0]} is there twice")
+            raise ValueError(f"{twice[0]} is given twice")
         return values
 
     @model_validator(mode="after")
     def _without_labels(self) -> Self:
         if self.method.labels == "none" and self.select != "last":
             raise ValueError(
-                f"select: {self.select} needs labels, which {self.method.name} goes without; "
+                f"select: {self.select} needs labels, which {self.method.name} does not use; "
                 "leave it out"
             )
         return self
@@ -137,7 +137,7 @@ class Experiment(Settings):
     def _enough_images(self) -> Self:
         if self.batch_size < self.method.min_batch_size:
             raise ValueError(
-                f"batch_size: {self.method.name} tells images from each other, so it needs "
+                f"batch_size: {self.method.name} compares images with each other, so it needs "
                 f"{self.method.min_batch_size} or more, got {self.batch_size}"
             )
         return self
@@ -170,6 +170,6 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def parse_experiment(values: dict[str, Any], source: str) -> Experiment:
-    """Validate an experiment; `source` is the file to blame."""
+    """Return a validated experiment; `source` is the file that errors name."""
     with blaming(source):
         return Experiment.parse(values)

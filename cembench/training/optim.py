@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and weight average, built from settings with torch's own."""
+"""Optimizer, learning-rate schedule and weight average of torch, built from settings."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimi
 
 
 def fusible(model: nn.Module) -> bool:
-    """Return whether one kernel updates all weights: on GPUs.
+    """Return whether the fused optimizer is used: on GPUs.
 
-    On a CPU that halves what is hundreds of times shorter than the rest of a step, and rounds
-    otherwise than the loop over tensors, with which published tables were made.
+    On a CPU it would halve an update that is hundreds of times shorter than the rest of a step, and
+    round differently from the loop over tensors that published tables were made with.
     """
     return all(parameter.is_cuda for parameter in model.parameters())
 
@@ -43,16 +43,16 @@ def fusible(model: nn.Module) -> bool:
 def build_scheduler(
     settings: Schedule, optimizer: torch.optim.Optimizer, epochs: int, steps: int
 ) -> LambdaLR:
-    """Return a schedule that moves once a step; `steps` is the number of steps an epoch.
+    """Return a schedule that changes with every step; `steps` is the number of steps per epoch.
 
-    A step takes the rate of its middle, so that none is wasted on a rate of zero.
+    A step has the rate at its middle, so that no step has a rate of zero.
     """
     shape = learning_rate_factor(settings, epochs)
     return LambdaLR(optimizer, lambda step: shape((step + 0.5) / steps))
 
 
 def learning_rate_factor(settings: Schedule, epochs: int) -> Callable[[float], float]:
-    """Return the factor of the learning rate as a function of epochs gone by."""
+    """Return the factor of the learning rate as a function of the epoch, a fractional number."""
 
     def factor(epoch: float) -> float:
         share = min(epoch / epochs, 1.0)

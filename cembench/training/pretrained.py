@@ -1,4 +1,4 @@
-"""Starting from the features of another run."""
+"""Pretrained features: checks, loading and freezing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HEAD = "net.head."
 
 
 def resolved(config: Experiment) -> Experiment:
-    """Return an experiment that says which weights it starts from, if it starts from any.
+    """Return the experiment with the digest and origin of its pretrained weights, if it has any.
 
     Raises:
-        CembenchError: when they cannot be read, are no finished run's, or do not fit.
+        CembenchError: when they cannot be read, are of an unfinished run, or do not fit.
     """
     if config.pretrained is None:
         return config
@@ -52,16 +52,16 @@ def _require_fit(file: Path, metadata: CheckpointMetadata, config: Experiment) -
     if data.fingerprint == metadata.fingerprint and theirs != config.validation.fraction:
         raise CembenchError(
             f"{where}: held out {theirs} of the training images; hold out the same with "
-            f"validation.fraction={theirs}, or it has seen what this run is judged on"
+            f"validation.fraction={theirs}, or it was trained on images that this run validates on"
         )
 
 
 def start_from(model: Classifier, start: Pretrained) -> None:
-    """Give a network the features of the run that it starts from, and its pixel statistics.
+    """Load the features and the pixel statistics of a pretrained network into a network.
 
     Raises:
         ModelError: when its architecture has no features.
-        CembenchError: when they are not those that the run was begun with, or are not finite.
+        CembenchError: when they are not those that the run began with, or are not finite.
     """
     source, metadata = load_checkpoint(Path(start.checkpoint))
     source.features(torch.zeros(1, *metadata.shape))
@@ -76,6 +76,6 @@ def start_from(model: Classifier, start: Pretrained) -> None:
 
 
 def freeze_features(model: Classifier) -> None:
-    """Leave the head alone to be trained."""
+    """Freeze all weights but those of the head."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(HEAD))

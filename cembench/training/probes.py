@@ -1,8 +1,8 @@
-"""Probes: what the features of a trained network are worth to a classifier.
+"""Probes: classifiers on the features of a trained network.
 
-Each is an ordinary experiment that starts from another run, in the manner that the literature of
-robust self-supervision reports (ACL, arXiv 2010.13337): a linear head on frozen features or all
-weights, trained on clean or on attacked images; or nearest neighbours.
+Each is an ordinary experiment that starts from another run, as in the literature on robust
+self-supervision (ACL, arXiv 2010.13337): a linear head on frozen features or all weights, trained
+on clean or on attacked images; or nearest neighbours.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ KEPT = ("data", "model", "threat", "seed", "precision", "validation", "tracker")
 
 
 class Probe(Settings):
-    """What a suite says of a probe.
+    """Probe of an experiment in a suite.
 
     Attributes:
-        of: the experiment whose features are probed.
+        of: name of the experiment whose features are probed.
         mode: `linear` and `adv-linear` train a head on frozen features, on clean or on attacked
-            images; `finetune` and `adv-finetune` train all weights; `knn` asks neighbours.
+            images; `finetune` and `adv-finetune` train all weights; `knn` is k-nearest neighbours.
     """
 
     of: Annotated[str, Field(min_length=1)]
@@ -56,9 +56,9 @@ def probe_settings(base: Experiment, checkpoint: Path, mode: Mode) -> dict[str, 
     """Return the settings of a probe.
 
     Args:
-        base: the experiment that is probed: data, network, threat model, seed and validation
-            images are its own.
-        checkpoint: where its weights lie, or will lie.
+        base: the probed experiment, whose data, network, threat model, seed and validation images
+            are used.
+        checkpoint: path of its weights, which need not exist yet.
         mode: a key of `MODES`.
     """
     settings = base.dump() | {"tracker": [tracker.dump() for tracker in base.tracker]}
@@ -72,7 +72,7 @@ def probe_settings(base: Experiment, checkpoint: Path, mode: Mode) -> dict[str, 
 
 
 def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) -> Experiment:
-    """Return the experiment that probes a checkpoint.
+    """Return the experiment of a probe of a checkpoint.
 
     Raises:
         CembenchError: when it cannot be read or was not trained by cembench.

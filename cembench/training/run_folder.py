@@ -1,4 +1,4 @@
-"""The folder of a run: which files it holds, and how they stay consistent when a run is killed."""
+"""Run folder: its files, and their consistency when a run is killed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,23 @@ from cembench.util.yaml import read_yaml, to_yaml
 
 @dataclass
 class State:
-    """Everything that a run needs to go on, and everything that it has to show, after an epoch.
+    """State of a run after an epoch: what it resumes from, and what it publishes.
 
-    `data` is the fingerprint of the training split, `config` identifies the settings.
+    Attributes:
+        epoch: epochs done.
+        data: fingerprint of the training split.
+        config: digest of the settings.
+        model: weights.
+        optimizer: state of the optimizer.
+        scheduler: state of the schedule.
+        average: state of the moving average of the weights.
+        history: one row per epoch.
+        kept: weights of the selected epoch.
+        kept_epoch: that epoch.
+        kept_buffer: replay buffer of that epoch, N×C×H×W.
+        divergences: times that training was rolled back.
+        gradients: gradient evaluations, images times steps.
+        buffer: replay buffer, N×C×H×W.
     """
 
     epoch: int
@@ -47,10 +61,10 @@ class State:
 
 
 class RunFolder(RunLayout):
-    """The files of a run, written in an order that keeps them consistent.
+    """Files of a run, written in an order that keeps them consistent.
 
-    The resume state comes first and holds all that the others are made of, so a run killed between
-    two writes loses nothing: resuming writes them again.
+    The resume state is written first and holds everything that the other files are made from, so a
+    run that is killed between two writes loses nothing: resuming writes them again.
     """
 
     def exists(self) -> bool:
@@ -58,12 +72,12 @@ class RunFolder(RunLayout):
         return self.config.exists()
 
     def finished(self) -> CheckpointMetadata | None:
-        """Return the metadata of the kept checkpoint if the run came to its end."""
+        """Return the metadata of the kept checkpoint if the run is finished."""
         metadata = read_metadata(self.checkpoint) if self.checkpoint.exists() else None
         return metadata if metadata is not None and metadata.finished else None
 
     def check_own(self, file: Path, same: bool) -> None:
-        """Refuse a file that another run wrote and that came to lie here.
+        """Refuse a file of another run.
 
         Raises:
             CembenchError: naming the file.
@@ -72,7 +86,7 @@ class RunFolder(RunLayout):
             raise CembenchError(f"{file}: of another run; put the right one back, or delete it")
 
     def check_data(self, before: str, now: str) -> None:
-        """Refuse to go on with other training images than the run was begun with.
+        """Refuse to resume with other training images than the run began with.
 
         Raises:
             CembenchError: naming the run.
@@ -84,7 +98,7 @@ class RunFolder(RunLayout):
             )
 
     def check_config(self, config: Experiment) -> None:
-        """Refuse to go on with other settings than the run was begun with.
+        """Refuse to resume with other settings than the run began with.
 
         Raises:
             CembenchError: naming each setting that differs.
@@ -103,7 +117,7 @@ class RunFolder(RunLayout):
             )
 
     def begin(self, config: Experiment) -> None:
-        """Save the resolved configuration and clear what a kill left half written."""
+        """Save the resolved configuration, and delete files that a kill left half written."""
         for leftover in self.folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         write_text(self.config, to_yaml(config.dump()))
@@ -115,9 +129,9 @@ class RunFolder(RunLayout):
         write_sealed(self.resume_state, stream.getvalue() + UNSEALED.encode())
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
-        """Write what others read, from the resume state.
+        """Write history, replay buffer and checkpoint from the resume state.
 
-        The checkpoint comes last: it says whether the run is finished, so nothing may be missing.
+        The checkpoint comes last: it says whether the run is finished, so no file may be missing.
         """
         if not state.history:
             return
@@ -129,10 +143,10 @@ class RunFolder(RunLayout):
             save_checkpoint(self.checkpoint, state.kept, metadata)
 
     def load(self) -> State | None:
-        """Read the resume state, on the CPU; None where none was saved.
+        """Read the resume state onto the CPU; None if none was saved.
 
         Raises:
-            CembenchError: when it is damaged; it is never unpickled beyond tensors and numbers.
+            CembenchError: when it is damaged; only tensors and numbers are ever unpickled.
         """
         if not self.resume_state.exists():
             return None

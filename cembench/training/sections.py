@@ -14,12 +14,12 @@ class Optimizer(Settings):
     """SGD with (Nesterov) momentum, or AdamW.
 
     Attributes:
-        name: which of the two.
-        lr: the learning rate, which the schedule multiplies.
-        weight_decay: of all weights; decoupled from the gradient in AdamW.
-        momentum: of SGD alone.
-        nesterov: Nesterov's momentum, of SGD alone.
-        clip: the largest norm of the gradient before a step; longer ones are scaled down to it.
+        name: `sgd` or `adamw`.
+        lr: learning rate, which the schedule multiplies.
+        weight_decay: weight decay of all weights; decoupled from the gradient in AdamW.
+        momentum: momentum of SGD; AdamW has none.
+        nesterov: whether that is Nesterov's momentum.
+        clip: largest norm of the gradient; longer gradients are scaled down to it.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -37,14 +37,14 @@ class Optimizer(Settings):
 
 
 class Schedule(Settings):
-    """The learning rate over the run, as a factor of `optimizer.lr`; it moves with every step.
+    """Learning rate over the run, as a factor of `optimizer.lr`; it changes with every step.
 
     Attributes:
         name: `cosine` falls to zero, `one-cycle` rises linearly until `peak` and falls linearly to
             zero, `multistep` multiplies by `gamma` at each of `milestones`.
-        peak: the share of the run at which `one-cycle` is highest.
-        milestones: epochs, for `multistep`.
-        gamma: the factor of `multistep`.
+        peak: fraction of the run at which `one-cycle` is highest.
+        milestones: epochs of `multistep`.
+        gamma: factor of `multistep`.
     """
 
     name: Literal["constant", "cosine", "one-cycle", "multistep"] = "cosine"
@@ -54,15 +54,15 @@ class Schedule(Settings):
 
 
 class Divergence(Settings):
-    """What happens when a loss, an energy or a weight is not finite, or beyond `bound`.
+    """Response to a loss, an energy or a weight that is not finite, or beyond `bound`.
 
     Attributes:
         policy: `stop` ends the run; `rollback` goes back to the last epoch, lowers the learning
-            rate, draws new randomness, and counts it. Energy-based training diverges now and then,
-            so jem, cem, dat and np-jem roll back unless told otherwise, and the others stop.
-        bound: the largest loss and energy, whatever their sign.
-        lower: what a rollback multiplies the learning rate by.
-        limit: rollbacks after which the run gives up.
+            rate, changes the random numbers, and logs it. Default: `rollback` for jem, cem, dat and
+            np-jem, since energy-based training diverges now and then, and `stop` for the others.
+        bound: largest absolute value of loss and energies.
+        lower: factor by which a rollback multiplies the learning rate.
+        limit: number of rollbacks after which the run ends.
     """
 
     policy: Literal["stop", "rollback"] | None = None
@@ -72,13 +72,13 @@ class Divergence(Settings):
 
 
 class Validation(Settings):
-    """Model selection, on images that are cut from the training split and never trained on.
+    """Model selection on images that are held out of the training split and never trained on.
 
     Attributes:
-        fraction: their share of the training split.
-        images: how many of them are attacked, at most; all are classified.
-        steps: gradients of that attack, PGD.
-        every: epochs from one look to the next; the last epoch is always looked at.
+        fraction: fraction of the training split that is held out.
+        images: largest number of held-out images that are attacked; all are classified.
+        steps: steps of that attack, PGD.
+        every: epochs between validations; the last epoch is always validated.
     """
 
     fraction: Annotated[Fraction, Field(gt=0)] = HELD_OUT
@@ -88,16 +88,16 @@ class Validation(Settings):
 
 
 class Pretrained(Settings):
-    """Weights that training starts from: the features of another run, under a new head.
+    """Pretrained weights: the features of another run, under a new head.
 
     Attributes:
-        checkpoint: that run: its checkpoint or its folder.
+        checkpoint: checkpoint or folder of that run.
         frozen: whether the head alone is trained.
-        weights: their digest. This and what follows is filled in when training begins.
-        method: what trained them.
-        gradients: gradient evaluations that they cost, images times steps.
-        labels: what their training knew of the labels.
-        recipe: identifies that experiment whatever its seed.
+        weights: digest of the weights. This and the keys below are filled in when training begins.
+        method: method that trained them.
+        gradients: gradient evaluations of their training, images times steps.
+        labels: labels that their training used.
+        recipe: digest of that experiment without its seed.
     """
 
     checkpoint: str

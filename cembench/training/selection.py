@@ -17,7 +17,7 @@ MONITORED = {"val_clean_acc": "clean", "val_pgd_acc": "pgd", "val_knn_acc": "k-N
 
 
 def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> dict[str, float]:
-    """Return clean accuracy on the held-out images, and PGD accuracy on at most `images` of them.
+    """Return clean accuracy on held-out images, and PGD accuracy on at most `images` of them.
 
     The attack has the same random starts in every epoch. Encoders have metrics of their own.
     """

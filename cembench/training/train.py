@@ -1,4 +1,4 @@
-"""Training an experiment in its run folder: begin, resume, roll back, finish."""
+"""Training of an experiment in its run folder: begin, resume, roll back, finish."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.locks import locked
 from cembench.util.progress import Bar
-from cembench.util.provenance import code
+from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng
 
 
@@ -30,22 +30,22 @@ def train(
 ) -> Path:
     """Train one experiment in its run folder and return the path of the kept checkpoint.
 
-    An interrupted run resumed with the same settings ends with the same weights as one that was
-    never stopped: bit for bit on the CPU of one machine with one number of threads.
+    An interrupted run that is resumed with the same settings ends with the same weights as one that
+    was never stopped: bit for bit on the CPU of one machine with one number of threads.
 
     Args:
         config: the experiment.
-        folder: where its files go.
-        resume: go on with a run that is there, or return at once when it is finished.
+        folder: run folder.
+        resume: continue a run that is there, or return at once if it is finished.
         device: where to compute.
 
     Raises:
-        CembenchError: for a folder in use, other settings than before, a non-finite loss (the
-            state of the last good epoch stays in the folder), or a full disk.
+        CembenchError: for a folder in use, other settings than before, a non-finite loss (the state
+            after the last good epoch stays in the folder), or a full disk.
     """
     run, ranks = RunFolder(folder), world()
     if ranks.size > 1:
-        ranks.assert_same(configuration=digest(config.identity), code=code()["source"])
+        ranks.assert_same(configuration=digest(config.identity), code=code_version()["source"])
     with ExitStack() as stack:
         ranks.on_rank_zero(lambda: _hold(run, stack))
         ranks.require_shared_filesystem(folder)
@@ -63,7 +63,7 @@ def _hold(run: RunFolder, stack: ExitStack) -> None:
 
 
 def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experiment, bool]:
-    """Return the experiment with what it starts from, and whether its run came to its end."""
+    """Return the experiment with its pretrained weights resolved, and whether it is finished."""
     config = resolved(config)
     if run.exists():
         if not resume:
@@ -89,11 +89,11 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
         trainer.restore(saved)
     state = trainer.state() if saved is None else saved
     ranks.on_rank_zero(lambda: _begin(config, run, trainer, state))
-    followed = RunInfo(run.folder, run.folder.name, config.dump(), begun=trainer.epoch > 0)
+    info = RunInfo(run.folder, run.folder.name, config.dump(), resumed=trainer.epoch > 0)
     trackers = config.tracker if ranks.first else []
     with (
         Bar(run.folder.name, config.epochs * trainer.steps * trainer.batch) as bar,
-        track(trackers, followed, bar.warn) as group,
+        track(trackers, info, bar.warn) as group,
     ):
         if ranks.size > 1:
             bar.warn(
@@ -134,7 +134,7 @@ def roll_back(trainer: Trainer, run: RunFolder, error: Diverged) -> None:
 
 
 def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> State | None:
-    """Return the state that the run goes on from, once it is sure to be its own."""
+    """Return the state that the run resumes from, after checking that it is its own."""
     state = run.load()
     if state is not None:
         run.check_own(run.resume_state, state.config == digest(config.identity))

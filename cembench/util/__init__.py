@@ -1,1 +1,1 @@
-"""What everything stands on: settings, files, randomness, processes."""
+"""Foundations without machine learning: settings, files, random numbers, processes."""

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device that computes: a CPU or a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Several processes as one, under torchrun: rank, shares, agreement. One is the plain case."""
+"""Processes under torchrun that work as one: ranks, shards and collectives.
+
+A single process is the plain case: all of it then works without torch.distributed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 
 T = TypeVar("T")
-PATIENCE = "CEMBENCH_TIMEOUT"  # seconds that a process waits for the others
+TIMEOUT = "CEMBENCH_TIMEOUT"  # the variable with the seconds that a process waits for the others
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 MINUTES = 30
 LOST = re.compile("gloo|nccl|closed by peer|timed? ?out", re.IGNORECASE)  # torch has no type for it
@@ -30,11 +33,11 @@ LOST = re.compile("gloo|nccl|closed by peer|timed? ?out", re.IGNORECASE)  # torc
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that work together.
+    """The processes that work together, as one of them sees them.
 
     Attributes:
-        rank: its number, from 0.
-        size: how many there are.
+        rank: the number of this process, from 0.
+        size: the number of processes.
     """
 
     rank: int = 0
@@ -42,40 +45,40 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this is rank 0, which alone writes files and reports."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Return every `size`-th item, from the rank on: all of them in one process."""
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """Return this process's items: every `size`-th one, starting at `rank`."""
         return items[self.rank :: self.size]
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, in the order of their ranks, in each."""
+        """Return the values of all processes in the order of their ranks, in every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
+    def barrier(self) -> None:
+        """Wait until all processes have come here."""
         if self.size > 1:
             dist.barrier()
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the means over processes of scalars that all have under the same names."""
+        """Return the mean over processes of each scalar; all processes have the same names."""
         if self.size == 1 or not values:
             return values
-        joined = torch.stack([value.detach().double() for value in values.values()])
-        dist.all_reduce(joined)
-        means = (joined / self.size).unbind()
+        total = torch.stack([value.detach().double() for value in values.values()])
+        dist.all_reduce(total)
+        means = (total / self.size).unbind()
         return dict(zip(values, means, strict=True))
 
     def on_all_ranks(self, work: Callable[[], T]) -> T:
-        """Do something in every process; if it fails in one, raise its error in all.
+        """Call a function in every process; if it fails in one, raise its error in all.
 
         Raises:
-            CembenchError: that of the lowest rank, which the first process alone has to say.
+            CembenchError: that of the lowest rank that failed; only rank 0 reports it.
         """
         if self.size == 1:
             return work()
@@ -91,10 +94,10 @@ class World:
         return result  # type: ignore[return-value]
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """Do something in the first process alone, and return its result in all.
+        """Call a function in rank 0 alone, and return its result in all processes.
 
         Raises:
-            CembenchError: when it fails there.
+            CembenchError: in all processes, when it fails there.
         """
         if self.size == 1:
             return work()
@@ -102,10 +105,13 @@ class World:
         return result  # type: ignore[return-value]
 
     def assert_same(self, **values: object) -> None:
-        """Refuse to go on with processes that were started differently.
+        """Refuse processes that were started differently.
+
+        Args:
+            values: what must be the same in all processes, by name.
 
         Raises:
-            CembenchError: naming what differs, and where.
+            CembenchError: naming the first value that differs, and its rank.
         """
         everyone = self.gather(values)
         for rank, theirs in enumerate(everyone):
@@ -117,17 +123,17 @@ class World:
                     )
 
     def require_shared_filesystem(self, folder: Path) -> None:
-        """Refuse to go on where a process does not see the folder that the first one writes to.
+        """Refuse a folder that some process does not see as rank 0 does.
 
         Raises:
             CembenchError: naming the process and its host.
         """
         if self.size == 1:
             return
-        note = folder / ".meeting"
-        word = self.on_rank_zero(lambda: _written(note))
-        seen = self.gather((note.exists() and note.read_text() == word, socket.gethostname()))
-        self.on_rank_zero(lambda: note.unlink(missing_ok=True))
+        file = folder / ".meeting"
+        token = self.on_rank_zero(lambda: _write_token(file))
+        seen = self.gather((file.exists() and file.read_text() == token, socket.gethostname()))
+        self.on_rank_zero(lambda: file.unlink(missing_ok=True))
         for rank, (sees, host) in enumerate(seen):
             if not sees:
                 raise CembenchError.on_every_rank(
@@ -136,57 +142,57 @@ class World:
                 )
 
 
-def _written(note: Path) -> str:
-    word = secrets.token_hex(8)
-    write_text(note, word)
-    return word
+def _write_token(file: Path) -> str:
+    token = secrets.token_hex(8)
+    write_text(file, token)
+    return token
 
 
-ALONE = World()
+ALONE = World()  # a single process
 
 
 def world() -> World:
-    """Return this process's place among those that were joined; alone unless they were."""
+    """Return the processes of the process group; a single one where there is no group."""
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return World(dist.get_rank(), dist.get_world_size())
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
-    """Join the processes that torchrun started, if it did; leave them at the end.
+def process_group(device: str) -> Iterator[str]:
+    """Open the process group of torchrun's processes, if there are any; close it at the end.
 
-    Every collective gives up after half an hour, or what CEMBENCH_TIMEOUT says, in seconds. Inside
-    another call it only says the device.
+    Every collective gives up after half an hour, or CEMBENCH_TIMEOUT seconds. Nested calls only
+    choose the device.
 
     Args:
-        device: `auto`, `cpu` or `cuda`; gloo joins processes, and NCCL their GPUs.
+        device: `auto`, `cpu` or `cuda`; gloo connects processes, and NCCL their GPUs.
 
     Yields:
-        The device of this process: a GPU of its own where there are several.
+        The device of this process: a GPU of its own where there are several processes.
 
     Raises:
-        CembenchError: when they cannot be joined: a port in use, no NCCL, too few GPUs; or when
-            another one has gone or is silent.
+        CembenchError: when the group cannot be opened (a port in use, no NCCL, too few GPUs), or
+            when another process has ended or does not answer.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield _own(device)
+        yield _own_device(device)
         return
-    _join(device, timedelta(seconds=_patience()))
+    _open_group(device, timedelta(seconds=_timeout()))
     try:
-        yield world().on_all_ranks(lambda: _own(device))
+        yield world().on_all_ranks(lambda: _own_device(device))
     except (dist.DistError, RuntimeError) as error:
         if not isinstance(error, dist.DistError) and not LOST.search(str(error)):
             raise
         raise CembenchError(
             f"lost touch with another process: {_line(error)}; see what it says, then start all "
-            f"again (train with --resume); {PATIENCE} is how many seconds each waits"
+            f"again (train with --resume); {TIMEOUT} is how many seconds each waits"
         ) from error
     finally:
         dist.destroy_process_group()
 
 
-def _own(device: str) -> str:
+def _own_device(device: str) -> str:
     """Return the device of this process."""
     device, local = pick_device(device), int(os.environ.get("LOCAL_RANK", "0"))
     if device != "cuda" or world().size == 1:
@@ -202,23 +208,23 @@ def _own(device: str) -> str:
     return f"cuda:{local}"
 
 
-def _join(device: str, patience: timedelta) -> None:
-    # gloo carries what processes say to each other, which NCCL has no form for
+def _open_group(device: str, timeout: timedelta) -> None:
+    # gloo carries Python objects between processes, which NCCL cannot
     gpus = device != "cpu" and torch.cuda.is_available() and dist.is_nccl_available()
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        store, own, size = next(iter(dist.rendezvous("env://", timeout=patience)))
+        store, rank, size = next(iter(dist.rendezvous("env://", timeout=timeout)))
         # torchrun's store outlives a crash, and what it knows of processes before it is stale
         store = dist.PrefixStore(os.environ.get(RESTARTS, "0"), store)
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-        dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=patience)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (dist.DistError, RuntimeError, ValueError) as error:
         hint = "choose another --master-port" if "EADDRINUSE" in str(error) else "is it reachable?"
         raise CembenchError(f"processes cannot meet at {where}: {_line(error)}; {hint}") from error
 
 
 def _line(error: Exception) -> str:
-    """Return what happened, without the place in torch's source and its advice."""
+    """Return the first line of an error, without the place in torch's source and its advice."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[[^\]]*:\d+\] ", "", line).split(" This is typically")[0]
 
@@ -228,12 +234,12 @@ def restarted() -> bool:
     return int(os.environ.get(RESTARTS, "0")) > 0
 
 
-def _patience() -> float:
-    text = os.environ.get(PATIENCE, str(MINUTES * 60))
+def _timeout() -> float:
+    text = os.environ.get(TIMEOUT, str(MINUTES * 60))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e7:
-        raise CembenchError(f"{PATIENCE}={text}: give seconds above 0")
+        raise CembenchError(f"{TIMEOUT}={text}: give seconds above 0")
     return seconds

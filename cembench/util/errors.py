@@ -1,4 +1,4 @@
-"""What can go wrong for a user, as opposed to a bug: shown as one line, with exit code 2."""
+"""Errors that a user can put right, as opposed to bugs: one line on stderr, exit code 2."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class CembenchError(Exception):
     """Something the user can put right; the message names the thing and the remedy.
 
     Attributes:
-        reporting_rank: the process that saw it, where all of several raise it; the first reports
-            it.
+        reporting_rank: where all processes raise it, the rank that it happened in; rank 0 reports
+            it. None where only this process raises it.
     """
 
     reporting_rank: int | None = None

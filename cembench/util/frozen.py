@@ -1,4 +1,4 @@
-"""A model left as it was found; convolutions computed the same way each time."""
+"""Frozen models, restored afterwards; and deterministic convolutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A labelled picture: a row a class, one panel of images beside another."""
+"""Image grids with labels: one row per class, one panel per kind of image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ CELL, GAP, MARGIN, TOP, UNNAMED = 32, 2, 80, 16, 8
 
 
 def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> bytes:
-    """Return a PNG with panels of the same N images side by side: starts beside samples, say.
+    """Return a PNG with panels of N images side by side, such as initial images and samples.
 
-    The first images of each class are shown, none is chosen. Values are cut to [0, 1].
+    It shows the first images of each class. Values are cut to [0, 1].
 
     Args:
         panels: N×C×H×W by title; floats in [0, 1] or bytes.

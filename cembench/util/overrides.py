@@ -1,4 +1,4 @@
-"""Settings laid over settings, and `key.inner=value` assignments."""
+"""Overrides: settings merged over settings, and `key.inner=value` assignments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cembench.util.yaml import parse_yaml
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay one mapping over another; where both hold a mapping without a new `name`, inside too."""
+    """Merge one mapping over another: inner mappings too, unless the upper one has a `name`."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)

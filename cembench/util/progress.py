@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar on a terminal, a line for each report elsewhere."""
+"""Progress on stderr: a live bar on a terminal, lines of text in a log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.text import Text
 
 
 class Speed(ProgressColumn):
-    """Images a second."""
+    """The column of images per second."""
 
     def render(self, task: Task) -> Text:
         """Return the speed, blank before it is known."""
@@ -27,7 +27,10 @@ class Speed(ProgressColumn):
 
 
 class Bar:
-    """A bar over a number of images, with a note that says how it is going."""
+    """A progress bar over a number of images, with a note such as the current loss.
+
+    Of several processes only the first one shows it.
+    """
 
     def __init__(self, title: str, images: int) -> None:
         self._console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
@@ -56,16 +59,16 @@ class Bar:
         self._progress.stop()
 
     def advance(self, images: int, note: str | None = None) -> None:
-        """Move on, and change the note unless it is None."""
+        """Count images as done, and replace the note unless it is None."""
         fields = {} if note is None else {"note": note}
         self._progress.update(self._task, advance=images, **fields)  # type: ignore[arg-type]
 
     def report(self, text: str) -> None:
-        """Say something that should also stand in a log file."""
+        """Write a line that a log needs and a terminal does not: the bar shows it already."""
         if not self._console.is_terminal:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Say something that must be seen on a terminal too."""
+        """Write a line to the log or above the bar."""
         line = f"{self._title}: {text}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

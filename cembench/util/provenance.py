@@ -1,4 +1,4 @@
-"""Where figures come from: the code, the packages, the machine."""
+"""Provenance of results: the version of the code, the packages, the machine."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from typing import Any
 
 import torch
 
+from cembench.util.version import __version__
+
 PACKAGES = (
-    *("cembench", "torch", "torchvision", "torchattacks", "pyautoattack"),
+    *("torch", "torchvision", "torchattacks", "pyautoattack"),
     *("torch-fidelity", "scikit-learn", "numpy"),
 )
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return what figures can depend on besides the data and the weights."""
+    """Return what results can depend on besides data and weights, for a record."""
     name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
+        "cembench": __version__,
         **{package: version(package) for package in PACKAGES},
-        **code(),
+        **code_version(),
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
         "precision": "fp32",
@@ -34,10 +37,10 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 @cache
-def code() -> dict[str, Any]:
-    """Return the digest of cembench's own source, and the commit where it lies in a repository.
+def code_version() -> dict[str, Any]:
+    """Return the digest of cembench's own `source`, and its git `commit`.
 
-    `dirty` says whether the sources differ from that commit.
+    The commit is None outside a repository; `dirty` says whether the source differs from it.
     """
     package = Path(__file__).parents[1]
     sha = hashlib.sha256()

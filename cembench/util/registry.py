@@ -1,4 +1,4 @@
-"""Names that a config may use, each with the settings class behind it, imported when asked for."""
+"""Registries of settings classes by name, imported when asked for; plugins add their own."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ _named: dict[str, None] = {}  # in their order
 
 
 def add_plugin(module: str) -> None:
-    """Queue a module of the user's, by import path, that registers something.
+    """Queue a user's module, by import path, that registers something.
 
-    Checkpoints may name factories of networks in it from then on.
+    From then on checkpoints may name factories of networks in it.
     """
     _trusted.add(module)
     _named[module] = None
@@ -132,17 +132,17 @@ def _import(module: str) -> None:
     try:
         importlib.import_module(module)
     except Exception:
-        del _named[module]  # what cannot be imported here is no use to other processes
+        _named.pop(module, None)  # what cannot be imported here is no use to other processes
         raise
 
 
 def named_plugins() -> tuple[str, ...]:
-    """Return the modules of the user's, which other processes have to add as well."""
+    """Return the modules that the user named, which other processes have to import as well."""
     return tuple(_named)
 
 
 def is_trusted(module: str) -> bool:
-    """Return whether the user, or an installed package, named a module or a package around it."""
+    """Return whether the user or an installed package named a module, or a package around it."""
     return any(module == known or module.startswith(f"{known}.") for known in _trusted)
 
 
@@ -160,7 +160,7 @@ def load_plugins() -> None:
             load()
         except CembenchError:
             raise
-        except Exception as error:  # the code of others
+        except Exception as error:  # user code
             why = f"{type(error).__name__}: {error}"
             if isinstance(error, ImportError):
                 now = moved_to(error)

@@ -1,4 +1,4 @@
-"""Random numbers: seeds for each purpose, generators, and draws that several processes share."""
+"""Random numbers: seeds per purpose, generators, and draws that several processes share."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 @contextmanager
-def kept_rng() -> Iterator[None]:
-    """Put Python's, NumPy's and torch's global generators back afterwards."""
+def fork_rng() -> Iterator[None]:
+    """Restore the global generators of Python, NumPy and torch afterwards."""
     python, array = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
@@ -27,72 +27,75 @@ def kept_rng() -> Iterator[None]:
 
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's global generators for a while, then put them back."""
-    with kept_rng():
+    """Seed the global generators of Python, NumPy and torch for a while, then restore them."""
+    with fork_rng():
         seed_everything(seed)
         yield
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators."""
+    """Seed the global generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def derive(seed: int, *path: object) -> int:
-    """Return a seed for one purpose, such as `derive(0, "epoch", 3)`, independent of all others."""
+    """Return a seed for one purpose, such as `derive(0, "epoch", 3)`, independent of the others."""
     text = repr((seed, *path)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
 
 
 def generator_of(seed: int, device: torch.device | str) -> torch.Generator:
-    """Return a generator of its own on a device."""
+    """Return a new generator on a device, in the state of a seed."""
     return torch.Generator(device).manual_seed(seed)
 
 
 class SharedGenerator(torch.Generator):
-    """A generator that several processes hold in the same state.
+    """A generator that is in the same state in several processes.
 
-    Whoever draws for a batch draws for the batches of all, and keeps the rows that are its own: so
-    images meet the same random numbers in one process and in several.
+    Each rank draws the numbers of the whole batch and keeps its own rows: so an image meets the
+    same random numbers in one process and in several.
 
     Attributes:
-        own: a generator that no other process has, for draws whose number differs between them.
+        rank: the number of this process.
+        size: the number of processes.
+        of_rank: another generator, in a state of its own in each process, for draws that not all
+            processes make equally often.
     """
 
     rank: int
     size: int
-    own: torch.Generator
+    of_rank: torch.Generator
 
     @classmethod
     def of(cls, seed: int, device: torch.device, rank: int, size: int) -> SharedGenerator:
-        """Return one in the state of a seed, for one process of several."""
+        """Return the generator of one process, in the state of a seed."""
         generator = cls(device)
         generator.manual_seed(seed)
         generator.rank, generator.size = rank, size
-        generator.own = torch.Generator(device).manual_seed(derive(seed, "rank", rank))
+        generator.of_rank = torch.Generator(device).manual_seed(derive(seed, "rank", rank))
         return generator
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return numbers in [0, 1) for a batch of that shape, on the device of the generator."""
+    """Return uniform numbers in [0, 1) for a batch of this shape, on the generator's device."""
     return _rows(torch.rand, shape, generator)
 
 
 def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return standard normal numbers."""
+    """Return standard normal numbers for a batch of this shape."""
     return _rows(torch.randn, shape, generator)
 
 
 def integers(high: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return whole numbers below `high`."""
+    """Return uniform whole numbers from 0 to `high` − 1 for a batch of this shape."""
     return _rows(partial(torch.randint, high), shape, generator)
 
 
-def own(generator: torch.Generator) -> torch.Generator:
-    """Return the generator for draws that processes make in different numbers."""
-    return generator.own if isinstance(generator, SharedGenerator) else generator
+def rank_generator(generator: torch.Generator) -> torch.Generator:
+    """Return the generator for draws that not all processes make equally often."""
+    return generator.of_rank if isinstance(generator, SharedGenerator) else generator
 
 
 def _rows(draw: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
-"""Files that tell whether every byte is as it was written, whatever their format.
+"""Seals: checksums inside files of any format, by which damage and mix-ups show.
 
 Most formats read a flipped bit of a weight or a verdict as another weight or verdict. So a file
 carries a seal, `sha256:` and 64 digits, anywhere in it: the digest of the file with zeros there.
-It finds damage and mix-ups; it is no signature.
+It is no signature.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The strict base of everything a user can configure, and its error messages."""
+"""Settings: the strict base of everything that a user configures, and its error messages."""
 
 from __future__ import annotations
 

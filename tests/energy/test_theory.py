@@ -12,7 +12,7 @@ from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
 from cembench.methods import methods
 from cembench.samplers import Sampler, SamplerContext
-from cembench.samplers.energy import CS, SGLD
+from cembench.samplers.logits import CS, SGLD
 from cembench.util.rng import generator_of
 
 CLASSES, PIXELS, COUNT = 4, 6, 5

@@ -106,8 +106,8 @@ def test_neighbours_among_held_out_images_are_asked_without_the_image_itself(enc
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 1}, "tells images from each other, so it needs 2 or more, got 1"),
-        ({"select": "robust"}, "select: robust needs labels, which infonce goes without"),
+        ({"batch_size": 1}, "compares images with each other, so it needs 2 or more, got 1"),
+        ({"select": "robust"}, "select: robust needs labels, which infonce does not use"),
         ({"method": {"name": "infonce", "label_smoothing": 0.1}}, "label_smoothing: unknown key"),
         ({"method": {"name": "infonce", "temperature": 0}}, "method.temperature"),
         ({"method": {"name": "adv-infonce", "stream": "s2s"}}, "method.stream.*'a2a'"),

@@ -9,7 +9,7 @@ import torchattacks
 
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.samplers import InitialImages, SamplerContext, samplers
+from cembench.samplers import InitialImages, Needs, SamplerContext, samplers
 from cembench.samplers.initial import GaussianInit, ReplayBuffer
 from cembench.samplers.pgd import PGD
 from cembench.util.errors import CembenchError
@@ -62,6 +62,23 @@ def test_energy_samplers_climb_their_potential_and_touch_nothing(name, direction
     rise = sampler.potential(model(drawn), y) - sampler.potential(model(begun), y)
     assert (rise > 0).float().mean() > 0.9
     assert torch.equal(sampler.draw(model, x, y, prepared()), drawn)
+
+
+def test_samplers_declare_what_they_need():
+    def needs(name, **settings):
+        return samplers.parse({"name": name, **settings}).needs()
+
+    assert needs("pgd") == needs("trades") == Needs()
+    assert needs("rcs", clusters=1) == Needs(gaussians="gaussian")
+    assert needs("cs", start="cluster", clusters=3) == Needs(gaussians="cluster", clusters=3)
+    assert needs("sgld", buffer=50, clusters=1) == Needs(buffer_size=50)
+    informed = {"buffer": 50, "renewal": "gaussian", "clusters": 1}
+    assert needs("sgld", **informed) == Needs(gaussians="gaussian", buffer_size=50)
+    other = needs("ta", start="outside", outside="digits")
+    assert other.other_data.name == "digits" and other.gaussians is None
+    assert needs("rcs", start="noise", outside="digits").other_data is None
+    bank = needs("infonce", start="noise", others=5, image=7)
+    assert (bank.bank_size, bank.image) == (5, 7) and needs("maxent").bank_size == 0
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cembench.data.digits import Digits
 from cembench.models.checkpoint import load_checkpoint
-from cembench.samplers import samplers
+from cembench.samplers import InitialImages, samplers
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import chunks, draw
 from cembench.samplers.to_files import sample_to_files
@@ -46,6 +47,28 @@ def test_no_chunk_is_one_sample_alone():
     for count, sizes in ((1, [1]), (256, [256]), (257, [257]), (258, [256, 2]), (513, [256, 257])):
         found = list(chunks(samplers.parse("maxent"), count, 10, 256))
         assert [len(y) for y in found] == sizes and {int(v) for y in found for v in y} == {-1}
+
+
+def test_samplers_get_what_they_need_and_gaussians_are_fitted_once(trained):
+    metadata = load_checkpoint(trained)[1]
+    images = CheckpointImages(trained / "model.safetensors", metadata, torch.device("cpu"))
+    one, two = (
+        images.initial(samplers.parse({"name": n, "start": "pooled"})) for n in ("ta", "cs")
+    )
+    assert one.gaussians is two.gaussians is not None
+    assert one.buffer is one.other_data is one.training is None
+    assert images.initial(samplers.parse("np-sgld")).training is images.data
+    assert images.initial(samplers.parse("pgd")) == InitialImages()
+
+
+def test_noise_needs_no_data(trained, monkeypatch):
+    def absent(self, split):
+        raise CembenchError("no data")
+
+    monkeypatch.setattr(Digits, "load", absent)
+    assert drawn(trained, {"name": "rcs", "start": "noise", "steps": 1}).images.shape[0] == 30
+    with pytest.raises(CembenchError, match="no data"):
+        drawn(trained, {"name": "rcs", "steps": 1})
 
 
 def test_samplers_that_start_alike_start_from_the_same_images(trained):

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import cembench.api  # noqa: F401  (forks have it imported already)
 from cembench.cli import main
-from cembench.util.distributed import joined
+from cembench.util.distributed import process_group
 from tests.conftest import Result
 
 LIMIT = 60  # seconds after which what hangs is killed, and its test fails
@@ -104,7 +104,7 @@ def together(folder: Path, work: Callable[[], Any], size: int = 2) -> list[Any]:
     """Return what a function returns in each of several joined processes."""
 
     def inside() -> Any:
-        with joined("cpu"):
+        with process_group("cpu"):
             return work()
 
     port = free_port()

@@ -100,8 +100,8 @@ def test_all_mistakes_of_a_protocol_are_named_at_once():
         "attacks.1.name",
         "samples.samplers.1.noize",
         "samples.metrics.0.name",
-        "density.bins",
         "curve.attack.step",
+        "density.bins",
         "limt",
     ]
     assert found["attacks.1.name"].endswith("did you mean 'autoattack'?")

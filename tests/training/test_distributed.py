@@ -18,7 +18,7 @@ from cembench.training.ddp import batch_generator
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
 from cembench.util.distributed import world
-from cembench.util.rng import SharedGenerator, integers, normal, own, uniform
+from cembench.util.rng import SharedGenerator, integers, normal, rank_generator, uniform
 from cembench.util.yaml import to_yaml
 from tests.conftest import conv_net, experiment, images, labels
 from tests.support.ranks import (
@@ -201,7 +201,7 @@ def test_rows_of_all_processes_are_what_one_process_draws():
     size = 1
     for *rows, whole in zip(*parts, draw(torch.Generator().manual_seed(5)), strict=True):
         assert torch.equal(torch.cat(rows), whole)
-    first, second = (torch.rand(4, generator=own(generator)) for generator in shared)
+    first, second = (torch.rand(4, generator=rank_generator(generator)) for generator in shared)
     assert not torch.equal(first, second)
 
 

@@ -186,7 +186,7 @@ def test_a_missing_package_is_one_line_before_anything_is_trained(cembench, tmp_
         ("tensorbord", "tracker.name: unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
         (["tensorboard", "wandbb"], "tracker.1.name: .*did you mean 'wandb'"),
         ({"name": "wandb", "projekt": "x"}, "tracker.projekt: unknown key; .*'project'"),
-        (["mlflow", "mlflow"], "mlflow is there twice"),
+        (["mlflow", "mlflow"], "mlflow is given twice"),
         (3, "give the name of a tracker"),
     ],
 )

@@ -91,7 +91,7 @@ class DrawSamples:
     def _chunks(self, sampler: Sampler, bar: Bar, world: World = ALONE) -> Iterator[Samples]:
         """Yield chunks with images and starts as bytes; each process has its share of them."""
         device = self.context.images.device
-        for number, y in world.share(list(enumerate(_labels(self.context, sampler)))):
+        for number, y in world.shard(list(enumerate(_labels(self.context, sampler)))):
             key = sample_key(sampler.title, number)
             values = self.cache.tensors(key)
             if values is None:

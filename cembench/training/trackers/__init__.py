@@ -1,6 +1,7 @@
-"""Where the history of a run can be followed, besides its `history.csv`, by name.
+"""Trackers by name: services and files that show the history of a run, besides `history.csv`.
 
-A tracker looks on: it is no part of an experiment's identity, and no failure of it ends a run.
+Trackers never affect results: they are no part of an experiment's identity, and one that fails logs
+a warning.
 """
 
 from __future__ import annotations
@@ -20,53 +21,53 @@ from cembench.util.settings import Choice
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run that is followed.
+    """Description of the run for trackers.
 
     Attributes:
-        folder: its folder, where a tracker may keep files of its own.
-        name: of the run.
-        config: the resolved experiment.
-        begun: whether epochs were done before, so that this goes on with it.
+        folder: run folder, where a tracker may keep files of its own.
+        name: name of the run.
+        config: resolved experiment.
+        resumed: whether epochs were done before.
     """
 
     folder: Path
     name: str
     config: dict[str, Any]
-    begun: bool
+    resumed: bool
 
-    def kept_id(self, tracker: str, create: Callable[[], str]) -> str:
-        """Return a service's own name of the run: that of `RUN/TRACKER.id`, or a new one."""
+    def id_of(self, tracker: str, create: Callable[[], str]) -> str:
+        """Return the run's id at a service: that of `RUN/TRACKER.id` if resumed, or a new one."""
         path = self.folder / f"{tracker}.id"
-        if self.begun and path.exists():
+        if self.resumed and path.exists():
             return path.read_text().strip()
-        own = create()
-        write_text(path, f"{own}\n")
-        return own
+        created = create()
+        write_text(path, f"{created}\n")
+        return created
 
 
 class TrackerRun(ABC):
-    """A run as one tracker sees it.
+    """Open run of one tracker.
 
     Attributes:
-        known: the last epoch that the tracker has already; later ones are written.
+        known: last epoch that the tracker already has; later epochs are written.
     """
 
     known: int = 0
 
     @abstractmethod
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Take the figures of an epoch by tag (`train/loss`) and keep them whatever comes next."""
+        """Store the values of an epoch by tag, such as `train/loss`, durably."""
 
     @abstractmethod
     def close(self, failed: bool) -> None:
-        """Say that the run came to its end, or was cut short."""
+        """Record the end of the run, finished or failed."""
 
 
 class Tracker(Choice):
-    """Something that shows histories.
+    """Service or file that shows histories.
 
     Attributes:
-        package: what must be installed for it, if anything.
+        package: Python package that it needs, if any.
     """
 
     package: ClassVar[str | None] = None
@@ -82,7 +83,7 @@ class Tracker(Choice):
 
     @abstractmethod
     def open(self, run: RunInfo) -> TrackerRun:
-        """Begin to track a run, with its name and its resolved settings, or go on with it."""
+        """Begin or resume to track a run, with its name and its resolved settings."""
 
 
 trackers: Registry[Tracker] = Registry(

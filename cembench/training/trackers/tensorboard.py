@@ -1,4 +1,4 @@
-"""TensorBoard: event files in `RUN/tensorboard`, for `tensorboard --logdir runs`."""
+"""TensorBoard tracker: event files in `RUN/tensorboard`, for `tensorboard --logdir runs`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Tracker):
-    """One event file each time that training begins or goes on."""
+    """TensorBoard: one event file each time that training begins or resumes."""
 
     name: ClassVar[str] = "tensorboard"
     package: ClassVar[str | None] = "tensorboard"
 
     def open(self, run: RunInfo) -> TrackerRun:
-        """Begin a file with the whole history; it purges what files before it said."""
+        """Begin a file with the whole history, which purges that of earlier files."""
         from torch.utils.tensorboard import SummaryWriter
 
         _quieten()
@@ -31,13 +31,13 @@ class TensorBoard(Tracker):
 
 
 class Events(TrackerRun):
-    """An event file; none of those before it counts."""
+    """Event file; earlier files of the run are purged."""
 
     def __init__(self, writer: SummaryWriter) -> None:
         self.writer = writer
 
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Write an epoch to the disk: a killed process takes none with it."""
+        """Write an epoch and flush it, so that a killed process loses none."""
         for tag, value in values.items():
             self.writer.add_scalar(tag, value, epoch)
         self.writer.flush()
@@ -49,7 +49,7 @@ class Events(TrackerRun):
 
 @cache
 def _quieten() -> None:
-    """Keep the thread that writes from printing a traceback of what it also raises here."""
+    """Silence tracebacks of the writer thread, whose errors are also raised here."""
     before = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:

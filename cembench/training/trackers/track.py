@@ -1,4 +1,4 @@
-"""All trackers of a run: none may change it, and a failing one never ends it."""
+"""Trackers of a run: they cannot change it, and one that fails does not end it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cembench.training.trackers import RunInfo, Tracker, TrackerRun
-from cembench.util.rng import kept_rng
+from cembench.util.rng import fork_rng
 
-COSTS = ("divergences", "gradients", "seconds")
+COST_COLUMNS = ("divergences", "gradients", "seconds")
 
 
 @contextmanager
 def track(
     trackers: Sequence[Tracker], run: RunInfo, warn: Callable[[str], None]
 ) -> Iterator[TrackerGroup]:
-    """Open all trackers of a run for a while.
+    """Open all trackers of a run for the duration of a `with` block.
 
     Args:
-        trackers: what follows it.
-        run: the run.
-        warn: told a line when a tracker fails; it hears no more of the run then.
+        trackers: the trackers.
+        run: description of the run.
+        warn: called with one line when a tracker fails; that tracker is dropped.
     """
     group = TrackerGroup(trackers, run, warn)
     failed = True
@@ -32,38 +32,38 @@ def track(
 
 
 class TrackerGroup:
-    """The trackers of a run that work."""
+    """Trackers of a run that have not failed."""
 
     def __init__(
         self, trackers: Sequence[Tracker], run: RunInfo, warn: Callable[[str], None]
     ) -> None:
         self._warn = warn
-        self._logs: dict[str, TrackerRun] = {}
+        self._runs: dict[str, TrackerRun] = {}
         for tracker in trackers:
             with self._surviving(tracker.name):
-                self._logs[tracker.name] = tracker.open(run)
+                self._runs[tracker.name] = tracker.open(run)
 
     def write(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Tell each tracker the epochs, a row each, that it does not know."""
-        for name, log in list(self._logs.items()):
+        """Write the rows of epochs that a tracker does not have yet, to each tracker."""
+        for name, run in list(self._runs.items()):
             with self._surviving(name):
-                for row in history[log.known :]:
-                    log.write(int(row["epoch"]), tagged(row))
-                    log.known = int(row["epoch"])
+                for row in history[run.known :]:
+                    run.write(int(row["epoch"]), tagged(row))
+                    run.known = int(row["epoch"])
 
     def close(self, failed: bool) -> None:
         """Close all that are open."""
-        for name, log in list(self._logs.items()):
+        for name, run in list(self._runs.items()):
             with self._surviving(name):
-                log.close(failed)
+                run.close(failed)
 
     @contextmanager
     def _surviving(self, name: str) -> Iterator[None]:
         try:
-            with kept_rng():
+            with fork_rng():
                 yield
-        except Exception as error:  # whatever a service or a plugin comes up with
-            self._logs.pop(name, None)
+        except Exception as error:  # user code, and services that raise anything
+            self._runs.pop(name, None)
             reason = (str(error).splitlines() or [repr(error)])[0]
             self._warn(f"tracker {name} failed: {reason}; the run goes on without it")
 
@@ -76,4 +76,4 @@ def tagged(row: Mapping[str, float]) -> dict[str, float]:
 def _tag(key: str) -> str:
     if key.startswith("val_"):
         return f"validation/{key.removeprefix('val_').replace('pgd_acc', 'robust_acc')}"
-    return f"cost/{key}" if key in COSTS else f"train/{key}"
+    return f"cost/{key}" if key in COST_COLUMNS else f"train/{key}"

@@ -1,4 +1,4 @@
-"""Weights & Biases. `WANDB_MODE=offline` keeps everything in `RUN/wandb`, to sync later."""
+"""Weights & Biases tracker; `WANDB_MODE=offline` keeps everything in `RUN/wandb`, to sync later."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cembench.training.trackers import RunInfo, Tracker, TrackerRun
 
 
 class Wandb(Tracker):
-    """One run of a project.
+    """Weights & Biases: one run of a project.
 
     Attributes:
-        project: where it is listed.
-        entity: the user or team; the default of the account unless given.
+        project: project that lists the run.
+        entity: user or team; the default of the account unless given.
     """
 
     name: ClassVar[str] = "wandb"
@@ -23,14 +23,14 @@ class Wandb(Tracker):
     entity: str | None = None
 
     def open(self, run: RunInfo) -> TrackerRun:
-        """Begin a run, or go on with the one that `RUN/wandb.id` names."""
+        """Begin a run, or resume the one that `RUN/wandb.id` names."""
         import wandb
 
         return Remote(
             wandb.init(
                 project=self.project,
                 entity=self.entity,
-                id=run.kept_id(self.name, lambda: secrets.token_hex(4)),
+                id=run.id_of(self.name, lambda: secrets.token_hex(4)),
                 name=run.name,
                 dir=run.folder,
                 config=run.config,
@@ -42,9 +42,10 @@ class Wandb(Tracker):
 
 
 class Remote(TrackerRun):
-    """A run of the service; epochs are its steps.
+    """Run of the service; epochs are its steps.
 
-    Offline nobody knows what a killed process had kept, so each folder holds the whole history.
+    Offline it is unknown which epochs a killed process had stored, so each folder holds the whole
+    history.
     """
 
     def __init__(self, service: Any) -> None:
