@@ -162,21 +162,21 @@ def evaluate(
             record with `error` and no figures instead.
     """
     plan = _protocol(protocol)
-    options: dict[str, Any] = {
-        "data_root": data_root,
-        "inception_weights": None if inception_weights is None else Path(inception_weights),
-        "save_samples": save_samples,
-        "save_adversarial": save_adversarial,
-    }
-    with TemporaryDirectory() as nowhere:
-        folder = None if out is None else Path(out)
-        if isinstance(model, nn.Module) and folder is None:
-            folder = Path(nowhere)
-        with process_group(device) as own:
-            source = world().on_all_ranks(lambda: _source(model, data, threat, trust_pixels))
-            return evaluation.evaluate(
-                source, plan, folder=folder, device=own, on_record=write_curve, **options
-            )[0]
+    with TemporaryDirectory() as nowhere, process_group(device) as own:
+        place = nowhere if out is None and isinstance(model, nn.Module) else out
+        source = world().on_all_ranks(lambda: _source(model, data, threat, trust_pixels))
+        record, _ = evaluation.evaluate(
+            source,
+            plan,
+            folder=None if place is None else Path(place),
+            device=own,
+            data_root=data_root,
+            inception_weights=None if inception_weights is None else Path(inception_weights),
+            save_samples=save_samples,
+            save_adversarial=save_adversarial,
+            on_record=write_curve,
+        )
+        return record
 
 
 def sample(
@@ -272,16 +272,15 @@ def _protocol(protocol: Place | Mapping[str, Any] | Protocol) -> Protocol:
 
 
 def _source(
-    model: Place | nn.Module,
-    data: Data | None,
-    threat: Threat | None,
-    trust_pixels: bool = True,
+    model: Place | nn.Module, data: Data | None, threat: Threat | None, trust_pixels: bool = True
 ) -> ModelSource:
     dataset = None if data is None else datasets.parse(data)
     if isinstance(model, nn.Module):
         source = ModelSource.of(model, dataset, threat)
         if not trust_pixels and source.metadata.method == "imported":
-            _check_pixels(source)
+            # refuses a network that wants other pixels than [0, 1], or gives no logits
+            assert source.model is not None
+            infer_normalisation(source.model, source.metadata.data.load("train"), "none")
         return source
     if dataset is not None or threat is not None:
         raise CembenchError(
@@ -289,9 +288,3 @@ def _source(
             "data_root, and with threat in the protocol"
         )
     return ModelSource.at(Path(model))
-
-
-def _check_pixels(source: ModelSource) -> None:
-    """Refuse a network that wants other pixels than [0, 1], or gives no logits."""
-    assert source.model is not None
-    infer_normalisation(source.model, source.metadata.data.load("train"), "none")

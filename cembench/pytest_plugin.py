@@ -1,4 +1,4 @@
-"""`pytest --cembench-baseline FILE`: one test a figure of a baseline.
+"""`pytest --cembench-baseline FILE`: one test per figure of a baseline.
 
 Loaded in every pytest session, so it imports nothing heavy before it is asked to.
 """
@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option."""
+    text = "check the checkpoints of a baseline, one test per figure"
     group = parser.getgroup("cembench")
-    group.addoption(
-        "--cembench-baseline",
-        type=Path,
-        metavar="FILE",
-        help="check the checkpoints of a baseline, one test a figure",
-    )
+    group.addoption("--cembench-baseline", type=Path, metavar="FILE", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,20 +82,10 @@ class Figure(pytest.Item):
         assert isinstance(parent, BaselineFile)
         outcome = parent.outcomes.get(self.key)
         if outcome is None:
-            raise Worse(parent.problem)
+            pytest.fail(parent.problem, pytrace=False)
         if outcome.verdict != "pass":
-            raise Worse(sentence(outcome))
-
-    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        """Show the outcome alone."""
-        if isinstance(excinfo.value, Worse):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
+            pytest.fail(sentence(outcome), pytrace=False)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return what the report is headed with."""
         return self.path, None, self.name
-
-
-class Worse(Exception):
-    """A figure that does not pass."""

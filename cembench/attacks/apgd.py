@@ -16,11 +16,16 @@ MOMENTUM = 0.75
 MIN_RISES = 0.75  # ρ: the step size is halved if the loss rises in a smaller fraction of steps
 
 
+def logit_gap(out: Tensor, pair: Tensor) -> Tensor:
+    """Return f_t − f_y per row: N×K logits, N×2 labels and targets."""
+    own, other = out.gather(1, pair).unbind(1)
+    return other - own
+
+
 def targeted_dlr(out: Tensor, target: Tensor) -> Tensor:
     """Return the targeted DLR loss: N×K logits with K ≥ 4; N×2 labels and targets."""
-    own, other = out.gather(1, target).unbind(1)
     top = out.sort(1).values
-    return (other - own) / (top[:, -1] - (top[:, -3] + top[:, -4]) / 2 + 1e-12)
+    return logit_gap(out, target) / (top[:, -1] - (top[:, -3] + top[:, -4]) / 2 + 1e-12)
 
 
 def dlr(out: Tensor, y: Tensor) -> Tensor:
@@ -39,14 +44,11 @@ def apgd(
     steps: int = 100,
     generator: torch.Generator,
 ) -> None:
-    """Attack from one random start.
+    """Attack from one random start, which is drawn for all images, active or not.
 
     Args:
-        model: the attacked network.
-        state: the images.
         potential: the loss to maximise, of logits N×K and labels N.
         steps: number of gradients.
-        generator: draws the start, for all images whether they are active or not.
 
     Raises:
         CembenchError: for a norm that APGD does not have.
@@ -68,12 +70,9 @@ def targeted_apgd(
     """Attack toward the likeliest other classes, each from a random start of its own.
 
     Args:
-        model: the attacked network.
-        state: the images.
         targets: the number of classes.
         steps: gradients per target.
-        max_batch: pairs of image and target per batch.
-        generator: draws the starts, the same ones whatever the batches are.
+        max_batch: pairs of image and target per batch; the starts do not depend on it.
 
     Raises:
         CembenchError: for a norm that APGD does not have.
@@ -159,14 +158,14 @@ def _maximise(
     """Maximise a potential from x (M×C×H×W) and record what is misclassified on the way."""
     interval, shorter, shortest = (max(1, int(part * steps)) for part in (0.22, 0.03, 0.06))
     check = interval
-    out, loss, gradient = _evaluate(model, potential, x, target)
+    out, loss, gradient = evaluate(model, potential, x, target)
     done = state.record_success(rows, x, out.argmax(1) != state.y[rows])
     runs = _started(state, rows, target, x, loss, gradient).select(~done)
     for number in range(1, steps + 1):
         if len(runs.row) == 0:
             return
         runs = runs.advance(state.ball, MOMENTUM if number > 1 else 1.0)
-        out, loss, gradient = _evaluate(model, potential, runs.x, runs.target)
+        out, loss, gradient = evaluate(model, potential, runs.x, runs.target)
         # The official code compares the first loss with an empty log, which holds zeros.
         last = runs.loss if number > 1 else torch.zeros_like(loss)
         runs = runs.update(loss, gradient, last)
@@ -201,10 +200,10 @@ def _started(
     )
 
 
-def _evaluate(
+def evaluate(
     model: nn.Module, potential: Potential, x: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits, values of the potential, and its gradient at x."""
+    """Return logits, values of a potential, and its gradient at x, N×C×H×W."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         out = model(x)

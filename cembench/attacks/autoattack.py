@@ -10,9 +10,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cembench.attacks import Attack, Propose, Target
+from cembench.energy.threat import Threat
 
 
 class AutoAttack(Attack):
@@ -63,7 +64,7 @@ class AutoAttack(Attack):
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return the attacks in the official order."""
-        official = _official(target, self.version)
+        official = official_autoattack(target.model, target.threat, target.seed, self.version)
         for attack in (official.apgd_targeted, official.fab):
             attack.n_target_classes = min(attack.n_target_classes, target.classes - 1)
         official.fab.targeted = True
@@ -74,30 +75,34 @@ class AutoAttack(Attack):
             "fab-t": official.fab.perturb,
             "square": official.square.perturb,
         }
-        second = {2: [], 3: ["apgd-dlr"]}.get(target.classes, ["apgd-t"])
-        names = ["apgd-ce", *second, "fab-t", "square"]
+        names = standard_attacks(target.classes)
         if self.version == "rand":
             names = ["apgd-ce", "apgd-dlr"] if target.classes > 2 else ["apgd-ce"]
         return [(name, runs[name]) for name in names]
 
 
+def standard_attacks(classes: int) -> list[str]:
+    """Return the names of the standard version's attacks, in the official order."""
+    second = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
+    return ["apgd-ce", *second, "fab-t", "square"]
+
+
 def square(target: Target, queries: int) -> Propose:
     """Return the official Square attack (arXiv 1912.00049) with some number of forward passes."""
-    attack = _official(target, "standard").square
+    attack = official_autoattack(target.model, target.threat, target.seed).square
     attack.n_queries = queries
     return attack.perturb
 
 
-def _official(target: Target, version: str) -> Any:
+def official_autoattack(
+    model: nn.Module, threat: Threat, seed: int, version: str = "standard"
+) -> Any:
+    """Return pyautoattack's object."""
     import pyautoattack
 
+    norm, device = threat.ball.library_name, next(model.parameters()).device
     return pyautoattack.AutoAttack(
-        target.model,
-        norm=target.threat.ball.library_name,
-        eps=target.threat.eps,
-        seed=target.seed,
-        version=version,
-        device=next(target.model.parameters()).device,
+        model, norm=norm, eps=threat.eps, seed=seed, version=version, device=device
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cembench.attacks import Attack, Propose, Target
 from cembench.attacks.apgd import apgd, dlr, targeted_apgd
+from cembench.attacks.autoattack import standard_attacks
 from cembench.attacks.fab import targeted_fab
 from cembench.attacks.square import square
 from cembench.attacks.state import AttackState
@@ -53,8 +54,7 @@ class FastAutoAttack(Attack):
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return the attacks in the official order."""
-        few = {2: ["apgd-ce"], 3: ["apgd-ce", "apgd-dlr"]}.get(target.classes)
-        names = [*(few or ["apgd-ce", "apgd-t"]), "fab-t", "square"]
+        names = standard_attacks(target.classes)
         return [(name, partial(_propose, target, name)) for name in names]
 
 

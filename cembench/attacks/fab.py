@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cembench.attacks.apgd import evaluate, logit_gap
 from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
 from cembench.energy.norms import Ball, by_norm, per_row
 
@@ -29,8 +30,6 @@ def targeted_fab(
     """Attack toward the likeliest other classes, starting from the images themselves.
 
     Args:
-        model: the attacked network.
-        state: the images.
         targets: the number of classes.
         steps: gradients per target.
         max_batch: pairs of image and target per batch.
@@ -41,13 +40,13 @@ def targeted_fab(
     with torch.no_grad():
         order = ranked_targets(state.verifier(state.x), state.y)
     for rows, ranks in target_batches(state, targets, max_batch):
-        _run(model, state, rows, order[rows, ranks], steps)
+        _run(model, state, rows, torch.stack([state.y[rows], order[rows, ranks]], 1), steps)
 
 
 def _run(model: nn.Module, state: AttackState, rows: Tensor, target: Tensor, steps: int) -> None:
     x, ball = state.x[rows], state.ball
     for number in range(1, steps + 1):
-        gap, slope = _boundary(model, x, state.y[rows], target)
+        _, gap, slope = evaluate(model, logit_gap, x, target)
         x = _step(x, state.x[rows], gap, slope, ball)
         with torch.no_grad():
             wrong = model(x).argmax(1) != state.y[rows]
@@ -59,16 +58,6 @@ def _run(model: nn.Module, state: AttackState, rows: Tensor, target: Tensor, ste
             rows, target, x = rows[~done], target[~done], x[~done]
             if len(rows) == 0:
                 return
-
-
-def _boundary(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the difference of two logits, f_t − f_y, and its gradient."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        out = model(x)
-        gap = (out.gather(1, target[:, None]) - out.gather(1, y[:, None])).squeeze(1)
-        (slope,) = torch.autograd.grad(gap.sum(), x)
-    return gap.detach(), slope
 
 
 def _step(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> Tensor:
@@ -89,17 +78,11 @@ def project(points: Tensor, w: Tensor, b: Tensor, norm: str) -> Tensor:
     All coordinates move along one ray until they reach 0 or 1, so the distance to the plane is a
     convex, piecewise linear function of how far: Newton's steps never pass its root, and stop.
 
-    Args:
-        points: N×D in [0, 1].
-        w: N×D.
-        b: N.
-        norm: a key of `RAYS`.
-
-    Returns:
-        N×D; where the plane does not meet the box, the move to the nearest corner.
+    Where the plane does not meet the box, it is the move to the nearest corner. Points and w are
+    N×D, b is N.
 
     Raises:
-        CembenchError: for another norm.
+        CembenchError: for a norm that is not a key of `RAYS`.
     """
     left = (w * points).sum(1) - b
     w = torch.where(left[:, None] >= 0, w, -w)

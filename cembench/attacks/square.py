@@ -26,10 +26,9 @@ def square(
 ) -> Tensor:
     """Attack by random search, and return the last accepted proposal per image, N×C×H×W.
 
+    Everything is drawn for all images, whether they are active or not.
+
     Args:
-        model: the attacked network.
-        state: the images.
-        generator: draws everything, for all images whether they are active or not.
         queries: proposals per image.
         max_batch: images that the network takes in hardly more time than one.
 

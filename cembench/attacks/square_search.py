@@ -29,13 +29,6 @@ class Windows:
     left: Tensor
     side: Tensor
 
-    @staticmethod
-    def random(side: Tensor, height: int, width: int, generator: torch.Generator) -> Windows:
-        """Return a random place for each side."""
-        free = torch.stack([height - side, width - side])
-        place = (free * torch.rand(free.shape, generator=generator, device=side.device)).long()
-        return Windows(place[0], place[1], side)
-
     def mask(self, number: Tensor, like: Tensor) -> Tensor:
         """Return which pixels of images like M×C×H×W the windows of M proposals hold, M×1×H×W."""
         inside = []
@@ -70,7 +63,10 @@ class Search(ABC):
 
     def windows(self, side: Tensor) -> Windows:
         """Return a random place for the window of each side."""
-        return Windows.random(side, self.height, self.width, self.generator)
+        free = torch.stack([self.height - side, self.width - side])
+        drawn = torch.rand(free.shape, generator=self.generator, device=side.device)
+        top, left = (free * drawn).long()
+        return Windows(top, left, side)
 
     def signs(self, *shape: int) -> Tensor:
         """Return random signs, −1 and 1."""

@@ -92,10 +92,7 @@ def target_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pair the active images with target classes, with several targets per batch if images are few.
 
-    Args:
-        state: the images; those that are done when a batch is made are not in it.
-        targets: the number of targets per image.
-        max_batch: pairs per batch; a batch has at least one target of every active image.
+    A batch has at most `max_batch` pairs, but at least one target of every image active by then.
 
     Yields:
         Indices of images and ranks of targets, M each.

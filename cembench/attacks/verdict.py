@@ -98,12 +98,7 @@ class Verdict:
 def verify(model: nn.Module, x: Tensor, proposed: Tensor, y: Tensor, ball: Ball) -> Verdict:
     """Decide for which images an attack succeeded; never with an image outside ball or [0, 1].
 
-    Args:
-        model: the network that decides, images to logits.
-        x: the clean images, N×C×H×W.
-        proposed: the adversarial images, N×C×H×W.
-        y: the labels, N.
-        ball: the threat model.
+    Clean images x and proposed ones are N×C×H×W, labels y are N.
     """
     proposed = proposed.detach().to(x.dtype)
     size = ball.size((proposed - x).double()).float()

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cembench.bench.meters import Peak
+from cembench.bench.meters import Peak, product_rate
 from cembench.util.markdown import markdown_table
 
 
@@ -33,14 +33,9 @@ def interleaved(
     device: str,
     warm_up: bool = True,
 ) -> Timing:
-    """Time two functions called in turn, in swapped order each round.
+    """Time cembench and the reference, called in turn, in swapped order each round.
 
-    Args:
-        ours: the implementation of cembench.
-        theirs: the reference.
-        rounds: how often each is timed.
-        device: `cpu` or `cuda`.
-        warm_up: whether each runs once before that; memory is measured then too.
+    In the warm-up each runs once more, where memory is measured, but not time.
     """
     sides, peaks = (ours, theirs), [0, 0]
     times: tuple[list[float], list[float]] = [], []
@@ -67,7 +62,8 @@ def row(
     precision: str,
     timing: Timing,
     agreement: float,
-    roofline: float,
+    operations: float,
+    device: str,
     **more: Any,
 ) -> dict[str, Any]:
     """Return a row of the table.
@@ -80,7 +76,9 @@ def row(
         precision: of our side; the reference is always float32.
         timing: of both sides; `ratio` is reference time over ours, so above 1 ours is faster.
         agreement: fraction of images on which both sides come to the same decision.
-        roofline: our rate over that of a plain matrix product in our precision.
+        operations: floating-point operations of our side in one round; `roofline` is their rate
+            over that of a plain matrix product in our precision.
+        device: `cpu` or `cuda`.
         more: further columns.
     """
     return {
@@ -93,7 +91,7 @@ def row(
         "reference_images_per_second": round(images / timing.theirs, 3),
         "ratio": round(timing.theirs / timing.ours, 3),
         "agreement": round(agreement, 4),
-        "roofline": round(roofline, 3),
+        "roofline": round(operations / timing.ours / product_rate(device, precision), 3),
         "memory_ratio": round(timing.our_memory / max(1, timing.their_memory), 3),
         **more,
     }

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cembench.attacks.autoattack import official_autoattack
 from cembench.bench import interleaved, row
-from cembench.bench.meters import OperationCounter, product_rate
+from cembench.bench.meters import OperationCounter
 from cembench.bench.networks import SMALL, EnlargedDigits, trained
 from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
@@ -29,16 +30,9 @@ def bench_attack(
 ) -> list[dict[str, Any]]:
     """Attack a robust and a standard network with both implementations.
 
-    Args:
-        work: `autoattack` (the standard version) or `pgd` (20 steps).
-        images: test images, at most 597.
-        seeds: the number of rounds; each has its own seed, and verdicts are compared per seed.
-        device: `cpu` or `cuda`.
-        engine: settings of the engine that proposes our images.
-
-    Returns:
-        One row per network, with what `row` has and over all seeds: `discordant`, the number of
-        verdicts that differ, and `net`, how many more images survive our attack.
+    Each round has its own seed, and verdicts are compared per seed. There is a row per network; it
+    also has over all seeds `discordant`, the number of verdicts that differ, and `net`, how many
+    more images survive our attack.
     """
     return [_bench(work, kind, images, seeds, device, engine) for kind in ("robust", "standard")]
 
@@ -73,16 +67,16 @@ def _bench(
     pairs = list(zip(ours, theirs, strict=True))
     discordant = sum(int((a != b).sum()) for a, b in pairs)
     net = sum(int(a.sum() - b.sum()) for a, b in pairs)
-    precision = engine["precision"]
     return row(
         work,
         kind,
         f"{SMALL['name']} (width {SMALL['width']})",
         len(x),
-        precision,
+        engine["precision"],
         timing,
         1 - discordant / (len(pairs) * len(x)),
-        statistics.median(done) / timing.ours / product_rate(device, precision),
+        statistics.median(done),
+        device,
         seeds=seeds,
         discordant=discordant,
         net=net,
@@ -102,16 +96,7 @@ def survivors(model: nn.Module, split: Split, protocol: Protocol, threat: Threat
 
 def official(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
     """Return the adversarial images of pyautoattack's `run_standard_evaluation`."""
-    import pyautoattack
-
-    attack = pyautoattack.AutoAttack(
-        model,
-        norm=threat.ball.library_name,
-        eps=threat.eps,
-        seed=seed,
-        version="standard",
-        device=x.device,
-    )
+    attack = official_autoattack(model, threat, seed)
     return attack.run_standard_evaluation(x, y, batch_size=BATCH)[0]
 
 

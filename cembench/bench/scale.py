@@ -28,27 +28,19 @@ LIMIT = 1800  # seconds
 
 
 def bench_scale(
-    model: str, batch: int, rounds: int, precision: str, device: str, processes: int = 2
+    model: str, batch: int, rounds: int, precision: str, device: str
 ) -> list[dict[str, Any]]:
-    """Time adversarial training in one process and in several, with the same global batch.
+    """Time adversarial training in one process and in two, with the same global batch.
 
-    Args:
-        model: name of the architecture, on 3×32×32 images.
-        batch: images per step over all processes.
-        rounds: timed steps.
-        precision: of training.
-        device: `cpu`, one thread per process, or `cuda`, one GPU per process.
-        processes: the number of processes.
-
-    Returns:
-        One row per number of processes: `communication` is the fraction of a step that is saved
-        when concurrent processes neither average gradients nor synchronise batch norms.
+    Each process has one thread, or one GPU. There is a row per number of processes, where
+    `communication` is the fraction of a step that is saved when concurrent processes neither
+    average gradients nor synchronise batch norms.
 
     Raises:
         CembenchError: when a process fails.
     """
     settings = {"model": model, "batch": batch, "rounds": rounds, "precision": precision}
-    rows = [_measured({**settings, "device": device}, count) for count in (1, processes)]
+    rows = [_measured({**settings, "device": device}, count) for count in (1, 2)]
     for row in rows:
         row["speed_up"] = round(row["images_per_second"] / rows[0]["images_per_second"], 3)
     return rows

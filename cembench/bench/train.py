@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from cembench.bench import interleaved, row
-from cembench.bench.meters import flops, product_rate
+from cembench.bench.meters import flops
 from cembench.bench.networks import EnlargedDigits
 from cembench.data.views import Views
 from cembench.training.config import Experiment
@@ -36,24 +36,15 @@ def bench_train(
     rounds: int,
     precision: str,
     device: str,
-    method: str = "at",
-    compiled: bool = False,
+    method: str,
+    compiled: bool,
 ) -> list[dict[str, Any]]:
     """Time a training step against the plain loop; attacks take 10 steps of 2/255 within 8/255.
 
     Both start from the same weights and use the same images in every step.
 
-    Args:
-        model: name of the architecture, on 3×32×32 images with 10 classes.
-        batch: images per step; methods without labels make two views of each.
-        rounds: timed steps of each, after one that is not counted.
-        precision: of our loop; the reference is always float32.
-        device: `cpu` or `cuda`.
-        method: a key of `METHODS`. Both sides make views in the same way.
-        compiled: whether our network is compiled.
-
-    Returns:
-        One row; `agreement` compares the predictions of both networks after the last step.
+    Both sides make views in the same way; methods without labels make two of each image. The
+    `agreement` of the row compares the predictions of both networks after the last step.
     """
     experiment = Experiment.parse(
         {
@@ -85,11 +76,9 @@ def bench_train(
     trainer.model.eval(), reference.eval()
     with torch.no_grad():
         alike = trainer.model(x).argmax(1) == reference(x).argmax(1)
-    rate = gradients * flops(reference, x[:2])[1] / timing.ours
-    roofline = rate / product_rate(device, precision)
-    agreement = float(alike.float().mean())
+    operations, agreement = gradients * flops(reference, x[:2])[1], float(alike.float().mean())
     title = f"train {method}" + (" compiled" if compiled else "")
-    return [row(title, "new", model, batch, precision, timing, agreement, roofline)]
+    return [row(title, "new", model, batch, precision, timing, agreement, operations, device)]
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]

@@ -32,6 +32,19 @@ def run(
 ) -> list[dict[str, Any]]:
     """Run one benchmark and return its rows.
 
+    Args:
+        work: `autoattack` (the standard version), `pgd` (20 steps), `train`, `sample` or `scale`.
+        device: `cpu` or `cuda`.
+        method: that trains, a key of `train.METHODS`.
+        sampler: a key of `sample.SAMPLERS`.
+        model: name of the architecture that trains or is sampled from, on 3×32×32 images.
+        batch: images per step over all processes, or samples per draw.
+        rounds: timed steps or draws of each side, after one that is not counted.
+        images: test images that are attacked, at most 597.
+        seeds: the number of rounds of attacks.
+        precision: of our side; the reference is always float32.
+        compiled: whether our network is compiled.
+
     Raises:
         CembenchError: for a method or a sampler without a reference loop.
     """

@@ -43,16 +43,13 @@ class Commands(click.Group):
         for task, names in COMMANDS.items():
             known = [(name, self.get_command(context, name)) for name in names]
             with formatter.section(task):
-                formatter.write_dl(
-                    [
-                        (name, command.get_short_help_str(width))
-                        for name, command in known
-                        if command
-                    ]
-                )
+                formatter.write_dl([(n, c.get_short_help_str(width)) for n, c in known if c])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(__version__)
 def main() -> None:
     """Train robust classifiers, attack them, sample from them, rank them."""

@@ -6,11 +6,13 @@ import os
 import re
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cembench.cli.names import protocol_or_file
 from cembench.util.errors import CembenchError
 
 # Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
@@ -36,21 +38,15 @@ def rank() -> int:
 class Command(click.Command):
     """A command whose errors are one line on stderr and exit code 2; `--debug` shows where."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        help_text = "Show the traceback of an error."
-        self.params.append(click.Option(["--debug"], is_flag=True, help=help_text))
-        help_text = "Import a module that registers something. Repeatable."
-        self.params.append(
-            click.Option(
-                ["--plugin"],
-                multiple=True,
-                type=Module(),
-                envvar="CEMBENCH_PLUGINS",
-                show_envvar=True,
-                help=help_text,
-            )
-        )
+        self.epilog = f"Example: cembench {self.name} {example}"
+        from_shell: dict[str, Any] = {"envvar": "CEMBENCH_PLUGINS", "show_envvar": True}
+        text = "Import a module that registers something. Repeatable."
+        self.params += [
+            click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+            click.Option(["--plugin"], multiple=True, type=Module(), help=text, **from_shell),
+        ]
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -72,10 +68,8 @@ class Command(click.Command):
             if debug:
                 traceback.print_exc()
             known = isinstance(error, CembenchError | OSError) and str(error)
-            reporting_rank = getattr(error, "reporting_rank", None)
-            fail(
-                known or f"unexpected {error!r}; --debug shows where", reporting_rank=reporting_rank
-            )
+            message = known or f"unexpected {error!r}; --debug shows where"
+            fail(message, reporting_rank=getattr(error, "reporting_rank", None))
 
 
 def fail(message: str, code: int = 2, reporting_rank: int | None = None) -> None:
@@ -92,20 +86,35 @@ def say(text: object) -> None:
         click.echo(text)
 
 
-FILE = click.Path(path_type=Path)
-DEVICE = click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), show_default=True
-)
-
-
 def show(boards: list[Any]) -> None:
     """Print boards on stdout."""
     for board in boards:
         say(f"{board.title}\n\n{board.markdown()}")
 
 
-SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting."
+def _runs(context: click.Context, parameter: click.Parameter, given: Any) -> Any:
+    return given or (Path("runs"),)
+
+
+# A command says in the help of the partial ones what its own is about.
+FILE = click.Path(path_type=Path)
+RUNS = click.argument("runs", nargs=-1, type=FILE, callback=_runs)
+OUT = click.option("--out", type=FILE, default="runs", help="Folder of runs.")
+KEY_VALUE = partial(click.option, multiple=True, metavar="KEY=VALUE")
+SET = partial(KEY_VALUE, "--set", "overrides")
+PROTOCOL = partial(click.option, "--protocol", shell_complete=protocol_or_file)
+LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
+JSON = partial(click.option, "--json", "as_json", is_flag=True)
+RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+DATA_ROOT = click.option("--data-root", help="Folder of the data set, if it has moved.")
+WEIGHTS = click.option(
+    *("--extractor-weights", "--inception-weights", "inception_weights"),
+    type=FILE,
+    help="Weights file for samples.extractor=inception.",
 )
-OUT = click.option("--out", type=FILE, default="runs", show_default=True, help="Folder of runs.")
-RESUME = click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to compute; auto: a GPU if there is one.",
+)

@@ -7,42 +7,26 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, Command
+from cembench.cli.base import DEVICE, JSON, Command
 from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
+METHODS, SAMPLERS, MODELS = offer("methods"), offer("samplers"), offer("models")
+PRECISIONS = click.Choice(["auto", "fp32", "bf16"])
 
 
-@click.command("bench", cls=Command)
+@click.command("bench", cls=Command, example="train --method trades --rounds 3")
 @click.argument("works", nargs=-1, type=click.Choice([*WORKS, "scale"]))
-@click.option(
-    "--method",
-    default="at",
-    shell_complete=offer("methods"),
-    show_default=True,
-    help="train: at, trades, infonce, …",
-)
-@click.option(
-    "--sampler",
-    default="rcs",
-    shell_complete=offer("samplers"),
-    show_default=True,
-    help="sample: rcs or sgld.",
-)
-@click.option(
-    "--model",
-    default="resnet18",
-    shell_complete=offer("models"),
-    show_default=True,
-    help="train, sample: architecture.",
-)
-@click.option("--batch", default=32, show_default=True, type=click.IntRange(2))
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--images", default=256, show_default=True, type=click.IntRange(1, 597))
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Attacks.")
-@click.option("--precision", default="auto", type=click.Choice(["auto", "fp32", "bf16"]))
-@click.option("--compile", "compiled", is_flag=True, help="Compile our side's networks.")
-@click.option("--json", "as_json", is_flag=True, help="Print rows as JSON instead of a table.")
+@click.option("--method", default="at", shell_complete=METHODS, help="Method of train.")
+@click.option("--sampler", default="rcs", shell_complete=SAMPLERS, help="For sample: rcs or sgld.")
+@click.option("--model", default="resnet18", shell_complete=MODELS, help="Network.")
+@click.option("--batch", default=32, type=click.IntRange(2), help="Images in a batch.")
+@click.option("--rounds", default=5, type=click.IntRange(1), help="How often each is timed.")
+@click.option("--images", default=256, type=click.IntRange(1, 597), help="Images to attack.")
+@click.option("--seeds", default=1, type=click.IntRange(1), help="Seeds to attack with.")
+@click.option("--precision", default="auto", type=PRECISIONS, help="Of our side.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the networks of our side.")
+@JSON(help="Print rows as JSON instead of a table.")
 @DEVICE
 def command(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
     """Compare WORKS with reference implementations.
@@ -57,6 +41,5 @@ def command(works: tuple[str, ...], device: str, as_json: bool, **options: Any) 
     from cembench.bench.works import run
     from cembench.util.devices import pick_device
 
-    chosen = works or WORKS
-    rows = [row for work in chosen for row in run(work, pick_device(device), **options)]
+    rows = [row for work in works or WORKS for row in run(work, pick_device(device), **options)]
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)

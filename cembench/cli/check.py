@@ -6,46 +6,41 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command
-from cembench.cli.names import file, protocol_or_file
+from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, LIMIT, PROTOCOL, SET, WEIGHTS, Command
+from cembench.cli.names import file
 from cembench.util.errors import CembenchError
 
 
-@click.command("check", cls=Command)
+@click.command("check", cls=Command, example="runs/at --baseline baseline.yaml")
 @click.argument("checkpoints", nargs=-1, metavar="[NAME=]CHECKPOINT...", shell_complete=file)
 @click.option("--baseline", required=True, type=FILE, help="The file to compare with.")
-@click.option("--update", "renew", is_flag=True, help="Write what is measured into the baseline.")
-@click.option(
-    "--protocol",
-    shell_complete=protocol_or_file,
-    help="With --update: what a new baseline begins with.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change it.")
-@click.option("--limit", type=click.IntRange(1), help="With --protocol: at most so many images.")
+@click.option("--update", is_flag=True, help="Write what is measured into the baseline.")
+@PROTOCOL(help="Protocol of a new baseline, with --update.")
+@SET(help="Change a setting of that protocol.")
+@LIMIT
 @click.option("--junit", type=FILE, help="Write the outcomes as JUnit XML.")
 @click.option("--markdown", type=FILE, help="Write the table to a file too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcomes with all images.")
-@click.option("--out", type=FILE, help="Where records go; beside the checkpoints unless given.")
-@click.option("--data-root", help="Where the data lies now.")
-@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@JSON(help="Print the outcomes with all images as JSON.")
+@click.option("--out", type=FILE, help="Folder of records. Default: beside the checkpoints.")
+@DATA_ROOT
+@WEIGHTS
 @DEVICE
 def command(
     checkpoints: tuple[str, ...],
     baseline: Path,
-    renew: bool,
+    update: bool,
     protocol: str | None,
     overrides: tuple[str, ...],
     limit: int | None,
     junit: Path | None,
     markdown: Path | None,
     as_json: bool,
-    out: Path | None,
-    data_root: str | None,
-    inception_weights: Path | None,
     device: str,
+    **options: Any,
 ) -> None:
     """Compare checkpoints with a baseline, for CI.
 
@@ -61,10 +56,10 @@ def command(
     from cembench.util.devices import pick_device
     from cembench.util.files import write_text
 
-    if (protocol or overrides or limit) and not (renew and protocol):
+    if (protocol or overrides or limit) and not (update and protocol):
         raise CembenchError("--protocol, --set and --limit begin a new baseline: use --update")
-    evaluator = gate.Evaluator(pick_device(device), data_root, inception_weights, out, write_curve)
-    if renew:
+    evaluator = gate.Evaluator(pick_device(device), on_record=write_curve, **options)
+    if update:
         plan = None if protocol is None else load_protocol(protocol, overrides, limit)
         rows = gate.update(checkpoints, baseline, plan, evaluator).rows
         click.echo(f"wrote {baseline}: {', '.join(rows)}", err=True)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, Command
+from cembench.cli.base import FILE, JSON, PROTOCOL, Command
 from cembench.util.errors import CembenchError
 from cembench.util.layout import RunLayout
 
 
-@click.command("compare", cls=Command)
+@click.command("compare", cls=Command, example="runs/at runs/trades --protocol quick")
 @click.argument("first", type=FILE)
 @click.argument("second", type=FILE)
-@click.option("--protocol", help="Name of the records to compare, if there are several.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything, with the images' numbers.")
+@PROTOCOL(help="Name of the records, if there are several.")
+@JSON(help="Print all numbers, with those of the images, as JSON.")
 def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:
     """Compare two runs image by image (McNemar's test)."""
     import pandas as pd

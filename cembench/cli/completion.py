@@ -8,7 +8,7 @@ from click.shell_completion import get_completion_class
 from cembench.cli.base import Command
 
 
-@click.command("completion", cls=Command)
+@click.command("completion", cls=Command, example="bash")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command, say, show
+from cembench.cli.base import DEVICE, FILE, JSON, LIMIT, PROTOCOL, SET, WEIGHTS, Command, say, show
 from cembench.cli.import_ import import_options, imported
-from cembench.cli.names import offer, protocol_or_file
+from cembench.cli.names import offer
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -18,27 +18,20 @@ if TYPE_CHECKING:
     from cembench.evaluation.record import Record
 
 
-@click.command("eval", cls=Command)
+ENGINE = "Attack with plain or fast passes; plain ones decide."
+
+
+@click.command("eval", cls=Command, example="runs/at --protocol quick --limit 64")
 @click.argument("checkpoints", nargs=-1, type=FILE, metavar="CHECKPOINT...")
 @import_options
-@click.option(
-    "--protocol",
-    default="quick",
-    shell_complete=protocol_or_file,
-    show_default=True,
-    help="Name, or a YAML file.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the protocol.")
-@click.option(
-    "--engine",
-    shell_complete=offer("engines"),
-    help="plain or fast: what proposes; verdicts are the network's own.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
-@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
-@click.option("--save-samples", is_flag=True, help="Keep all samples beside the pictures of them.")
-@click.option("--save-adversarial", is_flag=True, help="Keep what broke each image, to verify.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
+@PROTOCOL(default="quick", help="Name, or a YAML file.")
+@SET(help="Change a setting of the protocol.")
+@click.option("--engine", shell_complete=offer("engines"), help=ENGINE)
+@LIMIT
+@WEIGHTS
+@click.option("--save-samples", is_flag=True, help="Keep all samples, not only their pictures.")
+@click.option("--save-adversarial", is_flag=True, help="Keep adversarial examples, for `verify`.")
+@JSON(help="Print the records as JSON instead of a table.")
 @DEVICE
 def command(
     checkpoints: tuple[Path, ...],
@@ -64,15 +57,14 @@ def command(
     from cembench.reporting.leaderboard import build_boards
     from cembench.util.distributed import process_group, world
 
-    chosen = () if engine is None else (f"engine={engine}",)
+    if engine is not None:
+        overrides = (*overrides, f"engine={engine}")
     if any(value is not None for key, value in foreign.items() if key != "normalise"):
         checkpoints = (*checkpoints, imported(data_root=data_root, **foreign))
     if not checkpoints:
         raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
     with process_group(device) as own:
-        settings = world().on_all_ranks(
-            lambda: load_protocol(protocol, (*overrides, *chosen), limit)
-        )
+        settings = world().on_all_ranks(lambda: load_protocol(protocol, overrides, limit))
         records, failed = _records(
             checkpoints,
             settings,

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cembench.cli.base import FILE, Command
+from cembench.cli.base import FILE, SET, Command
+
+FORMATS = click.Choice(["robustbench", "huggingface", "onnx"])
 
 
-@click.command("export", cls=Command)
+@click.command("export", cls=Command, example="runs/at --to huggingface --set licence=mit")
 @click.argument("checkpoint", type=FILE)
-@click.option(
-    "--to", required=True, type=click.Choice(["robustbench", "huggingface", "onnx"]), help="Format."
-)
-@click.option("--out", type=FILE, help="File or folder; export/RUN unless given.")
-@click.option("--record", type=FILE, help="Source of the results; beside it unless given.")
-@click.option(
-    "--set", "fields", multiple=True, metavar="KEY=VALUE", help="What only its author knows."
-)
+@click.option("--to", required=True, type=FORMATS, help="Format.")
+@click.option("--out", type=FILE, help="File or folder. Default: export/RUN.")
+@click.option("--record", type=FILE, help="Record of results. Default: one beside CHECKPOINT.")
+@SET(help="Set a field that only its author knows.")
 def command(
-    checkpoint: Path, to: str, out: Path | None, record: Path | None, fields: tuple[str, ...]
+    checkpoint: Path, to: Any, out: Path | None, record: Path | None, overrides: tuple[str, ...]
 ) -> None:
     """Export to RobustBench, Hugging Face or ONNX.
 
@@ -32,4 +31,4 @@ def command(
     from cembench.interop.exporting import export as run
     from cembench.util.overrides import override
 
-    click.echo(run(checkpoint, to, out, record=record, fields=override({}, fields)))  # type: ignore[arg-type]
+    click.echo(run(checkpoint, to, out, record=record, fields=override({}, overrides)))

@@ -8,33 +8,27 @@ from typing import Any, TypeVar
 
 import click
 
-from cembench.cli.base import FILE, Command
+from cembench.cli.base import DATA_ROOT, FILE, Command
 from cembench.energy.norms import NORMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-
+NORMALISE = "Input normalisation: none, imagenet, … or means/deviations."
 OPTIONS = (
     click.option("--model", metavar="MODULE:FACTORY", help="Or torchvision:ARCH, timm:ARCH, …"),
     click.option("--weights", type=FILE, help="Its state dict: safetensors or torch.save."),
-    click.option("--dataset", help="What it classifies: a name, or {name: …, settings…}."),
-    click.option("--data-root", help="Where the data lies now."),
-    click.option("--norm", type=click.Choice([*NORMS]), help="Of its threat model."),
+    click.option("--dataset", help="Data set that it classifies: a name, or {name: …, …}."),
+    DATA_ROOT,
+    click.option("--norm", type=click.Choice([*NORMS]), help="Norm of its threat model."),
     click.option("--eps", help="Radius of its threat model, such as 8/255."),
-    click.option(
-        "--normalise",
-        "--normalize",
-        default="auto",
-        show_default=True,
-        help="none, half ([-1, 1]), imagenet, cifar10, data, … or means/deviations.",
-    ),
+    click.option("--normalise", "--normalize", default="auto", help=NORMALISE),
     click.option("--method", help="How it was trained, for tables."),
-    click.option("--out", type=FILE, help="The checkpoint to be; in runs/ unless given."),
+    click.option("--out", type=FILE, help="Checkpoint to write. Default: in runs/."),
 )
 
 
 def import_options(command: F) -> F:
-    """Add the options that name a network from elsewhere."""
+    """Add the options that name a network trained elsewhere."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
@@ -61,19 +55,13 @@ def imported(
         raise CembenchError(f"{missing}: say it too, to import a network from elsewhere")
     given = {"norm": norm, "eps": None if eps is None else parse_yaml(eps, "--eps")}
     threat = ThreatChange.parse({key: value for key, value in given.items() if value is not None})
-    file = import_model(
-        model,
-        dataset,
-        data_root=data_root,
-        threat=threat,
-        method=method or "imported",
-        **options,
-    )
+    options |= {"data_root": data_root, "threat": threat, "method": method or "imported"}
+    file = import_model(model, dataset, **options)
     click.echo(f"cembench: {read_metadata(file).origin}", err=True)
     return file
 
 
-@click.command("import", cls=Command)
+@click.command("import", cls=Command, example="--model nets:wide --weights w.pt --dataset cifar10")
 @import_options
 def command(**options: Any) -> None:
     """Import a classifier that was trained elsewhere.
@@ -81,6 +69,7 @@ def command(**options: Any) -> None:
     Prints the path of the checkpoint.
 
     Weights may have the usual prefixes and lie inside the usual keys; nothing but tensors is
-    unpickled. The normalisation of pixels is inferred from training images, unless given.
+    unpickled. The normalisation of pixels (none, half for [-1, 1], imagenet, cifar10, data, … or
+    means/deviations) is inferred from training images, unless given.
     """
     click.echo(imported(**options))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, Command, show
+from cembench.cli.base import FILE, RUNS, Command, show
 
 
-@click.command("leaderboard", cls=Command)
-@click.argument("runs", nargs=-1, type=FILE)
-@click.option("--out", type=FILE, default="leaderboards", show_default=True)
+@click.command("leaderboard", cls=Command, example="runs --out leaderboards")
+@RUNS
+@click.option("--out", type=FILE, default="leaderboards", help="Folder of the tables.")
 def command(runs: tuple[Path, ...], out: Path) -> None:
     """Rank the records below RUNS as CSV and markdown.
 
@@ -22,7 +22,7 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     from cembench.reporting.leaderboard import build_boards, find_records, write_boards
     from cembench.reporting.leaderboard.published import published_board
 
-    records = find_records(runs or [Path("runs")]).values()
+    records = find_records(runs).values()
     boards = build_boards(records)
     if (reported := published_board({record.dataset for record in records})) is not None:
         boards.append(reported)

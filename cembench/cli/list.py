@@ -8,7 +8,7 @@ from cembench.cli.base import Command, show
 from cembench.cli.names import KINDS, names
 
 
-@click.command("list", cls=Command)
+@click.command("list", cls=Command, example="samplers")
 @click.argument("kind", required=False, type=click.Choice([*KINDS, "published"]))
 def command(kind: str | None) -> None:
     """List the names that a config can use.

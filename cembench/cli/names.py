@@ -27,7 +27,12 @@ Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]
 
 def names(kind: str) -> list[str]:
     """Return all names of a kind, those of plugins included."""
-    return shipped() if kind == "protocols" else _table(kind).names()
+    if kind == "protocols":
+        from cembench.evaluation.protocol import shipped
+
+        return shipped()
+    found: list[str] = _table(kind).names()
+    return found
 
 
 def offer(kind: str) -> Offer:
@@ -45,7 +50,7 @@ def protocol_or_file(
     context: click.Context, parameter: click.Parameter, start: str
 ) -> list[CompletionItem[str]]:
     """Complete a protocol that ships, or the path of a file."""
-    return _starting(shipped(), start) or file(context, parameter, start)
+    return _starting(names("protocols"), start) or file(context, parameter, start)
 
 
 def file(
@@ -53,13 +58,6 @@ def file(
 ) -> list[CompletionItem[str]]:
     """Leave a path to the shell."""
     return [CompletionItem(start, type="file")]
-
-
-def shipped() -> list[str]:
-    """Return the names of the protocols that come with cembench."""
-    from cembench.evaluation.protocol import shipped as found
-
-    return found()
 
 
 def _table(kind: str) -> Any:

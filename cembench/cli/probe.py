@@ -9,29 +9,18 @@ import click
 
 from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, Command, say
 
+MODES = click.Choice(["linear", "adv-linear", "finetune", "adv-finetune", "knn"])
 
-@click.command("probe", cls=Command)
+
+@click.command("probe", cls=Command, example="runs/adv-infonce --mode adv-linear")
 @click.argument("checkpoint", type=FILE)
-@click.option(
-    "--mode",
-    default="linear",
-    show_default=True,
-    type=click.Choice(["linear", "adv-linear", "finetune", "adv-finetune", "knn"]),
-)
-@SET
+@click.option("--mode", default="linear", type=MODES, help="What is trained, see above.")
+@SET(help="Change a setting of the probe's training.")
 @OUT
-@click.option("--name", help="Name of the run; NAME-MODE of the probed run unless given.")
+@click.option("--name", help="Name of the run. Default: RUN-MODE.")
 @RESUME
 @DEVICE
-def command(
-    checkpoint: Path,
-    mode: Any,
-    overrides: tuple[str, ...],
-    out: Path,
-    name: str | None,
-    resume: bool,
-    device: str,
-) -> None:
+def command(checkpoint: Path, mode: Any, out: Path, **options: Any) -> None:
     """Fit a classifier to the features of a checkpoint.
 
     Prints the path of the new checkpoint.
@@ -41,5 +30,4 @@ def command(
     """
     from cembench.api import probe
 
-    options: dict[str, Any] = {"name": name, "overrides": overrides, "resume": resume}
-    say(probe(checkpoint, mode, out, device=device, **options))
+    say(probe(checkpoint, mode, out, **options))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, Command
+from cembench.cli.base import FILE, RUNS, Command
 
 
-@click.command("report", cls=Command)
-@click.argument("runs", nargs=-1, type=FILE)
-@click.option("--out", type=FILE, default="report", show_default=True, help="Folder of the page.")
+@click.command("report", cls=Command, example="runs --out report")
+@RUNS
+@click.option("--out", type=FILE, default="report", help="Folder of the page.")
 def command(runs: tuple[Path, ...], out: Path) -> None:
     """Put the records below RUNS on one HTML page.
 
@@ -21,4 +21,4 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     """
     from cembench.reporting.page import write_report
 
-    click.echo(write_report(runs or [Path("runs")], out))
+    click.echo(write_report(runs, out))

@@ -8,35 +8,23 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, OUT, Command, fail, show
+from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, show
 from cembench.suites.launchers import EXTRAS
 from cembench.suites.launchers.job import DIVERGED, FAILED, end_with
 from cembench.util.errors import CembenchError
 
+JOBS = "Experiments at once. Default: 1 on this machine, else all."
+LAUNCHER = "Run on this machine, a Ray cluster or SLURM."
+LAUNCHER_SET = "Argument of ray.init or submitit: address=auto, …"
 
-@click.command("run", cls=Command)
+
+@click.command("run", cls=Command, example="configs/quickstart.yaml --out runs --jobs 2")
 @click.argument("suite", type=FILE)
 @OUT
-@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Experiments at once: 1 here, all elsewhere, unless given.",
-)
-@click.option(
-    "--launcher",
-    default="local",
-    type=click.Choice(list(EXTRAS)),
-    show_default=True,
-    help="Where they run: on this machine, on a Ray cluster, on SLURM.",
-)
-@click.option(
-    "--launcher-set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="What ray.init or submitit's executor takes: address=auto, slurm_partition=gpu.",
-)
+@WEIGHTS
+@click.option("--jobs", type=click.IntRange(min=1), help=JOBS)
+@click.option("--launcher", default="local", type=click.Choice(list(EXTRAS)), help=LAUNCHER)
+@KEY_VALUE("--launcher-set", "assignments", help=LAUNCHER_SET)
 @click.option("--only", hidden=True, help="Run one experiment, as launchers do; rank nothing.")
 @click.option("--digest", hidden=True, help="Refuse to run another one than this identifies.")
 @click.option("--parent", type=int, hidden=True, help="End when this process does.")

@@ -4,52 +4,43 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command
+from cembench.cli.base import DEVICE, FILE, SET, Command
 from cembench.cli.names import offer
 from cembench.util.errors import CembenchError
 
-STARTS = ("gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside")
+STARTS = ["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
+SAMPLERS = offer("samplers")
 
 
-@click.command("sample", cls=Command)
+@click.command("sample", cls=Command, example="runs/at --sampler sgld --init noise --steps 80")
 @click.argument("checkpoint", type=FILE)
-@click.option(
-    "--sampler",
-    default="rcs",
-    shell_complete=offer("samplers"),
-    show_default=True,
-    help="A name of `list samplers`.",
-)
-@click.option("-n", "count", default=80, show_default=True, type=click.IntRange(1))
+@click.option("--sampler", default="rcs", shell_complete=SAMPLERS, help="See `list samplers`.")
+@click.option("-n", "count", default=80, type=click.IntRange(1), help="Number of samples.")
 @click.option("--class", "label", help="Name of the one class to draw.")
-@click.option(
-    "--init", "--seeds", "init", type=click.Choice([*STARTS]), help="Kind of initial images."
-)
+@click.option("--init", "--seeds", "start", type=click.Choice(STARTS), help="Initial images.")
 @click.option("--image", type=click.IntRange(0), help="Row of the training image to approach.")
-@click.option("--steps", type=click.IntRange(1))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the sampler.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--out", type=FILE, default="grid.png", show_default=True, help="The picture.")
-@click.option("--save-tensors", type=FILE, help="Save images, starts and labels as safetensors.")
-@click.option("--trajectory", type=FILE, help="Save how chains move: a .gif or a .png strip.")
+@click.option("--steps", type=click.IntRange(1), help="Steps of each chain.")
+@SET(help="Change a setting of the sampler.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Of initial images and noise.")
+@click.option("--out", "picture", type=FILE, default="grid.png", help="Picture of samples (PNG).")
+@click.option("--save-tensors", "tensors", type=FILE, help="Save samples as safetensors.")
+@click.option("--trajectory", type=FILE, help="Save the chains' steps: a .gif or .png strip.")
 @DEVICE
 def command(
     checkpoint: Path,
     sampler: str,
     count: int,
     label: str | None,
-    init: str | None,
+    start: str | None,
     image: int | None,
     steps: int | None,
     overrides: tuple[str, ...],
-    seed: int,
-    out: Path,
-    save_tensors: Path | None,
-    trajectory: Path | None,
     device: str,
+    **options: Any,
 ) -> None:
     """Draw samples from a checkpoint into a picture.
 
@@ -62,23 +53,17 @@ def command(
     from cembench.util.overrides import override
     from cembench.util.settings import nearest
 
-    given = {"start": init, "steps": steps, "image": image}
+    given = {"start": start, "steps": steps, "image": image}
     chosen = {key: value for key, value in given.items() if value is not None}
     settings = samplers.parse(override({"name": sampler, **chosen}, overrides))
     classes = read_metadata(RunLayout.at(checkpoint).checkpoint).classes
-    if label is not None and label not in classes:
-        raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
-    if label is not None and (settings.target_type == "none" or image is not None):
-        raise CembenchError("--class: with --image, or a sampler without target classes; drop it")
-    summary = sample_to_files(
-        checkpoint,
-        settings,
-        count,
-        picture=out,
-        label=None if label is None else classes.index(label),
-        seed=seed,
-        device=pick_device(device),
-        tensors=save_tensors,
-        trajectory=trajectory,
-    )
+    if label is not None:
+        if label not in classes:
+            raise CembenchError(f"--class: no class '{label}'; {nearest(label, classes)}")
+        if settings.target_type == "none" or image is not None:
+            raise CembenchError(
+                "--class: with --image, or a sampler without target classes; drop it"
+            )
+        options["label"] = classes.index(label)
+    summary = sample_to_files(checkpoint, settings, count, device=pick_device(device), **options)
     click.echo(json.dumps({"samples": count, "sampler": settings.dump(), **summary}, indent=2))

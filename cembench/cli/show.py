@@ -11,7 +11,7 @@ from cembench.cli.base import FILE, Command
 from cembench.util.layout import RunLayout
 
 
-@click.command("show", cls=Command)
+@click.command("show", cls=Command, example="runs/at")
 @click.argument("file", type=FILE)
 def command(file: Path) -> None:
     """Print the metadata of a checkpoint, run or record."""

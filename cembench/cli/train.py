@@ -10,18 +10,15 @@ import click
 from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, Command, say
 
 
-@click.command("train", cls=Command)
+@click.command("train", cls=Command, example="configs/digits/at.yaml --set epochs=2")
 @click.argument("config", type=FILE)
-@SET
+@SET(help="Change a setting of the config.")
 @OUT
-@click.option("--name", help="Name of the run; the config's file name unless given.")
+@click.option("--name", help="Name of the run. Default: the config's file name.")
 @RESUME
 @DEVICE
-def command(
-    config: Path, overrides: tuple[str, ...], out: Path, name: str | None, resume: bool, device: str
-) -> None:
+def command(config: Path, out: Path, **options: Any) -> None:
     """Train one experiment; print the path of its checkpoint."""
     from cembench.api import train
 
-    options: dict[str, Any] = {"name": name, "overrides": overrides, "resume": resume}
-    say(train(config, out, device=device, **options))
+    say(train(config, out, **options))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, Command
+from cembench.cli.base import DEVICE, FILE, WEIGHTS, Command
 from cembench.util.errors import CembenchError
 
 
-@click.command("verify", cls=Command)
+@click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at")
 @click.argument("claim", type=FILE, metavar="RECORD|TABLE.csv")
 @click.argument("proofs", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT|RUNS...")
-@click.option("--inception-weights", type=FILE, help="Weights for samples.extractor=inception.")
+@WEIGHTS
 @DEVICE
 def command(
     claim: Path, proofs: tuple[Path, ...], inception_weights: Path | None, device: str

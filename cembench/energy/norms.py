@@ -150,15 +150,10 @@ NORMS: dict[str, type[Ball]] = {"linf": Linf, "l2": L2}
 
 
 def by_norm(table: Mapping[str, T], norm: str, owner: str) -> T:
-    """Return the entry of a norm in a table by norm.
-
-    Args:
-        table: from names of norms, such as `NORMS`.
-        norm: the name.
-        owner: what the table belongs to, for the message.
+    """Return the entry of a norm in a table by norm, such as `NORMS`.
 
     Raises:
-        CembenchError: when the table does not have it, naming the norms that it has.
+        CembenchError: when the table of `owner` does not have it, naming the norms that it has.
     """
     if norm not in table:
         raise CembenchError(f"{owner} has no norm '{norm}'; known: {', '.join(table)}")

@@ -41,9 +41,9 @@ models: Registry[ModelSettings] = Registry(
         "resnet18": "cembench.models.resnet:ResNet18",
         "preact_resnet18": "cembench.models.resnet:PreActResNet18",
         "wide_resnet": "cembench.models.resnet:WideResNet",
-        "torchvision": "cembench.models.torchvision:TorchvisionModel",
-        "timm": "cembench.models.timm:TimmModel",
-        "robustbench": "cembench.models.robustbench:RobustBenchModel",
+        "torchvision": "cembench.models.libraries:TorchvisionModel",
+        "timm": "cembench.models.libraries:TimmModel",
+        "robustbench": "cembench.models.libraries:RobustBenchModel",
         "factory": "cembench.models.factory:Factory",
     },
 )

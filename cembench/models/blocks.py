@@ -64,13 +64,15 @@ def clean_branch(model: nn.Module) -> Iterator[None]:
 
 
 class Network(nn.Module):
-    """Network in two parts: `features(x)`, N×D, and `head`, which maps them to logits."""
+    """A network in two parts: `body` gives N×D features, and `head` turns them into logits."""
 
+    body: nn.Module
     head: nn.Module
 
     def features(self, x: Tensor) -> Tensor:
         """Return the input of the head, N×D."""
-        raise NotImplementedError
+        found: Tensor = self.body(x)
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""

@@ -26,8 +26,8 @@ class Classifier(nn.Module):
     encoder, and gives N×D embeddings of length 1.
 
     Attributes:
-        encodes: whether it is an encoder.
-        metadata: metadata of its checkpoint, if it comes from one.
+        encodes: whether it is one.
+        metadata: of the checkpoint that it comes from, if any.
     """
 
     mean: Tensor
@@ -87,13 +87,8 @@ def build_classifier(
 ) -> Classifier:
     """Build a network and try it on one black image.
 
-    Args:
-        settings: the architecture.
-        shape: channels, height, width.
-        classes: the number of logits.
-        mean: pixel mean per channel; 0 unless given.
-        std: pixel standard deviation per channel; 1 unless given.
-        head: head on its features, if not its own last layer.
+    Pixel means and standard deviations, one per channel, are 0 and 1 unless given. A head takes the
+    place of its last layer.
 
     Raises:
         ModelError: when the network fails on the shape, has no features for a head, or does not
@@ -104,7 +99,9 @@ def build_classifier(
     with _refusals(settings.title, shape):
         model = Classifier(settings.build(shape, classes), mean, std, head).eval()
         if head is not None:
-            _put_head(model, head, classes, torch.zeros(1, *shape))
+            with torch.no_grad():
+                dimension = model.features(torch.zeros(1, *shape)).shape[1]
+            model.net.head = head.build(dimension, classes).eval()
     try_on(model, shape, classes if head is None else head.outputs(classes), settings.title)
     return model.train()
 
@@ -129,12 +126,6 @@ def _refusals(title: str, shape: Shape) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model '{title}' does not take {shape}: {reason}") from error
-
-
-def _put_head(model: Classifier, head: Head, classes: int, blank: Tensor) -> None:
-    with torch.no_grad():
-        dimension = model.features(blank).shape[1]
-    model.net.head = head.build(dimension, classes).eval()
 
 
 def check_logits(out: object, rows: int, classes: int) -> None:

@@ -1,6 +1,6 @@
 """Engines: the surrogate that attacks and samplers use, the network itself or a fast copy.
 
-Whatever proposes an image, the network itself decides in float32 whether an attack succeeds.
+Whatever proposes them, `attacks.verdict.verify` decides by the network as it is, in float32.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ class Engine(Choice):
 
     @abstractmethod
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
-        """Return the surrogate, whose gradients attacks and samplers follow.
+        """Return the network whose gradients attacks and samplers follow.
 
-        Args:
-            model: frozen, in evaluation mode, on its device.
-            example: a few images, N×C×H×W.
+        The model is frozen, in evaluation mode, on its device; the example is a few images.
         """
 
 

@@ -16,13 +16,11 @@ ROWS = 64  # batch size of a compiled network, since each shape costs a compilat
 
 
 def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -> nn.Module:
-    """Return a copy with batch norms folded and channels last.
+    """Return a copy of a frozen network with batch norms folded and channels last.
 
     Args:
-        model: frozen, in evaluation mode.
-        example: images that the copy is tested on, N×C×H×W.
-        halved: whether it computes in bfloat16, except for its first and last layer.
-        compiled: whether it is compiled.
+        example: images that the copy is tried on, N×C×H×W.
+        halved: whether it computes in bfloat16, but for its first and its last layer.
 
     Raises:
         CembenchError: when it cannot be compiled.
@@ -33,8 +31,12 @@ def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -
         _halve(copied, example[:2])
     prepared = FastModel(copied, halved, compiled)
     prepared.to(memory_format=torch.channels_last)
-    if compiled:
-        _try(prepared, example[:2])
+    try:
+        if compiled:
+            prepared(example[:2])
+    except Exception as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise CembenchError(f"engine fast cannot compile this network here: {reason}") from error
     return prepared.eval().requires_grad_(False)
 
 
@@ -59,10 +61,9 @@ class FastModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs in float32."""
         x = x.contiguous(memory_format=torch.channels_last)
-        # Weights are cast already; a cache would only hold on to memory between chunks.
-        with torch.autocast(
-            x.device.type, torch.bfloat16, enabled=self.halved, cache_enabled=False
-        ):
+        # Weights are cast already, and a cache would keep what a chunk leaves behind.
+        cast = torch.autocast(x.device.type, torch.bfloat16, self.halved, cache_enabled=False)
+        with cast:
             if not self.compiled:
                 return self.copied(x).float()
             # CUDA graphs reuse the memory of their outputs, hence the copies.
@@ -81,9 +82,7 @@ def _halve(copied: nn.Module, example: Tensor) -> None:
     """Cast the weights of all used layers but the first and the last."""
     used: list[nn.Module] = []
     layers = [layer for layer in copied.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, _: used.append(layer)) for layer in layers
-    ]
+    hooks = [it.register_forward_pre_hook(lambda layer, _: used.append(layer)) for it in layers]
     with torch.no_grad():
         copied(example)
     for hook in hooks:
@@ -105,11 +104,3 @@ def _exactly(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 def _padded(x: Tensor) -> Tensor:
     return pad(x, (0, 0) * (x.dim() - 1) + (0, ROWS - len(x))) if len(x) < ROWS else x
-
-
-def _try(prepared: nn.Module, example: Tensor) -> None:
-    try:
-        prepared(example)
-    except Exception as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise CembenchError(f"engine fast cannot compile this network here: {reason}") from error

@@ -1,8 +1,8 @@
 """Folding of the batch norms of a frozen network into its convolutions.
 
 In evaluation mode a batch norm is an affine map per channel, which the convolution before it can
-absorb (Jacob et al., arXiv 1712.05877, section 3.2). On a CPU this saves mostly the backward pass:
-torch's batch norm costs more there than the convolution.
+take over (Jacob et al., arXiv 1712.05877, section 3.2). On a CPU most of what is saved is the
+backward pass: torch's batch norm costs more there than the convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3  # far above float32 rounding through tens of layers
 
 
 class Affine(nn.Module):
-    """Batch norm without a convolution before it: a scale and a shift per channel."""
+    """Batch norm without a convolution before it: one scale and one shift per channel."""
 
     scale: Tensor
     shift: Tensor
@@ -45,15 +45,11 @@ class Affine(nn.Module):
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
-    """Return a copy of a network with folded batch norms, or the network itself.
+    """Return a copy of a network in evaluation mode with its batch norms folded.
 
-    The autograd graph of a forward pass shows which convolution a batch norm follows, and that
-    nothing else reads it, so any architecture works. The network itself is returned if there is
-    nothing to fold, or if the copy has other outputs, as for a randomised network.
-
-    Args:
-        model: a network in evaluation mode.
-        example: images that the copy is tested on, N×C×H×W.
+    Which convolution a batch norm follows, and that nothing else does, is seen in the graph of a
+    forward pass, so any architecture will do. The network itself is returned when there is nothing
+    to fold, or when the copy does not compute the same on the example, as with a random one.
     """
     expected, found = _watch(model, example)
     if not found:
@@ -85,17 +81,11 @@ def ascent_model(
     """
     with frozen(model, mode):
         reduced = torch.is_autocast_enabled(x.device.type) and mode == "eval"
-        yield _folded_exactly(model, x) if reduced and not is_compiled(model) else model
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Return whether `model.compile()` was called."""
-    return model._compiled_call_impl is not None
-
-
-def _folded_exactly(model: nn.Module, x: Tensor) -> nn.Module:
-    with torch.autocast(x.device.type, enabled=False):
-        return folded(model, x[:2])
+        compiled = model._compiled_call_impl is not None
+        if reduced and not compiled:
+            with torch.autocast(x.device.type, enabled=False):
+                model = folded(model, x[:2])
+        yield model
 
 
 def _watch(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | None]]:
@@ -112,7 +102,11 @@ def _watch(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | N
         read[names[module]] = args[0].grad_fn
 
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    norms = [module for module in model.modules() if _foldable(module)]
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats and not module.training
+    ]
     hooks = [conv.register_forward_hook(after_conv) for conv in convs]
     hooks += [norm.register_forward_pre_hook(before_norm) for norm in norms]
     try:
@@ -138,7 +132,3 @@ def _readers(last: Node | None) -> Counter[Node]:
                 left += [] if node in found else [node]
                 found[node] += 1
     return found
-
-
-def _foldable(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d) and module.track_running_stats and not module.training

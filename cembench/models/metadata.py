@@ -110,12 +110,12 @@ class CheckpointMetadata(Settings):
 
 
 def checkpoint_file(path: Path) -> Path:
-    """Return the checkpoint that a path means: the file itself, or that of a run folder."""
+    """Return the checkpoint at a path: the file itself, or the one of a run folder."""
     return RunLayout.at(path).checkpoint
 
 
 def own_name(file: Path) -> str:
-    """Return the name that a checkpoint has of its own; empty for the one of a run folder."""
+    """Return the own name of a checkpoint file; empty for the one of a run folder."""
     return RunLayout(file.parent, file.name).own_name
 
 

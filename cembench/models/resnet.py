@@ -30,61 +30,6 @@ class ResidualSettings(ModelSettings):
     norm: Norm = "batch"
 
 
-class ResNet18(ResidualSettings):
-    """ResNet-18 for small images, 11.2 million parameters at width 64.
-
-    Attributes:
-        width: channels of the first stage; the last has eight times as many.
-    """
-
-    name: ClassVar[str] = "resnet18"
-    width: Annotated[int, Field(ge=1, le=1024)] = 64
-
-    def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Build the network."""
-        widths = [self.width * factor for factor in (1, 2, 4, 8)]
-        return ResNet(Basic, shape[0], self.width, widths, 2, classes, self)
-
-
-class PreActResNet18(ResidualSettings):
-    """ResNet-18 with pre-activation blocks, the usual network of adversarial training.
-
-    Attributes:
-        width: channels of the first stage; the last has eight times as many.
-    """
-
-    name: ClassVar[str] = "preact_resnet18"
-    width: Annotated[int, Field(ge=1, le=1024)] = 64
-
-    def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Build the network."""
-        widths = [self.width * factor for factor in (1, 2, 4, 8)]
-        return ResNet(PreAct, shape[0], self.width, widths, 2, classes, self)
-
-
-class WideResNet(ResidualSettings):
-    """WRN-depth-width; JEM's is depth 28, width 10, norm none.
-
-    Attributes:
-        depth: number of convolutional layers: 10, 16, 22, 28, ….
-        width: factor of the 16, 32 and 64 channels of its stages.
-    """
-
-    name: ClassVar[str] = "wide_resnet"
-    depth: Annotated[int, Field(ge=10, le=1000)] = 28
-    width: Annotated[int, Field(ge=1, le=100)] = 10
-
-    def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Build the network."""
-        blocks, rest = divmod(self.depth - 4, 6)
-        if rest:
-            raise ModelError(
-                f"model.depth={self.depth}: wide ResNets have 10, 16, 22, 28, … layers"
-            )
-        widths = [self.width * base for base in (16, 32, 64)]
-        return ResNet(PreAct, shape[0], 16, widths, blocks, classes, self)
-
-
 def _conv(channels: int, width: int, size: int, stride: int, bias: bool) -> nn.Conv2d:
     return nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=bias)
 
@@ -136,8 +81,58 @@ class PreAct(nn.Module):
         return self.body(opened) + (x if self.shortcut is None else self.shortcut(opened))
 
 
+class ResNet18(ResidualSettings):
+    """ResNet-18 for small images, 11.2 million parameters at width 64.
+
+    Attributes:
+        width: channels of the first stage; the last has eight times as many.
+    """
+
+    name: ClassVar[str] = "resnet18"
+    block: ClassVar[type[Basic] | type[PreAct]] = Basic
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
+
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """Build the network."""
+        widths = [self.width * factor for factor in (1, 2, 4, 8)]
+        return ResNet(self.block, shape[0], self.width, widths, 2, classes, self)
+
+
+class PreActResNet18(ResNet18):
+    """ResNet-18 with pre-activation blocks, the usual network of adversarial training."""
+
+    name: ClassVar[str] = "preact_resnet18"
+    block: ClassVar[type[Basic] | type[PreAct]] = PreAct
+
+
+class WideResNet(ResidualSettings):
+    """WRN-depth-width; JEM's is depth 28, width 10, norm none.
+
+    Attributes:
+        depth: convolutional layers: 10, 16, 22, 28, ….
+        width: the factor of the 16, 32 and 64 channels of its stages.
+    """
+
+    name: ClassVar[str] = "wide_resnet"
+    depth: Annotated[int, Field(ge=10, le=1000)] = 28
+    width: Annotated[int, Field(ge=1, le=100)] = 10
+
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """Build the network."""
+        blocks, rest = divmod(self.depth - 4, 6)
+        if rest:
+            raise ModelError(
+                f"model.depth={self.depth}: wide ResNets have 10, 16, 22, 28, … layers"
+            )
+        widths = [self.width * base for base in (16, 32, 64)]
+        return ResNet(PreAct, shape[0], 16, widths, blocks, classes, self)
+
+
 class ResNet(Network):
-    """Residual network: a 3×3 stem, stages that halve the image between them, and a linear head."""
+    """A 3×3 stem, and stages of residual blocks that halve the image between them.
+
+    It has widths[-1] features.
+    """
 
     def __init__(
         self,
@@ -162,7 +157,3 @@ class ResNet(Network):
         layers += ending if block is PreAct else []
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(stem, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return N×widths[-1] features."""
-        return self.body(x)

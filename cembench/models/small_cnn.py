@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from cembench.models import Activation, ModelSettings, Norm, Shape
 from cembench.models.blocks import Network, activation, norm
@@ -32,7 +32,7 @@ class SmallCNN(ModelSettings):
 
 
 class SmallNet(Network):
-    """Network of `SmallCNN`."""
+    """The network of `SmallCNN`, with 16·width features."""
 
     def __init__(self, settings: SmallCNN, channels: int, classes: int) -> None:
         super().__init__()
@@ -47,7 +47,3 @@ class SmallNet(Network):
             channels = width
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.head = nn.Linear(4 * channels, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return N×(16·width) features."""
-        return self.body(x)

@@ -90,7 +90,7 @@ class ModelSource:
             assert data is not None
             whole, kind = data.load("train"), type(module).__name__
             module = wrapped(module, whole)
-            known = imported_metadata(InMemoryModel(kind=kind), data, whole, threat)
+            known = imported_metadata(InMemoryModel(kind=kind), module, data, whole, threat)
         changes = {"data": data, "threat": threat}
         given = {key: value for key, value in changes.items() if value is not None}
         assert isinstance(module, Classifier)
@@ -117,32 +117,24 @@ class ModelSource:
 
 
 def imported_metadata(
-    model: ModelSettings,
+    settings: ModelSettings,
+    model: Classifier,
     data: DataSettings,
     whole: Split,
     threat: Threat | None = None,
-    statistics: tuple[Tensor, Tensor] | None = None,
     **more: Any,
 ) -> CheckpointMetadata:
     """Return the metadata of a network that was trained elsewhere.
 
-    Args:
-        model: its architecture.
-        data: the data set that it classifies.
-        whole: training split of that data set.
-        threat: threat model; the customary one of the data set unless given.
-        statistics: pixel means and standard deviations inside it, C values each; 0 and 1 unless
-            given.
-        more: other fields of the metadata.
+    Its data set has the training split `whole`, and a customary threat model unless one is given;
+    `more` are other fields.
     """
-    channels = whole.shape[0]
-    mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
     return CheckpointMetadata(
-        model=model,
+        model=settings,
         shape=list(whole.shape),
         classes=list(whole.classes),
-        mean=mean.tolist(),
-        std=std.tolist(),
+        mean=model.mean.flatten().tolist(),
+        std=model.std.flatten().tolist(),
         data=data,
         threat=threat or data.threat,
         finished=True,

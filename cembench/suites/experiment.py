@@ -33,42 +33,29 @@ def run_experiment(
 ) -> Outcome:
     """Train and evaluate one experiment; what is already done and unchanged is not done twice.
 
-    When training diverges for good, a record says so.
-
-    Args:
-        experiment: its settings.
-        folder: its run folder.
-        protocol: how it is evaluated.
-        device: `cpu` or `cuda`.
-        inception_weights: weights for the extractor inception.
-        failed_dependency: the run that it starts from, if training of that one diverged.
+    When training diverges for good, or did for the run `failed_dependency` that this one starts
+    from, a record says so.
     """
     try:
         if failed_dependency is not None:
             raise TrainingDiverged(f"{failed_dependency}, which it starts from, gave up")
-        return _train_and_evaluate(experiment, folder, protocol, device, inception_weights)
+        checkpoint = train(experiment, folder, resume=True, device=device)
+        if protocol.measured_of(read_metadata(checkpoint).kind) is None:
+            return Outcome()
+        record, path = evaluate(
+            checkpoint,
+            protocol,
+            device=device,
+            inception_weights=inception_weights,
+            reuse=True,
+            on_record=write_curve,
+        )
+        return Outcome(None if record.error is None else f"{record.error} ({path})")
     except TrainingDiverged as error:
         save_divergence(experiment, folder, protocol, str(error), device)
         return Outcome(str(error), diverged=True)
     except CembenchError as error:
         return Outcome(str(error))
-
-
-def _train_and_evaluate(
-    experiment: Experiment, folder: Path, protocol: Protocol, device: str, weights: Path | None
-) -> Outcome:
-    checkpoint = train(experiment, folder, resume=True, device=device)
-    if protocol.measured_of(read_metadata(checkpoint).kind) is None:
-        return Outcome()
-    record, path = evaluate(
-        checkpoint,
-        protocol,
-        device=device,
-        inception_weights=weights,
-        reuse=True,
-        on_record=write_curve,
-    )
-    return Outcome(None if record.error is None else f"{record.error} ({path})")
 
 
 def save_divergence(

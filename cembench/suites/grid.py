@@ -20,13 +20,8 @@ def points(
 ) -> dict[str, dict[str, Any]]:
     """Return the settings of each point of a grid by its name: values joined, a seed as `.s0`.
 
-    Args:
-        grid: values by key, `method.name` and the like.
-        shared: settings that each point lies over.
-        taken: names that are no longer free.
-
     Raises:
-        ConfigError: for two of one name, and for a key that leads nowhere.
+        ConfigError: for a name that two have or that is taken, and for a key that leads nowhere.
     """
     if not grid:
         return {}
@@ -37,20 +32,14 @@ def points(
         chosen = dict(zip(grid, values, strict=True))
         name = _name(chosen)
         if name in found or name in taken or name == "leaderboards":
-            raise ConfigError.single(
-                f"two things are named {name}; rename or leave out one", "grid"
-            )
-        found[name] = _point(chosen, shared)
+            what = f"two things are named {name}; rename or leave out one"
+            raise ConfigError.single(what, "grid")
+        found[name] = copy.deepcopy(shared)
+        for key, value in chosen.items():
+            if not all(key.split(".")):
+                raise ConfigError.single("write it as key or key.inner", "grid", key)
+            put(found[name], key, copy.deepcopy(value), f"grid: {key}")
     return found
-
-
-def _point(chosen: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    values = copy.deepcopy(shared)
-    for key, value in chosen.items():
-        if not all(key.split(".")):
-            raise ConfigError.single("write it as key or key.inner", "grid", key)
-        put(values, key, copy.deepcopy(value), f"grid: {key}")
-    return values
 
 
 def _name(chosen: dict[str, Any]) -> str:

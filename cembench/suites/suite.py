@@ -60,9 +60,7 @@ class Suite(Settings):
 def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experiment], Protocol]:
     """Read a suite file: its experiments by name, and its protocol.
 
-    Args:
-        path: the file.
-        out: the folder of its runs, where probes find what they probe.
+    Probes find what they probe in `out`, the folder of its runs.
 
     Raises:
         ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.

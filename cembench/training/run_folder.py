@@ -61,10 +61,10 @@ class State:
 
 
 class RunFolder(RunLayout):
-    """The files of a run, written in an order that keeps them consistent.
+    """Files of a run, written in an order that keeps them consistent.
 
-    The resume state comes first and holds all that the others are made of, so a run killed between
-    two writes loses nothing: resuming writes them again.
+    The resume state is written first and holds everything that the other files are made from, so a
+    run that is killed between two writes loses nothing: resuming writes them again.
     """
 
     def exists(self) -> bool:
@@ -129,9 +129,9 @@ class RunFolder(RunLayout):
         write_sealed(self.resume_state, stream.getvalue() + UNSEALED.encode())
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
-        """Write what others read, from the resume state.
+        """Write history, replay buffer and checkpoint from the resume state.
 
-        The checkpoint comes last: it says whether the run is finished, so nothing may be missing.
+        The checkpoint comes last: it says whether the run is finished, so no file may be missing.
         """
         if not state.history:
             return

@@ -108,8 +108,8 @@ class Trainer:
             self.objective = ddp.wrap_ddp(self.objective, self.world, self.device)
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept: the average of weights where there is one."""
+    def evaluated(self) -> nn.Module:
+        """Network that is validated and kept: the average of weights, if there is one."""
         return self.model if self.average is None else self.average.module
 
     def run_epoch(self, bar: Bar) -> State:
@@ -129,7 +129,7 @@ class Trainer:
         row |= {key: total / self.steps for key, total in sums.items()}
         if self.epoch % self.config.validation.every == 0 or self.epoch == self.config.epochs:
             row |= self.world.on_rank_zero(
-                lambda: validate(self.judged, self.held, self.config, self.batch)
+                lambda: validate(self.evaluated, self.held, self.config, self.batch)
             )
         row |= {"divergences": self.divergences, "gradients": self.gradients}
         row["seconds"] = time.monotonic() - started
@@ -162,7 +162,7 @@ class Trainer:
         if best_epoch(self.history, self.config.select, method.first_kept) != self.epoch:
             return
         self.kept_epoch = self.epoch
-        self.kept = {key: value.cpu().clone() for key, value in self.judged.state_dict().items()}
+        self.kept = {key: value.cpu().clone() for key, value in self.evaluated.state_dict().items()}
         self.kept_buffer = ddp.whole_buffer(self.initial.buffer, self.world)
 
     def step(self, step: int, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

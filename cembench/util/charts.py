@@ -38,14 +38,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """A line, or points: y over x, with the interval of each y where it is known.
+    """A line, or points: y over x, each y with its interval from low to high where it is known.
 
-    Attributes:
-        name: of a run, say; the same name has the same colour in all panels of a chart.
-        x: the places.
-        y: the values.
-        low: lower ends of the intervals.
-        high: upper ends.
+    The same name has the same colour in all panels of a chart.
     """
 
     name: str
@@ -63,7 +58,6 @@ class Lines:
         series: the lines. Every panel of a chart names all of them, without values if need be.
         x: the horizontal axis.
         y: the vertical axis; very large values are shown on a logarithmic scale.
-        title: above the panel.
         marks: vertical reference lines, by what they mark.
         dots: whether each value has a dot.
     """
@@ -78,14 +72,9 @@ class Lines:
 
 @dataclass(frozen=True)
 class Diagonal:
-    """Points with vertical intervals beside the diagonal, both axes in percent.
+    """Proportions over proportions with vertical intervals beside the diagonal, in percent.
 
-    Attributes:
-        points: proportions over proportions.
-        x: the horizontal axis, shared by all panels.
-        y: the vertical axis, shared too.
-        title: above the panel.
-        note: below the title.
+    The panels of a chart share both axes; the note is below the title.
     """
 
     points: Series
@@ -116,12 +105,10 @@ class Bars:
 
 @dataclass(frozen=True)
 class Point:
-    """A point with an interval in both directions.
+    """A point with an interval in both directions, from `x_low` to `x_high` and so on.
 
     Attributes:
         name: beside it, where there is room.
-        x: its place, from `x_low` to `x_high`.
-        y: its height, from `y_low` to `y_high`.
         front: whether it is on the Pareto front: filled, and joined with the others there.
         link: where a click leads, if anywhere.
         tip: what is said of a point with a link.

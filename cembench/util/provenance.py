@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from cembench.util.version import __version__
+
 PACKAGES = (
-    *("cembench", "torch", "torchvision", "torchattacks", "pyautoattack"),
+    *("torch", "torchvision", "torchattacks", "pyautoattack"),
     *("torch-fidelity", "scikit-learn", "numpy"),
 )
 
@@ -25,6 +27,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         name = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
+        "cembench": __version__,
         **{package: version(package) for package in PACKAGES},
         **code_version(),
         "device": f"{device.type} {name}",

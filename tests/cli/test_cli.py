@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -246,3 +247,27 @@ def test_bench_prints_ratio_and_json(cembench):
 def test_every_command_has_help(cembench):
     for name in main.list_commands(click.Context(main)):
         assert cembench(name, "--help").code == 0
+
+
+def test_help_ends_with_an_example_that_can_be_parsed(cembench):
+    root = click.Context(main)
+    for name in main.list_commands(root):
+        last = cembench(name, "--help").out.rstrip().splitlines()[-1]
+        program, called, *arguments = shlex.split(last.strip().removeprefix("Example: "))
+        assert (program, called) == ("cembench", name)
+        main.get_command(root, name).make_context(name, arguments)
+
+
+def test_help_of_options_is_short():
+    root = click.Context(main)
+    commands = [main.get_command(root, name) for name in main.list_commands(root)]
+    options = [
+        one for command in commands for one in command.params if isinstance(one, click.Option)
+    ]
+    assert not [one.name for one in options if not one.help or len(one.help) > 60]
+
+
+@pytest.mark.parametrize("option", ["--extractor-weights", "--inception-weights"])
+def test_the_extractor_weights_have_two_names(cembench, trained, tmp_path, option):
+    refused = cembench("eval", trained, option, tmp_path / "none")
+    assert refused.code == 2 and "the extractor is lite0" in refused.err

@@ -199,7 +199,7 @@ def test_an_average_of_weights_is_what_is_kept(tmp_path):
         )
     averaged = list(trainer.average.module.parameters())
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(averaged, expected, strict=True))
-    assert trainer.judged is trainer.average.module
+    assert trainer.evaluated is trainer.average.module
 
 
 class Explosive(nn.Module):

@@ -7,7 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+from cembench.evaluation.record import Record, load_record
 from cembench.models.source import ModelSource
+from cembench.reporting.leaderboard.ranking import evidence
 from cembench.util.errors import CembenchError
 from cembench.util.settings import nearest
 
@@ -58,3 +60,26 @@ def merge_fields(fields: Mapping[str, object], defaults: Mapping[str, object]) -
         if key not in defaults:
             raise CembenchError(f"--set {key}: no such field; {nearest(key, defaults)}")
     return {**defaults, **fields}
+
+
+def find_record(source: ModelSource, given: Path | None) -> tuple[Record, Path]:
+    """Return the record of a checkpoint, and its file.
+
+    Unless its file is given, it is of those beside the checkpoint the one with most images under
+    AutoAttack, on the test split if there is one.
+
+    Raises:
+        CembenchError: when there is none, or the given one is of another checkpoint or failed.
+    """
+    places = [given] if given is not None else sorted(source.file.parent.glob("eval/*.json"))
+    found = [(load_record(place), place) for place in places]
+    own = [pair for pair in found if pair[0].checkpoint_sha256 == source.checksum]
+    if given is not None and not own:
+        raise CembenchError(f"{given}: of another checkpoint than {source.file}")
+    measured = [pair for pair in own if pair[0].error is None]
+    if not measured:
+        where = given or source.file
+        raise CembenchError(f"{where}: no figures to export; run `cembench eval` on the checkpoint")
+    return max(
+        measured, key=lambda pair: (pair[0].split == "test", evidence(pair[0]), pair[0].created)
+    )

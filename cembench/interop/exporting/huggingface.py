@@ -9,16 +9,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cembench.evaluation.record import Record
-from cembench.interop.exporting import merge_fields
-from cembench.interop.exporting.find_record import find_record
+from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
 from cembench.util.files import read_bytes, write_bytes, write_text
 from cembench.util.format import number, percent, with_error, with_interval
 from cembench.util.layout import RunLayout
 from cembench.util.yaml import to_yaml
 
-LICENCE = "other"
-FIELDS = {"licence": LICENCE, "name": "", "authors": "", "link": ""}
+FIELDS = {"licence": "other", "name": "", "authors": "", "link": ""}
 
 
 def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
@@ -44,23 +42,12 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
 def card(source: ModelSource, record: Record, texts: dict[str, str], pictured: bool) -> str:
     """Return the model card: YAML for the hub's search, then Markdown for readers.
 
-    Args:
-        source: the checkpoint.
-        record: the source of the results.
-        texts: `licence`, `name`, `authors` and `link`.
-        pictured: whether the folder has a grid of samples.
+    It needs the texts of `FIELDS`, and to know whether there is a picture of samples.
     """
     lead = None if record.generation is None else next(iter(record.generation.samplers.items()))
-    page = (
-        _templates()
-        .get_template("card.md.jinja")
-        .render(
-            metadata=source.metadata,
-            record=record,
-            texts=texts,
-            pictured=pictured,
-            lead=lead,
-        )
+    template = _templates().get_template("card.md.jinja")
+    page = template.render(
+        metadata=source.metadata, record=record, texts=texts, pictured=pictured, lead=lead
     )
     return f"---\n{to_yaml(_front_matter(source, record, texts))}---\n\n{page}"
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.robustness import Figure
-from cembench.interop.exporting import merge_fields
-from cembench.interop.exporting.find_record import find_record
+from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
@@ -30,8 +29,7 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
     log = logging.getLogger("cembench")
     if empty := [key for key in AUTHOR_FIELDS if info[key] in ("", None)]:
         log.warning("%s: fill in %s, with --set KEY=VALUE", out, ", ".join(empty))
-    if found.figures["clean"].images < FULL_SIZE:
-        count = found.figures["clean"].images
+    if (count := found.figures["clean"].images) < FULL_SIZE:
         log.warning("%s: %d images; RobustBench takes figures of %d", place, count, FULL_SIZE)
     return out
 
@@ -42,7 +40,13 @@ def model_info(record: Record, fields: dict[str, object]) -> dict[str, Any]:
     Raises:
         CembenchError: when AutoAttack was not run, or a field is unknown.
     """
-    attacked = _autoattack(record)
+    attacked = record.figures.get("autoattack")
+    if attacked is None:
+        found = ", ".join(record.figures) or "samples alone"
+        raise CembenchError(
+            f"{record.run}: RobustBench's figure is AutoAttack's, and the record has {found}; "
+            "evaluate with the attack autoattack and the engine plain"
+        )
     clean, passes = record.figures["clean"], record.protocol["passes"]
     measured = {
         "number_forward_passes": passes,
@@ -56,17 +60,6 @@ def model_info(record: Record, fields: dict[str, object]) -> dict[str, Any]:
         "unreliable": bool(record.sanity_failed),
     }
     return merge_fields(fields, {**AUTHOR_FIELDS, **measured})
-
-
-def _autoattack(record: Record) -> Figure:
-    figure = record.figures.get("autoattack")
-    if figure is None:
-        measured = ", ".join(record.figures) or "samples alone"
-        raise CembenchError(
-            f"{record.run}: RobustBench's figure is AutoAttack's, and the record has {measured}; "
-            "evaluate with the attack autoattack and the engine plain"
-        )
-    return figure
 
 
 def _footnote(record: Record, attacked: Figure) -> str:

@@ -21,8 +21,8 @@ from cembench.models.checkpoint import (
 )
 from cembench.models.classifier import Classifier
 from cembench.models.factory import Factory
+from cembench.models.libraries import RobustBenchModel
 from cembench.models.metadata import CheckpointMetadata
-from cembench.models.robustbench import RobustBenchModel
 from cembench.models.source import imported_metadata, wrapped
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256
@@ -65,7 +65,9 @@ def import_model(
             better than chance, when outputs are no logits, or when another checkpoint is there.
         ConfigError: for wrong settings.
     """
-    dataset = dataset_of(data, data_root)
+    values = _values(data, "--dataset")
+    with blaming("--dataset"):
+        dataset = datasets.parse(values).moved(data_root)
     whole = dataset.load("train")
     budget = (threat or ThreatChange()).over(dataset.threat)
     settings = model_settings(model, dataset, budget)
@@ -77,17 +79,14 @@ def import_model(
     except CembenchError as error:
         raise CembenchError(f"{source}: {error}") from error
     known = "" if weights is None else f" (SHA-256 {sha256(weights)})"
+    origin = f"{Path(source).name}{known}; {note}"
+    normalised = wrapped(net, whole, statistics)
     metadata = imported_metadata(
-        settings,
-        dataset,
-        whole,
-        budget,
-        statistics,
-        method=method,
-        origin=f"{Path(source).name}{known}; {note}",
+        settings, normalised, dataset, whole, budget, method=method, origin=origin
     )
-    file = _place(out, Path(source).stem)
-    _write(file, wrapped(net, whole, statistics), metadata)
+    file = out or Path("runs") / Path(source).stem
+    file = file if file.suffix == ".safetensors" else RunLayout(file).checkpoint
+    _write(file, normalised, metadata)
     return file
 
 
@@ -99,17 +98,14 @@ def model_settings(
     Raises:
         ConfigError: for an unknown name or wrong settings.
     """
-    kind, colon, rest = model.partition(":") if isinstance(model, str) else ("", "", "")
-    values: Any = model
-    if isinstance(model, str) and model.lstrip().startswith("{"):
-        values = parse_yaml(model, "--model")
-    elif colon and kind in PACKAGES:
-        values = {"name": kind, "arch": rest}
+    values = _values(model, "--model")
+    if isinstance(values, str) and ":" in values:
+        kind, _, rest = values.partition(":")
+        known = kind in PACKAGES
+        values = {"name": kind, "arch": rest} if known else {"name": "factory", "target": model}
         if kind == "robustbench":
             where = "cifar100" if data.title.startswith("cifar100") else "cifar10"
             values |= {"dataset": where, "threat": threat.ball.library_name}
-    elif colon:
-        values = {"name": "factory", "target": model}
     with blaming("--model"):
         settings = models.parse(values)
     if isinstance(settings, Factory):
@@ -117,17 +113,9 @@ def model_settings(
     return settings
 
 
-def dataset_of(data: str | dict[str, Any] | DataSettings, root: str | None) -> DataSettings:
-    """Return a data set given as settings, by name, or as YAML, with another root if one is given.
-
-    Raises:
-        ConfigError: for an unknown name or wrong settings.
-    """
-    values: Any = data
-    if isinstance(data, str) and data.lstrip().startswith("{"):
-        values = parse_yaml(data, "--dataset")
-    with blaming("--dataset"):
-        return datasets.parse(values).moved(root)
+def _values(given: object, option: str) -> Any:
+    yaml = isinstance(given, str) and given.lstrip().startswith("{")
+    return parse_yaml(str(given), option) if yaml else given
 
 
 def _built(settings: ModelSettings, weights: Path | None, size: tuple[Shape, int]) -> nn.Module:
@@ -142,12 +130,6 @@ def _built(settings: ModelSettings, weights: Path | None, size: tuple[Shape, int
     if found is not None:
         load_weights(net, found, f"{weights} for {settings.title}")
     return net.eval()
-
-
-def _place(out: Path | None, name: str) -> Path:
-    if out is None:
-        out = Path("runs") / name
-    return out if out.suffix == ".safetensors" else RunLayout(out).checkpoint
 
 
 def _write(file: Path, model: Classifier, metadata: CheckpointMetadata) -> None:

@@ -39,13 +39,11 @@ class Trial:
     """The answers of a network to N images under one normalisation.
 
     Attributes:
-        statistics: pixel means and standard deviations, one per channel.
         correct: which images it classifies as labelled, N booleans.
         loss: its mean cross-entropy at the best temperature, so that a contrast which only makes
             the network more confident does not count.
     """
 
-    statistics: Statistics
     correct: Tensor
     loss: float
 
@@ -87,11 +85,6 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
     It is the one with the highest accuracy on 256 training images, or as many as there are; among
     close accuracies, the one with the lowest loss. Test images are not used.
 
-    Args:
-        net: normalised images to logits.
-        whole: the training images.
-        given: the normalisation, or `auto`.
-
     Raises:
         CembenchError: when outputs are no logits, when another normalisation than the given one has
             a significantly higher accuracy, or when no accuracy is better than chance.
@@ -117,7 +110,7 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
             f"{len(some)} training images; use --normalise {best}"
         )
     if given != "auto":
-        return found[given].statistics, f"normalisation {given}, as given: right on {seen[given]}"
+        return choices[given], f"normalisation {given}, as given: right on {seen[given]}"
     if chance:
         listed = ", ".join(seen.values())
         raise CembenchError(
@@ -126,7 +119,7 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
             "set? --normalise MEANS/DEVIATIONS imports it all the same"
         )
     others = ", ".join(seen[name] for name in found if name != best)
-    return found[best].statistics, f"normalisation recognised: right on {seen[best]}; {others}"
+    return choices[best], f"normalisation recognised: right on {seen[best]}; {others}"
 
 
 def try_on(net: nn.Module, some: Split, statistics: Statistics) -> Trial:
@@ -141,7 +134,7 @@ def try_on(net: nn.Module, some: Split, statistics: Statistics) -> Trial:
     require_logits(out)
     losses = [cross_entropy(out / scale, some.labels) for scale in torch.logspace(-2, 3, 51)]
     loss = float(torch.stack(losses).nan_to_num(torch.inf).min())
-    return Trial(statistics, out.argmax(1) == some.labels, loss)
+    return Trial(out.argmax(1) == some.labels, loss)
 
 
 def require_logits(out: Tensor) -> None:
@@ -150,17 +143,13 @@ def require_logits(out: Tensor) -> None:
     Raises:
         CembenchError: saying which of the two they are.
     """
-    total = out.logsumexp(1).abs().max()
-    positive, one = bool((out >= 0).all()), (out.sum(1) - 1).abs().max()
-    what = ""
-    if positive and float(one) < 1e-3:
+    if bool((out >= 0).all()) and float((out.sum(1) - 1).abs().max()) < 1e-3:
         what = "probabilities"
-    elif bool((out <= 0).all()) and float(total) < 1e-3:
+    elif bool((out <= 0).all()) and float(out.logsumexp(1).abs().max()) < 1e-3:
         what = "logarithms of probabilities"
-    if what:
-        raise CembenchError(
-            f"the network returns {what}, not logits; leave out the softmax at its end"
-        )
+    else:
+        return
+    raise CembenchError(f"the network returns {what}, not logits; leave out the softmax at its end")
 
 
 def _better(one: Trial, other: Trial) -> bool:

@@ -65,16 +65,13 @@ def _unpickled(path: Path, content: bytes) -> Any:
 
 
 def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load weights into a network; names may differ by a prefix such as `module.` or `model.`.
+    """Load all parameters and buffers of a network by name.
 
-    Args:
-        net: the network.
-        weights: all of its parameters and buffers, by name.
-        source: names the weights in errors.
+    Names may differ by a prefix such as `module.` or `model.`.
 
     Raises:
-        CembenchError: for weights that are missing or unexpected (each named with the nearest
-            match), have another shape, or are not finite.
+        CembenchError: naming `source`, for weights that are missing or unexpected (each named with
+            the nearest match), have another shape, or are not finite.
     """
     wanted = net.state_dict()
     given = _renamed(weights, wanted)

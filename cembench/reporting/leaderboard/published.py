@@ -12,7 +12,6 @@ import pandas as pd
 from cembench.reporting.leaderboard.board import Board
 
 HEADINGS = {
-    "name": "name",
     "dataset": "data",
     "threat": "threat",
     "architecture": "network",
@@ -21,9 +20,7 @@ HEADINGS = {
     "autoattack": "autoattack ↑",
     "fid": "FID ↓",
     "inception_score": "IS ↑",
-    "source": "source",
     "date": "as of",
-    "note": "note",
 }
 
 
@@ -51,12 +48,8 @@ def published_board(datasets: Iterable[str]) -> Board | None:
 
 def published() -> pd.DataFrame:
     """Return every published result that comes with cembench, cells as text."""
-    text = (
-        files("cembench")
-        .joinpath("reporting", "leaderboard", "published.csv")
-        .read_text(encoding="utf-8")
-    )
-    return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    file = files("cembench.reporting.leaderboard") / "published.csv"
+    return pd.read_csv(io.BytesIO(file.read_bytes()), dtype=str, keep_default_na=False)
 
 
 def _is_a(title: str, name: str) -> bool:

@@ -8,9 +8,9 @@ from functools import partial
 import pandas as pd
 
 from cembench.evaluation.record import Record
-from cembench.reporting.leaderboard.board import Board, Shown, free_stem, optional, slug
+from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.ranking import best_first, lead_column, pareto_front
-from cembench.reporting.leaderboard.rows import SAME, arranged, filled, row_of
+from cembench.reporting.leaderboard.rows import SAME, arranged, board_stem, filled, row_of
 from cembench.util.column import Column
 from cembench.util.format import NOTHING, number, with_error, with_interval
 
@@ -29,11 +29,7 @@ def robust_boards(records: Sequence[Record]) -> list[Board]:
     groups.sort(key=lambda group: (-group["n_images"].max(), -len(group)))
     boards: dict[str, Board] = {}
     for group in groups:
-        first = group.iloc[0]
-        held = "" if first["split"] == "test" else first["split"]
-        plan = f"{first['protocol']}-{first['protocol_digest'][:6]}"
-        more = (plan, first["fingerprint"][:6], first["reference"][:6])
-        stem = free_stem(slug(first["dataset"], first["slug"], held), more, boards)
+        stem = board_stem(group.iloc[0], boards)
         boards[stem] = _board(stem, group)
     return list(boards.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from cembench.evaluation import sections
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
+from cembench.reporting.leaderboard.board import free_stem, slug
 from cembench.util.files import digest
 
 FIRST = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
@@ -16,6 +18,8 @@ FIRST += ["worst_case_acc", "n_images", "seed", "weights_sha256"]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
 LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
 LAST += ["error"]
+PLAIN = ["method", "labels", "dataset", "seed", "weights_sha256", "parameters", "divergences"]
+PLAIN += ["train_seconds", "model", "split", "protocol_digest", "recipe", "fingerprint", "error"]
 HIDDEN = ["slug", "fingerprint", "reference", "record"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
@@ -23,31 +27,18 @@ SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 def row_of(record: Record) -> dict[str, Any]:
     """Return the columns of a record, those of its sections last."""
     row: dict[str, Any] = dict.fromkeys(FIRST)
+    row |= {key: getattr(record, key) for key in PLAIN}
     row |= {
         "run": run_title(record),
-        "method": record.method,
-        "labels": record.labels,
-        "dataset": record.dataset,
         "threat": str(record.threat),
         "slug": record.threat.slug,
         "n_images": next((figure.images for figure in record.figures.values()), 0),
-        "seed": record.seed,
-        "weights_sha256": record.weights_sha256,
-        "parameters": record.parameters,
-        "divergences": record.divergences,
         "train_gradients": record.gradients,
-        "train_seconds": record.train_seconds,
         "eval_seconds": record.seconds,
-        "model": record.model,
-        "split": record.split,
         "protocol": record.protocol.get("name"),
-        "protocol_digest": record.protocol_digest,
-        "recipe": record.recipe,
-        "fingerprint": record.fingerprint,
         "reference": _reference(record.generation),
         "cembench": record.environment.get("cembench"),
         "sanity_failed": " ".join(record.sanity_failed),
-        "error": record.error,
         "record": record,
     }
     for section in sections.SECTIONS:
@@ -58,6 +49,14 @@ def row_of(record: Record) -> dict[str, Any]:
 def run_title(record: Record) -> str:
     """Return the name of a run, which says so where training has not ended."""
     return record.run if record.finished else f"{record.run} (unfinished)"
+
+
+def board_stem(first: pd.Series, taken: Container[str], *kind: str) -> str:
+    """Return the file name of a board with this row; it says the protocol if others need to."""
+    held = "" if first["split"] == "test" else first["split"]
+    plan = f"{first['protocol']}-{first['protocol_digest'][:6]}"
+    more = (plan, first["fingerprint"][:6], first["reference"][:6])
+    return free_stem(slug(first["dataset"], first["slug"], held, *kind), more, taken)
 
 
 def filled(rows: pd.DataFrame) -> pd.Series:

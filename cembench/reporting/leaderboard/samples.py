@@ -127,10 +127,9 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
     if pd.notna(first["kid_floor"]):
         floor = f"real images score KID {first['kid_floor']:.2g}, FD {first['fd_floor']:.3g}"
     title = (
-        f"{first['dataset']}: samples started from {first['start']}, beside "
-        f"{first['n_samples']} {first['reference']} images ({first['extractor']}); "
-        f"{floor}, an independent classifier reads "
-        f"{first['judge_acc_real']:.1%} of them"
+        f"{first['dataset']}: samples started from {first['start']}, beside {first['n_samples']} "
+        f"{first['reference']} images ({first['extractor']}); {floor}, an independent classifier "
+        f"reads {first['judge_acc_real']:.1%} of them"
     )
     sources = [[record] for record in group["record"]]
     kept = group.drop(columns="record").reset_index(drop=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from scipy.stats import t
 
 from cembench.evaluation.record import Record
-from cembench.reporting.leaderboard.board import Board, Shown, free_stem, slug
+from cembench.reporting.leaderboard.board import Board, Shown
 from cembench.reporting.leaderboard.ranking import best_first
-from cembench.reporting.leaderboard.rows import SAME, filled, row_of
+from cembench.reporting.leaderboard.rows import SAME, board_stem, filled, row_of
 from cembench.util.column import Column
 from cembench.util.format import number, with_error
 
@@ -32,10 +33,7 @@ def seed_boards(records: Sequence[Record]) -> list[Board]:
         several = group[group.groupby("recipe")["seed"].transform("nunique") > 1]
         if several.empty:
             continue
-        first = several.iloc[0]
-        held = "" if first["split"] == "test" else first["split"]
-        plan = f"{first['protocol']}-{first['protocol_digest'][:6]}"
-        stem = free_stem(slug(first["dataset"], first["slug"], held, "seeds"), [plan], boards)
+        stem = board_stem(several.iloc[0], boards, "seeds")
         boards[stem] = _board(stem, several)
     return list(boards.values())
 
@@ -67,7 +65,7 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
     }
     for column in figures:
         values = group[column].dropna().astype(float)
-        row[column] = values.mean() if len(values) else math.nan
+        row[column] = values.mean()
         row[f"{column}_std"] = values.std()
         row[f"{column}_half"] = half_width(values)
         row[f"{column}_runs"] = len(values)
@@ -76,10 +74,9 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
 
 def half_width(values: pd.Series) -> float:
     """Return half the 95 % t-interval of a mean; NaN for fewer than two values."""
-    count = len(values)
-    return (
-        float(t.ppf(0.975, count - 1) * values.std() / math.sqrt(count)) if count > 1 else math.nan
-    )
+    if len(values) < 2:
+        return math.nan
+    return float(t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values)))
 
 
 def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
@@ -89,10 +86,10 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
     shown.add("gradients ↓", "train_gradients", lambda mean: number(mean, ".2g"))
     for column in figures:
         if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
-            text = _percent if column.endswith("acc") else _plain
+            text = partial(_with_std, form=".1%" if column.endswith("acc") else ".3g")
             shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
     if table["sanity_failed"].any():
-        shown.add("sanity", "sanity_failed", _sanity, "seeds")
+        shown.add("sanity", "sanity_failed", lambda n, of: f"⚠ {n} of {of}" if n else "", "seeds")
     return shown
 
 
@@ -105,14 +102,6 @@ def heading(column: str) -> str:
     return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
 
 
-def _plain(mean: float, deviation: float, runs: int, seeds: int, form: str = ".3g") -> str:
+def _with_std(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:
     some = "" if runs == seeds else f" ({runs} of {seeds})"
     return with_error(mean, deviation, form) + some
-
-
-def _percent(mean: float, deviation: float, runs: int, seeds: int) -> str:
-    return _plain(mean, deviation, runs, seeds, ".1%")
-
-
-def _sanity(failed: int, seeds: int) -> str:
-    return f"⚠ {failed} of {seeds}" if failed else ""

@@ -37,44 +37,36 @@ def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
     Raises:
         CembenchError: when the file is not a table, or the records give none of its name.
     """
-    old, new = _table(path, _committed(path)), _table(path, _remade(path, records))
+    old, new = _table(path, read_bytes(path)), _table(path, _remade(path, records))
     both = [row for row in old.index if row in new.index]
-    columns = [c for c in dict.fromkeys([*old, *new]) if not _varies(c)]
+    # settings that gain a key give the same figures under other digests
+    varies = [c for c in [*old, *new] if c in VARIES or c.endswith("_seconds")]
+    columns = [c for c in dict.fromkeys([*old, *new]) if c not in varies]
     differing = [row for column in columns for row in _differing(old, new, column, both)]
     lacking = old.index.symmetric_difference(new.index, sort=False)
+    there = {True: "there", False: None}
     return [
         Comparison("rows in both tables", len(both) + len(lacking), len(both)),
         Comparison("columns that agree", len(columns), len(columns) - len(differing)),
         *(
-            Comparison(f"row {row}", _there(row in old.index), _there(row in new.index))
+            Comparison(f"row {row}", there[row in old.index], there[row in new.index])
             for row in lacking
         ),
         *differing,
     ]
 
 
-def _committed(path: Path) -> str:
-    try:
-        return read_bytes(path).decode()
-    except UnicodeDecodeError as error:
-        raise CembenchError(f"{path}: not a table") from error
-
-
-def _remade(path: Path, records: Iterable[Record]) -> str:
+def _remade(path: Path, records: Iterable[Record]) -> bytes:
     boards = {board.stem: board for board in build_boards(records)}
     if path.stem not in boards:
         raise CembenchError(f"{path}: the runs give no such table, but {', '.join(boards)}")
-    return boards[path.stem].csv()
+    return boards[path.stem].csv().encode()
 
 
-def _table(path: Path, text: str) -> pd.DataFrame:
-    """Return the cells as text, each row under its name.
-
-    Raises:
-        CembenchError: when rows cannot be told apart.
-    """
+def _table(path: Path, content: bytes) -> pd.DataFrame:
+    """Return the cells as text, each row under its name."""
     try:
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except ValueError as error:
         raise CembenchError(f"{path}: not a table") from error
     keys = [key for key in KEYS if key in table]
@@ -87,14 +79,6 @@ def _table(path: Path, text: str) -> pd.DataFrame:
     return table
 
 
-def _varies(column: str) -> bool:
-    """Return whether a column may differ in another run of the same command.
-
-    Settings that gain a key give the same figures under other digests.
-    """
-    return column in VARIES or column.endswith("_seconds")
-
-
 def _differing(
     old: pd.DataFrame, new: pd.DataFrame, column: str, rows: list[str]
 ) -> list[Comparison]:
@@ -104,7 +88,3 @@ def _differing(
     wrong = [cell for cell in cells if not cell.agrees]
     more = f" (and of {len(wrong) - 1} other rows)" if len(wrong) > 1 else ""
     return [replace(cell, figure=cell.figure + more) for cell in wrong[:1]]
-
-
-def _there(there: bool) -> str | None:
-    return "there" if there else None

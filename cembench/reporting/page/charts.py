@@ -18,14 +18,7 @@ Named = Mapping[str, Run]
 
 @dataclass(frozen=True)
 class PlacedChart:
-    """A chart of some runs.
-
-    Attributes:
-        chart: what it shows.
-        stem: its file name without ending.
-        title: what the runs have in common.
-        runs: by the names that the chart gives them.
-    """
+    """A chart, its file name without ending, what its runs have in common, and the runs by name."""
 
     chart: Chart
     stem: str

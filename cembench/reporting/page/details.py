@@ -8,14 +8,12 @@ from typing import Any
 from cembench.evaluation import sections
 from cembench.evaluation.record import Record
 from cembench.util.charts import Table
-from cembench.util.yaml import to_yaml
 
+BUFFER = ("buffer", "renewed", "renewal")
 ONLY = {  # settings of samplers that have an effect under others alone
-    "clusters": lambda settings: settings.get("start") == "cluster",
     "norm": lambda settings: settings.get("eps") is not None,
-    **dict.fromkeys(
-        ("buffer", "renewed", "renewal"), lambda settings: settings.get("start") == "buffer"
-    ),
+    "clusters": lambda settings: settings.get("start") == "cluster",
+    **dict.fromkeys(BUFFER, lambda settings: settings.get("start") == "buffer"),
 }
 
 
@@ -26,6 +24,7 @@ def tables(record: Record) -> dict[str, Sequence[Table]]:
 
 def facts(record: Record) -> dict[str, str]:
     """Return the provenance of a record's results: settings, versions, checksums."""
+    training = "" if record.train_seconds is None else f"{record.train_seconds:,.0f} training, "
     plain: dict[str, Any] = {
         "method": record.method,
         "network": f"{record.model}, {record.parameters:,} parameters ({record.kind})",
@@ -39,7 +38,7 @@ def facts(record: Record) -> dict[str, str]:
         "epoch": f"{record.epoch}{'' if record.finished else ', training unfinished'}",
         "rollbacks after divergence": record.divergences,
         "training gradients": f"{record.gradients:,}",
-        "seconds": _seconds(record),
+        "seconds": f"{training}{record.seconds:,.0f} evaluation",
         "checkpoint": record.checkpoint_sha256,
         "weights": record.weights_sha256,
         "table of verdicts": record.table_sha256,
@@ -49,16 +48,6 @@ def facts(record: Record) -> dict[str, str]:
         "created": record.created,
     }
     return {key: str(value) for key, value in plain.items() if value not in (None, "")}
-
-
-def _seconds(record: Record) -> str:
-    training = "" if record.train_seconds is None else f"{record.train_seconds:,.0f} training, "
-    return f"{training}{record.seconds:,.0f} evaluation"
-
-
-def protocol(record: Record) -> str:
-    """Return the resolved protocol as YAML."""
-    return to_yaml(record.protocol)
 
 
 def settings(sampler: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 from cembench.util.format import with_error
 from cembench.util.version import __version__
+from cembench.util.yaml import to_yaml
 
 LIMIT = 5_000_000  # bytes of a page
 SPARE = 200  # bytes of the markup around a chart or picture
@@ -118,13 +119,13 @@ class Page:
     def _content(self) -> dict[str, Any]:
         known = by_record(self.runs)
         boards = build_boards([run.record for run in self.runs])
-        reported = "reported, not re-run"
+        kinds = dict.fromkeys(placed.chart.kind for placed in self.charts)
         script = _asset("page.js")
         return {
             "runs": self.runs,
             "boards": [of_board(board, known) for board in boards],
-            "apart": [of_board(board, known, reported) for board in self.apart],
-            "sections": self._sections(),
+            "apart": [of_board(board, known, "reported, not re-run") for board in self.apart],
+            "sections": {k: [p for p in self.charts if p.chart.kind == k] for k in kinds},
             "own": self.own,
             "samplers": self._samplers(),
             "details": details,
@@ -135,29 +136,18 @@ class Page:
             "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         }
 
-    def _sections(self) -> dict[str, list[PlacedChart]]:
-        """Return charts and tables by kind, which is the section of the page they belong to."""
-        found: dict[str, list[PlacedChart]] = {}
-        for placed in self.charts:
-            found.setdefault(placed.chart.kind, []).append(placed)
-        return found
-
     def _samplers(self) -> dict[str, list[tuple[Run, Picture, Picture | None]]]:
         """Return each sampler's pictures of all runs, with the one of its first chains."""
         found: dict[str, list[tuple[Run, Picture, Picture | None]]] = {}
         for run in self.runs:
             strips = {picture.sampler: picture for picture in run.pictures if picture.strip}
-            for picture in run.pictures:
-                if not picture.strip:
-                    one = (run, picture, strips.get(picture.sampler))
-                    found.setdefault(picture.sampler, []).append(one)
+            for grid in (picture for picture in run.pictures if not picture.strip):
+                found.setdefault(grid.sampler, []).append((run, grid, strips.get(grid.sampler)))
         return found
 
     def _filled(self, parts: dict[int, Markup | str]) -> str:
-        def part(thing: object) -> Markup | str | None:
-            return parts.get(id(thing))
-
-        return _templates().get_template("page.html").render(self._content, part=part)
+        template = _templates().get_template("page.html")
+        return template.render(self._content, part=lambda thing: parts.get(id(thing)))
 
 
 def _templates() -> Environment:
@@ -168,7 +158,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals |= {"marks_of": marks, "of_chart": of_chart, "with_error": with_error}
+    templates.globals |= {"marks_of": marks, "of_chart": of_chart}
+    templates.globals |= {"with_error": with_error, "to_yaml": to_yaml}
     return templates
 
 

@@ -17,15 +17,7 @@ LOSSLESS = 60_000  # bytes up to which a picture keeps every pixel
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of samples.
-
-    Attributes:
-        file: where it lies.
-        sampler: whose samples it shows.
-        strip: whether it shows how chains move, instead of where they end.
-        content: the file.
-        image: the decoded picture.
-    """
+    """A picture of a sampler's samples; a strip shows how chains move, not where they end."""
 
     file: Path
     sampler: str

@@ -107,13 +107,12 @@ def _run(path: Path, record: Record, number: int) -> Run:
 def _history(file: Path) -> pd.DataFrame | None:
     if not file.exists():
         return None
-    content = read_bytes(file)
+    content = io.BytesIO(read_bytes(file))
     try:
-        frame = pd.read_csv(io.BytesIO(content)).astype(float)
+        frame = pd.read_csv(content).astype(float)
         if frame.empty or not {"epoch", "loss"} <= set(frame):
             raise ValueError("columns are missing")
     except ValueError as error:
-        raise CembenchError(
-            f"{file}: not the history of a training, or damaged; restore it, or delete it"
-        ) from error
+        damaged = f"{file}: not the history of a training, or damaged; restore it, or delete it"
+        raise CembenchError(damaged) from error
     return frame

@@ -20,7 +20,7 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
     """Return a figure as an SVG element.
 
     Args:
-        figure: what to draw.
+        figure: the figure.
         name: tells its ids from those of other figures on the page.
         label: says what it is to those who do not see it.
         tips: by link, what to say of it.
@@ -37,7 +37,9 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
         if link is not None and link in tips:
             ET.SubElement(element, f"{{{SVG}}}title").text = tips[link]
         for key in PLACES & set(element.attrib):
-            element.set(key, LONG.sub(_short, element.attrib[key]))
+            # two digits: coordinates are most of the size of a figure
+            short = LONG.sub(lambda number: f"{float(number[0]):.2f}", element.attrib[key])
+            element.set(key, short)
         element.text, element.tail = _tight(element.text), _tight(element.tail)
     for key in ("width", "height", "version"):
         del root.attrib[key]
@@ -47,11 +49,6 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
     _drop_ids(root)
     text = ET.tostring(root, encoding="unicode")
     return Markup(re.sub(f"(stroke|fill): {INK}", r"\1: currentColor", text))
-
-
-def _short(number: re.Match[str]) -> str:
-    """Return a coordinate with two digits: coordinates are most of the size of a figure."""
-    return f"{float(number[0]):.2f}"
 
 
 def _tight(text: str | None) -> str | None:

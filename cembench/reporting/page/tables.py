@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-
-import pandas as pd
 
 from cembench.reporting.leaderboard.board import Board
 from cembench.reporting.page.charts import PlacedChart
@@ -23,13 +20,7 @@ PLAIN = {  # headings of the page by how Markdown tables, the committed ones inc
 
 @dataclass(frozen=True)
 class LinkedTable:
-    """A table whose rows lead to runs.
-
-    Attributes:
-        table: the table.
-        runs: behind each row.
-        apart: why it must not be compared with other tables, if so.
-    """
+    """A table, the runs behind each row, and why it must not be compared with others, if so."""
 
     table: Table
     runs: Sequence[Sequence[Run]]
@@ -66,19 +57,7 @@ def _plain(heading: str) -> str:
 
 def _column(board: Board, heading: str) -> list[Cell]:
     texts = [str(text) for text in board.shown[heading]]
-    behind = board.numbers.get(heading, heading)
-    numbers = _numbers(board.table[behind]) if behind in board.table else None
-    if numbers is None:
+    values = board.table.get(board.numbers.get(heading, heading))
+    if values is None or any(isinstance(value, str) for value in values):
         return [Cell(text) for text in texts]
-    return [
-        Cell(text, number=value) if math.isnan(value) else Cell.of(value, text)
-        for text, value in zip(texts, numbers, strict=True)
-    ]
-
-
-def _numbers(values: pd.Series) -> list[float] | None:
-    """Return a column as numbers, NaN for none; None for one of texts."""
-    known = values.dropna()
-    if any(isinstance(value, str) for value in known):
-        return None
-    return [math.nan if pd.isna(value) else float(value) for value in values]
+    return [Cell.of(*pair) for pair in zip(values.astype(float), texts, strict=True)]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cembench.reporting.plots.style import INK, colour, fit_titles, grid, label, name, styled
+from cembench.reporting.plots.style import INK, colour, fit_titles, grid, label, look, name
 from cembench.util.charts import Bar, Bars
 
 
-@styled
+@look()
 def draw_bars(panels: Sequence[Bars], columns: int) -> Figure:
     """Draw values with errors around zero, one row per name."""
     names = list(dict.fromkeys(bar.name for panel in panels for bar in panel.bars))

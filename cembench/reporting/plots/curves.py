@@ -21,14 +21,9 @@ def radii(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "
 
 
 def write_curve(path: Path, record: Record) -> Path | None:
-    """Write `NAME.curve.png` beside the record `NAME.json`.
+    """Write `NAME.curve.png` beside the record `NAME.json` and return its path.
 
-    Args:
-        path: where the record lies.
-        record: what it says.
-
-    Returns:
-        The path of the picture; None where the record has no curve, and nothing was written.
+    A record without a curve gets none, and None is returned.
     """
     if not record.curve:
         return None

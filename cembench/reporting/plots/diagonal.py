@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cembench.reporting.plots.style import INK, colour, fit_titles, grid, label, name, styled
+from cembench.reporting.plots.style import INK, colour, fit_titles, grid, label, look, name
 from cembench.util.charts import Diagonal, Series
 
 
-@styled
+@look()
 def draw_diagonal(panels: Sequence[Diagonal], columns: int) -> Figure:
     """Draw points with vertical intervals, both axes in percent."""
     figure, places = grid(len(panels), columns, 2.0, 2.15)

@@ -10,18 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cembench.reporting.plots.style import (
-    colour,
-    dash,
-    grid,
-    label,
-    legend,
-    marker,
-    name,
-    scale,
-    styled,
-    upright,
-)
+from cembench.reporting.plots import style
 from cembench.util.charts import Lines, Series
 
 BANDS = 8  # more bands would hide each other
@@ -29,10 +18,10 @@ STEEP = 100  # a value beyond is drawn on a logarithmic scale, or nothing else w
 WIDE, SMALL = (7.2, 4.0), (2.7, 2.3)  # inches of a single panel, and of one of several in a row
 
 
-@styled
+@style.look()
 def draw_lines(panels: Sequence[Lines], columns: int) -> Figure:
     """Draw panels of lines, with one legend for all."""
-    figure, places = grid(len(panels), columns, *(WIDE if columns == 1 else SMALL))
+    figure, places = style.grid(len(panels), columns, *(WIDE if columns == 1 else SMALL))
     names = list(dict.fromkeys(one.name for panel in panels for one in panel.series))
     drawn: dict[str, Line2D] = {}
     for axes, panel in zip(places, panels, strict=True):
@@ -40,25 +29,26 @@ def draw_lines(panels: Sequence[Lines], columns: int) -> Figure:
             if len(one.x):
                 drawn[one.name] = _line(axes, panel, one, names.index(one.name), len(names))
         _frame(axes, panel)
-    legend(figure, {one: drawn[one] for one in names if one in drawn})
+    style.legend(figure, {one: drawn[one] for one in names if one in drawn})
     return figure
 
 
 def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D:
-    factor = scale(panel.y)
-    mark = marker(number) if panel.dots or len(one.x) == 1 else ""
-    looks: dict[str, Any] = {"color": colour(number), "linestyle": dash(number), "marker": mark}
+    factor, shade = style.scale(panel.y), style.colour(number)
+    mark = style.marker(number) if panel.dots or len(one.x) == 1 else ""
+    looks: dict[str, Any] = {"color": shade, "linestyle": style.dash(number), "marker": mark}
     (line,) = axes.plot(one.x, [factor * y for y in one.y], **looks)
     if len(one.low) and of <= BANDS:
         low, high = ([factor * end for end in ends] for ends in (one.low, one.high))
-        axes.fill_between(one.x, low, high, color=colour(number), alpha=0.13, linewidth=0)
+        axes.fill_between(one.x, low, high, color=shade, alpha=0.13, linewidth=0)
     return line
 
 
 def _frame(axes: Axes, panel: Lines) -> None:
     for text, place in panel.marks.items():
-        upright(axes, place, text)
-    axes.set(xlabel=label(panel.x), ylabel=label(panel.y), title=name(panel.title, 70))
+        style.upright(axes, place, text)
+    axes.set(xlabel=style.label(panel.x), ylabel=style.label(panel.y))
+    axes.set_title(style.name(panel.title, 70))
     if panel.x.integer:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.y.percent:

@@ -11,28 +11,19 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from cembench.reporting.plots.style import (
-    INK,
-    colour,
-    grid,
-    label,
-    marker,
-    name,
-    scale,
-    styled,
-    upright,
-)
+from cembench.reporting.plots import style
 from cembench.util.charts import Point, Scatter
 
 EDGE = 4  # percent below 0 and above 100 that are shown
 
 
-@styled
+@style.look()
 def draw_scatter(panels: Sequence[Scatter], columns: int) -> Figure:
     """Draw points with their intervals, and a line along the front."""
-    figure, places = grid(len(panels), columns, 7.2, 4.6)
+    figure, places = style.grid(len(panels), columns, 7.2, 4.6)
     for axes, panel in zip(places, panels, strict=True):
-        points = [_scaled(point, scale(panel.x), scale(panel.y)) for point in panel.points]
+        x, y = style.scale(panel.x), style.scale(panel.y)
+        points = [_scaled(point, x, y) for point in panel.points]
         _panel(axes, panel, points)
         _name(figure, axes, points)
     return figure
@@ -47,12 +38,12 @@ def _scaled(point: Point, x: float, y: float) -> Point:
 def _panel(axes: Axes, panel: Scatter, points: Sequence[Point]) -> None:
     front = sorted((p for p in points if p.front), key=lambda p: p.x)
     x, y = [p.x for p in front], [p.y for p in front]
-    axes.plot(x, y, color=INK, alpha=0.35, linewidth=1.2, drawstyle="steps-post", zorder=1)
+    axes.plot(x, y, color=style.INK, alpha=0.35, linewidth=1.2, drawstyle="steps-post", zorder=1)
     for number, point in enumerate(points):
         _draw(axes, number, point)
     for text, place in panel.marks.items():
-        upright(axes, place, text)
-    axes.set(xlabel=label(panel.x), ylabel=label(panel.y))
+        style.upright(axes, place, text)
+    axes.set(xlabel=style.label(panel.x), ylabel=style.label(panel.y))
     axes.margins(0.09)
     if panel.y.percent:
         bottom, top = axes.get_ylim()
@@ -60,12 +51,12 @@ def _panel(axes: Axes, panel: Scatter, points: Sequence[Point]) -> None:
 
 
 def _draw(axes: Axes, number: int, point: Point) -> None:
-    shade = colour(number)
+    shade = style.colour(number)
     line: dict[str, Any] = {"color": shade, "alpha": 0.75, "linewidth": 1.1, "zorder": 2}
     axes.plot([point.x_low, point.x_high], [point.y, point.y], **line)
     axes.plot([point.x, point.x], [point.y_low, point.y_high], **line)
     fill = shade if point.front else "none"
-    looks: dict[str, Any] = {"marker": marker(number), "edgecolors": shade, "zorder": 3}
+    looks: dict[str, Any] = {"marker": style.marker(number), "edgecolors": shade, "zorder": 3}
     dot = axes.scatter([point.x], [point.y], s=46, c=fill, **looks)
     if point.link:
         dot.set_urls([point.link])
@@ -78,7 +69,7 @@ def _name(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     bars = [bar for point in points for bar in _bars(axes, point)]
     for point in sorted(points, key=lambda p: (not p.front, p.x)):
         text = axes.annotate(
-            name(point.name),
+            style.name(point.name),
             (point.x, point.y),
             (0, 0),
             textcoords="offset points",

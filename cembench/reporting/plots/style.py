@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, Literal
 
 from matplotlib import style
@@ -60,21 +59,13 @@ LOOK: dict[str, Any] = {
 
 @contextmanager
 def look(**changes: Any) -> Iterator[None]:
-    """Draw in this look, whatever the user's own configuration of matplotlib says."""
+    """Draw in this look, whatever the user's own configuration of matplotlib says.
+
+    `@look()` makes a function draw in it.
+    """
     with style.context(["default", LOOK | changes]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
-
-
-def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Make a function draw in this look."""
-
-    @wraps(function)
-    def inside(*args: Any, **options: Any) -> Figure:
-        with look():
-            return function(*args, **options)
-
-    return inside
 
 
 def render(figure: Figure, form: Format, page: str = "") -> bytes:
@@ -89,16 +80,12 @@ def render(figure: Figure, form: Format, page: str = "") -> bytes:
     return stream.getvalue()
 
 
-def blank(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many axes, in rows of at most `columns`, each of this size."""
+    """Return a figure with so many axes, in rows of at most `columns`, each of so many inches."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = blank(max(columns * width, NARROWEST), rows * height)
+    inches = (max(columns * width, NARROWEST), rows * height)
+    figure = Figure(figsize=inches, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.remove()
