@@ -39,15 +39,16 @@ def test_the_files_of_a_run_have_these_names(tmp_path):
 
 
 def test_checkpoints_with_names_of_their_own_share_a_folder(tmp_path):
-    (tmp_path / "eval").mkdir()
-    (tmp_path / "eval" / "quick.json").touch()
-    run = RunLayout.at(tmp_path / "net.safetensors")
-    assert run.name == "net" and run.checkpoint == tmp_path / "net.safetensors"
-    assert run.buffer == tmp_path / "net.buffer.safetensors"
-    assert run.record("quick") == tmp_path / "eval" / "net.quick.json"
-    assert run.records() == [tmp_path / "eval" / "quick.json"]
+    folder = tmp_path / "run"
+    (folder / "eval").mkdir(parents=True)
+    (folder / "eval" / "quick.json").touch()
+    run = RunLayout.at(folder / "net.safetensors")
+    assert run.name == "net" and run.checkpoint == folder / "net.safetensors"
+    assert run.buffer == folder / "net.buffer.safetensors"
+    assert run.record("quick") == folder / "eval" / "net.quick.json"
+    assert run.records() == [folder / "eval" / "quick.json"]
     assert run.records("net.*") == []
-    assert RunLayout.records_below(tmp_path.parent) == run.records()
+    assert RunLayout.records_below(tmp_path) == run.records()
 
 
 def test_a_run_is_named_after_its_folder_wherever_one_stands(tmp_path, monkeypatch):
