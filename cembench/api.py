@@ -62,7 +62,7 @@ from cembench.training.train import train as train_in
 from cembench.util.devices import pick_device
 from cembench.util.distributed import process_group, world
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from cembench.util.overrides import override
 
 Place = str | Path

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from cembench.bench.meters import Peak, product_rate
-from cembench.util.markdown import markdown_table
+from cembench.util.display.markdown import markdown_table
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import click
 
 from cembench.cli.base import FILE, JSON, PROTOCOL, Command
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 
 @click.command("compare", cls=Command, example="runs/at runs/trades --protocol quick")
@@ -22,8 +22,8 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     import pandas as pd
 
     from cembench.evaluation.compare import compare_records
-    from cembench.util.format import number, percent, with_interval
-    from cembench.util.markdown import markdown_table
+    from cembench.util.display.format import number, percent, with_interval
+    from cembench.util.display.markdown import markdown_table
 
     rows = compare_records(_record(first, protocol), _record(second, protocol))
     if as_json:

@@ -48,7 +48,7 @@ def imported(
     from cembench.interop.importing import import_model
     from cembench.models.metadata import read_metadata
     from cembench.util.errors import CembenchError
-    from cembench.util.yaml import parse_yaml
+    from cembench.util.files.yaml import parse_yaml
 
     if model is None or dataset is None:
         missing = "--model" if model is None else "--dataset"

@@ -49,7 +49,7 @@ def command(
     from cembench.samplers import samplers
     from cembench.samplers.to_files import sample_to_files
     from cembench.util.devices import pick_device
-    from cembench.util.layout import RunLayout
+    from cembench.util.files.layout import RunLayout
     from cembench.util.overrides import override
     from cembench.util.settings import nearest
 

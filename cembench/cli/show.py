@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import FILE, Command
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 
 @click.command("show", cls=Command, example="runs/at")

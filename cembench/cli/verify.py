@@ -30,7 +30,7 @@ def command(
     from cembench.reporting.leaderboard import find_records
     from cembench.reporting.leaderboard.verify_table import compare_table
     from cembench.util.devices import pick_device
-    from cembench.util.markdown import markdown_table
+    from cembench.util.display.markdown import markdown_table
 
     if claim.suffix == ".csv":
         rows = compare_table(claim, find_records(proofs).values())
@@ -51,6 +51,6 @@ def command(
 
 
 def _cell(value: float | str | None) -> str:
-    from cembench.util.format import number
+    from cembench.util.display.format import number
 
     return value if isinstance(value, str) else number(value, "g")

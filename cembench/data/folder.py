@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from cembench.data import DataSettings, datasets
 from cembench.data.split import Split
 from cembench.util.errors import CembenchError
-from cembench.util.parquet import read_arrow
+from cembench.util.files.parquet import read_arrow
 
 Item = tuple[str, Any, int]
 

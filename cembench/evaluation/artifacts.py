@@ -16,8 +16,8 @@ from cembench.evaluation.cache import ChunkCache, attack_key
 from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
-from cembench.util.tensors import read_tensors, write_tensors
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.tensors import read_tensors, write_tensors
 
 SEALED: dict[str, str] = {}  # metadata, by which a reader knows that a file must have a seal
 Size = tuple[int, int, int]

@@ -9,8 +9,8 @@ import pandas as pd
 from torch import Tensor
 
 from cembench.util.errors import CembenchError
-from cembench.util.parquet import read_table, write_table
-from cembench.util.tensors import read_tensors, write_tensors
+from cembench.util.files.parquet import read_table, write_table
+from cembench.util.files.tensors import read_tensors, write_tensors
 
 
 def attack_key(attack: str, start: int) -> str:

@@ -22,7 +22,7 @@ from cembench.models.metadata import CheckpointMetadata
 from cembench.models.source import ModelSource
 from cembench.samplers.context import CheckpointImages
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 
 @dataclass(frozen=True)

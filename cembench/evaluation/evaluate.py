@@ -28,9 +28,9 @@ from cembench.models.source import ModelSource
 from cembench.util.distributed import World, world
 from cembench.util.errors import CembenchError, ModelError
 from cembench.util.files import clear_leftovers, digest
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.locks import locked
 from cembench.util.frozen import exact, frozen
-from cembench.util.layout import RunLayout
-from cembench.util.locks import locked
 
 
 def evaluate(

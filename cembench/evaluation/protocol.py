@@ -14,9 +14,9 @@ from cembench.evaluation.sections import SECTIONS, SETTINGS
 from cembench.models.engine import Engine, Plain, engines
 from cembench.util.errors import ConfigError
 from cembench.util.files import digest
+from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
 from cembench.util.settings import Count, Settings, nearest, optional_field
-from cembench.util.yaml import read_yaml
 
 
 class Header(Settings):

@@ -15,9 +15,9 @@ from cembench.evaluation.sections import RESULTS, SANITY
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256
-from cembench.util.layout import RunLayout
-from cembench.util.parquet import read_frame, write_table
-from cembench.util.seal import UNSEALED, is_sealed, write_sealed
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.parquet import read_frame, write_table
+from cembench.util.files.seal import UNSEALED, is_sealed, write_sealed
 from cembench.util.settings import LabelUse, Settings
 
 FORMAT = 4

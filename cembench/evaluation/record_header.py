@@ -19,7 +19,7 @@ from cembench.models.recipe import recipe_of
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from cembench.util.provenance import environment
 
 IDENTITY = ("checkpoint_sha256", "protocol_digest", "fingerprint", "threat", "inputs")

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.statistics import Rate
-from cembench.util.charts import Cell, Chart, Table
-from cembench.util.format import with_interval
+from cembench.util.display.charts import Cell, Chart, Table
+from cembench.util.display.format import with_interval
 from cembench.util.settings import NonNegative, Settings
 
 C = TypeVar("C")  # its settings in a protocol

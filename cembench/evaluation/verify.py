@@ -20,7 +20,7 @@ from cembench.evaluation.sections import SAMPLES, SECTIONS
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 # What a record says of training and of its protocol, and checkpoint and protocol say too.
 SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}

@@ -16,9 +16,9 @@ from cembench.models.metadata import (
     read_sealed_checkpoint,
 )
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
-from cembench.util.seal import UNSEALED
-from cembench.util.tensors import write_tensors
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.seal import UNSEALED
+from cembench.util.files.tensors import write_tensors
 
 
 def save_checkpoint(

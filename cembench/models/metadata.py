@@ -13,10 +13,10 @@ from cembench.models import ModelSettings, models
 from cembench.models.heads import Head, heads
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes
-from cembench.util.layout import RunLayout
-from cembench.util.seal import is_sealed
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.seal import is_sealed
+from cembench.util.files.tensors import tensor_metadata
 from cembench.util.settings import Count, LabelUse, Settings, optional_field
-from cembench.util.tensors import tensor_metadata
 from cembench.util.version import __version__
 
 if TYPE_CHECKING:

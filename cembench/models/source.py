@@ -18,7 +18,7 @@ from cembench.models.classifier import Classifier, try_on
 from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 
 class InMemoryModel(ModelSettings):

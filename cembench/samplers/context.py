@@ -17,9 +17,9 @@ from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import InitialImages, Needs, Sampler, SamplerContext
 from cembench.samplers.initial import GaussianInit, ReplayBuffer, fit_gaussians
 from cembench.util.errors import CembenchError, SamplingError
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.tensors import read_tensors
 from cembench.util.rng import derive, generator_of
-from cembench.util.tensors import read_tensors
 
 
 class ImageSource(ABC):

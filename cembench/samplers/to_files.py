@@ -16,13 +16,13 @@ from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import Samples, chunks, draw, intended_labels, target_rows
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.trajectory import Trace
+from cembench.util.display.image_grid import grid
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
+from cembench.util.files.tensors import tensor_file
 from cembench.util.frozen import exact, frozen
-from cembench.util.image_grid import grid
 from cembench.util.progress import Bar
 from cembench.util.rng import derive
-from cembench.util.tensors import tensor_file
 
 SHOWN = 8  # samples of each class in the picture
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cembench.energy.ascent import Visit
 from cembench.samplers.energy import EnergySampler
-from cembench.util.image_grid import CELL, GAP, MARGIN, TOP, page, picture
+from cembench.util.display.image_grid import CELL, GAP, MARGIN, TOP, page, picture
 
 CHAINS, COLUMNS, LINE = 10, 11, 12
 

@@ -20,7 +20,7 @@ from cembench.training.config import Experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, TrainingDiverged
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 
 def run_experiment(

@@ -16,7 +16,7 @@ from cembench.training.config import Experiment
 from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from cembench.util.registry import named_plugins
 
 

@@ -13,9 +13,9 @@ from cembench.suites.grid import points
 from cembench.training.config import Experiment
 from cembench.training.probes import Probe, probe_settings
 from cembench.util.errors import ConfigError, blaming
+from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import merge
 from cembench.util.settings import Settings, nearest
-from cembench.util.yaml import read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Values = Annotated[list[Any], Field(min_length=1)]

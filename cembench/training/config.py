@@ -16,9 +16,9 @@ from cembench.models.recipe import without_paths
 from cembench.training.sections import Divergence, Optimizer, Pretrained, Schedule, Validation
 from cembench.training.trackers import Tracker, trackers
 from cembench.util.errors import blaming
+from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
 from cembench.util.settings import Count, Fraction, LabelUse, Settings, optional_field
-from cembench.util.yaml import read_yaml
 
 
 class Experiment(Settings):

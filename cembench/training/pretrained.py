@@ -13,7 +13,7 @@ from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment
 from cembench.training.sections import Pretrained
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 HEAD = "net.head."
 

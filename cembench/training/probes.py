@@ -16,7 +16,7 @@ from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from cembench.util.overrides import merge
 from cembench.util.settings import Settings
 

@@ -17,10 +17,10 @@ from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
-from cembench.util.layout import RunLayout
-from cembench.util.seal import UNSEALED, read_sealed, write_sealed
-from cembench.util.tensors import write_tensors
-from cembench.util.yaml import read_yaml, to_yaml
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.seal import UNSEALED, read_sealed, write_sealed
+from cembench.util.files.tensors import write_tensors
+from cembench.util.files.yaml import read_yaml, to_yaml
 
 
 @dataclass

@@ -19,7 +19,7 @@ from cembench.training.trainer import Trainer
 from cembench.util.distributed import restarted, world
 from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
-from cembench.util.locks import locked
+from cembench.util.files.locks import locked
 from cembench.util.progress import Bar
 from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng

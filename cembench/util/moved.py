@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _ROOMS = {
-    "util": "errors settings registry files seal locks provenance devices distributed progress",
+    "util": "errors settings registry files provenance devices distributed progress",
+    "util.files": "seal locks",
     "energy": "potentials ascent threat",
     "models": "checkpoint",
     "samplers": "trajectory",
@@ -16,8 +17,8 @@ MODULES = {
     "cembench.contrast": "cembench.energy.similarity",
     "cembench.guard": "cembench.util.rng and cembench.util.frozen",
     "cembench.draws": "cembench.util.rng",
-    "cembench.tables": "cembench.util.parquet",
-    "cembench.grid": "cembench.util.image_grid",
+    "cembench.tables": "cembench.util.files.parquet",
+    "cembench.grid": "cembench.util.display.image_grid",
     "cembench.subject": "cembench.models.source",
     "cembench.origins": "cembench.samplers.context",
     "cembench.sampling": "cembench.samplers.draw",

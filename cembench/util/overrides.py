@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cembench.util.errors import ConfigError
-from cembench.util.yaml import parse_yaml
+from cembench.util.files.yaml import parse_yaml
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_samples_of_memory_and_file_are_the_same(trained: Path) -> None:
 
 def test_configs_may_be_files_mappings_or_settings(tmp_path: Path) -> None:
     from cembench.training.config import parse_experiment
-    from cembench.util.yaml import to_yaml
+    from cembench.util.files.yaml import to_yaml
 
     short = TINY | {"epochs": 1}
     (tmp_path / "tiny.yaml").write_text(to_yaml(short))

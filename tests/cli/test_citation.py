@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cembench import __version__
-from cembench.util.yaml import read_yaml
+from cembench.util.files.yaml import read_yaml
 
 CITATION = read_yaml(Path(__file__).parents[2] / "CITATION.cff")
 

@@ -14,8 +14,8 @@ import pytest
 from cembench.cli import main
 from cembench.evaluation.protocol import shipped
 from cembench.methods import methods
-from cembench.util.parquet import read_frame
-from cembench.util.yaml import to_yaml
+from cembench.util.files.parquet import read_frame
+from cembench.util.files.yaml import to_yaml
 from tests.conftest import TINY, experiment
 
 ROOT = Path(__file__).parents[2]

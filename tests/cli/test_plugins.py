@@ -15,8 +15,8 @@ import pytest
 
 from cembench.methods import Method, methods
 from cembench.util.errors import CembenchError
+from cembench.util.files.yaml import to_yaml
 from cembench.util.moved import MODULES
-from cembench.util.yaml import to_yaml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "plugins"

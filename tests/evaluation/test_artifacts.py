@@ -16,8 +16,8 @@ from cembench.evaluation.record import load_record, load_table, save_record
 from cembench.evaluation.statistics import paired_interval
 from cembench.evaluation.verify import verify_record
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
-from cembench.util.parquet import read_frame
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.parquet import read_frame
 from tests.conftest import NOTHING
 
 QUICK = [*NOTHING, "attacks=[{name: pgd, steps: 4}]", "batch_size=16"]

@@ -18,7 +18,7 @@ from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.evaluation.statistics import holm
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
-from cembench.util.yaml import read_yaml, to_yaml
+from cembench.util.files.yaml import read_yaml, to_yaml
 from tests.conftest import NOTHING
 
 pytest_plugins = "pytester"

@@ -20,9 +20,9 @@ from cembench.models.metadata import read_metadata
 from cembench.reporting.leaderboard import build_boards
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
-from cembench.util.locks import locked
-from cembench.util.parquet import read_frame
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.locks import locked
+from cembench.util.files.parquet import read_frame
 from tests.conftest import NOTHING
 
 SAMPLES = (

@@ -12,7 +12,7 @@ from cembench.evaluation.diff import compared
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.verify import verify_record
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from tests.support.records import touch
 
 SAMPLES = "count: 40, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}, sgld]"

@@ -14,9 +14,9 @@ from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder
 from cembench.evaluation.protocol import load_protocol
 from cembench.training.train import train
-from cembench.util.layout import RunLayout
-from cembench.util.seal import UNSEALED, seal
-from cembench.util.yaml import to_yaml
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.seal import UNSEALED, seal
+from cembench.util.files.yaml import to_yaml
 from tests.conftest import NOTHING, experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")

@@ -5,7 +5,7 @@ from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.record import load_table
 from cembench.training.trainer import Trainer
-from cembench.util.yaml import to_yaml
+from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
 
 PROTOCOL = """

@@ -22,7 +22,7 @@ from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
 from cembench.util.errors import CembenchError
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from tests.conftest import NOTHING, experiment
 
 PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 3}]", "batch_size=16"]

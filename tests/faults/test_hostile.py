@@ -10,7 +10,7 @@ from cembench.evaluation.protocol import Protocol, load_protocol, shipped
 from cembench.suites.suite import load_suite
 from cembench.training.config import Experiment, load_experiment
 from cembench.util.errors import CembenchError, ConfigError
-from cembench.util.yaml import parse_yaml, to_yaml
+from cembench.util.files.yaml import parse_yaml, to_yaml
 from tests.conftest import TINY, experiment
 from tests.support.forks import Process
 

@@ -19,8 +19,8 @@ from cembench.models.checkpoint import load_checkpoint
 from cembench.training.config import load_experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
+from cembench.util.files.yaml import to_yaml
 from cembench.util.rng import generator_of
-from cembench.util.yaml import to_yaml
 from tests.conftest import experiment
 from tests.support.forks import Blow, Process
 from tests.support.records import settled

@@ -9,13 +9,13 @@ import pytest
 
 from cembench.training.train import train
 from cembench.util.errors import CembenchError
-from cembench.util.locks import locked
+from cembench.util.files.locks import locked
 from tests.conftest import experiment
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cembench.util.locks import locked
+from cembench.util.files.locks import locked
 with locked(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)

@@ -12,7 +12,7 @@ from cembench.evaluation.record import FORMAT, load_record, load_table
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint
 from cembench.util.errors import CembenchError
-from cembench.util.seal import UNSEALED, seal
+from cembench.util.files.seal import UNSEALED, seal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TODAY = FIXTURES / "format-4"

@@ -14,7 +14,7 @@ from cembench.api import evaluate, load
 from cembench.evaluation.record import load_record
 from cembench.interop.exporting import export
 from cembench.util.errors import CembenchError
-from cembench.util.yaml import parse_yaml
+from cembench.util.files.yaml import parse_yaml
 from tests.conftest import images
 
 REFERENCE = Path("leaderboards/reference/at")

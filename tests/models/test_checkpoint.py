@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save, save_file
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
-from cembench.util.seal import UNSEALED, seal
-from cembench.util.yaml import to_yaml
+from cembench.util.files.seal import UNSEALED, seal
+from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
 
 

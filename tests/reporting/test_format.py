@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cembench.util.charts import Cell
-from cembench.util.column import Column
-from cembench.util.format import number, percent, with_error, with_interval
+from cembench.util.display.charts import Cell
+from cembench.util.display.column import Column
+from cembench.util.display.format import number, percent, with_error, with_interval
 
 
 @pytest.mark.parametrize(

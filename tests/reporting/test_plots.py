@@ -14,7 +14,7 @@ from cembench.reporting.page.training import training
 from cembench.reporting.plots import curves
 from cembench.reporting.plots.draw import draw
 from cembench.reporting.plots.style import NAMED, render
-from cembench.util.charts import Axis, Chart, Point, Scatter
+from cembench.util.display.charts import Axis, Chart, Point, Scatter
 from tests.support.records import record
 
 POINT = Point("a", x=1.0, x_low=0.8, x_high=1.2, y=0.5, y_low=0.4, y_high=0.6, front=True)

@@ -6,7 +6,7 @@ from cembench.evaluation import sections
 from cembench.evaluation.section import Section
 from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.page import write_plots, write_report
-from cembench.util.charts import Axis, Cell, Chart, Lines, Series, Table
+from cembench.util.display.charts import Axis, Cell, Chart, Lines, Series, Table
 from tests.support.pages import leave
 from tests.support.records import both
 

@@ -15,7 +15,7 @@ from cembench.suites.launchers import local
 from cembench.suites.launchers.job import Job, Outcome
 from cembench.suites.suite import load_suite
 from cembench.util.errors import ConfigError
-from cembench.util.yaml import to_yaml
+from cembench.util.files.yaml import to_yaml
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}

@@ -17,8 +17,8 @@ from cembench.evaluation.sections.density import (
 )
 from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.evaluation.statistics import MeanStd, rate, wilson
-from cembench.util.image_grid import grid
-from cembench.util.layout import RunLayout
+from cembench.util.display.image_grid import grid
+from cembench.util.files.layout import RunLayout
 from tests.support.records import both, drawn, sampled
 
 HOSTILE = "<script>alert(1)</script>"

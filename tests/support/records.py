@@ -7,7 +7,7 @@ from cembench.evaluation.record import Record, load_record
 from cembench.evaluation.sections.robustness import Figure
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
 from cembench.evaluation.statistics import wilson
-from cembench.util.seal import UNSEALED, seal
+from cembench.util.files.seal import UNSEALED, seal
 
 
 def figure(correct, images=100):

@@ -15,10 +15,10 @@ from cembench.models import models
 from cembench.training.config import Experiment, load_experiment, parse_experiment
 from cembench.training.optim import learning_rate_factor
 from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files.yaml import parse_yaml, read_yaml, to_yaml
 from cembench.util.overrides import override
 from cembench.util.registry import Registry
 from cembench.util.settings import Settings, fraction
-from cembench.util.yaml import parse_yaml, read_yaml, to_yaml
 from tests.conftest import TINY, experiment
 
 

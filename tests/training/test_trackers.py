@@ -18,7 +18,7 @@ from cembench.training.config import parse_experiment
 from cembench.training.trackers import Tracker, TrackerRun, trackers
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, ConfigError
-from cembench.util.yaml import read_yaml, to_yaml
+from cembench.util.files.yaml import read_yaml, to_yaml
 from tests.conftest import TINY, experiment
 from tests.support.disk import Disk
 from tests.support.divergence import diverging

@@ -26,7 +26,7 @@ from cembench.training.selection import best_epoch, correct
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
 from cembench.util.errors import CembenchError
-from cembench.util.yaml import to_yaml
+from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
 from tests.support.divergence import diverging
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 
 def test_the_files_of_a_run_have_these_names(tmp_path):

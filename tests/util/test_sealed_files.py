@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save
 
 from cembench.util.errors import CembenchError
-from cembench.util.parquet import read_table, write_table
-from cembench.util.tensors import read_tensors, tensor_metadata, write_tensors
+from cembench.util.files.parquet import read_table, write_table
+from cembench.util.files.tensors import read_tensors, tensor_metadata, write_tensors
 
 TENSORS = {"a": torch.arange(6).view(2, 3).T, "b": torch.ones(0, 4), "c": torch.ones(3).bfloat16()}
 TABLE = pd.DataFrame({"index": [3, 1], "pgd_broken": [True, False], "logp": [0.1, float("nan")]})

@@ -16,8 +16,8 @@ from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
+from cembench.util.files.tensors import read_tensors, write_tensors
 from cembench.util.frozen import exact
-from cembench.util.tensors import read_tensors, write_tensors
 
 BATCH = 128
 VERSION = 1  # raise it when preprocessing changes, so that no cached features outlive that

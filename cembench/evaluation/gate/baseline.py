@@ -15,9 +15,9 @@ from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections import SECTIONS
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import sha256, write_text
-from cembench.util.parquet import read_frame, write_table
+from cembench.util.files.parquet import read_frame, write_table
+from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.settings import Settings
-from cembench.util.yaml import read_yaml, to_yaml
 
 
 class Row(Settings):

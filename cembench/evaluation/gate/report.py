@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from cembench.evaluation.gate.gate import Outcome
-from cembench.util.format import number, percent
-from cembench.util.markdown import markdown_table
+from cembench.util.display.format import number, percent
+from cembench.util.display.markdown import markdown_table
 
 SHOWN = 12  # images that a line names
 SIGNS = {"pass": "pass", "regression": "REGRESSION", "inconclusive": "inconclusive"}

@@ -15,10 +15,10 @@ from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig, Scores
 from cembench.samplers.draw import Samples
+from cembench.util.display.image_grid import grid
 from cembench.util.errors import SamplingError
 from cembench.util.files import write_bytes
-from cembench.util.image_grid import grid
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from cembench.util.progress import Bar
 
 Known = dict[str, tuple[ImageFeatures, Scores, Estimate]]  # of initial images, by kind of start

@@ -29,7 +29,7 @@ from cembench.samplers.trajectory import Trace
 from cembench.util.distributed import ALONE, World
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.files import write_bytes
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 from cembench.util.progress import Bar
 from cembench.util.rng import derive
 

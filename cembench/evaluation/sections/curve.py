@@ -10,8 +10,8 @@ from pydantic import Field, SerializeAsAny, field_validator
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.section import Section, rate_cells
 from cembench.evaluation.statistics import Rate, rate
-from cembench.util.charts import Axis, Cell, Chart, Lines, Series, Table
-from cembench.util.format import number
+from cembench.util.display.charts import Axis, Cell, Chart, Lines, Series, Table
+from cembench.util.display.format import number
 from cembench.util.settings import Positive, Settings
 
 if TYPE_CHECKING:

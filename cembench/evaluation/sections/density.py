@@ -11,7 +11,7 @@ from cembench.data import DataSettings, datasets
 from cembench.evaluation.section import GatedValue, Section
 from cembench.evaluation.sections import density_charts
 from cembench.evaluation.statistics import MeanStd, Rate
-from cembench.util.charts import Chart, Table
+from cembench.util.display.charts import Chart, Table
 from cembench.util.settings import Count, Settings
 
 

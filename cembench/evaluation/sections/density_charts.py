@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 
 from cembench.evaluation.section import rate_cells
 from cembench.evaluation.statistics import MeanStd, wilson
-from cembench.util.charts import EMPTY, Axis, Bar, Bars, Cell, Chart, Diagonal, Series, Table
-from cembench.util.format import number, percent, with_error
+from cembench.util.display.charts import (
+    EMPTY,
+    Axis,
+    Bar,
+    Bars,
+    Cell,
+    Chart,
+    Diagonal,
+    Series,
+    Table,
+)
+from cembench.util.display.format import number, percent, with_error
 
 if TYPE_CHECKING:
     from cembench.evaluation.sections.density import (

@@ -10,8 +10,8 @@ from cembench.attacks import Attack, attacks
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.section import Section, rate_cells
 from cembench.evaluation.statistics import Rate, rate
-from cembench.util.charts import Cell, Table
-from cembench.util.format import NOTHING, number, percent
+from cembench.util.display.charts import Cell, Table
+from cembench.util.display.format import NOTHING, number, percent
 
 if TYPE_CHECKING:
     import pandas as pd

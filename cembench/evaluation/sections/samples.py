@@ -11,9 +11,9 @@ from cembench.evaluation.extractors import Extractor, extractors
 from cembench.evaluation.metrics import TAKEN, Metric, metrics
 from cembench.evaluation.section import GatedValue, Section
 from cembench.samplers import Sampler, samplers
-from cembench.util.charts import EMPTY, Cell, Table
-from cembench.util.column import Column
-from cembench.util.format import number, percent, with_error, with_interval
+from cembench.util.display.charts import EMPTY, Cell, Table
+from cembench.util.display.column import Column
+from cembench.util.display.format import number, percent, with_error, with_interval
 from cembench.util.settings import Count, Settings, optional_field
 
 HEAD = ["images", "KID ↓", "FD ↓", "IS ↑", "precision ↑", "recall ↑", "classifier agreement ↑"]

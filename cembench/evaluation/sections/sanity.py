@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from cembench.evaluation.section import Section
-from cembench.util.charts import Cell, Table
-from cembench.util.format import number
+from cembench.util.display.charts import Cell, Table
+from cembench.util.display.format import number
 from cembench.util.settings import Count, Settings
 
 

@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cembench.evaluation.record import Record
 from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
+from cembench.util.display.format import number, percent, with_error, with_interval
 from cembench.util.files import read_bytes, write_bytes, write_text
-from cembench.util.format import number, percent, with_error, with_interval
-from cembench.util.layout import RunLayout
-from cembench.util.yaml import to_yaml
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.yaml import to_yaml
 
 FIELDS = {"licence": "other", "name": "", "authors": "", "link": ""}
 

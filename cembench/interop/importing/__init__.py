@@ -26,10 +26,10 @@ from cembench.models.metadata import CheckpointMetadata
 from cembench.models.source import imported_metadata, wrapped
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.yaml import parse_yaml
 from cembench.util.registry import add_plugin
 from cembench.util.rng import isolated_rng
-from cembench.util.yaml import parse_yaml
 
 PACKAGES = ("torchvision", "timm", "robustbench")
 

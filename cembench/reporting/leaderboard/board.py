@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from cembench.evaluation.record import Record
+from cembench.util.display.format import missing
+from cembench.util.display.markdown import markdown_table
 from cembench.util.files import write_text
-from cembench.util.format import missing
-from cembench.util.markdown import markdown_table
 
 Sources = Sequence[Sequence[Record]]
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
-from cembench.util.column import Column
+from cembench.util.display.column import Column
 
 ROBUST = {"autoattack": "AutoAttack", "worst_case": "worst-case"}  # the first one measured counts
 ORDER = [*(f"{attack}_acc" for attack in ROBUST), "clean_acc"]

@@ -11,8 +11,8 @@ from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.ranking import best_first, lead_column, pareto_front
 from cembench.reporting.leaderboard.rows import SAME, arranged, board_stem, filled, row_of
-from cembench.util.column import Column
-from cembench.util.format import NOTHING, number, with_error, with_interval
+from cembench.util.display.column import Column
+from cembench.util.display.format import NOTHING, number, with_error, with_interval
 
 
 def robust_boards(records: Sequence[Record]) -> list[Board]:

@@ -13,8 +13,8 @@ from cembench.evaluation.sections.samples import Generation, SamplerFigures, Sco
 from cembench.reporting.leaderboard.board import Board, Shown, free_stem, optional, slug
 from cembench.reporting.leaderboard.ranking import nearest_first
 from cembench.reporting.leaderboard.rows import run_title
+from cembench.util.display.format import number, percent, with_error, with_interval
 from cembench.util.files import digest
-from cembench.util.format import number, percent, with_error, with_interval
 
 KEYS = ["dataset", "start", "plan", "extractor", "extractor_sha256", "n_samples", "reference"]
 KEYS += ["fingerprint", "ball"]

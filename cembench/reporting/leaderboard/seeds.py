@@ -15,8 +15,8 @@ from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown
 from cembench.reporting.leaderboard.ranking import best_first
 from cembench.reporting.leaderboard.rows import SAME, board_stem, filled, row_of
-from cembench.util.column import Column
-from cembench.util.format import number, with_error
+from cembench.util.display.column import Column
+from cembench.util.display.format import number, with_error
 
 SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "_ball_lse")
 

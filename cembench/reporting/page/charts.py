@@ -11,7 +11,7 @@ from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.page.plane import plane
 from cembench.reporting.page.runs import Run, by_record, labelled
 from cembench.reporting.page.training import training
-from cembench.util.charts import Chart
+from cembench.util.display.charts import Chart
 
 Named = Mapping[str, Run]
 

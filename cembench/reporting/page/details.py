@@ -7,7 +7,7 @@ from typing import Any
 
 from cembench.evaluation import sections
 from cembench.evaluation.record import Record
-from cembench.util.charts import Table
+from cembench.util.display.charts import Table
 
 BUFFER = ("buffer", "renewed", "renewal")
 ONLY = {  # settings of samplers that have an effect under others alone

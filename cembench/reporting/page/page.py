@@ -24,12 +24,12 @@ from cembench.reporting.page.runs import Run, by_record, gather
 from cembench.reporting.page.svg import inline
 from cembench.reporting.page.tables import marks, of_board, of_chart
 from cembench.reporting.plots.draw import draw
-from cembench.util.charts import Scatter
+from cembench.util.display.charts import Scatter
+from cembench.util.display.format import with_error
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
-from cembench.util.format import with_error
+from cembench.util.files.yaml import to_yaml
 from cembench.util.version import __version__
-from cembench.util.yaml import to_yaml
 
 LIMIT = 5_000_000  # bytes of a page
 SPARE = 200  # bytes of the markup around a chart or picture

@@ -9,9 +9,9 @@ from cembench.evaluation.sections.samples import Generation
 from cembench.reporting.leaderboard.board import Board
 from cembench.reporting.leaderboard.ranking import ROBUST, lead_column, robust_attack
 from cembench.reporting.page.runs import Run
-from cembench.util.charts import Axis, Chart, Point, Scatter
-from cembench.util.column import Column
-from cembench.util.format import missing, percent, with_error
+from cembench.util.display.charts import Axis, Chart, Point, Scatter
+from cembench.util.display.column import Column
+from cembench.util.display.format import missing, percent, with_error
 
 Z = 1.959964
 CAPTION = (

@@ -14,7 +14,7 @@ from cembench.reporting.leaderboard import find_records, newest
 from cembench.reporting.page.pictures import Picture, load_picture
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
-from cembench.util.layout import RunLayout
+from cembench.util.files.layout import RunLayout
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cembench.reporting.leaderboard.board import Board
 from cembench.reporting.page.charts import PlacedChart
 from cembench.reporting.page.runs import Run
-from cembench.util.charts import Cell, Table
+from cembench.util.display.charts import Cell, Table
 
 PLAIN = {  # headings of the page by how Markdown tables, the committed ones included, begin theirs
     "gain over its seeds": "KID improvement over init",

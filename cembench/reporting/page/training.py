@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from cembench.util.charts import Axis, Chart, Lines, Series
+from cembench.util.display.charts import Axis, Chart, Lines, Series
 
 METRIC = "val_"
 CAPTION = (

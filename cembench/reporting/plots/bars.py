@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cembench.reporting.plots.style import INK, colour, fit_titles, grid, label, look, name
-from cembench.util.charts import Bar, Bars
+from cembench.util.display.charts import Bar, Bars
 
 
 @look()

@@ -11,7 +11,7 @@ from cembench.reporting.plots.bars import draw_bars
 from cembench.reporting.plots.diagonal import draw_diagonal
 from cembench.reporting.plots.lines import draw_lines
 from cembench.reporting.plots.scatter import draw_scatter
-from cembench.util.charts import Bars, Chart, Diagonal, Lines, Scatter
+from cembench.util.display.charts import Bars, Chart, Diagonal, Lines, Scatter
 
 DRAWN: dict[type, Callable[[Any, int], Figure]] = {
     Lines: draw_lines,

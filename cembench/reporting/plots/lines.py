@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cembench.reporting.plots import style
-from cembench.util.charts import Lines, Series
+from cembench.util.display.charts import Lines, Series
 
 BANDS = 8  # more bands would hide each other
 STEEP = 100  # a value beyond is drawn on a logarithmic scale, or nothing else would be seen

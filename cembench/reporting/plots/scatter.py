@@ -12,7 +12,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from cembench.reporting.plots import style
-from cembench.util.charts import Point, Scatter
+from cembench.util.display.charts import Point, Scatter
 
 EDGE = 4  # percent below 0 and above 100 that are shown
 

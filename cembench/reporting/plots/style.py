@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from cembench.util.charts import Axis
+from cembench.util.display.charts import Axis
 
 INK = "#1c2430"  # text and frames; a page replaces it by the colour of its own text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")

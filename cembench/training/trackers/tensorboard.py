@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from cembench.training.trackers import RunInfo, Tracker, TrackerRun
-from cembench.util.yaml import to_yaml
+from cembench.util.files.yaml import to_yaml
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

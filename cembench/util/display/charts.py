@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from cembench.util.format import NOTHING, missing
+from cembench.util.display.format import NOTHING, missing
 
 APART = re.compile(r"(\S+) (\(.+\)|± .+)")  # a value, and the uncertainty that belongs to it
 

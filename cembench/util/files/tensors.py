@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, unwritable
-from cembench.util.seal import header_entries, header_metadata, is_sealed, write_sealed
+from cembench.util.files.seal import header_entries, header_metadata, is_sealed, write_sealed
 
 
 def write_tensors(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
-from cembench.util.seal import header_entries, header_metadata, is_sealed, write_sealed
+from cembench.util.files.seal import header_entries, header_metadata, is_sealed, write_sealed
 
 
 def write_table(

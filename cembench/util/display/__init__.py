@@ -1,0 +1,1 @@
+"""Numbers, tables, charts and image grids for people, without torch where no image is drawn."""
