@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from cembench.attacks import Attack, Propose, Target
+from cembench.attacks import Attack, Propose, Target, attacks
 from cembench.energy.threat import Threat
 
 
@@ -57,10 +57,8 @@ class AutoAttack(Attack):
 
     def under(self, engine: str) -> Attack:
         """Return our attacks under the fast engine, in place of the standard version."""
-        from cembench.attacks.autoattack_fast import FastAutoAttack
-
         official = engine == "plain" or self.version != "standard"
-        return self if official else FastAutoAttack(on=self.on)
+        return self if official else attacks.parse({"name": "autoattack-fast", "on": self.on})
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return the attacks in the official order."""

@@ -8,7 +8,7 @@ import torch
 
 from cembench.evaluation.record import save_record
 from cembench.evaluation.sections.curve import CurvePoint
-from cembench.evaluation.sections.density import (
+from cembench.evaluation.sections.density_results import (
     Bin,
     Calibration,
     Density,

@@ -17,11 +17,11 @@ from cembench.energy import potentials
 from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
 from cembench.evaluation.measure import Chunk, Columns, Measurement
-from cembench.evaluation.sections.density import (
+from cembench.evaluation.sections.density import DensityConfig
+from cembench.evaluation.sections.density_results import (
     Bin,
     Calibration,
     Density,
-    DensityConfig,
     EnergyShift,
     OODScores,
 )

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from cembench.data import DataSettings, datasets
 from cembench.evaluation.section import GatedValue, Section
 from cembench.evaluation.sections import density_charts
-from cembench.evaluation.statistics import MeanStd, Rate
+from cembench.evaluation.sections.density_results import Density
 from cembench.util.display.charts import Chart, Table
 from cembench.util.settings import Count, Settings
 
@@ -46,85 +46,6 @@ class DensityConfig(Settings):
             if taken or titles.count(title) > 1:
                 raise ValueError(f"the title '{title}' is taken; give the data set an alias")
         return values
-
-
-class Bin(Settings):
-    """The images whose confidence lies between two values.
-
-    Attributes:
-        low: the lower one.
-        high: the higher one.
-        images: how many.
-        confidence: their mean confidence; None for no images.
-        accuracy: the share that is classified correctly; None for no images.
-    """
-
-    low: float
-    high: float
-    images: int
-    confidence: float | None = None
-    accuracy: float | None = None
-
-
-class Calibration(Settings):
-    """The expected calibration error (Guo et al., arXiv 1706.04599) and the table it sums up.
-
-    Attributes:
-        ece: mean distance of confidence and accuracy over the bins, weighted by their images.
-        bins: from the lowest confidence to the highest.
-    """
-
-    ece: float
-    bins: list[Bin]
-
-
-class OODScores(Settings):
-    """How well a score separates test images from out-of-distribution images.
-
-    Attributes:
-        others: number of out-of-distribution images.
-        auroc: probability that a test image scores higher than another image.
-        fpr95: share of the others that pass when 95 % of the test images do.
-    """
-
-    others: int
-    auroc: float
-    fpr95: float
-
-
-class EnergyShift(Settings):
-    """Test images pushed inside the ball: accuracy, and the mean change of LSE f(x, ·).
-
-    Attributes:
-        accuracy: of the pushed images.
-        lse_change: that mean.
-        lse_error: its standard error.
-    """
-
-    accuracy: Rate
-    lse_change: float
-    lse_error: float
-
-
-class Density(Settings):
-    """What the network says of p(x).
-
-    Attributes:
-        calibration: of the confidence.
-        energies: LSE on `clean` images, on `pgd` and `ta` images, on `noise`, on
-            out-of-distribution sets, and on the samples and the initial images of each sampler.
-        outside_fingerprints: SHA-256 of the out-of-distribution sets.
-        outside: by set, then by score: `log_px`, `max_softmax`, and `slope`, minus the norm of
-            ∇ₓ log p(x) (JEM, arXiv 1912.03263, section 5.3).
-        pushed: PGD, which raises LSE − f_y, beside TA, which raises f_ŷ − LSE for a random ŷ ≠ y:
-            same ball, start, step and steps (CEM, arXiv 2203.13455).
-    """
-
-    calibration: Calibration
-    energies: dict[str, MeanStd]
-    outside: dict[str, dict[str, OODScores]]
-    outside_fingerprints: dict[str, str] = {}
-    pushed: dict[str, EnergyShift]
 
 
 class DensitySection(Section[DensityConfig | None, Density | None]):

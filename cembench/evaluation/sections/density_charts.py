@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from cembench.evaluation.section import rate_cells
+from cembench.evaluation.sections.density_results import (
+    Bin,
+    Calibration,
+    Density,
+    EnergyShift,
+    OODScores,
+)
 from cembench.evaluation.statistics import MeanStd, wilson
 from cembench.util.display.charts import (
     EMPTY,
@@ -19,15 +25,6 @@ from cembench.util.display.charts import (
     Table,
 )
 from cembench.util.display.format import number, percent, with_error
-
-if TYPE_CHECKING:
-    from cembench.evaluation.sections.density import (
-        Bin,
-        Calibration,
-        Density,
-        EnergyShift,
-        OODScores,
-    )
 
 COLOURS = {"clean": 0, "pgd": 1, "ta": 4, "noise": 6}
 SEPARATION = ("AUROC ↑", "FPR95 ↓")
