@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, create_model, model_validator
 from cembench.energy.threat import ThreatChange
 from cembench.evaluation.sections import SECTIONS, SETTINGS
 from cembench.models.engine import Engine, Plain, engines
-from cembench.util.errors import ConfigError
+from cembench.util.errors import ConfigError, blaming
 from cembench.util.files import digest
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
@@ -145,11 +145,8 @@ def parse_protocol(
     values = {"name": "protocol", **values}
     if limit is not None:
         values |= {"limit": limit, "name": f"{values['name']}-n{limit}"}
-    try:
+    with blaming(source):
         protocol = Protocol.parse(values)
-    except ConfigError as error:
-        error.source = source
-        raise
     if known:
         return protocol
     return protocol.model_copy(update={"name": f"{protocol.name}-{protocol.digest[:6]}"})

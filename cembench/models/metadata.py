@@ -13,7 +13,6 @@ from cembench.models import ModelSettings, models
 from cembench.models.heads import Head, heads
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes
-from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import is_sealed
 from cembench.util.files.tensors import tensor_metadata
 from cembench.util.settings import Count, LabelUse, Settings, optional_field
@@ -107,16 +106,6 @@ class CheckpointMetadata(Settings):
             raise CembenchError(f"images are {split.shape}, the model wants {self.shape}")
         if list(split.classes) != self.classes:
             raise CembenchError(f"classes are {split.classes}, the model knows {self.classes}")
-
-
-def checkpoint_file(path: Path) -> Path:
-    """Return the checkpoint at a path: the file itself, or the one of a run folder."""
-    return RunLayout.at(path).checkpoint
-
-
-def run_name(file: Path) -> str:
-    """Return the name of a run: that of the folder, or of a file with a name of its own."""
-    return RunLayout(file.parent, file.name).name
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:

@@ -21,8 +21,9 @@ from cembench.evaluation.gate.baseline import (
 from cembench.evaluation.gate.gate import SANITY, Outcome, judge
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_table
-from cembench.models.metadata import checkpoint_file, read_metadata, run_name
+from cembench.models.metadata import read_metadata
 from cembench.util.errors import CembenchError
+from cembench.util.files.layout import RunLayout
 from cembench.util.settings import nearest
 
 
@@ -114,13 +115,13 @@ def update(
     named = _named(checkpoints, path, baseline)
     if baseline is None:
         assert protocol is not None
-        first = read_metadata(checkpoint_file(next(iter(named.values()))))
+        first = read_metadata(RunLayout.at(next(iter(named.values()))).checkpoint)
         baseline = Baseline(protocol=_settled(protocol, first.threat))
     for name, file in named.items():
         record, table = evaluator.measure(name, file, baseline.protocol, keep=True)
         if record.error is not None:
             raise CembenchError(f"{file}: cannot be a baseline: {record.error}")
-        baseline = updated(baseline, path, name, checkpoint_file(file), record, table)
+        baseline = updated(baseline, path, name, RunLayout.at(file).checkpoint, record, table)
     save_baseline(path, baseline)
     return baseline
 
@@ -148,7 +149,7 @@ def _named(checkpoints: Sequence[str], path: Path, baseline: Baseline | None) ->
     for text in checkpoints:
         name, equals, rest = text.partition("=")
         file = Path(rest if equals else text)
-        name = name if equals else run_name(checkpoint_file(file))
+        name = name if equals else RunLayout.at(file).name
         if name in named:
             raise CembenchError(f"two checkpoints are called '{name}'; give NAME=CHECKPOINT")
         named[name] = file
