@@ -9,6 +9,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cembench.util.shipped import shipped
+
 TABLES = {
     "methods": "cembench.methods",
     "models": "cembench.models",
@@ -20,7 +22,7 @@ TABLES = {
     "metrics": "cembench.evaluation.metrics",
     "trackers": "cembench.training.trackers",
 }
-KINDS = [*TABLES, "protocols"]
+KINDS = [*TABLES, "protocols", "recipes"]
 
 Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
@@ -28,9 +30,9 @@ Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]
 def names(kind: str) -> list[str]:
     """Return all names of a kind, those of plugins included."""
     if kind == "protocols":
-        from cembench.evaluation.protocol import shipped
-
-        return shipped()
+        return shipped("protocol")
+    if kind == "recipes":
+        return shipped("recipe")
     found: list[str] = _table(kind).names()
     return found
 

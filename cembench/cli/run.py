@@ -18,7 +18,7 @@ LAUNCHER = "Run on this machine, a Ray cluster or SLURM."
 LAUNCHER_SET = "Argument of ray.init or submitit: address=auto, …"
 
 
-@click.command("run", cls=Command, example="configs/quickstart.yaml --out runs --jobs 2")
+@click.command("run", cls=Command, example="quickstart --out runs --jobs 2")
 @click.argument("suite", type=FILE)
 @OUT
 @WEIGHTS

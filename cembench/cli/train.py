@@ -10,7 +10,7 @@ import click
 from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, Command, say
 
 
-@click.command("train", cls=Command, example="configs/digits/at.yaml --set epochs=2")
+@click.command("train", cls=Command, example="digits-at --set epochs=2")
 @click.argument("config", type=FILE)
 @SET(help="Change a setting of the config.")
 @OUT

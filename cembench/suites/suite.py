@@ -16,6 +16,7 @@ from cembench.util.errors import ConfigError, blaming
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import merge
 from cembench.util.settings import Settings, nearest
+from cembench.util.shipped import find_file
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -58,15 +59,16 @@ class Suite(Settings):
 
 
 def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experiment], Protocol]:
-    """Read a suite file: its experiments by name, and its protocol.
+    """Read a suite from a file or a recipe: its experiments by name, and its protocol.
 
     Probes find what they probe in `out`, the folder of its runs.
 
     Raises:
         ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.
     """
+    file = find_file("recipe", str(path))
     with blaming(path):
-        suite = Suite.parse(read_yaml(path))
+        suite = Suite.parse(read_yaml(file))
         entries = points(suite.grid or {}, suite.shared, suite.experiments) | suite.experiments
     experiments: dict[str, Experiment] = {}
     wrong: dict[str, ConfigError] = {}
@@ -84,7 +86,7 @@ def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experime
                 wrong[name + end] = error
     mistakes = _mistakes(path, wrong)
     try:
-        protocol = load_protocol(suite.protocol, base=path.parent)
+        protocol = load_protocol(suite.protocol, base=file.parent)
     except ConfigError as error:
         mistakes.append(error)
     if mistakes:
