@@ -48,11 +48,15 @@ def offer(kind: str) -> Offer:
     return complete
 
 
-def protocol_or_file(
-    context: click.Context, parameter: click.Parameter, start: str
-) -> list[CompletionItem[str]]:
-    """Complete a protocol that ships, or the path of a file."""
-    return _starting(names("protocols"), start) or file(context, parameter, start)
+def name_or_file(kind: str) -> Offer:
+    """Return what completes the name of a protocol or recipe, or the path of a file."""
+
+    def complete(
+        context: click.Context, parameter: click.Parameter, start: str
+    ) -> list[CompletionItem[str]]:
+        return _starting(names(kind), start) or file(context, parameter, start)
+
+    return complete
 
 
 def file(

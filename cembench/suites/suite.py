@@ -12,6 +12,7 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.suites.grid import points
 from cembench.training.config import Experiment
 from cembench.training.probes import Probe, probe_settings
+from cembench.training.recipes import kind_of
 from cembench.util.errors import ConfigError, blaming
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import merge
@@ -67,8 +68,11 @@ def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experime
         ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.
     """
     file = find_file("recipe", str(path))
+    values = read_yaml(file)
+    if "method" in values and kind_of(values) == "experiment":
+        raise ConfigError.single(f"{path}: one experiment; cembench train {path} takes it")
     with blaming(path):
-        suite = Suite.parse(read_yaml(file))
+        suite = Suite.parse(values)
         entries = points(suite.grid or {}, suite.shared, suite.experiments) | suite.experiments
     experiments: dict[str, Experiment] = {}
     wrong: dict[str, ConfigError] = {}

@@ -13,9 +13,10 @@ from cembench.energy.threat import Threat, ThreatChange
 from cembench.methods import Method, methods
 from cembench.models import ModelSettings, models
 from cembench.models.recipe import without_paths
+from cembench.training.recipes import kind_of
 from cembench.training.sections import Divergence, Optimizer, Pretrained, Schedule, Validation
 from cembench.training.trackers import Tracker, trackers
-from cembench.util.errors import blaming
+from cembench.util.errors import ConfigError, blaming
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
 from cembench.util.settings import Count, Fraction, LabelUse, Settings, optional_field
@@ -168,6 +169,8 @@ def load_experiment(config: Path, overrides: Sequence[str] = ()) -> Experiment:
         ConfigError: naming the file, each wrong key, its place and the nearest valid name.
     """
     values = read_yaml(find_file("recipe", str(config)))
+    if kind_of(values) == "suite":
+        raise ConfigError.single(f"{config}: a suite; cembench run {config} takes it")
     return parse_experiment(override(values, overrides), str(config))
 
 
