@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, show
+from cembench.cli.names import name_or_file
 from cembench.suites.launchers import EXTRAS
 from cembench.suites.launchers.job import DIVERGED, FAILED, end_with
 from cembench.util.errors import CembenchError
@@ -18,8 +19,8 @@ LAUNCHER = "Run on this machine, a Ray cluster or SLURM."
 LAUNCHER_SET = "Argument of ray.init or submitit: address=auto, …"
 
 
-@click.command("run", cls=Command, example="configs/quickstart.yaml --out runs --jobs 2")
-@click.argument("suite", type=FILE)
+@click.command("run", cls=Command, example="quickstart --out runs --jobs 2")
+@click.argument("suite", type=FILE, shell_complete=name_or_file("recipes"))
 @OUT
 @WEIGHTS
 @click.option("--jobs", type=click.IntRange(min=1), help=JOBS)
@@ -40,7 +41,8 @@ def command(
 ) -> None:
     """Train, evaluate and rank the experiments of a suite.
 
-    What is already done and unchanged is not done twice.
+    SUITE is a file, or one of `cembench list recipes`. What is already done and unchanged is not
+    done twice.
     """
     if parent is not None:
         end_with(parent)
