@@ -21,6 +21,7 @@ from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_tab
 from cembench.evaluation.measures.attack_progress import AttackProgress
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections.robustness import Figure, count
+from cembench.util import stages as timing
 from cembench.util.errors import CembenchError
 from cembench.util.frozen import frozen
 from cembench.util.rng import derive, isolated_rng
@@ -155,7 +156,9 @@ def run_stages(
         chunk.bar.advance(0, f"{title} {stage.name}: {len(left)} of {len(x)} survive")
         if len(left) == 0:
             break
-        progress.record(left, run_stage(title, stage, x[left], y[left]))
+        name = stage.name.partition(" at ")[0]
+        with timing.stage(title if name == title else f"{title} {name}"):
+            progress.record(left, run_stage(title, stage, x[left], y[left]))
         stage.target.require_finite(f"under {stage.name}")
         _cache(chunk, key, progress)
     return progress
