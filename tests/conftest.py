@@ -93,6 +93,21 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk.close()
 
 
+@pytest.fixture
+def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the official AutoAttack, for tests of what surrounds it rather than its strength."""
+    import pyautoattack
+
+    class Short(pyautoattack.AutoAttack):  # type: ignore[misc, name-defined]
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)
+            for attack in (self.apgd, self.apgd_targeted, self.fab):
+                attack.n_iter = 20
+            self.square.n_queries = 200
+
+    monkeypatch.setattr(pyautoattack, "AutoAttack", Short)
+
+
 class Linear(nn.Module):
     """Logits W x + b of flattened images: its robust accuracy has a closed form."""
 

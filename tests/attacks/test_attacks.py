@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from cembench.attacks import Attack
+from cembench.attacks import Attack, Target
+from cembench.attacks.autoattack import AutoAttack
 from cembench.attacks.verdict import verify
 from cembench.energy.norms import Linf
 from cembench.energy.threat import Threat
@@ -22,7 +23,9 @@ from tests.support.attacks import THREATS, assert_untouched, fingerprint, linear
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("classes", [2, 3, 4, 6, 12])
-def test_linear_networks_are_broken_exactly_where_the_closed_form_says(classes, norm):
+def test_linear_networks_are_broken_exactly_where_the_closed_form_says(
+    classes, norm, short_autoattack
+):
     model, split, distance = linear_case(classes, norm)
     threat = Threat(norm=norm, eps=float(distance.median()))
     clear = ((distance - threat.eps).abs() > 0.02 * threat.eps).numpy()
@@ -38,7 +41,7 @@ def test_linear_networks_are_broken_exactly_where_the_closed_form_says(classes, 
 @pytest.mark.parametrize(
     "threat", [Threat(norm="linf", eps=0.12), Threat(norm="l2", eps=0.5)], ids=str
 )
-def test_autoattack_gives_the_official_verdicts(trained, threat):
+def test_autoattack_gives_the_official_verdicts(trained, threat, short_autoattack):
     model, metadata = load_checkpoint(trained)
     data = metadata.data.load("test")
     split = data.take(torch.arange(32))
@@ -56,6 +59,30 @@ def test_autoattack_gives_the_official_verdicts(trained, threat):
         "fab-t",
         "square",
     }
+
+
+def test_the_official_attacks_run_with_their_official_settings(monkeypatch):
+    made, threat, model = [], THREATS[0], conv_net()
+    official = pyautoattack.AutoAttack
+
+    def make(*args, **options):
+        made.append(official(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(pyautoattack, "AutoAttack", make)
+    stages = dict(AutoAttack().stages(Target.of(model, threat, classes=10, seed=7)))
+    stages["apgd-ce"](images(2), labels(2))
+    (ours,) = made
+    options = {"norm": threat.ball.library_name, "eps": threat.eps, "device": images().device}
+    theirs = official(model, seed=7, **options)
+    theirs.fab.targeted = True  # as its run_standard_evaluation sets it
+    for name in ("apgd", "apgd_targeted", "fab", "square"):
+        expected = plain_settings(getattr(theirs, name))
+        assert expected.items() <= plain_settings(getattr(ours, name)).items() and expected
+
+
+def plain_settings(attack):
+    return {k: v for k, v in vars(attack).items() if isinstance(v, str | int | float)}
 
 
 EVERY_ATTACK = [
@@ -99,7 +126,7 @@ class Meddler(Attack):
 @pytest.mark.parametrize(
     "first", [{"name": "torchattacks", "attack": "FGSM"}, "autoattack", Meddler()], ids=str
 )
-def test_verdicts_do_not_depend_on_the_attacks_before(trained, first):
+def test_verdicts_do_not_depend_on_the_attacks_before(trained, first, short_autoattack):
     model, metadata = load_checkpoint(trained)
     data, threat = metadata.data.load("test").take(torch.arange(48)), Threat(norm="linf", eps=0.15)
     model.train()

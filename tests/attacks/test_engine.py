@@ -286,7 +286,9 @@ def test_networks_that_return_nan_are_named_under_the_fast_engine_too(trained):
         attack_split(model, split, torch.arange(24), protocol, threat)
 
 
-def test_what_broke_an_image_before_is_kept_as_evidence(cembench, standard, tmp_path):
+def test_what_broke_an_image_before_is_kept_as_evidence(
+    cembench, standard, tmp_path, short_autoattack
+):
     run = tmp_path / "run"
     shutil.copytree(standard.parent, run)
     more = [{"name": "pgd", "label": "more", "on": "survivors"}]

@@ -1,7 +1,6 @@
 """The command line as a user meets it; the quickstart, shrunk."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from cembench.util.files.parquet import read_frame
 from cembench.util.files.yaml import to_yaml
 from cembench.util.shipped import shipped
 from tests.conftest import TINY, experiment
+from tests.support.forks import call_apart
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,7 @@ def test_list_needs_no_torch_and_knows_everything(cembench):
     assert cembench("list", "protocols").out.split() == shipped("protocol")
 
 
-def test_the_quickstart_shrunk(cembench, tmp_path):
+def test_the_quickstart_shrunk(cembench, tmp_path, short_autoattack):
     """Train, evaluate and rank; then again, without doing anything twice."""
     path = suite(tmp_path, plain={"method": "standard"}, robust={}, trades={"method": "trades"})
     first = cembench("run", path, "--out", tmp_path / "runs", "--device", "cpu")
@@ -209,28 +209,22 @@ class OddSettings(ModelSettings):
 """
 
 
-def call(tmp_path, *args):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "cembench", *map(str, args)]
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-
-
 def test_a_plugin_brings_a_model_and_a_nan_network_is_an_error_row(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     config = {**TINY, "model": "odd", "method": "standard", "epochs": 1}
     (tmp_path / "c.yaml").write_text(to_yaml(config))
-    unknown = call(tmp_path, "train", "c.yaml")
+    unknown = call_apart(tmp_path, "train", "c.yaml")
     assert unknown.returncode == 2 and "unknown model 'odd'" in unknown.stderr
-    assert call(tmp_path, "train", "c.yaml", "--plugin", "mine").returncode == 0
+    assert call_apart(tmp_path, "train", "c.yaml", "--plugin", "mine").returncode == 0
     attack = ("--set", "attacks=[pgd]", "--limit", "20", "--plugin", "mine")
-    fine = call(tmp_path, "eval", "runs/c", *attack)
+    fine = call_apart(tmp_path, "eval", "runs/c", *attack)
     assert fine.returncode == 0 and "| c | standard |" in fine.stdout
     nan = ("--set", "model.wrong=true", "--name", "nan", "--plugin", "mine")
-    assert call(tmp_path, "train", "c.yaml", *nan).returncode == 0
-    failed = call(tmp_path, "eval", "runs/nan", *attack)
+    assert call_apart(tmp_path, "train", "c.yaml", *nan).returncode == 0
+    failed = call_apart(tmp_path, "eval", "runs/nan", *attack)
     assert failed.returncode == 2 and "not finite on clean images" in failed.stderr.splitlines()[-1]
     assert "not finite" in failed.stdout and "%" not in failed.stdout.split("| nan |")[1]
-    gone = call(tmp_path, "eval", "runs/c", "--plugin", "nowhere")
+    gone = call_apart(tmp_path, "eval", "runs/c", "--plugin", "nowhere")
     assert gone.returncode == 2 and "plugin cannot be imported" in gone.stderr
 
 

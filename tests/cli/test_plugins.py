@@ -2,11 +2,9 @@
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +15,7 @@ from cembench.methods import Method, methods
 from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import to_yaml
 from cembench.util.moved import MODULES
+from tests.support.forks import call_apart, fresh_python
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -35,19 +34,6 @@ PROTOCOL = {
     "attacks": [{"name": "pgd", "steps": 2}],
     "samples": {"count": 40, "samplers": ["margin"], "metrics": ["pixel-distance", "coverage"]},
 }
-
-
-def call(folder, *args, **environment):
-    base = {k: v for k, v in os.environ.items() if not k.startswith("CEMBENCH")}
-    path = os.pathsep.join(filter(None, (environment.pop("path", ""), str(ROOT))))
-    command = [sys.executable, "-m", "cembench", *map(str, args)]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**base, "OMP_NUM_THREADS": "1", **environment, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture
@@ -73,34 +59,35 @@ def installed(tmp_path):
     return site
 
 
-def goes_all_the_way(folder, *plugins, **environment):
+def goes_all_the_way(folder, call, *plugins):
     """Train, attack, sample, measure, rank and sample again with all examples together."""
-    done = call(folder, "train", "mine.yaml", *plugins, **environment)
+    done = call(folder, "train", "mine.yaml", *plugins)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (folder / "runs/mine/log.jsonl").read_text().splitlines()]
     assert log[0]["run"] == "mine" and [line["epoch"] for line in log[1:]] == [1, 2, 3, 4, 5, 6]
     assert log[-1]["train/pairing"] > 0 and log[-1]["validation/clean_acc"] > 0.8
-    done = call(folder, "eval", "runs/mine", "--protocol", "plan.yaml", *plugins, **environment)
+    done = call(folder, "eval", "runs/mine", "--protocol", "plan.yaml", *plugins)
     assert done.returncode == 0, done.stderr
-    done = call(folder, "leaderboard", "runs")  # tables need no plugin
+    done = call_apart(folder, "leaderboard", "runs")  # tables need no plugin
     assert done.returncode == 0 and "| pixel-distance ↓ | coverage ↑ |" in done.stdout
     table = pd.read_csv(folder / "leaderboards" / "moons-samples-gaussian.csv")
     assert 0 < table["pixel-distance"][0] < 0.5 and table["sampler"][0] == "margin"
     args = ("sample", "runs/mine", "--sampler", "margin", "-n", 4, "--init", "noise")
-    done = call(folder, *args, "--trajectory", "chain.png", *plugins, **environment)
+    done = call(folder, *args, "--trajectory", "chain.png", *plugins)
     assert done.returncode == 0 and (folder / "chain.png").exists(), done.stderr
 
 
 def test_all_examples_together_as_modules(folder):
     plugins = [f"--plugin={module}" for module in ENTRIES.values()]
-    goes_all_the_way(folder, *plugins, path=str(EXAMPLES))
-    missing = call(folder, "eval", "runs/mine")
+    goes_all_the_way(folder, partial(call_apart, path=EXAMPLES), *plugins)
+    missing = call_apart(folder, "eval", "runs/mine")
     assert missing.returncode == 2 and "Give it with --plugin" in missing.stderr
 
 
 def test_all_examples_together_as_an_installed_package(folder, installed):
-    goes_all_the_way(folder, path=str(installed))
-    listed = call(folder, "list", path=str(installed)).stdout
+    with fresh_python(installed) as call:
+        goes_all_the_way(folder, call)
+        listed = call(folder, "list").stdout
     for name in ENTRIES:
         assert re.search(rf"\b{name}\b", listed), name
 
@@ -112,11 +99,11 @@ def test_the_project_of_the_examples_installs_what_its_folder_holds():
 
 @pytest.mark.parametrize("value", ["moons margin", "moons,margin", " moons,\n margin "])
 def test_a_variable_names_plugins_for_every_command(tmp_path, value):
-    environment = {"CEMBENCH_PLUGINS": value, "path": str(EXAMPLES)}
-    assert "moons" in call(tmp_path, "list", "datasets", **environment).stdout
-    assert "margin" in call(tmp_path, "list", "samplers", **environment).stdout
-    assert "CEMBENCH_PLUGINS" in call(tmp_path, "list", "--help").stdout
-    wrong = call(tmp_path, "list", "datasets", CEMBENCH_PLUGINS="nowhere")
+    environment = {"CEMBENCH_PLUGINS": value, "path": EXAMPLES}
+    assert "moons" in call_apart(tmp_path, "list", "datasets", **environment).stdout
+    assert "margin" in call_apart(tmp_path, "list", "samplers", **environment).stdout
+    assert "CEMBENCH_PLUGINS" in call_apart(tmp_path, "list", "--help").stdout
+    wrong = call_apart(tmp_path, "list", "datasets", CEMBENCH_PLUGINS="nowhere")
     assert wrong.returncode == 2 and "No module named 'nowhere'" in wrong.stderr
 
 
@@ -133,7 +120,7 @@ def test_a_variable_names_plugins_for_every_command(tmp_path, value):
 )
 def test_a_broken_plugin_is_one_line(tmp_path, content, message):
     (tmp_path / "mine.py").write_text(content)
-    result = call(tmp_path, "list", "--plugin", "mine")
+    result = call_apart(tmp_path, "list", "--plugin", "mine")
     assert result.returncode == 2 and message in result.stderr
     assert len(result.stderr.splitlines()) == 1
 

@@ -7,7 +7,7 @@ import torch
 
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.record import load_record
-from tests.support.ranks import Fork, Place, called, free_port, ranks
+from tests.support.ranks import Place, called, free_port, ranks, start
 from tests.support.records import settled
 
 PLAN = ["limit=96", "batch_size=16", "attacks=[pgd]", "sanity=null", "density=null"]
@@ -61,7 +61,7 @@ def test_the_record_is_that_of_one_process_even_after_a_kill(copy, tmp_path):
         ChunkCache.put = strike
         return called(struck)
 
-    forks = [Fork(Place(r, 2, port), work, tmp_path / f"{r}.pt") for r in range(2)]
+    forks = [start(Place(rank, 2, port), work, tmp_path) for rank in range(2)]
     assert forks[1].wait() == -signal.SIGKILL
     lost = forks[0].result()
     assert lost.code == 2 and lost.err.count("lost touch with another process") == 1

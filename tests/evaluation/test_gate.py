@@ -198,10 +198,10 @@ def test_a_network_that_cannot_be_evaluated_is_no_pass(cembench, baseline):
 
 def test_pytest_has_a_test_a_figure(pytester, baseline):
     pytester.makepyfile("def test_own(): pass")
-    result = pytester.runpytest_subprocess("--cembench-baseline", baseline, "-v")
+    result = pytester.runpytest_inprocess("--cembench-baseline", baseline, "-v")
     result.assert_outcomes(passed=6)
     result.stdout.fnmatch_lines(["*tiny::worst_case PASSED*"])
     shutil.copy(weakened(baseline, 0.5) / "model.safetensors", baseline.parent / "tiny")
-    result = pytester.runpytest_subprocess("--cembench-baseline", Path(baseline), "-v", "-m", "")
+    result = pytester.runpytest_inprocess("--cembench-baseline", Path(baseline), "-v", "-m", "")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*tiny::pgd FAILED*", "*tiny pgd: regression: *p = *lost images*"])

@@ -215,7 +215,7 @@ def require_one_winner(command, blow, errors):
     assert first.wait() == -signal.SIGSTOP
     assert Process(*command, errors=errors).wait() == 2
     assert "another process is at it" in errors.read_text().splitlines()[-1]
-    first.go_on()
+    first.send(signal.SIGCONT)
     assert first.wait() == 0, errors.read_text()
 
 

@@ -130,7 +130,9 @@ def test_what_cannot_be_exported_is_said(
     assert not out.exists()
 
 
-def test_the_record_with_most_images_is_taken(copy: Path, tmp_path: Path) -> None:
+def test_the_record_with_most_images_is_taken(
+    copy: Path, tmp_path: Path, short_autoattack: None
+) -> None:
     attack = {"attacks": [{"name": "autoattack"}]}
     for limit in (6, 12):
         evaluate(copy, protocol={**attack, "limit": limit})

@@ -8,16 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from click.testing import CliRunner
-
-import cembench.api  # noqa: F401  (forks have it imported already)
-from cembench.cli import main
 from cembench.util.distributed import process_group
 from tests.conftest import Result
+from tests.support.forks import Fork, called
 
 LIMIT = 60  # seconds after which what hangs is killed, and its test fails
 ROOT = Path(__file__).parents[2]
@@ -72,32 +69,9 @@ class Place(NamedTuple):
         }
 
 
-class Fork:
-    """A function in a fork of this process, which has torch imported already."""
-
-    def __init__(self, place: Place, work: Callable[[], Any], file: Path, **variables: str) -> None:
-        self.file = file
-        file.unlink(missing_ok=True)
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 99
-            try:
-                signal.alarm(LIMIT)
-                os.environ.update(place.variables | variables)
-                torch.save(work(), file)
-                code = 0
-            finally:
-                os._exit(code)
-
-    def result(self) -> Any:
-        """Return what the function returned."""
-        code = self.wait()
-        assert code == 0, f"process {self.file.name} ended with {code}"
-        return torch.load(self.file, weights_only=False)
-
-    def wait(self) -> int:
-        """Return the exit code, or minus the signal that ended the process."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+def start(place: Place, work: Callable[[], Any], folder: Path, **variables: str) -> Fork:
+    """Start a function as one of several processes; its result goes into the folder."""
+    return Fork(work, folder / f"{place.rank}.pt", **place.variables, **variables)
 
 
 def together(folder: Path, work: Callable[[], Any], size: int = 2) -> list[Any]:
@@ -108,7 +82,7 @@ def together(folder: Path, work: Callable[[], Any], size: int = 2) -> list[Any]:
             return work()
 
     port = free_port()
-    forks = [Fork(Place(rank, size, port), inside, folder / f"{rank}.pt") for rank in range(size)]
+    forks = [start(Place(rank, size, port), inside, folder) for rank in range(size)]
     return [fork.result() for fork in forks]
 
 
@@ -122,18 +96,7 @@ def ranks(
     """Run a command in each of several processes, not necessarily the same, by hand."""
     port, size = port or free_port(), size or len(commands)
     forks = [
-        Fork(
-            Place(rank, size, port),
-            lambda command=command: called(command),
-            folder / f"{rank}.pt",
-            **(variables or {}),
-        )
+        start(Place(rank, size, port), partial(called, command), folder, **(variables or {}))
         for rank, command in enumerate(commands)
     ]
     return [fork.result() for fork in forks]
-
-
-def called(command: Sequence[object]) -> Result:
-    """Call the command line in this process."""
-    result = CliRunner().invoke(main, [str(arg) for arg in command])
-    return Result(result.exit_code, result.stdout, result.stderr)

@@ -23,12 +23,12 @@ from cembench.util.rng import SharedGenerator, integers, normal, rank_generator,
 from tests.conftest import conv_net, experiment, images, labels
 from tests.support.ranks import (
     LIMIT,
-    Fork,
     Place,
     called,
     finished,
     free_port,
     ranks,
+    start,
     together,
     torchrun,
 )
@@ -225,8 +225,7 @@ def killed(folder, command):
         strike(1, 1)
         return called(command)
 
-    places = [Place(rank, 2, port) for rank in range(2)]
-    forks = [Fork(place, work, folder / f"{place.rank}.pt") for place in places]
+    forks = [start(Place(rank, 2, port), work, folder) for rank in range(2)]
     assert forks[1].wait() == -signal.SIGKILL
     return forks[0].result()
 

@@ -1,13 +1,9 @@
 """The training loop: trainable, resumes exactly, stops on divergence, keeps the right epoch."""
 
 import math
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -29,6 +25,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
 from tests.support.divergence import diverging
+from tests.support.forks import Process
 
 RECIPES = [
     {},
@@ -82,42 +79,27 @@ def stop_after(epochs):
 
 
 def test_a_killed_process_loses_nothing(tmp_path):
-    config = experiment(epochs=40)
-    (tmp_path / "c.yaml").write_text(to_yaml(config.dump()))
-    straight = train(config, tmp_path / "straight")
-    command = [sys.executable, "-m", "cembench", "train", "c.yaml", "--resume", "--name", "killed"]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    moments = random.Random(0)
-    killed = 0
-    for _ in range(20):
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
-        try:
-            # Epochs take a fraction of a second: wait for the first ones, then strike anywhere.
-            state, begun = tmp_path / "runs/killed/last.ckpt", time.monotonic()
-            old = state.stat().st_mtime_ns if state.exists() else 0
-            while process.poll() is None and time.monotonic() - begun < 60:
-                if state.exists() and state.stat().st_mtime_ns != old:
-                    break
-                time.sleep(0.01)
-            process.wait(timeout=moments.uniform(0, 2))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed += 1
-            read_metadata(tmp_path / "runs/killed/model.safetensors")
-            if killed == 3:
-                subprocess.run(
-                    command, cwd=tmp_path, env=environment, check=True, capture_output=True
-                )
-                break
+    straight = train(experiment(epochs=12), tmp_path / "straight")
+    (tmp_path / "c.yaml").write_text(to_yaml(experiment(epochs=12).dump()))
+    command = ["train", tmp_path / "c.yaml", "--resume", "--out", tmp_path, "--name", "killed"]
+    epoch = pd.read_csv(straight.with_name("history.csv"))["seconds"].mean()
+    moments, killed = random.Random(0), 0
+    for _ in range(3):
+        process = Process(*command, errors=tmp_path / "errors.txt")
+        wait_for_a_write(tmp_path / "killed/last.ckpt", process)
+        time.sleep(moments.uniform(0, 2 * epoch))
+        process.send(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        read_metadata(tmp_path / "killed/model.safetensors")
     assert killed >= 1
-    resumed = tmp_path / "runs/killed/model.safetensors"
-    assert resumed.read_bytes() == straight.read_bytes()
+    assert Process(*command, errors=tmp_path / "errors.txt").wait() == 0
+    assert (tmp_path / "killed/model.safetensors").read_bytes() == straight.read_bytes()
+
+
+def wait_for_a_write(path, process):
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while not process.ended and (not path.exists() or path.stat().st_mtime_ns == before):
+        time.sleep(0.01)
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path, trained):
