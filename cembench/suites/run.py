@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
-from cembench.suites.experiment import run_experiment
 from cembench.suites.launchers import open_launcher
 from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started
 from cembench.suites.progress import overview
@@ -17,7 +15,12 @@ from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
+from cembench.util.lazy import lazy_imports
 from cembench.util.registry import named_plugins
+
+with lazy_imports():
+    from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
+    from cembench.suites.experiment import run_experiment
 
 
 def run_suite(
@@ -37,7 +40,7 @@ def run_suite(
     Args:
         path: the suite file, which all machines must see.
         out: the folder of runs, which all machines must see.
-        device: `auto`, `cpu` or `cuda`, where an experiment runs.
+        device: where an experiment runs: `auto`, `cpu`, `cuda`, `cuda:1`, … or `mps`.
         inception_weights: weights for the extractor inception.
         jobs: how many run at once; one on this machine, and as many as there are elsewhere, unless
             given.
