@@ -7,22 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from cembench.attacks import Attack, Propose, Sampling, Target
-from cembench.attacks.apgd import apgd, dlr, targeted_apgd
 from cembench.attacks.autoattack import standard_attacks
-from cembench.attacks.fab import targeted_fab
-from cembench.attacks.square import square
-from cembench.attacks.state import AttackState
-from cembench.util.rng import generator_of
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, optional_field
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from cembench.attacks.apgd import apgd, dlr, targeted_apgd
+    from cembench.attacks.fab import targeted_fab
+    from cembench.attacks.square import square
+    from cembench.attacks.state import AttackState
+    from cembench.util.rng import generator_of
 
 SMALL_BATCH = 32  # images that a CPU takes in little more time than one
 MIN_SHARD = 8  # images that are worth a thread of their own
 SECOND_HALF = frozenset({"fab-t", "square"})
-AttackFunction = Callable[[nn.Module, AttackState], Tensor | None]
+AttackFunction = Callable[["nn.Module", "AttackState"], "Tensor | None"]
 
 
 class FastAutoAttack(Attack):

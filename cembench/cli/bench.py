@@ -83,8 +83,8 @@ def _rows(
     if isinstance(work, Path):
         from cembench.suites.stages import stage_seconds
 
-        rows: list[dict[str, Any]] = stage_seconds(work, device, limit).to_dict("records")
-        return rows
+        table = stage_seconds(work, device, limit)
+        return [dict(zip(table, row, strict=True)) for row in table.itertuples(index=False)]
     from cembench.bench.works import run
 
     return run(work, device, **options)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-from scipy.stats import binomtest
-
 from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.statistics import paired_interval
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Settings
+
+with lazy_imports():
+    import pandas as pd
+    from scipy.stats import binomtest
 
 
 class Difference(Settings):

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic import create_model
 
 from cembench.energy.threat import Threat
@@ -94,6 +93,7 @@ class Header(Settings):
 
 
 if TYPE_CHECKING:
+    import pandas as pd
 
     class Base(Header):
         """The keys of sections are those of `cembench.evaluation.sections`."""

@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cembench.evaluation.record import Record, load_record
-from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
 from cembench.suites.cost import TimeLeft, expected_seconds, tiny
-from cembench.suites.experiment import run_experiment
 from cembench.suites.launchers import local, open_launcher
 from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started, last_line
 from cembench.suites.progress import overview
@@ -24,8 +19,16 @@ from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
+from cembench.util.lazy import lazy_imports
 from cembench.util.registry import named_plugins
 from cembench.util.shared import sharing
+
+with lazy_imports():
+    import torch
+
+    from cembench.evaluation.record import Record, load_record
+    from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
+    from cembench.suites.experiment import run_experiment
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def run_suite(
     Args:
         path: the suite file, which all machines must see.
         out: the folder of runs, which all machines must see.
-        device: `auto`, `cpu` or `cuda`, where an experiment runs.
+        device: where an experiment runs: `auto`, `cpu`, `cuda`, `cuda:1`, … or `mps`.
         inception_weights: weights for the extractor inception.
         jobs: how many run at once. Unless given, as many as there are elsewhere; on this machine
             one with all threads, or one with one thread on each core where networks are tiny.
