@@ -7,18 +7,27 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, Command, say
+from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, SETTINGS, Command, alone, say
+
+EXPERIMENT = "cembench.training.config:Experiment"
 
 
-@click.command("train", cls=Command, example="configs/digits/at.yaml --set epochs=2")
+@click.command("train", cls=Command, settings=EXPERIMENT, example="configs/digits/at.yaml epochs=2")
 @click.argument("config", type=FILE)
-@SET(help="Change a setting of the config.")
+@SETTINGS
+@SET(help="The same as KEY=VALUE.")
 @OUT
 @click.option("--name", help="Name of the run. Default: the config's file name.")
 @RESUME
 @DEVICE
 def command(config: Path, out: Path, **options: Any) -> None:
-    """Train one experiment; print the path of its checkpoint."""
-    from cembench.api import train
+    """Train one experiment; print the path of its checkpoint.
 
+    KEY=VALUE changes a setting of CONFIG, such as epochs=2 or threat.eps=0.1.
+    """
+    from cembench.api import train
+    from cembench.training.config import load_experiment
+
+    if alone():
+        load_experiment(config, options["overrides"])  # mistakes are told before torch is imported
     say(train(config, out, **options))

@@ -106,6 +106,11 @@ def shipped() -> list[str]:
     return sorted(Path(item.name).stem for item in folder.iterdir())
 
 
+def shipped_file(name: str) -> Path:
+    """Return the file of a protocol that comes with cembench."""
+    return Path(str(files("cembench").joinpath("protocols", f"{name}.yaml")))
+
+
 def load_protocol(
     name: str, overrides: Sequence[str] = (), limit: int | None = None, base: Path = Path()
 ) -> Protocol:
@@ -125,7 +130,7 @@ def load_protocol(
     """
     path = base / name
     if name in shipped():
-        path = Path(str(files("cembench").joinpath("protocols", f"{name}.yaml")))
+        path = shipped_file(name)
     elif path.suffix not in (".yaml", ".yml"):
         raise ConfigError.single(
             f"no protocol '{name}'; {nearest(name, shipped())}; or give a file"

@@ -48,7 +48,7 @@ def lazy_imports() -> Iterator[None]:
         return _Deferred(name)
 
     with _ONE_BLOCK:
-        builtins.__import__ = deferred
+        builtins.__import__ = deferred  # type: ignore[assignment]
         try:
             yield
         finally:
