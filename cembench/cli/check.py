@@ -43,9 +43,9 @@ def command(
     device: str,
     **options: Any,
 ) -> None:
-    """Compare checkpoints with a baseline, for CI; of a folder of runs, all of them.
+    """Compare checkpoints with a baseline, for CI.
 
-    They are evaluated again and compared image by image.
+    Of a folder of runs all are checked. They are evaluated again and compared image by image.
 
     Exit code 0 when nothing got worse, 1 after a regression, 2 when something could not be
     evaluated or too few images tell.
