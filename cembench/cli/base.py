@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cembench.cli.arguments import Device, Module, require_assignments, value_of
 from cembench.cli.names import name_or_file
 from cembench.util.errors import CembenchError
 
@@ -20,26 +21,29 @@ from cembench.util.errors import CembenchError
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-class Module(click.ParamType):
-    """A module by import path; a variable holds several, between commas or blanks."""
-
-    name = "module"
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        """Return the modules that a variable names."""
-        return re.findall(r"[^\s,]+", rv)
-
-
 def rank() -> int:
     """Return which of several processes this is."""
     return int(os.environ.get("RANK", "0"))
 
 
-class Command(click.Command):
-    """A command whose errors are one line on stderr and exit code 2; `--debug` shows where."""
+def alone() -> bool:
+    """Return whether there is one process, which reads settings before it imports torch."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
 
-    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+
+class Command(click.Command):
+    """A command whose errors are one line on stderr and exit code 2; `--debug` shows where.
+
+    Args:
+        args: as click takes them.
+        example: arguments, for the help.
+        settings: import path of the class whose keys KEY=VALUE changes, if any.
+        kwargs: as click takes them.
+    """
+
+    def __init__(self, *args: Any, example: str, settings: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.settings = settings
         self.epilog = f"Example: cembench {self.name} {example}"
         from_shell: dict[str, Any] = {"envvar": "CEMBENCH_PLUGINS", "show_envvar": True}
         text = "Import a module that registers something. Repeatable."
@@ -47,6 +51,23 @@ class Command(click.Command):
             click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
             click.Option(["--plugin"], multiple=True, type=Module(), help=text, **from_shell),
         ]
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; for an option named like a setting, say how settings are changed."""
+        given = list(args)
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            if self._is_setting(key := error.option_name.lstrip("-").replace("-", "_")):
+                value = value_of(error.option_name, given)
+                fail(f"no such option {error.option_name}; settings are changed as {key}={value}")
+            raise
+
+    def _is_setting(self, key: str) -> bool:
+        if not self.settings:
+            return False
+        module, _, name = self.settings.partition(":")
+        return key.split(".")[0] in getattr(import_module(module), name).model_fields
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -56,6 +77,8 @@ class Command(click.Command):
                 from cembench.util.registry import add_plugin
 
                 add_plugin(module)
+            if changes := context.params.pop("changes", ()):
+                context.params["overrides"] += require_assignments(changes)
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -102,6 +125,7 @@ RUNS = click.argument("runs", nargs=-1, type=FILE, callback=_runs)
 OUT = click.option("--out", type=FILE, default="runs", help="Folder of runs.")
 KEY_VALUE = partial(click.option, multiple=True, metavar="KEY=VALUE")
 SET = partial(KEY_VALUE, "--set", "overrides")
+SETTINGS = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 PROTOCOL = partial(click.option, "--protocol", shell_complete=name_or_file("protocols"))
 LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 JSON = partial(click.option, "--json", "as_json", is_flag=True)
@@ -115,6 +139,6 @@ WEIGHTS = click.option(
 DEVICE = click.option(
     "--device",
     default="auto",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to compute; auto: a GPU if there is one.",
+    type=Device(),
+    help="auto, cpu, cuda, cuda:1, … or mps.",
 )

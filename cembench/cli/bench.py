@@ -13,7 +13,7 @@ from cembench.cli.base import DEVICE, JSON, Command
 from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
-QUICKSTART = Path("configs/quickstart.yaml")
+QUICKSTART = Path("quickstart")  # a recipe
 METHODS, SAMPLERS, MODELS = offer("methods"), offer("samplers"), offer("models")
 PRECISIONS = click.Choice(["auto", "fp32", "bf16"])
 
@@ -84,7 +84,8 @@ def _rows(
         from cembench.suites.stages import stage_seconds
 
         table = stage_seconds(work, device, limit)
-        return [dict(zip(table, row, strict=True)) for row in table.itertuples(index=False)]
+        names = map(str, table.columns)
+        return [dict(zip(names, row, strict=True)) for row in table.to_numpy()]
     from cembench.bench.works import run
 
     return run(work, device, **options)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cembench.cli.arguments import runs_of
 from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, LIMIT, PROTOCOL, SET, WEIGHTS, Command
 from cembench.cli.names import file
 from cembench.util.errors import CembenchError
@@ -44,7 +45,7 @@ def command(
 ) -> None:
     """Compare checkpoints with a baseline, for CI.
 
-    They are evaluated again and compared image by image.
+    Of a folder of runs all are checked. They are evaluated again and compared image by image.
 
     Exit code 0 when nothing got worse, 1 after a regression, 2 when something could not be
     evaluated or too few images tell.
@@ -53,12 +54,12 @@ def command(
     from cembench.evaluation.gate import report
     from cembench.evaluation.protocol import load_protocol
     from cembench.reporting.plots.curves import write_curve
-    from cembench.util.devices import pick_device
     from cembench.util.files import write_text
 
+    checkpoints = tuple(str(path) for word in checkpoints for path in _paths(word))
     if (protocol or overrides or limit) and not (update and protocol):
         raise CembenchError("--protocol, --set and --limit begin a new baseline: use --update")
-    evaluator = gate.Evaluator(pick_device(device), on_record=write_curve, **options)
+    evaluator = gate.Evaluator(device, on_record=write_curve, **options)
     if update:
         plan = None if protocol is None else load_protocol(protocol, overrides, limit)
         rows = gate.update(checkpoints, baseline, plan, evaluator).rows
@@ -73,3 +74,8 @@ def command(
     click.echo(f"cembench: {report.verdict_line(outcomes)}", err=True)
     verdicts = {outcome.verdict for outcome in outcomes}
     sys.exit(1 if "regression" in verdicts else 2 if verdicts - {"pass"} else 0)
+
+
+def _paths(word: str) -> list[str] | list[Path]:
+    """Return NAME=CHECKPOINT as it is, and the checkpoints that a path means."""
+    return [word] if "=" in word else runs_of([Path(word)])

@@ -19,6 +19,9 @@ from cembench.util.files.layout import RunLayout
 @JSON(help="Print all numbers, with those of the images, as JSON.")
 def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:
     """Compare two runs image by image (McNemar's test)."""
+    for path in (first, second):
+        if not path.exists():
+            raise CembenchError(f"{path}: no such record or run; run `cembench eval` on a run")
     import pandas as pd
 
     from cembench.evaluation.compare import compare_records
@@ -53,6 +56,8 @@ def _record(path: Path, protocol: str | None) -> Path:
     if path.suffix == ".json":
         return path
     found = RunLayout(path).records(protocol or "*")
+    others = [file for file in found if not file.name.startswith("baseline-")]  # of `check`
+    found = others if len(others) == 1 else found
     if len(found) == 1:
         if outdated(found[0], load_record(found[0])):
             raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")

@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, JSON, LIMIT, PROTOCOL, SET, WEIGHTS, Command, say, show
+from cembench.cli.arguments import divided, runs_of
+from cembench.cli.base import (
+    DEVICE,
+    JSON,
+    LIMIT,
+    PROTOCOL,
+    SET,
+    WEIGHTS,
+    Command,
+    alone,
+    rank,
+    say,
+    show,
+)
 from cembench.cli.import_ import import_options, imported
-from cembench.cli.names import offer
+from cembench.cli.names import file, offer
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -19,13 +32,14 @@ if TYPE_CHECKING:
 
 
 ENGINE = "Attack with plain or fast passes; plain ones decide."
+KEYS = "cembench.evaluation.protocol:Protocol"
 
 
-@click.command("eval", cls=Command, example="runs/at --protocol quick --limit 64")
-@click.argument("checkpoints", nargs=-1, type=FILE, metavar="CHECKPOINT...")
+@click.command("eval", cls=Command, settings=KEYS, example="runs --protocol quick threat.eps=0.1")
+@click.argument("words", nargs=-1, metavar="[CHECKPOINT|KEY=VALUE]...", shell_complete=file)
 @import_options
 @PROTOCOL(default="quick", help="Name, or a YAML file.")
-@SET(help="Change a setting of the protocol.")
+@SET(help="The same as KEY=VALUE.")
 @click.option("--engine", shell_complete=offer("engines"), help=ENGINE)
 @LIMIT
 @WEIGHTS
@@ -34,7 +48,7 @@ ENGINE = "Attack with plain or fast passes; plain ones decide."
 @JSON(help="Print the records as JSON instead of a table.")
 @DEVICE
 def command(
-    checkpoints: tuple[Path, ...],
+    words: tuple[str, ...],
     protocol: str,
     overrides: tuple[str, ...],
     engine: str | None,
@@ -49,20 +63,26 @@ def command(
 ) -> None:
     """Attack checkpoints and score their samples.
 
-    Each is a file or a run folder, and gets a record beside it.
+    Each is a file or a run folder, and gets a record beside it; of a folder of runs all are
+    evaluated. KEY=VALUE changes a setting of the protocol, such as threat.eps=0.1.
 
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
     from cembench.evaluation.protocol import load_protocol
+
+    paths, assignments = divided(words)
+    checkpoints, overrides = runs_of(paths), (*overrides, *assignments)
+    if engine is not None:
+        overrides = (*overrides, f"engine={engine}")
+    if alone():
+        load_protocol(protocol, overrides, limit)  # mistakes are told before torch is imported
+    if any(value is not None for key, value in foreign.items() if key != "normalise"):
+        checkpoints.append(imported(data_root=data_root, **foreign))
+    if not checkpoints:
+        raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
     from cembench.reporting.leaderboard import build_boards
     from cembench.util.distributed import process_group, world
 
-    if engine is not None:
-        overrides = (*overrides, f"engine={engine}")
-    if any(value is not None for key, value in foreign.items() if key != "normalise"):
-        checkpoints = (*checkpoints, imported(data_root=data_root, **foreign))
-    if not checkpoints:
-        raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
     with process_group(device) as own:
         settings = world().on_all_ranks(lambda: load_protocol(protocol, overrides, limit))
         records, failed = _records(
@@ -83,7 +103,7 @@ def command(
 
 
 def _records(
-    checkpoints: tuple[Path, ...], protocol: Protocol, **options: Any
+    checkpoints: list[Path], protocol: Protocol, **options: Any
 ) -> tuple[list[Record], list[CembenchError]]:
     """Return the records of all that could be evaluated, and what went wrong with the others."""
     from cembench.evaluation.evaluate import evaluate
@@ -93,18 +113,29 @@ def _records(
     for path in checkpoints:
         try:
             record, _ = evaluate(path, protocol, on_record=write_curve, **options)
+            records.append(record)
+            if record.error:
+                raise CembenchError.on_every_rank(f"{path}: {record.error}")
+            line = f"{path}: {_scores(record)}"
         except CembenchError as error:
             failed.append(error)
-            continue
-        records.append(record)
-        if record.error:
-            failed.append(CembenchError.on_every_rank(f"{path}: {record.error}"))
+            line = str(error) if str(path) in str(error) else f"{path}: {error}"
+        if len(checkpoints) > 1 and rank() == 0:
+            click.echo(line, err=True)
     return records, failed
+
+
+def _scores(record: Record) -> str:
+    """Return the accuracies of a record in one line."""
+    from cembench.util.display.format import percent
+
+    rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.figures.items()]
+    return ", ".join(rates) or "samples were scored"
 
 
 def _joint(errors: list[CembenchError]) -> CembenchError:
     """Return one error for several; the first process says it if it knows all of them."""
-    error = CembenchError("; ".join(map(str, errors)))
+    error = CembenchError("; ".join(dict.fromkeys(map(str, errors))))
     if all(one.reporting_rank is not None for one in errors):
         error.reporting_rank = 0 if len(errors) > 1 else errors[0].reporting_rank
     error.__cause__ = errors[0]

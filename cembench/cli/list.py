@@ -1,30 +1,115 @@
-"""`cembench list`: the names that a config can use."""
+"""`cembench list`: the names that a config can use, and what each of them takes."""
 
 from __future__ import annotations
 
+import inspect
+import shutil
+import textwrap
+from typing import TYPE_CHECKING
+
 import click
+from click.shell_completion import CompletionItem
 
 from cembench.cli.base import Command, show
-from cembench.cli.names import KINDS, names
+from cembench.cli.names import KINDS, classes, names, starting
+from cembench.util.shipped import Kind, find_file
+
+if TYPE_CHECKING:
+    from cembench.util.settings import Settings
+
+MEANING = 44  # narrowest column of the meanings
+LIBRARY = "torchattacks"  # an attack by which all classes of a library can be used
 
 
-@click.command("list", cls=Command, example="samplers")
-@click.argument("kind", required=False, type=click.Choice([*KINDS, "published"]))
-def command(kind: str | None) -> None:
-    """List the names that a config can use.
+def offered(
+    context: click.Context, parameter: click.Parameter, start: str
+) -> list[CompletionItem[str]]:
+    """Complete a kind of names."""
+    return starting([*KINDS, "published"], start)
 
+
+@click.command("list", cls=Command, example="rcs")
+@click.argument("name", required=False, shell_complete=offered, metavar="[KIND|NAME]")
+def command(name: str | None) -> None:
+    """List the names that a config can use, or the keys of one.
+
+    KIND is one of methods, models, datasets, …; NAME a name of any kind, such as trades or rcs.
     `published`: published results that come with cembench.
     """
-    if kind == "published":
+    if name == "published":
         from cembench.reporting.leaderboard.published import published, published_board
 
         show([board for board in [published_board(published()["dataset"])] if board])
-        return
-    if kind == "recipes":
+    elif name is None:
+        for kind in KINDS:
+            click.echo(f"{kind}: {', '.join(names(kind))}")
+    elif name == "recipes":
         from cembench.training.recipes import recipes
 
-        for name, *rest in recipes():
-            click.echo("{:20} {:10}  {:13}  {}".format(name, *rest))
-        return
-    for key in [kind] if kind else KINDS:
-        click.echo("\n".join(names(key)) if kind else f"{key}: {', '.join(names(key))}")
+        for recipe in recipes():
+            click.echo("{:20} {:10}  {:13}  {}".format(*recipe))
+    elif name in KINDS:
+        click.echo("\n".join(names(name)))
+        if name == "attacks":
+            click.echo(_library())
+    else:
+        click.echo("\n\n".join(_pages(name)))
+
+
+def _library() -> str:
+    from cembench.attacks.torchattacks import library_attacks
+
+    text = f"{{name: {LIBRARY}, attack: …}} takes: {', '.join(library_attacks())}"
+    return "\n" + textwrap.fill(text, _width())
+
+
+def _pages(name: str) -> list[str]:
+    """Return a page for each kind that has the name.
+
+    Raises:
+        CembenchError: for a name that none has, with the nearest one.
+    """
+    from cembench.util.errors import CembenchError
+    from cembench.util.settings import nearest
+
+    if name in names("protocols"):
+        return [_file("protocol", name)]
+    if name in names("recipes"):
+        return [_file("recipe", name)]
+    found = [_page(name, kind, cls) for kind, cls in classes(name)]
+    if not found:
+        known = {*KINDS, "published", *(one for kind in KINDS for one in names(kind))}
+        raise CembenchError(f"nothing is called '{name}'; {nearest(name, known)}")
+    return found
+
+
+def _file(kind: Kind, name: str) -> str:
+    from cembench.util.files import read_bytes
+
+    return f"{name} ({kind}s)\n\n{read_bytes(find_file(kind, name)).decode().rstrip()}"
+
+
+def _page(name: str, kind: str, cls: type[Settings]) -> str:
+    from cembench.cli.keys import key_rows
+    from cembench.util.display.keys import summary
+
+    title = f"{name} ({kind}): {summary(inspect.cleandoc(cls.__doc__ or ''))}"
+    lines = _folded(key_rows(cls)) or ["It has no settings."]
+    return "\n".join([textwrap.fill(title, _width()), "", *lines])
+
+
+def _folded(rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table of keys, in which the meaning is folded."""
+    from cembench.util.display.text_table import text_table
+
+    lines: list[list[str]] = []
+    before = sum(max((len(row[i]) for row in rows), default=0) + 2 for i in range(3))
+    room = max(MEANING, _width() - before)
+    for *cells, meaning in rows:
+        first, *more = textwrap.wrap(meaning, room) or [""]
+        lines += [[*cells, first], *(["", "", "", part] for part in more)]
+    return text_table(["key", "type", "default", "meaning"], lines) if rows else []
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns

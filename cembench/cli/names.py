@@ -14,6 +14,7 @@ from cembench.util.shipped import shipped
 TABLES = {
     "methods": "cembench.methods",
     "models": "cembench.models",
+    "heads": "cembench.models.heads",
     "datasets": "cembench.data",
     "samplers": "cembench.samplers",
     "engines": "cembench.models.engine",
@@ -37,13 +38,18 @@ def names(kind: str) -> list[str]:
     return found
 
 
+def classes(name: str) -> list[tuple[str, Any]]:
+    """Return the settings class of a name in each kind that has it, by kind."""
+    return [(kind, _table(kind).find(name)) for kind in TABLES if name in names(kind)]
+
+
 def offer(kind: str) -> Offer:
     """Return what completes a name of a kind: at once, so without importing plugins."""
 
     def complete(
         context: click.Context, parameter: click.Parameter, start: str
     ) -> list[CompletionItem[str]]:
-        return _starting(_table(kind).known(), start)
+        return starting(_table(kind).known(), start)
 
     return complete
 
@@ -54,7 +60,7 @@ def name_or_file(kind: str) -> Offer:
     def complete(
         context: click.Context, parameter: click.Parameter, start: str
     ) -> list[CompletionItem[str]]:
-        return _starting(names(kind), start) or file(context, parameter, start)
+        return starting(names(kind), start) or file(context, parameter, start)
 
     return complete
 
@@ -70,5 +76,6 @@ def _table(kind: str) -> Any:
     return getattr(import_module(TABLES[kind]), kind)
 
 
-def _starting(known: Iterable[str], start: str) -> list[CompletionItem[str]]:
+def starting(known: Iterable[str], start: str) -> list[CompletionItem[str]]:
+    """Return the known names that begin so."""
     return [CompletionItem(name) for name in known if name.startswith(start)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, SET, Command
+from cembench.cli.base import DEVICE, FILE, JSON, SET, SETTINGS, Command
 from cembench.cli.names import offer
 from cembench.util.errors import CembenchError
 
@@ -16,19 +16,26 @@ STARTS = ["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
 SAMPLERS = offer("samplers")
 
 
-@click.command("sample", cls=Command, example="runs/at --sampler sgld --init noise --steps 80")
+KEYS = "cembench.samplers.energy:EnergySampler"
+
+
+@click.command(
+    "sample", cls=Command, settings=KEYS, example="runs/at --sampler sgld --init noise noise=0.01"
+)
 @click.argument("checkpoint", type=FILE)
+@SETTINGS
 @click.option("--sampler", default="rcs", shell_complete=SAMPLERS, help="See `list samplers`.")
 @click.option("-n", "count", default=80, type=click.IntRange(1), help="Number of samples.")
 @click.option("--class", "label", help="Name of the one class to draw.")
 @click.option("--init", "--seeds", "start", type=click.Choice(STARTS), help="Initial images.")
 @click.option("--image", type=click.IntRange(0), help="Row of the training image to approach.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of each chain.")
-@SET(help="Change a setting of the sampler.")
+@SET(help="The same as KEY=VALUE.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Of initial images and noise.")
 @click.option("--out", "picture", type=FILE, default="grid.png", help="Picture of samples (PNG).")
 @click.option("--save-tensors", "tensors", type=FILE, help="Save samples as safetensors.")
 @click.option("--trajectory", type=FILE, help="Save the chains' steps: a .gif or .png strip.")
+@JSON(help="Print all settings and scores as JSON.")
 @DEVICE
 def command(
     checkpoint: Path,
@@ -39,15 +46,17 @@ def command(
     image: int | None,
     steps: int | None,
     overrides: tuple[str, ...],
+    as_json: bool,
     device: str,
     **options: Any,
 ) -> None:
     """Draw samples from a checkpoint into a picture.
 
-    Prints how the network itself classifies them."""
+    Prints how the network itself classifies them. KEY=VALUE changes a setting of the sampler, see
+    `list SAMPLER`.
+    """
     from cembench.models.metadata import read_metadata
     from cembench.samplers import samplers
-    from cembench.samplers.to_files import sample_to_files
     from cembench.util.devices import pick_device
     from cembench.util.files.layout import RunLayout
     from cembench.util.overrides import override
@@ -65,5 +74,18 @@ def command(
                 "--class: with --image, or a sampler without target classes; drop it"
             )
         options["label"] = classes.index(label)
+    from cembench.samplers.to_files import sample_to_files
+
     summary = sample_to_files(checkpoint, settings, count, device=pick_device(device), **options)
-    click.echo(json.dumps({"samples": count, "sampler": settings.dump(), **summary}, indent=2))
+    if as_json:
+        values = {"samples": count, "sampler": settings.dump(), **summary}
+        click.echo(json.dumps(values, indent=2))
+        return
+    click.echo(f"{count} samples of {settings.title}, {settings.steps} steps: {options['picture']}")
+    for words, key, form in (
+        ("classified as intended", "own_acc", ".1%"),
+        ("log p(x) + const", "lse", ".3g"),
+    ):
+        if key in summary:
+            before, after = (format(summary[k], form) for k in (f"{key}_start", key))
+            click.echo(f"{words}: {after} (initial images: {before})")

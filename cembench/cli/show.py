@@ -1,4 +1,4 @@
-"""`cembench show`: the metadata of a checkpoint, run or record."""
+"""`cembench show`: what a checkpoint, run or record is."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, Command
+from cembench.cli.base import FILE, JSON, Command
 from cembench.util.files.layout import RunLayout
 
 
-@click.command("show", cls=Command, example="runs/at")
+@click.command("show", cls=Command, example="runs/at/eval/quick.json")
 @click.argument("file", type=FILE)
-def command(file: Path) -> None:
-    """Print the metadata of a checkpoint, run or record."""
+@JSON(help="Print everything that the file says as JSON.")
+def command(file: Path, as_json: bool) -> None:
+    """Say what a checkpoint, run or record is.
+
+    Of a run: method, network, data, validation, its records. Of a record: accuracies with
+    intervals, samples, sanity checks, warnings, protocol.
+    """
     from cembench.evaluation.record import load_record
     from cembench.models.metadata import read_metadata
+    from cembench.reporting.describe import record_page, run_page
 
-    if file.suffix == ".json":
-        values = load_record(file).dump()
+    layout = RunLayout.at(file)
+    found = load_record(file) if file.suffix == ".json" else read_metadata(layout.checkpoint)
+    if as_json:
+        click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))
+    elif file.suffix == ".json":
+        click.echo(record_page(load_record(file)), nl=False)
     else:
-        values = read_metadata(RunLayout.at(file).checkpoint).dump()
-    click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+        click.echo(run_page(layout, read_metadata(layout.checkpoint)), nl=False)

@@ -7,13 +7,16 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, Command, say
+from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, SETTINGS, Command, alone, say
 from cembench.cli.names import name_or_file
 
+EXPERIMENT = "cembench.training.config:Experiment"
 
-@click.command("train", cls=Command, example="digits-at --set epochs=2")
+
+@click.command("train", cls=Command, settings=EXPERIMENT, example="digits-at epochs=2")
 @click.argument("config", type=FILE, shell_complete=name_or_file("recipes"))
-@SET(help="Change a setting of the config.")
+@SETTINGS
+@SET(help="The same as KEY=VALUE.")
 @OUT
 @click.option("--name", help="Name of the run. Default: the config's file name.")
 @RESUME
@@ -21,7 +24,12 @@ from cembench.cli.names import name_or_file
 def command(config: Path, out: Path, **options: Any) -> None:
     """Train one experiment; print the path of its checkpoint.
 
-    CONFIG is a file, or one of `cembench list recipes`."""
+    CONFIG is a file, or one of `cembench list recipes`. KEY=VALUE changes a setting of it, such as
+    epochs=2 or threat.eps=0.1.
+    """
     from cembench.api import train
+    from cembench.training.config import load_experiment
 
+    if alone():
+        load_experiment(config, options["overrides"])  # mistakes are told before torch is imported
     say(train(config, out, **options))

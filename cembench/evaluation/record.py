@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,8 +188,17 @@ def of_run(path: Path, record: Record) -> bool:
 def outdated(path: Path, record: Record) -> bool:
     """Return whether a record in a run folder is of other weights than those that lie there."""
     checkpoint = RunLayout.of_record(path).checkpoint
-    ours = of_run(path, record) and checkpoint.exists()
-    return ours and record.checkpoint_sha256 not in ("", sha256(checkpoint))
+    if not of_run(path, record) or not checkpoint.exists():
+        return False
+    found = checkpoint.stat()
+    now = _sha256(checkpoint, found.st_size, found.st_mtime_ns)
+    return record.checkpoint_sha256 not in ("", now)
+
+
+@lru_cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Return the checksum of a file, which this process reads once for all of its records."""
+    return sha256(path)
 
 
 def load_table(record: Path) -> pd.DataFrame:

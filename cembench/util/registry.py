@@ -22,6 +22,9 @@ T = TypeVar("T", bound=Choice)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")  # files and columns are called after it
 
 
+_registries: list[Registry[Any]] = []
+
+
 class Registry(Generic[T]):
     """A table from names to settings classes.
 
@@ -33,6 +36,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.base = base
         self._targets: dict[str, str | type[T]] = dict(builtin)
+        _registries.append(self)
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""
@@ -71,13 +75,31 @@ class Registry(Generic[T]):
         load_plugins()
         target = self._targets.get(name)
         if target is None:
-            hint = nearest(name, self._targets)
+            hint = self._elsewhere(name) or nearest(name, self._targets)
             raise ConfigError.single(f"unknown {self.kind} '{name}'; {hint}", "name")
         if isinstance(target, str):
             module, _, attribute = target.partition(":")
             target = getattr(importlib.import_module(module), attribute)
         assert isinstance(target, type)
         return target
+
+    def _elsewhere(self, name: str) -> str:
+        """Return which registries have a name, and the key that one of them goes under, if any."""
+        others = [other for other in _registries if name in other.known()]
+        keys = filter(None, map(self._key_of, others))
+        meant = [f"did you mean {self.kind}.{key}={name}?" for key in keys]
+        return meant[0] if meant else " or ".join(f"it names a {other.kind}" for other in others)
+
+    def _key_of(self, other: Registry[Any]) -> str:
+        """Return the key by which settings of this registry hold one of another, if there is one.
+
+        It is found by its default value.
+        """
+        for name in self.known():
+            for key, field in self.find(name).model_fields.items():
+                if isinstance(field.default, other.base):
+                    return key
+        return ""
 
     def parse(self, value: Any) -> T:
         """Build settings from `"name"`, from `{"name": …, settings…}`, or return them as they are.

@@ -7,7 +7,6 @@ directive names. The build fails on a key without a description and a registry w
 from __future__ import annotations
 
 import re
-import sys
 from posixpath import dirname, relpath
 from typing import Any
 
@@ -22,11 +21,6 @@ HEAD = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
 KEYS = '<div class="keys"></div>\n\n'  # for the style of the tables after it
 _sections: dict[str, dict[str, griffe.Class]] = {}  # of each directive: classes by title
 _places: dict[str, tuple[str, str]] = {}  # of each class: its title, and its page and anchor
-
-
-def on_config(config: Any) -> None:
-    """Let mkdocs-click import the command line, which imports click alone."""
-    sys.path.insert(0, str(source.ROOT))
 
 
 def on_files(files: Files, **_: Any) -> Files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import griffe
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]  # mkdocs-click imports the command line from there too
+sys.path.insert(0, str(ROOT))
+
+from cembench.util.display.keys import LIMITS, PLAIN, attributes, limited  # noqa: E402
+
 REGISTRY = re.compile(r"^(\w+): Registry\[", re.M)
-PLAIN = {"float": "number", "int": "whole number", "str": "text", "Any": "anything"}
-LIMITS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "pattern": "like `{}`"}
-LIMITS |= {"min_length": "at least {}", "max_length": "at most {}"}
 SECTIONED = {  # class variables of a section that say its key, and its type and default
     "cembench.evaluation.protocol.Protocol": ("key", "setting"),
     "cembench.evaluation.record.Record": ("result_key", "result"),
@@ -98,10 +100,10 @@ def text_of(found: griffe.Object) -> str:
 
 def description(cls: griffe.Class, key: griffe.Attribute) -> str:
     """Return what a key, its class or the nearest base says of it; empty for nothing."""
-    for section in (s for owner in (cls, *cls.mro()) for s in _sections(owner)):
-        for item in section.value if section.kind.value == "attributes" else ():
-            if item.name == key.name:
-                return " ".join(item.description.split())
+    for owner in (cls, *cls.mro()):
+        said = attributes(owner.docstring.value) if owner.docstring else {}
+        if key.name in said:
+            return said[key.name]
     return " ".join(text_of(key).split())
 
 
@@ -162,8 +164,7 @@ def _limited(words: str, notes: list[ast.expr]) -> str:
         words += " or fraction"
     given = [word for call in calls for word in call.keywords if word.arg in LIMITS]
     limits = [LIMITS[word.arg].format(ast.literal_eval(word.value)) for word in given]
-    listed = ", ".join(limit.replace(" ", "\N{NO-BREAK SPACE}") for limit in limits)
-    return f"{words}{', ' if words[-1].isdigit() else ' '}{listed}" if limits else words
+    return limited(words, [limit.replace(" ", "\N{NO-BREAK SPACE}") for limit in limits])
 
 
 def _value(node: ast.expr, scope: griffe.Object) -> Any:

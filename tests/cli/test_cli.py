@@ -243,6 +243,10 @@ def test_every_command_has_help(cembench):
         assert cembench(name, "--help").code == 0
 
 
+def test_the_help_of_every_command_fits_in_a_line(cembench):
+    assert "..." not in cembench("--help").out.replace("[ARGS]...", "")
+
+
 def test_help_ends_with_an_example_that_can_be_parsed(cembench):
     root = click.Context(main)
     for name in main.list_commands(root):

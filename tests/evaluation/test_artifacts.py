@@ -152,7 +152,7 @@ def test_records_are_compared_image_by_image_and_only_like_with_like(cembench, c
 
 
 def test_show_prints_what_a_file_says_of_itself(cembench, kept, copy):
-    assert json.loads(cembench("show", copy).out)["method"] == "at"
-    record = json.loads(cembench("show", kept).out)
+    assert json.loads(cembench("show", copy, "--json").out)["method"] == "at"
+    record = json.loads(cembench("show", kept, "--json").out)
     assert record["environment"]["source"] and "dirty" in record["environment"]
     assert cembench("show", copy.with_name("none.safetensors")).code == 2

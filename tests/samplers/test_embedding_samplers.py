@@ -175,7 +175,7 @@ def test_samplers_of_logits_say_what_an_encoder_lacks(encoder, cembench, tmp_pat
 def test_the_command_draws_and_films(encoder, cembench, tmp_path, name):
     picture, film = tmp_path / "grid.png", tmp_path / "film.gif"
     args = ("--sampler", name, "-n", 20, "--steps", 3, "--init", "cluster")
-    result = cembench("sample", encoder, *args, "--out", picture, "--trajectory", film)
+    result = cembench("sample", encoder, *args, "--json", "--out", picture, "--trajectory", film)
     assert result.code == 0 and json.loads(result.out)["samples"] == 20
     assert picture.read_bytes()[:4] == b"\x89PNG" and film.read_bytes()[:3] == b"GIF"
     strip = tmp_path / "strip.png"

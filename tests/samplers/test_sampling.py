@@ -130,7 +130,8 @@ def test_leaving_the_finite_numbers_names_step_and_step_size(trained):
 def test_the_command_writes_picture_tensors_and_trajectory(cembench, trained, tmp_path):
     picture, tensors, strip = (tmp_path / n for n in ("grid.png", "s.safetensors", "strip.png"))
     args = ("--sampler", "cs", "-n", 20, "--steps", 2, "--set", "noise=0.01", "--out", picture)
-    result = cembench("sample", trained, *args, "--save-tensors", tensors, "--trajectory", strip)
+    args = (*args, "--save-tensors", tensors, "--trajectory", strip)
+    result = cembench("sample", trained, *args, "--json")
     printed = json.loads(result.out)
     assert result.code == 0 and printed["sampler"]["noise"] == 0.01 and printed["samples"] == 20
     kept = load_file(tensors)
@@ -140,14 +141,15 @@ def test_the_command_writes_picture_tensors_and_trajectory(cembench, trained, tm
         with Image.open(file) as image:
             assert image.width > 100 and len(image.getcolors(1 << 20)) > 10
     one = cembench("sample", trained, "--class", "3", "-n", 4, "--steps", 1, "--out", picture)
-    assert one.code == 0
+    assert one.code == 0 and one.out.startswith("4 samples of rcs-gaussian, 1 steps: ")
+    assert "classified as intended: " in one.out and "(initial images: " in one.out
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (picture, tensors, strip)}
 
 
 def test_the_kind_of_initial_images_has_two_option_names(cembench, trained, tmp_path):
     kinds = []
     for option in ("--init", "--seeds"):
-        args = (option, "noise", "--steps", 1, "-n", 4, "--out", tmp_path / "grid.png")
+        args = (option, "noise", "--steps", 1, "-n", 4, "--json", "--out", tmp_path / "grid.png")
         kinds.append(json.loads(cembench("sample", trained, *args).out)["sampler"]["start"])
     assert kinds == ["noise", "noise"]
 

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import Field
 
 from cembench.evaluation.protocol import Protocol
@@ -17,7 +16,11 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import sha256, write_text
 from cembench.util.files.parquet import read_frame, write_table
 from cembench.util.files.yaml import read_yaml, to_yaml
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Settings
+
+with lazy_imports():
+    import pandas as pd
 
 KEPT = ("_broken", "_sample", "_pred")  # endings of the columns of verdicts
 

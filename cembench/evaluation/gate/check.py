@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.evaluation.compare import right_of
 from cembench.evaluation.gate.baseline import (
@@ -28,6 +26,8 @@ from cembench.util.lazy import lazy_imports
 from cembench.util.settings import nearest
 
 with lazy_imports():
+    import pandas as pd
+
     from cembench.evaluation.evaluate import evaluate
 
 

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from cembench.evaluation.compare import Difference, differences
 from cembench.evaluation.gate.baseline import Baseline, Row, gated_of, load_verdicts
 from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
 from cembench.evaluation.statistics import holm, paired_interval
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import pandas as pd
 
 MOST = 10_000_000
 SANITY = "sanity"

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from xml.etree import ElementTree
 
-import pandas as pd
-
 from cembench.evaluation.gate.gate import Outcome
 from cembench.util.display.format import number, percent
 from cembench.util.display.markdown import markdown_table
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import pandas as pd
 
 SHOWN = 12  # images that a line names
 SIGNS = {"pass": "pass", "regression": "REGRESSION", "inconclusive": "inconclusive"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -79,7 +79,12 @@ def half_width(values: pd.Series) -> float:
     """Return half the 95 % t-interval of a mean; NaN for fewer than two values."""
     if len(values) < 2:
         return math.nan
-    return float(t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values)))
+    return float(_quantile(len(values) - 1) * values.std() / math.sqrt(len(values)))
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    return float(t.ppf(0.975, freedom))
 
 
 def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:

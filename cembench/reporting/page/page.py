@@ -15,9 +15,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cembench.reporting import details
 from cembench.reporting.leaderboard import Board, build_boards
 from cembench.reporting.leaderboard.published import published_board
-from cembench.reporting.page import details
 from cembench.reporting.page.charts import PlacedChart, charts, history
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, by_record, gather

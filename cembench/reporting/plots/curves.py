@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections import curve
 from cembench.evaluation.sections.curve import CurvePoint
-from cembench.reporting.plots.lines import draw_lines
-from cembench.reporting.plots.style import render
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
+from cembench.util.lazy import lazy_imports
 from cembench.util.stages import stage
+
+with lazy_imports():
+    from matplotlib.figure import Figure
+
+    from cembench.reporting.plots.lines import draw_lines
+    from cembench.reporting.plots.style import render
 
 
 def radii(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "") -> Figure:

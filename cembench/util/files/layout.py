@@ -87,6 +87,11 @@ class RunLayout:
         return sorted(self.folder.glob(f"eval/{pattern}.json"))
 
     @staticmethod
+    def runs_below(path: Path) -> list[Path]:
+        """Return all run folders in a folder and below it, sorted."""
+        return sorted(file.parent for file in path.glob(f"**/{CHECKPOINT}"))
+
+    @staticmethod
     def records_below(path: Path) -> list[Path]:
         """Return the records of all run folders in a folder and below it, sorted."""
         return sorted(path.glob("**/eval/*.json"))

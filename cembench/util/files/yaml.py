@@ -86,3 +86,13 @@ def to_yaml(values: Any) -> str:
     stream = io.StringIO()
     yaml.dump(values, stream)
     return stream.getvalue()
+
+
+def in_line(value: Any) -> str:
+    """Write a plain value as YAML in one line: `{name: pgd, steps: 5}`."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width = True, 1_000_000
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue().removesuffix("...\n").strip()
