@@ -57,7 +57,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Compare WORKS with reference implementations, or say where the time of a suite goes.
+    """Compare WORKS with references, or time the stages of a suite.
 
     All but scale unless given; both sides are interleaved in one process.
 
@@ -83,9 +83,10 @@ def _rows(
     if isinstance(work, Path):
         from cembench.suites.stages import stage_seconds
 
-        table = stage_seconds(work, device, limit)
-        names = map(str, table.columns)
-        return [dict(zip(names, row, strict=True)) for row in table.to_numpy()]
+        rows: list[dict[str, Any]] = json.loads(
+            stage_seconds(work, device, limit).to_json(orient="records")
+        )
+        return rows
     from cembench.bench.works import run
 
     return run(work, device, **options)
