@@ -85,7 +85,7 @@ def train(
     """Train an experiment in its run folder `out/name` and return its checkpoint.
 
     Args:
-        config: a YAML file, its content, or an `Experiment`.
+        config: a YAML file or the name of a recipe, its content, or an `Experiment`.
         out: the folder of runs.
         name: of the run; that of the file, or of the method, unless given.
         overrides: `key.inner=value` assignments.

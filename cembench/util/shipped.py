@@ -34,7 +34,7 @@ def find_file(kind: Kind, name: str, base: Path = Path()) -> Path:
         return path
     from cembench.util.settings import nearest  # pydantic: the tab key need not wait for it
 
-    raise ConfigError.single(f"no {kind} '{name}'; {nearest(name, shipped(kind))}; or give a file")
+    raise ConfigError.single(f"no {kind} or file '{name}'; {nearest(name, shipped(kind))}")
 
 
 def _folder(kind: Kind) -> Path:

@@ -66,13 +66,13 @@ def test_a_file_that_is_there_is_kept(cembench, elsewhere):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "quikstart"), "no recipe 'quikstart'; did you mean 'quickstart'"),
+        (("run", "quikstart"), "no recipe or file 'quikstart'; did you mean 'quickstart'"),
         (("train", "cifar10-aat"), "did you mean 'cifar10-at'"),
         (("train", "none.yaml"), "cannot read none.yaml"),
         (("train", "quickstart"), "quickstart: a suite; cembench run quickstart takes it"),
         (("run", "cifar10-at"), "one experiment; cembench train cifar10-at takes it"),
         (("train", "digits-at", "--set", "epocs=1"), "digits-at: epocs: unknown key"),
-        (("init", "mine.yaml", "--recipe", "nope"), "no recipe 'nope'"),
+        (("init", "mine.yaml", "--recipe", "nope"), "no recipe or file 'nope'"),
         (("init", "mine"), ".yaml"),
     ],
 )
@@ -89,5 +89,5 @@ def test_a_file_without_an_ending_and_one_in_a_folder_are_files(elsewhere):
         place.parent.mkdir(exist_ok=True)
         place.write_text(text)
         assert load_experiment(place) != expected
-    with pytest.raises(ConfigError, match="no recipe 'folder'"):
+    with pytest.raises(ConfigError, match="no recipe or file 'folder'"):
         load_experiment(Path("folder"))
