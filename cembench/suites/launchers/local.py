@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cembench.suites.launchers.job import Outcome, Started, end_with, ended
 from cembench.util.errors import CembenchError
@@ -72,7 +72,9 @@ class _Worker:
     """A process, as the one that started it sees it."""
 
     def __init__(self, work: Work, gpu: str | None) -> None:
-        context = multiprocessing.get_context("fork" if gpu is None and may_fork() else "spawn")
+        context: Any = multiprocessing.get_context(
+            "fork" if gpu is None and may_fork() else "spawn"
+        )
         self.connection, theirs = context.Pipe()
         self.idle = True
         changed = {"OMP_NUM_THREADS": str(work.threads)}
