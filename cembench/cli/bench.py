@@ -83,10 +83,8 @@ def _rows(
     if isinstance(work, Path):
         from cembench.suites.stages import stage_seconds
 
-        rows: list[dict[str, Any]] = json.loads(
-            stage_seconds(work, device, limit).to_json(orient="records")
-        )
-        return rows
+        found = stage_seconds(work, device, limit)
+        return [{str(key): value for key, value in row.items()} for _, row in found.iterrows()]
     from cembench.bench.works import run
 
     return run(work, device, **options)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cembench.suites.run import SuiteResult
 
 NOTHING = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
-JOBS = "Experiments at once, or auto: one per core if networks are tiny, else 1."
+JOBS = "Experiments at once; auto: one a core if networks are tiny."
 LAUNCHER = "Run on this machine, a Ray cluster or SLURM."
 LAUNCHER_SET = "Argument of ray.init or submitit: address=auto, …"
 

@@ -13,7 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cembench.data.loading import TrainingData, load_training
+from cembench.data.split import Split
 from cembench.evaluation.protocol import Protocol
+from cembench.models import ModelSettings
 from cembench.samplers import InitialImages, SamplerContext
 from cembench.training.config import Experiment
 from cembench.util.rng import generator_of, isolated_rng
@@ -25,29 +27,29 @@ SANITY = 500  # gradients an image
 FEATURES = 0.01  # seconds an image and sampler
 
 
-def forward_operations(experiment: Experiment, data: TrainingData) -> float:
-    """Return the floating-point operations of the network on one image."""
-    split = data.training
+def tiny(experiments: Collection[Experiment]) -> bool:
+    """Return whether all networks are so small that one thread each is fastest.
+
+    Networks are built for the images of the first experiment, whose data are the only ones that
+    are loaded for this. What cannot be built counts as large; its experiment will say what is
+    wrong.
+    """
+    networks = {repr(one.model): one for one in experiments}.values()
+    try:
+        split = _data(experiments).training
+        return all(forward_operations(one.model, split) < TINY for one in networks)
+    except Exception:  # whatever a data set or a network of a plugin raises
+        return False
+
+
+def forward_operations(model: ModelSettings, split: Split) -> float:
+    """Return the floating-point operations of a network on one image of a split."""
     with torch.device("meta"):
-        net = experiment.model.build(split.shape, len(split.classes)).eval()
+        net = model.build(split.shape, len(split.classes)).eval()
         x = torch.empty(1, *split.shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x)
     return float(counter.get_total_flops())
-
-
-def tiny(experiments: Collection[Experiment]) -> bool:
-    """Return whether all networks are so small that one thread each is fastest.
-
-    A network or data that cannot be built counts as large; its experiment will say what is wrong.
-    """
-    for one in {_network(experiment): experiment for experiment in experiments}.values():
-        try:
-            if forward_operations(one, _data(one)) >= TINY:
-                return False
-        except Exception:  # whatever a network of a plugin raises without data
-            return False
-    return True
 
 
 def expected_seconds(
@@ -55,29 +57,27 @@ def expected_seconds(
 ) -> dict[str, float]:
     """Return about how many seconds each experiment takes on the CPU, with so many threads.
 
-    Nothing is returned where a network or data cannot be built.
+    All are taken to have the data of the first one. Nothing is returned where data or a network
+    cannot be built.
     """
     one: dict[str, float] = {}
     found = {}
     evaluation = _evaluation_gradients(protocol)
-    for name, experiment in experiments.items():
-        key = _network(experiment)
-        try:
-            data = _data(experiment)
+    try:
+        data = _data(experiments.values())
+        for name, experiment in experiments.items():
+            key = repr(experiment.model)
             one[key] = one.get(key) or _gradient_seconds(experiment, data, threads)
             gradients = _training_gradients(experiment, data) + evaluation
-        except Exception:  # as above
-            return {}
-        found[name] = one[key] * gradients + _feature_seconds(protocol)
+            found[name] = one[key] * gradients + _feature_seconds(protocol)
+    except Exception:  # as above
+        return {}
     return found
 
 
-def _network(experiment: Experiment) -> str:
-    return repr((experiment.model, experiment.data))
-
-
-def _data(experiment: Experiment) -> TrainingData:
-    return load_training(experiment.data, experiment.validation.fraction)
+def _data(experiments: Collection[Experiment]) -> TrainingData:
+    first = next(iter(experiments))
+    return load_training(first.data, first.validation.fraction)
 
 
 def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) -> float:

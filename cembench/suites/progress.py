@@ -82,9 +82,10 @@ def overview(
             if left is not None:
                 left.update(running, over)
             for name, outcome in over.items():
-                record, failure = record_of(name), outcome.failure
+                failure = outcome.failure
+                record = record_of(name) if failure is None else None
                 why = "" if failure is None else " ".join(f"failed: {failure}".split())
-                row = {} if record is None or why else cells(record)
+                row = {} if record is None else cells(record)
                 known.rows.append({"run": name, **row, **({"error": why} if why else {})})
                 if not console.is_terminal:
                     text = why or ("done" if record is None else line(record))

@@ -38,7 +38,7 @@ class SuiteResult:
     Attributes:
         boards: all runs ranked; none for encoders of which the protocol measures nothing.
         failures: a message for each experiment that failed.
-        records: of its experiments, by file.
+        records: of its experiments that went well, by file.
     """
 
     boards: list[Board]
@@ -85,7 +85,7 @@ def run_suite(
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
         return SuiteResult([], [], {})
-    own = suite.records()
+    own = {suite.record_file(name): record for name, record in suite.written.items()}
     boards = build_boards(find_records([out], own).values())
     write_boards(boards, out / "leaderboards")
     return SuiteResult(boards, failures, own)
@@ -98,7 +98,7 @@ class SuiteRun:
         self.path, self.out, self.device = path, out, device
         self.inception_weights = inception_weights
         self.experiments, self.protocol = load_suite(path, out)
-        self.written: dict[str, Record] = {}
+        self.written: dict[str, Record] = {}  # of experiments that went well
 
     @property
     def needs(self) -> dict[str, frozenset[str]]:
@@ -149,7 +149,7 @@ class SuiteRun:
     def _time_left(self, jobs: int, threads: int) -> TimeLeft | None:
         if self.device != "cpu":
             return None
-        open_ = {n: e for n, e in self.experiments.items() if not self._record_file(n).exists()}
+        open_ = {n: e for n, e in self.experiments.items() if not self.record_file(n).exists()}
         expected = expected_seconds(open_, self.protocol, threads)
         if open_ and not expected:
             return None
@@ -184,17 +184,14 @@ class SuiteRun:
             yield start
 
     def record(self, name: str) -> Record | None:
-        """Return the record of an experiment that is over; None where nothing was measured."""
-        file = self._record_file(name)
+        """Return the record of an experiment that went well; None where nothing was measured."""
+        file = self.record_file(name)
         if file.exists():
             self.written[name] = load_record(file)
         return self.written.get(name)
 
-    def records(self) -> dict[Path, Record]:
-        """Return the records of the experiments that are over, by file."""
-        return {self._record_file(name): record for name, record in self.written.items()}
-
-    def _record_file(self, name: str) -> Path:
+    def record_file(self, name: str) -> Path:
+        """Return the file of the record of an experiment."""
         return RunLayout(self.out / name).record(self.protocol.name)
 
     def _log(self, name: str) -> Path:

@@ -1,6 +1,7 @@
 """The same suite in one process, in several, on Ray and through submitit; killed and resumed."""
 
 import importlib.util
+import json
 import multiprocessing
 import os
 import re
@@ -402,3 +403,35 @@ def test_a_suite_reads_nothing_twice(tmp_path, cembench, monkeypatch):
     assert both[0].generation == both[1].generation and both[0].sanity == both[1].sanity
     tables = [load_table(tmp_path / out / "two/eval" / shared.name) for out in ("runs", "alone")]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_the_stages_of_a_suite_add_up(tmp_path, cembench):
+    experiments = {"one": {"method": "standard"}, "two": {"method": "at"}}
+    path = suite(tmp_path, experiments=experiments)
+    (tmp_path / "proto.yaml").write_text(
+        "{attacks: [{name: pgd, steps: 2}, autoattack], curve: {}}"
+    )
+    result = cembench("bench", path, "--images", 8, "--json")
+    assert result.code == 0, result.err
+    rows = {row.pop("stage"): row for row in json.loads(result.out)}
+    stages = {
+        "import",
+        "data",
+        "training steps",
+        "validation",
+        "pgd",
+        "saving",
+        "figures",
+        "tables",
+    }
+    assert stages | {"autoattack apgd-ce", "curve pgd"} <= set(rows)
+    for name, row in rows.items():
+        own = row["one"] + row["two"]
+        assert own <= row["whole suite"] + 0.02 and (
+            row["wall"] > 0 or own == 0 or name == "import"
+        )
+    total = rows.pop("sum")
+    assert abs(sum(row["whole suite"] for row in rows.values()) - total["whole suite"]) < 0.5
+    assert rows["training steps"]["two"] > rows["training steps"]["one"] > 0
+    assert list(rows["data"]) == ["one", "two", "whole suite", "wall"]
+    assert cembench("bench", tmp_path / "none.yaml").code == 2

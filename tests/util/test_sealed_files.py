@@ -1,5 +1,6 @@
 """Tensors and tables on disk: what was written comes back, and nothing else does."""
 
+import hashlib
 import random
 
 import pandas as pd
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from cembench.util.errors import CembenchError
+from cembench.util.files import seal as seals
 from cembench.util.files.parquet import read_table, write_table
 from cembench.util.files.tensors import read_tensors, tensor_metadata, write_tensors
 
@@ -88,3 +90,19 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     for write, values in ((write_tensors, TENSORS), (write_table, TABLE)):
         with pytest.raises(CembenchError, match=r"cannot write .*choose another folder"):
             write(tmp_path / "file" / "x", values)
+
+
+@pytest.mark.parametrize("size", [1, 40, 70, 71, 72, 200])
+def test_a_seal_is_found_wherever_parts_of_a_file_end(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(seals, "CHUNK", size)
+    for before in (0, 1, 39, 70, 71, 150):
+        content = before * b"x" + seals.UNSEALED.encode() + b"sha256:end" + seals.UNSEALED.encode()
+        digits = hashlib.sha256(b"name\0" + content).hexdigest()
+        expected = content.replace(64 * b"0", digits.encode(), 1)
+        assert seals.seal(content, "name") == expected
+        seals.write_sealed(tmp_path / "file", content, "name")
+        assert (tmp_path / "file").read_bytes() == expected
+        with seals.open_sealed(tmp_path / "file", "name") as file:
+            assert file.read() == expected
+        assert not seals.is_sealed(expected, "other") and not seals.is_sealed(expected[:-1], "name")
+    assert not seals.is_sealed(b"") and not seals.is_sealed(size * b"sha256:")

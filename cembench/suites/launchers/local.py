@@ -128,8 +128,7 @@ def _serve(work: Work, connection: Connection, parent: int) -> None:
         add_plugin(module)
     torch.set_num_threads(work.threads)
     with sharing(), threadpoolctl.threadpool_limits(work.threads):
-        while True:
-            name = connection.recv()
+        for name in iter(connection.recv, None):
             log = work.log_of(name)
             with _written_to(log):
                 outcome = _outcome(work.run, name, log)
