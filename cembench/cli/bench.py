@@ -16,7 +16,7 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16"])
 
 
 @click.command("bench", cls=Command, example="train --method trades --rounds 3")
-@click.argument("works", nargs=-1, type=click.Choice([*WORKS, "scale"]))
+@click.argument("works", nargs=-1, type=click.Choice([*WORKS, "scale", "sanity"]))
 @click.option("--method", default="at", shell_complete=METHODS, help="Method of train.")
 @click.option("--sampler", default="rcs", shell_complete=SAMPLERS, help="For sample: rcs or sgld.")
 @click.option("--model", default="resnet18", shell_complete=MODELS, help="Network.")
@@ -31,11 +31,12 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16"])
 def command(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
     """Compare WORKS with reference implementations.
 
-    All but scale unless given; both sides are interleaved in one process.
+    All but scale and sanity unless given; both sides are interleaved in one process.
 
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
     research code has for training and sampling. All works together take about half an hour on two
     cores, most of it in pyautoattack. scale: training in one process and in two, one thread each.
+    sanity: the gradient-masking checks, and PGD with 100 steps on the same images.
     """
     from cembench.bench import table
     from cembench.bench.works import run
