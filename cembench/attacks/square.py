@@ -15,7 +15,7 @@ from cembench.attacks.state import AttackState
 from cembench.energy.norms import by_norm, per_row
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode would fail on networks that need gradients in their forward pass
 def square(
     model: nn.Module,
     state: AttackState,

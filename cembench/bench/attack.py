@@ -100,12 +100,14 @@ def official(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) 
     return attack.run_standard_evaluation(x, y, batch_size=BATCH)[0]
 
 
-def torchattacks_pgd(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
+def torchattacks_pgd(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int, steps: int = PGD_STEPS
+) -> Tensor:
     """Return the images of torchattacks' PGD."""
     import torchattacks
 
-    alpha = 2.5 * threat.eps / PGD_STEPS
-    attack = torchattacks.PGD(model, eps=threat.eps, alpha=alpha, steps=PGD_STEPS)
+    alpha = 2.5 * threat.eps / steps
+    attack = torchattacks.PGD(model, eps=threat.eps, alpha=alpha, steps=steps)
     return torch.cat([attack(*pair) for pair in zip(x.split(BATCH), y.split(BATCH), strict=True)])
 
 

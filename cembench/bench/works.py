@@ -9,6 +9,7 @@ import torch
 
 from cembench.bench.attack import bench_attack
 from cembench.bench.sample import SAMPLERS, bench_sample
+from cembench.bench.sanity import bench_sanity
 from cembench.bench.scale import bench_scale
 from cembench.bench.train import METHODS, bench_train
 from cembench.models.fast_copy import has_bfloat16
@@ -33,13 +34,14 @@ def run(
     """Run one benchmark and return its rows.
 
     Args:
-        work: `autoattack` (the standard version), `pgd` (20 steps), `train`, `sample` or `scale`.
+        work: `autoattack` (the standard version), `pgd` (20 steps), `train`, `sample`, `scale` or
+            `sanity`.
         device: `cpu` or `cuda`.
         method: that trains, a key of `train.METHODS`.
         sampler: a key of `sample.SAMPLERS`.
         model: name of the architecture that trains or is sampled from, on 3×32×32 images.
         batch: images per step over all processes, or samples per draw.
-        rounds: timed steps or draws of each side, after one that is not counted.
+        rounds: timed steps, draws or checks of each side, after one that is not counted.
         images: test images that are attacked, at most 597.
         seeds: the number of rounds of attacks.
         precision: of our side; the reference is always float32.
@@ -55,6 +57,8 @@ def run(
         return bench_train(model, batch, rounds, precision, device, method, compiled)
     if work == "scale":
         return bench_scale(model, batch, rounds, precision, device)
+    if work == "sanity":
+        return bench_sanity(images, rounds, device)
     if work == "sample":
         require("--sampler", sampler, SAMPLERS)
         return bench_sample(model, batch, rounds, precision, device, sampler)

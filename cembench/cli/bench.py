@@ -24,7 +24,7 @@ class Work(click.Choice[str]):
     name = "work"
 
     def __init__(self) -> None:
-        super().__init__([*WORKS, "scale", "quickstart"])
+        super().__init__([*WORKS, "scale", "sanity", "quickstart"])
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -59,11 +59,12 @@ def command(
 ) -> None:
     """Compare WORKS with references, or time the stages of a suite.
 
-    All but scale unless given; both sides are interleaved in one process.
+    All but scale and sanity unless given; both sides are interleaved in one process.
 
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
     research code has for training and sampling. All works together take about half an hour on two
     cores, most of it in pyautoattack. scale: training in one process and in two, one thread each.
+    sanity: the gradient-masking checks, and PGD with 100 steps on the same images.
 
     quickstart, or the file of a suite: CPU seconds of each stage of each experiment, from reading
     data to figures, in one process. --images takes fewer test images.

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from unittest.mock import patch
 
@@ -20,77 +18,14 @@ import torch
 from torch import Tensor
 
 from cembench.attacks import Target
-from cembench.attacks.autoattack import square
 from cembench.data.split import Split, subset
-from cembench.energy import potentials
-from cembench.energy.ascent import ascend
 from cembench.evaluation.measure import Measurement
-from cembench.evaluation.measures.robustness import Stage, run_stage
+from cembench.evaluation.measures.sanity_attacks import SanityContext, nearest_first
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.evaluation.statistics import wilson
-from cembench.util.rng import derive, generator_of, isolated_rng
+from cembench.util.rng import derive, isolated_rng
 
 FEWEST = 20
-
-
-@dataclass(frozen=True)
-class Ascent:
-    """A PGD run: the largest loss along each image's path, and whether it was misclassified."""
-
-    loss: Tensor
-    broken: Tensor
-
-
-class SanityContext:
-    """The network that is checked, and the attacks that several checks share.
-
-    Attributes:
-        x: images, N×C×H×W, all classified as their labels y.
-    """
-
-    def __init__(self, target: Target, x: Tensor, y: Tensor, config: SanityConfig) -> None:
-        self.target, self.x, self.y, self.config = target, x, y, config
-        self.eps = target.threat.eps
-
-    @cached_property
-    def one(self) -> Ascent:
-        """One step of size ε from the image itself: FGSM."""
-        return self.ascend(self.eps, 1)
-
-    @cached_property
-    def iterated(self) -> Ascent:
-        """PGD at ε."""
-        return self.ascend(self.eps, self.config.steps)
-
-    @cached_property
-    def longer(self) -> Ascent:
-        """PGD at ε with five times the steps."""
-        return self.ascend(self.eps, 5 * self.config.steps)
-
-    def ascend(self, eps: float, steps: int) -> Ascent:
-        """Maximise the cross-entropy in a ball of radius `eps`, without early stopping."""
-        ball = self.target.threat.model_copy(update={"eps": eps}).ball
-        loss = torch.full((len(self.y),), -torch.inf, device=self.x.device)
-        broken = torch.zeros_like(self.y, dtype=torch.bool)
-
-        def visit(step: int, rows: Tensor, x: Tensor, out: Tensor) -> None:
-            loss[:] = torch.maximum(loss, potentials.cross_entropy(out, self.y))
-            broken[:] |= out.argmax(1) != self.y
-
-        generator = generator_of(derive(self.target.seed, "sanity"), self.x.device)
-        ascend(
-            self.target.model,
-            potentials.cross_entropy,
-            self.x if steps == 1 else ball.uniform(self.x, generator),
-            self.y,
-            steps=steps,
-            step_size=eps if steps == 1 else 2.5 * eps / steps,
-            direction=ball.direction,
-            ball=ball,
-            centre=self.x,
-            visit=visit,
-        )
-        return Ascent(loss, broken)
 
 
 def randomised_forward(context: SanityContext) -> tuple[float, bool]:
@@ -126,28 +61,26 @@ def gradients_in_forward(context: SanityContext) -> tuple[float, bool]:
 
 def zero_gradients(context: SanityContext) -> tuple[float, bool]:
     """The gradient of the loss vanishes, so that PGD does not move."""
-    x = context.x.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = potentials.cross_entropy(context.target.model(x), context.y)
-        found = torch.autograd.grad(loss.sum(), x, allow_unused=True)[0]
-    gradient = torch.zeros_like(x) if found is None else found
-    return _share(gradient.flatten(1).abs().amax(1) == 0)
+    _, gradient = context.clean
+    return _share(context, gradient.flatten(1).abs().amax(1) == 0)
 
 
 def one_step_wins(context: SanityContext) -> tuple[float, bool]:
     """One step succeeds on images where many steps fail."""
-    return _share(context.one.broken & ~context.iterated.broken)
+    return _share(context, context.one & ~context.iterated.broken)
 
 
 def more_steps_help(context: SanityContext) -> tuple[float, bool]:
     """Five times the steps succeed on many more images: PGD has not converged."""
-    return _share(context.longer.broken & ~context.iterated.broken, 0.02)
+    left = context.standing
+    found = nearest_first(context.iterated.loss[left], lambda group: context.longer(left[group]))
+    return _share(context, found, 0.02)
 
 
 def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
     """A larger ball holds no larger loss."""
-    radii = [context.eps / 2, context.eps, 2 * context.eps]
-    losses = [context.ascend(eps, context.config.steps).loss for eps in radii]
+    half, double = (context.climb(scale * context.eps) for scale in (0.5, 2))
+    losses = [half.loss, context.iterated.loss, double.loss]
     growths = [(b - a).double() for a, b in pairwise(losses)]
     lowest = min(growths, key=lambda growth: float(growth.mean()))
     error = float(lowest.std()) / math.sqrt(len(lowest))
@@ -157,25 +90,20 @@ def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
 def stands_at_any_radius(context: SanityContext) -> tuple[float, bool]:
     """Images survive in a ball that holds every image there is."""
     everything = context.target.threat.ball.diameter(context.x)
-    return _share(~context.ascend(everything, 5 * context.config.steps).broken, 0.02)
+    return _share(context, ~context.search(everything, context.everyone), 0.02)
 
 
 def black_box_wins(context: SanityContext) -> tuple[float, bool]:
     """Square, which sees no gradient, succeeds where PGD fails."""
-    left = (~context.longer.broken).nonzero().squeeze(1)
-    won = torch.zeros_like(context.longer.broken)
-    if len(left):
-        target = context.target
-        everyone = torch.ones_like(won)
-        stage = Stage("square", target, square(target, context.config.queries), everyone)
-        won[left] = run_stage("sanity", stage, context.x[left], context.y[left]).success
-    return _share(won)
+    left = context.standing
+    won = left[context.square(left)]
+    return _share(context, ~context.longer(won))
 
 
-def _share(found: Tensor, limit: float = 0.01) -> tuple[float, bool]:
-    """Return a share of images, and whether it is above the limit beyond chance."""
-    count = int(found.sum())
-    return count / len(found), wilson(count, len(found))[0] > limit
+def _share(context: SanityContext, found: Tensor, limit: float = 0.01) -> tuple[float, bool]:
+    """Return how many of all images were found, and whether it is beyond chance above a limit."""
+    count, images = int(found.sum()), len(context.y)
+    return count / images, wilson(count, images)[0] > limit
 
 
 CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
@@ -228,7 +156,7 @@ def _checked(
         return SanityCheck(name=name, verdict="skipped", figure=None, meaning=meaning)
     with isolated_rng(derive(context.target.seed, "sanity", name)):
         figure, failed = check(context)
-    context.target.model.require_finite(f"in the check {name}")
+    context.require_finite(f"in the check {name}")
     return SanityCheck(
         name=name, verdict="fail" if failed else "pass", figure=figure, meaning=meaning
     )
