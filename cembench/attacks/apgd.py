@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,9 +89,14 @@ def targeted_apgd(
 
 @dataclass(frozen=True)
 class _Runs:
-    """M runs of APGD: the current iterates, the best ones, and how well the step size does."""
+    """M runs of APGD: the current iterates, the best ones, and how well the step size does.
+
+    Attributes:
+        onto_ball: the projection onto the balls around the images.
+    """
 
     row: Tensor
+    y: Tensor
     target: Tensor
     centre: Tensor
     x: Tensor
@@ -104,17 +110,20 @@ class _Runs:
     rises: Tensor
     halved: Tensor
     step: Tensor
+    onto_ball: Callable[[Tensor], Tensor]
 
-    def select(self, mask: Tensor) -> _Runs:
+    def select(self, mask: Tensor, ball: Ball) -> _Runs:
         """Return some of the runs."""
-        return _Runs(**{key: value[mask] for key, value in vars(self).items()})
+        kept = mask.nonzero().squeeze(1)
+        values = {k: value[kept] for k, value in vars(self).items() if isinstance(value, Tensor)}
+        return _Runs(**values, onto_ball=ball.projection(values["centre"]))
 
-    def advance(self, ball: Ball, momentum: float) -> _Runs:
+    def advance(self, towards: Callable[[Tensor], Tensor], momentum: float) -> _Runs:
         """Take a step with momentum."""
-        towards = DIRECTIONS[ball.direction]
-        there = ball.project(self.x + self.step * towards(self.gradient), self.centre)
-        there = self.x + (there - self.x) * momentum + (self.x - self.previous) * (1 - momentum)
-        return replace(self, x=ball.project(there, self.centre), previous=self.x)
+        there = self.onto_ball(self.x + self.step * towards(self.gradient))
+        if momentum < 1:
+            there = self.x + (there - self.x) * momentum + (self.x - self.previous) * (1 - momentum)
+        return replace(self, x=self.onto_ball(there), previous=self.x)
 
     def update(self, loss: Tensor, gradient: Tensor, last: Tensor) -> _Runs:
         """Take in loss and gradient at the new iterate; `last` is the loss to have risen from."""
@@ -125,7 +134,7 @@ class _Runs:
             loss=loss,
             gradient=gradient,
             best=torch.where(wide, self.x, self.best),
-            best_loss=torch.where(better, loss, self.best_loss),
+            best_loss=torch.maximum(loss, self.best_loss),
             best_gradient=torch.where(wide, gradient, self.best_gradient),
             rises=self.rises + (loss > last),
         )
@@ -159,33 +168,37 @@ def _maximise(
     interval, shorter, shortest = (max(1, int(part * steps)) for part in (0.22, 0.03, 0.06))
     check = interval
     out, loss, gradient = evaluate(model, potential, x, target)
-    done = state.record_success(rows, x, out.argmax(1) != state.y[rows])
-    runs = _started(state, rows, target, x, loss, gradient).select(~done)
+    runs = _started(state, rows, target, x, loss, gradient)
+    done = state.leaving(rows, x, out.argmax(1) != runs.y)
+    runs = runs if done is None else runs.select(~done, state.ball)
+    towards = DIRECTIONS[state.ball.direction]
     for number in range(1, steps + 1):
         if len(runs.row) == 0:
             return
-        runs = runs.advance(state.ball, MOMENTUM if number > 1 else 1.0)
+        runs = runs.advance(towards, MOMENTUM if number > 1 else 1.0)
         out, loss, gradient = evaluate(model, potential, runs.x, runs.target)
         # The official code compares the first loss with an empty log, which holds zeros.
         last = runs.loss if number > 1 else torch.zeros_like(loss)
         runs = runs.update(loss, gradient, last)
-        wrong = out.argmax(1) != state.y[runs.row]
-        done = state.record_success(runs.row, runs.x, wrong, number % RECHECK_EVERY == 0)
+        wrong = out.argmax(1) != runs.y
+        done = state.leaving(runs.row, runs.x, wrong, number % RECHECK_EVERY == 0)
         if number == check:
             runs = runs.adapt_step(interval)
             interval = max(interval - shorter, shortest)
             check += interval
-        if bool(done.any()):
-            runs = runs.select(~done)
+        if done is not None:
+            runs = runs.select(~done, state.ball)
 
 
 def _started(
     state: AttackState, rows: Tensor, target: Tensor, x: Tensor, loss: Tensor, gradient: Tensor
 ) -> _Runs:
+    centre = state.x[rows]
     return _Runs(
         row=rows,
+        y=state.y[rows],
         target=target,
-        centre=state.x[rows],
+        centre=centre,
         x=x,
         previous=x,
         loss=loss,
@@ -197,6 +210,7 @@ def _started(
         rises=torch.zeros_like(rows),
         halved=torch.ones_like(rows, dtype=torch.bool),
         step=torch.full_like(loss, 2 * state.ball.eps).reshape(-1, 1, 1, 1),
+        onto_ball=state.ball.projection(centre),
     )
 
 

@@ -22,7 +22,6 @@ with lazy_imports():
     from cembench.attacks.state import AttackState
     from cembench.util.rng import generator_of
 
-SMALL_BATCH = 32  # images that a CPU takes in little more time than one
 MIN_SHARD = 8  # images that are worth a thread of their own
 SECOND_HALF = frozenset({"fab-t", "square"})
 AttackFunction = Callable[["nn.Module", "AttackState"], "Tensor | None"]
@@ -107,12 +106,11 @@ def _propose(target: Target, name: str, x: Tensor, y: Tensor) -> Tensor:
 def _function(target: Target, name: str, max_batch: int, device: torch.device) -> AttackFunction:
     generator = generator_of(target.seed, device)
     targets = min(9, target.classes - 1)
-    few = max_batch if device.type == "cuda" else SMALL_BATCH
     functions: dict[str, AttackFunction] = {
         "apgd-ce": partial(apgd, generator=generator),
         "apgd-dlr": partial(apgd, potential=dlr, generator=generator),
         "apgd-t": partial(targeted_apgd, targets=targets, max_batch=max_batch, generator=generator),
         "fab-t": partial(targeted_fab, targets=targets, max_batch=max_batch),
-        "square": partial(square, generator=generator, max_batch=few),
+        "square": partial(square, generator=generator, max_batch=max_batch),
     }
     return functions[name]

@@ -30,50 +30,96 @@ def square(
 
     Args:
         queries: proposals per image.
-        max_batch: images that the network takes in hardly more time than one.
+        max_batch: proposals per batch.
 
     Raises:
         CembenchError: for a norm that Square does not have.
     """
     search = by_norm(SEARCHES, state.ball.name, "Square")(state, generator, queries)
-    rows, best = state.active, search.first[state.active]
-    margin = margins(model, best, state.y[rows])
-    done = state.record_success(rows, best, margin < 0)
-    number, ahead, ends = torch.zeros_like(rows), 1, search.first.clone()
-    while True:
-        left = ~done & (number < queries)
+    walk = _Walk(model, search, max_batch)
+    while len(walk.rows):
+        walk.step()
+    return walk.ends
+
+
+class _Walk:
+    """A random search on the active images, M of them.
+
+    Attributes:
+        rows: which images they are.
+        best: the last accepted proposals, M×C×H×W.
+        margin: of these, M.
+        number: the proposals tried, M.
+        ahead: how many to try at once.
+        ends: where the search on each image has ended, N×C×H×W.
+    """
+
+    def __init__(self, model: nn.Module, search: Search, max_batch: int) -> None:
+        self.model, self.search, self.state = model, search, search.state
+        self.max_batch, self.ahead, self.most = max_batch, 1, 0
+        self.ends = search.first.clone()
+        self._take(self.state.active)
+        self.best = search.first[self.rows]
+        self.number = torch.zeros_like(self.rows)
+        self.margin = margins(model, self.best[:, None], self.y).squeeze(1)
+        self._verify(self.margin < 0)
+
+    def step(self) -> None:
+        """Try the next proposals for every image, up to the first that helps."""
+        self.state.require_running()
+        self.ahead = min(self.ahead, max(1, self.max_batch // len(self.rows)))
+        number = self.number[:, None] + torch.arange(self.ahead, device=self.rows.device)
+        last = self.most + self.ahead > self.search.queries
+        held = number.clamp_max(self.search.queries - 1) if last else number
+        tried = self.search.propose(self.best, held)
+        found = margins(self.model, tried, self.y)
+        if last:
+            found = found.masked_fill(number >= self.search.queries, torch.inf)
+        helped = self._accept(tried, found)
+        won = helped & (self.margin < 0)
+        better, successes = torch.stack([helped.sum(), won.sum()]).tolist()
+        self.most += self.ahead
+        if successes or self.most >= self.search.queries:
+            self._verify(won)
+        few = 2 * better < len(helped)
+        self.ahead = 2 * self.ahead if few else max(1, self.ahead // 2)
+
+    def _accept(self, tried: Tensor, found: Tensor) -> Tensor:
+        """Move to the first proposals that help, and return for which images there is one."""
+        improved = found < self.margin[:, None]
+        if self.ahead == 1:
+            helped, tried, found = improved.squeeze(1), tried.squeeze(1), found.squeeze(1)
+            self.number = self.number + 1
+        else:
+            helped, where = improved.max(1)
+            first = torch.arange(len(where), device=where.device), where
+            tried, found = tried[first], found[first]
+            self.number = self.number + torch.where(helped, where + 1, self.ahead)
+        self.best = torch.where(per_row(helped, self.best), tried, self.best)
+        self.margin = torch.where(helped, found, self.margin)
+        return helped
+
+    def _verify(self, won: Tensor) -> None:
+        """Record successes, and drop the images whose search ends with them or is through."""
+        done = self.state.record_success(self.rows, self.best, won)
+        left = ~done & (self.number < self.search.queries)
+        self.most = int(self.number.max()) if len(self.number) else 0
         if not bool(left.all()):
-            ends[rows] = best
-            rows, best, margin, number = rows[left], best[left], margin[left], number[left]
-        if len(rows) == 0:
-            return ends
-        ahead = min(ahead, max(1, max_batch // len(rows)))
-        tried, found = _try(model, search, rows, best, number, ahead)
-        improved = found < margin[:, None]
-        helped, where = improved.any(1), improved.long().argmax(1)
-        first = torch.arange(len(rows), device=rows.device), where
-        best = torch.where(per_row(helped, best), tried[first], best)
-        margin = torch.where(helped, found[first], margin)
-        number = number + torch.where(helped, where + 1, ahead)
-        done = state.record_success(rows, best, helped & (margin < 0))
-        ahead = 2 * ahead if 2 * int(helped.sum()) < len(rows) else max(1, ahead // 2)
+            self.ends[self.rows] = self.best
+            kept = self.best[left], self.margin[left], self.number[left]
+            self.best, self.margin, self.number = kept
+            self._take(self.rows[left])
 
-
-def _try(
-    model: nn.Module, search: Search, rows: Tensor, best: Tensor, number: Tensor, ahead: int
-) -> tuple[Tensor, Tensor]:
-    """Return the next proposals for M images, M×A×C×H×W, and their margins; inf after the last."""
-    number = (number[:, None] + torch.arange(ahead, device=rows.device)).flatten()
-    if ahead > 1:
-        rows, best = rows.repeat_interleave(ahead), best.repeat_interleave(ahead, 0)
-    tried = search.propose(best, rows, number.clamp_max(search.queries - 1))
-    found = margins(model, tried, search.state.y[rows])
-    found = found.masked_fill(number >= search.queries, torch.inf)
-    return tried.unflatten(0, (-1, ahead)), found.unflatten(0, (-1, ahead))
+    def _take(self, rows: Tensor) -> None:
+        self.rows, self.y = rows, self.state.y[rows, None, None]
+        self.search.narrow(rows)
 
 
 def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return f_y minus the largest other logit, negative for what is misclassified."""
-    out = model(x)
-    own = out.gather(1, y[:, None]).squeeze(1)
-    return own - out.scatter(1, y[:, None], -torch.inf).amax(1)
+    """Return f_y minus the largest other logit, negative for what is misclassified.
+
+    Images are M×A×C×H×W, labels M×1×1, margins M×A.
+    """
+    out = model(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    y = y.expand(-1, x.shape[1], -1)
+    return (out.gather(2, y).squeeze(2)) - out.scatter(2, y, -torch.inf).amax(2)

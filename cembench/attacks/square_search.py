@@ -23,19 +23,32 @@ def window_fraction(number: int) -> float:
 
 @dataclass(frozen=True)
 class Windows:
-    """Squares, one per proposal: upper left corners and sides."""
+    """Squares, one per proposal, Q of them: upper left corners, sides, and what they hold.
+
+    Attributes:
+        rows: the rows of pixels that each holds, Q×H booleans.
+        columns: the columns, Q×W.
+    """
 
     top: Tensor
     left: Tensor
     side: Tensor
+    rows: Tensor
+    columns: Tensor
 
-    def mask(self, number: Tensor, like: Tensor) -> Tensor:
-        """Return which pixels of images like M×C×H×W the windows of M proposals hold, M×1×H×W."""
-        inside = []
-        for start, length in ((self.top, like.shape[-2]), (self.left, like.shape[-1])):
-            at = torch.arange(length, device=like.device) - start[number][:, None]
-            inside.append((at >= 0) & (at < self.side[number][:, None]))
-        return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+    @classmethod
+    def at(cls, top: Tensor, left: Tensor, side: Tensor, height: int, width: int) -> Windows:
+        """Return windows in images of some size."""
+        held = []
+        for start, length in ((top, height), (left, width)):
+            at = torch.arange(length, device=side.device) - start[:, None]
+            held.append((at >= 0) & (at < side[:, None]))
+        return cls(top, left, side, *held)
+
+    def mask(self, number: Tensor) -> Tensor:
+        """Return which pixels the windows of proposals M×A hold, M×A×1×H×W."""
+        rows, columns = self.rows[number], self.columns[number]
+        return (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(2)
 
 
 class Search(ABC):
@@ -66,7 +79,7 @@ class Search(ABC):
         free = torch.stack([self.height - side, self.width - side])
         drawn = torch.rand(free.shape, generator=self.generator, device=side.device)
         top, left = (free * drawn).long()
-        return Windows(top, left, side)
+        return Windows.at(top, left, side, self.height, self.width)
 
     def signs(self, *shape: int) -> Tensor:
         """Return random signs, −1 and 1."""
@@ -74,8 +87,15 @@ class Search(ABC):
         return torch.sign(2 * drawn - 1)
 
     @abstractmethod
-    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
-        """Return proposals `number` (M) for the images `row` (M) that are at `best` (M×C×H×W)."""
+    def narrow(self, rows: Tensor) -> None:
+        """Look up what proposals for the images `rows`, M, need."""
+
+    @abstractmethod
+    def propose(self, best: Tensor, number: Tensor) -> Tensor:
+        """Return proposals `number`, M×A, for the narrowed images, M×A×C×H×W.
+
+        Each changes an image of its own row of `best`, M×C×H×W.
+        """
 
 
 class LinfSearch(Search):
@@ -90,10 +110,16 @@ class LinfSearch(Search):
         self.window = self.windows(self.sides(1, odd=False))
         self.colour = self.signs(queries, self.channels, 1, 1)
 
-    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
+        self.upwards = self.colour > 0
+
+    def narrow(self, rows: Tensor) -> None:
+        """Look up both edges of the ball."""
+        self.edges = self.high[rows, None], self.low[rows, None]
+
+    def propose(self, best: Tensor, number: Tensor) -> Tensor:
         """Move all pixels of a square to the edge of the ball, with one sign per channel."""
-        corner = torch.where(self.colour[number] > 0, self.high[row], self.low[row])
-        return torch.where(self.window.mask(number, best), corner, best)
+        corner = torch.where(self.upwards[number], *self.edges)
+        return torch.where(self.window.mask(number), corner, best[:, None])
 
 
 class L2Search(Search):
@@ -106,6 +132,7 @@ class L2Search(Search):
         self.into, self.out_of = self.windows(side), self.windows(side)
         self.transposed = self.signs(queries) > 0
         self.sign = self.signs(queries, len(state.x), self.channels)
+        self.bumps, self.bump = _table(side, self.transposed)
 
     def _tiles(self) -> Tensor:
         """Return bumps all over the image, with random signs."""
@@ -119,34 +146,47 @@ class L2Search(Search):
                 tile += sign * bump[: tile.shape[2], : tile.shape[3]]
         return delta
 
-    def propose(self, best: Tensor, row: Tensor, number: Tensor) -> Tensor:
+    def narrow(self, rows: Tensor) -> None:
+        """Look up the images."""
+        self.rows, self.x = rows[:, None], self.state.x[rows, None]
+
+    def propose(self, best: Tensor, number: Tensor) -> Tensor:
         """Empty one window and fill another with a bump."""
-        x, eps = self.state.x[row], self.state.ball.eps
-        into, out_of = self.into.mask(number, best), self.out_of.mask(number, best)
-        delta = best - x
-        spare = (eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
-        mass = (delta * (into | out_of)).square().sum((2, 3), keepdim=True)
+        x, eps = self.x, self.state.ball.eps
+        into, out_of = self.into.mask(number), self.out_of.mask(number)
+        delta = best[:, None] - x
+        spare = (eps**2 - delta.square().sum((2, 3, 4), keepdim=True)).clamp_min(0)
+        mass = (delta * (into | out_of)).square().sum((3, 4), keepdim=True)
         before = delta * into
-        bump = self._planes(number) * self.sign[number, row][..., None, None]
+        bump = self._planes(number) * self.sign[number, self.rows][..., None, None]
         bump = bump + before / (1e-12 + _norm(before))
         bump = bump / (1e-12 + _norm(bump)) * (spare / self.channels + mass).sqrt()
-        delta = torch.where(into, bump, delta.masked_fill(out_of, 0))
-        return (x + eps * unit(delta)).clamp(0, 1)
+        delta = torch.where(into, bump, delta.masked_fill(out_of, 0)).flatten(0, 1)
+        moved = x + eps * unit(delta).unflatten(0, number.shape)
+        return moved.clamp(0, 1)
 
     def _planes(self, number: Tensor) -> Tensor:
-        """Return the bumps of proposals in their places, M×1×H×W."""
-        distinct, which = number.unique(return_inverse=True)
-        planes = torch.zeros(len(distinct), 1, self.height, self.width)
-        for plane, index in zip(planes, distinct.tolist(), strict=True):
-            top, left, side = (
-                int(part[index]) for part in (self.into.top, self.into.left, self.into.side)
-            )
-            bump = bumps(side, bool(self.transposed[index]))
-            plane[0, top : top + side, left : left + side] = bump
-        return planes.to(number.device)[which]
+        """Return the bumps of proposals in their places, M×A×1×H×W."""
+        device, most = number.device, self.bumps.shape[-1] - 1
+        down = torch.arange(self.height, device=device) - self.into.top[number][..., None]
+        right = torch.arange(self.width, device=device) - self.into.left[number][..., None]
+        down, right = down.clamp(0, most)[..., None], right.clamp(0, most)[..., None, :]
+        planes = self.bumps[self.bump[number][..., None, None], down, right]
+        return planes.unsqueeze(2) * self.into.mask(number)
 
 
 SEARCHES: dict[str, type[Search]] = {"linf": LinfSearch, "l2": L2Search}
+
+
+def _table(side: Tensor, transposed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return all different bumps, B×S×S, the smaller ones padded; and which one each is."""
+    kinds = torch.stack([side, transposed.to(side.dtype)], 1)
+    distinct, which = kinds.unique(dim=0, return_inverse=True)
+    most = int(side.max())
+    table = torch.zeros(len(distinct), most, most)
+    for bump, (length, turned) in zip(table, distinct.tolist(), strict=True):
+        bump[:length, :length] = bumps(length, bool(turned))
+    return table.to(side.device), which
 
 
 def bumps(side: int, transposed: bool) -> Tensor:
@@ -168,4 +208,4 @@ def _bump(height: int, width: int) -> Tensor:
 
 
 def _norm(window: Tensor) -> Tensor:
-    return window.square().sum((2, 3), keepdim=True).sqrt()
+    return window.square().sum((-2, -1), keepdim=True).sqrt()

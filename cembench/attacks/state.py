@@ -53,6 +53,15 @@ class AttackState:
         """The indices of the images of this shard that are not done."""
         return self.shard[self.success[self.shard] < DONE]
 
+    def require_running(self) -> None:
+        """Give up once the attack on another shard failed.
+
+        Raises:
+            CembenchError: when it did.
+        """
+        if self.stop.is_set():
+            raise CembenchError("stopped, because the attack on another shard failed")
+
     def record_success(
         self, rows: Tensor, images: Tensor, misclassified: Tensor, recheck: bool = True
     ) -> Tensor:
@@ -70,13 +79,25 @@ class AttackState:
         Raises:
             CembenchError: when the attack on another shard failed.
         """
-        if self.stop.is_set():
-            raise CembenchError("stopped, because the attack on another shard failed")
+        self.require_running()
         if not recheck:
             misclassified = misclassified & (self.success[rows] == 0)
         if bool(misclassified.any()):
             self._verify(rows[misclassified], images[misclassified])
         return self.success[rows] >= DONE
+
+    def leaving(
+        self, rows: Tensor, images: Tensor, misclassified: Tensor, recheck: bool = True
+    ) -> Tensor | None:
+        """Do as `record_success`, for rows that are not done yet; None where none of them is now.
+
+        So a step that succeeds on nothing costs one look at the device.
+        """
+        self.require_running()
+        if not bool(misclassified.any()):
+            return None
+        done = self.record_success(rows, images, misclassified, recheck)
+        return done if bool(done.any()) else None
 
     def _verify(self, rows: Tensor, images: Tensor) -> None:
         verdict = verify(self.verifier, self.x[rows], images, self.y[rows], self.ball)

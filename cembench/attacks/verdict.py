@@ -28,7 +28,7 @@ class CheckedModel(nn.Module):
         super().__init__()
         self.model = model
         self.classes = classes
-        self._finite: Tensor | None = None
+        self._largest: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits in float32.
@@ -38,10 +38,14 @@ class CheckedModel(nn.Module):
         """
         out = self.model(x)
         check_logits(out, len(x), self.classes)
-        finite = out.detach().isfinite().all()
-        with LOCK:
-            self._finite = finite if self._finite is None else self._finite & finite
+        if len(out):
+            self._note(out.detach().abs().amax())  # NaN if one of them is
         return out.float()
+
+    def _note(self, largest: Tensor) -> None:
+        with LOCK:
+            known = self._largest
+            self._largest = largest if known is None else torch.maximum(known, largest)
 
     def require_finite(self, where: str) -> None:
         """Refuse a network that returned NaN or infinity since the last call.
@@ -49,8 +53,8 @@ class CheckedModel(nn.Module):
         Raises:
             ModelError: saying where.
         """
-        finite, self._finite = self._finite, None
-        if finite is not None and not bool(finite):
+        largest, self._largest = self._largest, None
+        if largest is not None and not math.isfinite(largest):
             raise ModelError(f"the model returned logits that are not finite {where}")
 
 

@@ -75,6 +75,7 @@ def ascend(
     result = x.detach().clone()
     rows = torch.arange(len(x), device=x.device)
     towards = DIRECTIONS[direction]
+    project = _projection(ball, centre)
     for step in range(steps + (visit is not None)):
         last = step == steps
         with torch.set_grad_enabled(not last):
@@ -93,15 +94,21 @@ def ascend(
             result[rows[~keep]] = x.detach()[~keep]
             rows, target, gradient = rows[keep], target[keep], gradient[keep]
             centre = None if centre is None else centre[keep]
+            project = _projection(ball, centre)
         x = _kept(x.detach(), keep) + step_size * towards(gradient)
         if noise:
             assert generator is not None
             x = x + noise * normal(x.shape, generator)
-        if ball is not None:
-            assert centre is not None
-            x = ball.project(x, centre)
+        x = project(x)
     result[rows] = x.detach()
     return result
+
+
+def _projection(ball: Ball | None, centre: Tensor | None) -> Callable[[Tensor], Tensor]:
+    if ball is None:
+        return lambda x: x
+    assert centre is not None
+    return ball.projection(centre)
 
 
 def _kept(tensor: Tensor, keep: Tensor | None) -> Tensor:

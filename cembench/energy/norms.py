@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -54,6 +54,10 @@ class Ball(ABC):
     def project(self, x: Tensor, centre: Tensor) -> Tensor:
         """Return images in the ball and in [0, 1]: the nearest ones if the ball lies in [0, 1]."""
 
+    def projection(self, centre: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `project` for these centres, for many steps around them."""
+        return lambda x: self.project(x, centre)
+
     @abstractmethod
     def uniform(self, centre: Tensor, generator: Generator) -> Tensor:
         """Draw from the uniform distribution on the ball, then clip to [0, 1]."""
@@ -90,7 +94,12 @@ class Linf(Ball):
 
     def project(self, x: Tensor, centre: Tensor) -> Tensor:
         """Clip each pixel."""
-        return x.maximum(centre - self.eps).minimum(centre + self.eps).clamp(0, 1)
+        return self.projection(centre)(x)
+
+    def projection(self, centre: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the function that clips each pixel."""
+        low, high = ((centre + edge).clamp(0, 1) for edge in (-self.eps, self.eps))
+        return lambda x: x.clamp(low, high)
 
     def uniform(self, centre: Tensor, generator: Generator) -> Tensor:
         """Draw each pixel."""

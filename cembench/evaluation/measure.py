@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from typing import Protocol as Interface
@@ -199,7 +199,6 @@ def verdict_table(
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
         example = split.pixels(slice(EXAMPLES))
         target = target_of(model, len(split.classes), protocol, threat, example)
-        target = replace(target, max_batch=min(target.max_batch, len(split)))
         for start in world.shard(range(0, len(split), protocol.batch_size)):
             numbers = torch.arange(start, min(start + protocol.batch_size, len(split)))
             cached = None if cache is None else cache.get(start)

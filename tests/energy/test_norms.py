@@ -51,6 +51,16 @@ def test_sizes_are_those_of_torch(norm):
 
 
 @every_norm
+@pytest.mark.parametrize("eps", [0.0, 0.1, 3.0])
+def test_a_projection_for_many_steps_is_that_of_one_to_the_last_bit(norm, eps):
+    ball, x, moved = NORMS[norm](eps), images(64), images(64) + 3 * noise()
+    assert torch.equal(ball.projection(x)(moved), ball.project(moved, x))
+    if norm == "linf":
+        edges = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+        assert torch.equal(ball.project(moved, x), moved.maximum(edges[0]).minimum(edges[1]))
+
+
+@every_norm
 @pytest.mark.parametrize("empty", [False, True], ids=["", "eps=0"])
 def test_projections_are_inside_and_idempotent(norm, empty):
     ball, x = NORMS[norm](0.0) if empty else ball_of(norm), images(64)
