@@ -1,7 +1,8 @@
 """cembench from Python: each function is what a command calls.
 
-Paths may be given as text. `device` is `auto` (a GPU where there is one), `cpu` or `cuda`. What a
-user can put right is raised as `cembench.util.errors.CembenchError`, in one line.
+Paths may be given as text. `device` is `auto` (CUDA's GPU where there is one), `cpu`, `cuda`,
+`cuda:1`, … or `mps`. What a user can put right is raised as `cembench.util.errors.CembenchError`,
+in one line.
 
 Examples:
     >>> import cembench as cb
@@ -38,32 +39,35 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch import nn
-
 from cembench.data import DataSettings, datasets
 from cembench.energy.threat import Threat
-from cembench.evaluation import evaluate as evaluation
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
-from cembench.interop.importing.normalisation import infer_normalisation
-from cembench.models.checkpoint import load_checkpoint
-from cembench.models.classifier import Classifier
-from cembench.models.source import ModelSource
-from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
-from cembench.reporting.plots.curves import write_curve
 from cembench.samplers import Sampler, samplers
-from cembench.samplers.context import CheckpointImages
-from cembench.samplers.draw import Samples
-from cembench.samplers.to_files import iter_samples
 from cembench.training.config import Experiment, load_experiment, parse_experiment
-from cembench.training.probes import Mode, probe_experiment
-from cembench.training.train import train as train_in
 from cembench.util.devices import pick_device
-from cembench.util.distributed import process_group, world
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
+from cembench.util.lazy import lazy_imports
 from cembench.util.overrides import override
+
+with lazy_imports():
+    import torch
+    from torch import nn
+
+    from cembench.evaluation.evaluate import evaluate as evaluate_source
+    from cembench.interop.importing.normalisation import infer_normalisation
+    from cembench.models.checkpoint import load_checkpoint
+    from cembench.models.classifier import Classifier
+    from cembench.models.source import ModelSource
+    from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
+    from cembench.reporting.plots.curves import write_curve
+    from cembench.samplers.context import CheckpointImages
+    from cembench.samplers.draw import Samples
+    from cembench.samplers.to_files import iter_samples
+    from cembench.training.probes import Mode, probe_experiment
+    from cembench.training.train import train as train_in
+    from cembench.util.distributed import process_group, world
 
 Place = str | Path
 Data = str | dict[str, Any] | DataSettings
@@ -165,7 +169,7 @@ def evaluate(
     with TemporaryDirectory() as nowhere, process_group(device) as own:
         place = nowhere if out is None and isinstance(model, nn.Module) else out
         source = world().on_all_ranks(lambda: _source(model, data, threat, trust_pixels))
-        record, _ = evaluation.evaluate(
+        record, _ = evaluate_source(
             source,
             plan,
             folder=None if place is None else Path(place),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cembench.energy.threat import Threat
 from cembench.util.registry import Registry
@@ -62,6 +62,20 @@ class Target:
             model.require_finite(where)
 
 
+class Sampling(NamedTuple):
+    """Stages of an attack that attack a random sample of the survivors first.
+
+    Where one of them succeeds on an image of the sample, they attack the other survivors as well.
+
+    Attributes:
+        images: size of the sample of each chunk.
+        stages: names of the stages; all others attack every survivor.
+    """
+
+    images: int
+    stages: frozenset[str]
+
+
 class Attack(Choice):
     """An attack of a protocol.
 
@@ -84,6 +98,11 @@ class Attack(Choice):
     def own_title(self) -> str:
         """Its name in tables without the ending: the label, or else the name of the attack."""
         return self.label or self.name
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """Stages that attack a sample of the survivors first; none of them unless given."""
+        return None
 
     def under(self, engine: str) -> Attack:
         """Return the attack to run under an engine: itself, unless it is official code."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
-
 from cembench.attacks import Attack, Propose, Target, attacks
 from cembench.energy.threat import Threat
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from torch import Tensor, nn
 
 
 class AutoAttack(Attack):

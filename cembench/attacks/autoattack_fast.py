@@ -7,20 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from cembench.attacks import Attack, Propose, Target
-from cembench.attacks.apgd import apgd, dlr, targeted_apgd
+from cembench.attacks import Attack, Propose, Sampling, Target
 from cembench.attacks.autoattack import standard_attacks
-from cembench.attacks.fab import targeted_fab
-from cembench.attacks.square import square
-from cembench.attacks.state import AttackState
-from cembench.util.rng import generator_of
+from cembench.util.lazy import lazy_imports
+from cembench.util.settings import Count, optional_field
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from cembench.attacks.apgd import apgd, dlr, targeted_apgd
+    from cembench.attacks.fab import targeted_fab
+    from cembench.attacks.square import square
+    from cembench.attacks.state import AttackState
+    from cembench.util.rng import generator_of
 
 SMALL_BATCH = 32  # images that a CPU takes in little more time than one
 MIN_SHARD = 8  # images that are worth a thread of their own
-AttackFunction = Callable[[nn.Module, AttackState], Tensor | None]
+SECOND_HALF = frozenset({"fab-t", "square"})
+AttackFunction = Callable[["nn.Module", "AttackState"], "Tensor | None"]
 
 
 class FastAutoAttack(Attack):
@@ -31,6 +36,11 @@ class FastAutoAttack(Attack):
     which is faster than sharing each convolution of a small network. Random starts are drawn for
     all images, so they depend on neither; they are not the official ones, so verdicts agree with
     `autoattack` but for images on the edge, and have a column of their own. Norms: ℓ∞ and ℓ2.
+
+    Attributes:
+        sample: images per chunk. If given, FAB-T and Square attack a random sample of this size of
+            the images that survive APGD, and the others only if they succeed on one of the sample.
+            The column is `autoattack-sampled`; its interval allows for images left untried.
 
     Examples:
         >>> import torch
@@ -51,6 +61,17 @@ class FastAutoAttack(Attack):
 
     name: ClassVar[str] = "autoattack-fast"
     label: None = None
+    sample: Count | None = optional_field(None)
+
+    @property
+    def own_title(self) -> str:
+        """`autoattack-fast` is the attack on all images alone."""
+        return self.name if self.sample is None else "autoattack-sampled"
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """FAB-T and Square, if `sample` is given."""
+        return None if self.sample is None else Sampling(self.sample, SECOND_HALF)
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return the attacks in the official order."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from cembench.attacks import Attack, Propose, Target
 from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
-from cembench.util.rng import generator_of
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from torch import Tensor
+
+    from cembench.util.rng import generator_of
 
 
 class PGDAttack(Attack, PGD):

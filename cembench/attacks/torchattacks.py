@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import field_validator, model_validator
@@ -53,11 +57,13 @@ class TorchattacksAttack(Attack):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        import torchattacks
-
-        known = [name for name in torchattacks.__all__ if name not in _NOT_ATTACKS]
+        known = library_attacks()
         if self.attack not in known:
             raise ValueError(f"no usable torchattacks.{self.attack}; {nearest(self.attack, known)}")
+        if not self.args:
+            return self  # without torch, which protocols are read without
+        import torchattacks
+
         try:
             inspect.signature(getattr(torchattacks, self.attack)).bind(None, **self.args)
         except TypeError as error:
@@ -75,6 +81,17 @@ class TorchattacksAttack(Attack):
             return [(self.title, kind(target.model, **args))]
         except (TypeError, ValueError, AssertionError) as error:
             raise CembenchError(f"torchattacks.{self.attack}: {error}") from error
+
+
+@cache
+def library_attacks() -> list[str]:
+    """Return the classes that torchattacks has, from its source, which imports nothing."""
+    spec = find_spec("torchattacks")
+    assert spec is not None and spec.origin is not None
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [name for name in ast.literal_eval(node.value) if name not in _NOT_ATTACKS]
+    raise CembenchError(f"{spec.origin}: names no attacks; install torchattacks 3.5.1")
 
 
 _NOT_ATTACKS = {"AutoAttack", "VANILA", "MultiAttack", "LGV", "__version__", "__wrapper__"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.names import protocol_or_file
+from cembench.cli.names import name_or_file
 from cembench.util.errors import CembenchError
 
 # Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
@@ -102,7 +102,7 @@ RUNS = click.argument("runs", nargs=-1, type=FILE, callback=_runs)
 OUT = click.option("--out", type=FILE, default="runs", help="Folder of runs.")
 KEY_VALUE = partial(click.option, multiple=True, metavar="KEY=VALUE")
 SET = partial(KEY_VALUE, "--set", "overrides")
-PROTOCOL = partial(click.option, "--protocol", shell_complete=protocol_or_file)
+PROTOCOL = partial(click.option, "--protocol", shell_complete=name_or_file("protocols"))
 LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 JSON = partial(click.option, "--json", "as_json", is_flag=True)
 RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run.")

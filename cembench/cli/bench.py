@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cembench.cli.base import DEVICE, JSON, Command
 from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
+QUICKSTART = Path("configs/quickstart.yaml")
 METHODS, SAMPLERS, MODELS = offer("methods"), offer("samplers"), offer("models")
 PRECISIONS = click.Choice(["auto", "fp32", "bf16"])
 
 
+class Work(click.Choice[str]):
+    """A benchmark by name, `quickstart`, or a suite file."""
+
+    name = "work"
+
+    def __init__(self) -> None:
+        super().__init__([*WORKS, "scale", "quickstart"])
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Return a name, or the path of a suite."""
+        if str(value).endswith((".yaml", ".yml")):
+            return Path(value)
+        name = super().convert(value, parameter, context)
+        return QUICKSTART if name == "quickstart" else name
+
+
 @click.command("bench", cls=Command, example="train --method trades --rounds 3")
-@click.argument("works", nargs=-1, type=click.Choice([*WORKS, "scale"]))
+@click.argument("works", nargs=-1, type=Work(), metavar="[WORK]...")
 @click.option("--method", default="at", shell_complete=METHODS, help="Method of train.")
 @click.option("--sampler", default="rcs", shell_complete=SAMPLERS, help="For sample: rcs or sgld.")
 @click.option("--model", default="resnet18", shell_complete=MODELS, help="Network.")
@@ -28,18 +49,48 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16"])
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks of our side.")
 @JSON(help="Print rows as JSON instead of a table.")
 @DEVICE
-def command(works: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
-    """Compare WORKS with reference implementations.
+@click.pass_context
+def command(
+    context: click.Context,
+    works: tuple[str | Path, ...],
+    device: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare WORKS with reference implementations, or say where the time of a suite goes.
 
     All but scale unless given; both sides are interleaved in one process.
 
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
     research code has for training and sampling. All works together take about half an hour on two
     cores, most of it in pyautoattack. scale: training in one process and in two, one thread each.
+
+    quickstart, or the file of a suite: CPU seconds of each stage of each experiment, from reading
+    data to figures, in one process. --images takes fewer test images.
     """
-    from cembench.bench import table
-    from cembench.bench.works import run
     from cembench.util.devices import pick_device
 
-    rows = [row for work in works or WORKS for row in run(work, pick_device(device), **options)]
-    click.echo(json.dumps(rows, indent=2) if as_json else table(rows), nl=as_json)
+    device = pick_device(device)
+    given = context.get_parameter_source("images") is ParameterSource.COMMANDLINE
+    limit = options["images"] if given else None
+    rows = [row for work in works or WORKS for row in _rows(work, device, limit, options)]
+    click.echo(json.dumps(rows, indent=2) if as_json else _text(rows), nl=as_json)
+
+
+def _rows(
+    work: str | Path, device: str, limit: int | None, options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    if isinstance(work, Path):
+        from cembench.suites.stages import stage_seconds
+
+        table = stage_seconds(work, device, limit)
+        return [dict(zip(table, row, strict=True)) for row in table.itertuples(index=False)]
+    from cembench.bench.works import run
+
+    return run(work, device, **options)
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    from cembench.bench import table
+
+    return table(rows)

@@ -41,6 +41,8 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
         "only second": [len(row.only_second) for row in rows],
         "p": [number(row.p_value, ".2g") for row in rows],
     }
+    if any(row.untried for row in rows):
+        shown["untried"] = [row.untried for row in rows]
     click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
 
 

@@ -20,5 +20,11 @@ def command(kind: str | None) -> None:
 
         show([board for board in [published_board(published()["dataset"])] if board])
         return
+    if kind == "recipes":
+        from cembench.training.recipes import recipes
+
+        for name, *rest in recipes():
+            click.echo("{:20} {:10}  {:13}  {}".format(name, *rest))
+        return
     for key in [kind] if kind else KINDS:
         click.echo("\n".join(names(key)) if kind else f"{key}: {', '.join(names(key))}")

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cembench.util.shipped import shipped
+
 TABLES = {
     "methods": "cembench.methods",
     "models": "cembench.models",
@@ -20,7 +22,7 @@ TABLES = {
     "metrics": "cembench.evaluation.metrics",
     "trackers": "cembench.training.trackers",
 }
-KINDS = [*TABLES, "protocols"]
+KINDS = [*TABLES, "protocols", "recipes"]
 
 Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
@@ -28,9 +30,9 @@ Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]
 def names(kind: str) -> list[str]:
     """Return all names of a kind, those of plugins included."""
     if kind == "protocols":
-        from cembench.evaluation.protocol import shipped
-
-        return shipped()
+        return shipped("protocol")
+    if kind == "recipes":
+        return shipped("recipe")
     found: list[str] = _table(kind).names()
     return found
 
@@ -46,11 +48,15 @@ def offer(kind: str) -> Offer:
     return complete
 
 
-def protocol_or_file(
-    context: click.Context, parameter: click.Parameter, start: str
-) -> list[CompletionItem[str]]:
-    """Complete a protocol that ships, or the path of a file."""
-    return _starting(names("protocols"), start) or file(context, parameter, start)
+def name_or_file(kind: str) -> Offer:
+    """Return what completes the name of a protocol or recipe, or the path of a file."""
+
+    def complete(
+        context: click.Context, parameter: click.Parameter, start: str
+    ) -> list[CompletionItem[str]]:
+        return _starting(names(kind), start) or file(context, parameter, start)
+
+    return complete
 
 
 def file(

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, show
+from cembench.cli.names import name_or_file
 from cembench.suites.launchers import EXTRAS
 from cembench.suites.launchers.job import DIVERGED, FAILED, end_with
 from cembench.util.errors import CembenchError
 
-JOBS = "Experiments at once. Default: 1 on this machine, else all."
+if TYPE_CHECKING:
+    from cembench.suites.run import SuiteResult
+
+NOTHING = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
+JOBS = "Experiments at once, or auto: one per core if networks are tiny, else 1."
 LAUNCHER = "Run on this machine, a Ray cluster or SLURM."
 LAUNCHER_SET = "Argument of ray.init or submitit: address=auto, …"
 
 
-@click.command("run", cls=Command, example="configs/quickstart.yaml --out runs --jobs 2")
-@click.argument("suite", type=FILE)
+class Jobs(click.ParamType):
+    """A number of jobs; None for `auto`."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> int | None:
+        """Return the number."""
+        if value == "auto":
+            return None
+        return click.IntRange(min=1).convert(value, parameter, context)
+
+
+@click.command("run", cls=Command, example="quickstart --out runs --jobs 2")
+@click.argument("suite", type=FILE, shell_complete=name_or_file("recipes"))
 @OUT
 @WEIGHTS
-@click.option("--jobs", type=click.IntRange(min=1), help=JOBS)
-@click.option("--launcher", default="local", type=click.Choice(list(EXTRAS)), help=LAUNCHER)
+@click.option("--jobs", type=Jobs(), default="auto", help=JOBS)
+@click.option("--launcher", default="local", type=click.Choice(["local", *EXTRAS]), help=LAUNCHER)
 @KEY_VALUE("--launcher-set", "assignments", help=LAUNCHER_SET)
 @click.option("--only", hidden=True, help="Run one experiment, as launchers do; rank nothing.")
 @click.option("--digest", hidden=True, help="Refuse to run another one than this identifies.")
@@ -40,7 +59,8 @@ def command(
 ) -> None:
     """Train, evaluate and rank the experiments of a suite.
 
-    What is already done and unchanged is not done twice.
+    SUITE is a file, or one of `cembench list recipes`. What is already done and unchanged is not
+    done twice.
     """
     if parent is not None:
         end_with(parent)
@@ -57,9 +77,24 @@ def command(
         click.echo("done", err=True)
         return
     settings = override({}, assignments, "--launcher-set")
-    boards, failures = run_suite(suite, out, settings=settings, **options)
-    show(boards)
-    nothing = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
-    click.echo(f"tables and records are in {out}" if boards else nothing, err=True)
-    if failures:
-        fail("; ".join(failures))
+    found = run_suite(suite, out, settings=settings, **options)
+    show(found.boards)
+    finish(found, out)
+    if found.failures:
+        fail("; ".join(found.failures))
+
+
+def finish(found: SuiteResult, out: Path) -> None:
+    """Draw figures, now that all numbers are printed, and say where everything is."""
+    if not found.boards:
+        click.echo(NOTHING, err=True)
+        return
+    from cembench.reporting.plots.curves import write_missing_curves
+
+    write_missing_curves(found.records)
+    click.echo(f"tables and records are in {out}", err=True)
+    kinds = {"samples": "samples/*.png", "accuracy over the radius": "eval/*.curve.png"}
+    for what, pattern in kinds.items():
+        if any(out.glob(f"*/{pattern}")):
+            click.echo(f"pictures of {what}: {out}/*/{pattern}", err=True)
+    click.echo(f"everything on one page: cembench report {out}", err=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
-
 from cembench.data import DataSettings
-from cembench.data.split import Split, fixed_permutation
 from cembench.energy.threat import Threat
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from cembench.data.split import Split, fixed_permutation
 
 TEST_IMAGES = 597
 

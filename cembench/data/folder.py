@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field, field_validator, model_validator
 
 from cembench.data import DataSettings, datasets
-from cembench.data.split import Split
 from cembench.util.errors import CembenchError
 from cembench.util.files.parquet import read_arrow
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from cembench.data.split import Split
 
 Item = tuple[str, Any, int]
 

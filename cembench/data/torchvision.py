@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-import torch
 from pydantic import Field
 
 from cembench.data import DataSettings
-from cembench.data.split import Split
 from cembench.energy.threat import Threat
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import numpy as np
+    import torch
+
+    from cembench.data.split import Split
 
 CACHE = Path("~/.cache/cembench/data")
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Fraction, NonNegative, Settings
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
 
 Shape = tuple[int, int, int]
 Probability = Annotated[float, Field(ge=0, le=1)]

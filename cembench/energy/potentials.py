@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from torch import Tensor
-
 from cembench import energy
-from cembench.energy.similarity import similarity_logits
+from cembench.util.lazy import lazy_imports
 
-Potential = Callable[[Tensor, Tensor], Tensor]
+with lazy_imports():
+    from torch import Tensor
+
+    from cembench.energy.similarity import similarity_logits
+
+Potential = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def cross_entropy(out: Tensor, target: Tensor) -> Tensor:

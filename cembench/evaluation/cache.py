@@ -11,6 +11,7 @@ from torch import Tensor
 from cembench.util.errors import CembenchError
 from cembench.util.files.parquet import read_table, write_table
 from cembench.util.files.tensors import read_tensors, write_tensors
+from cembench.util.stages import stage
 
 
 def attack_key(attack: str, start: int) -> str:
@@ -48,7 +49,8 @@ class ChunkCache:
     def put(self, start: int, table: pd.DataFrame, seconds: dict[str, float]) -> None:
         """Keep the table and seconds of a chunk."""
         path, name = self._named(f"{start}.parquet")
-        write_table(path, table, {"seconds": seconds}, name)
+        with stage("saving"):
+            write_table(path, table, {"seconds": seconds}, name)
 
     def tensors(self, name: str) -> dict[str, Tensor] | None:
         """Return the tensors kept under a name, if they are whole."""
@@ -60,7 +62,8 @@ class ChunkCache:
     def keep_tensors(self, name: str, values: dict[str, Tensor]) -> None:
         """Keep tensors under a name."""
         path, seal_name = self._named(f"{name}.safetensors")
-        write_tensors(path, values, name=seal_name)
+        with stage("saving"):
+            write_tensors(path, values, name=seal_name)
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the form `KIND.REST` under which there are tensors."""

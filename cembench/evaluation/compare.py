@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-from scipy.stats import binomtest
-
 from cembench.evaluation.record import Record, load_record, load_table
 from cembench.evaluation.statistics import paired_interval
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Settings
+
+with lazy_imports():
+    import pandas as pd
+    from scipy.stats import binomtest
 
 
 class Difference(Settings):
@@ -25,6 +27,8 @@ class Difference(Settings):
         drop_p_value: the same, one-sided: chance that the second one loses so many or more.
         difference: accuracy of the second minus that of the first.
         low: lower end of the difference's 95 % interval; `high` is its upper end.
+        untried: images that an attack with a sample left untried on either side. They count as
+            right there.
     """
 
     figure: str
@@ -38,6 +42,7 @@ class Difference(Settings):
     difference: float
     low: float
     high: float
+    untried: int = 0
 
 
 def compare_records(first: Path, second: Path) -> list[Difference]:
@@ -50,11 +55,20 @@ def compare_records(first: Path, second: Path) -> list[Difference]:
     if "encoder" in (record.kind for record in records):
         raise CembenchError("an encoder has no verdicts to compare; compare probes of it")
     _require_alike(*records)
-    tables = [load_table(path) for path in (first, second)]
-    right = [right_of(table) for table in tables]
-    numbers = tables[0]["index"]
-    shared = [name for name in right[0] if name in right[1]]
-    return [difference(name, numbers, right[0][name], right[1][name]) for name in shared]
+    return differences(*(load_table(path) for path in (first, second)))
+
+
+def differences(first: pd.DataFrame, second: pd.DataFrame) -> list[Difference]:
+    """Compare every figure that two tables of verdicts about the same images have in common."""
+    ours, theirs = right_of(first), right_of(second)
+    untried = untried_of(first).add(untried_of(second), fill_value=False) > 0
+    return [
+        difference(name, first["index"], ours[name], theirs[name]).model_copy(
+            update={"untried": int(untried[name].sum()) if name in untried else 0}
+        )
+        for name in ours
+        if name in theirs
+    ]
 
 
 def right_of(table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -65,6 +79,15 @@ def right_of(table: pd.DataFrame) -> dict[str, pd.Series]:
     if attacks:
         right["worst_case"] = pd.concat([right[name] for name in attacks], axis=1).all(axis=1)
     return right
+
+
+def untried_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, by figure, which images of a table of verdicts an attack left untried."""
+    samples = [c.removesuffix("_sample") for c in table.columns if c.endswith("_sample")]
+    found = pd.DataFrame({name: table[f"{name}_sample"] == "untried" for name in samples})
+    if samples:
+        found["worst_case"] = found.any(axis=1) & right_of(table)["worst_case"]
+    return found
 
 
 def difference(name: str, numbers: pd.Series, first: pd.Series, second: pd.Series) -> Difference:

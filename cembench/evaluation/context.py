@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cembench.data.split import Split, subset
 from cembench.evaluation.cache import ChunkCache
-from cembench.evaluation.extractors.features import FeatureReader
+from cembench.evaluation.extractors.features import FeatureReader, shared_reader
 from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
@@ -22,7 +22,9 @@ from cembench.models.metadata import CheckpointMetadata
 from cembench.models.source import ModelSource
 from cembench.samplers.context import CheckpointImages
 from cembench.util.errors import CembenchError
+from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
+from cembench.util.shared import shared
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,15 @@ class EvaluationContext:
         """
         if self.reader is None:
             return None
-        return ReferenceSet(self.protocol.samples, self.reader, self.whole, self.images.data)
+        config, reader = self.protocol.samples, self.reader
+
+        def key() -> tuple[FeatureReader, str]:
+            own = config.model_dump(exclude={"samplers", "batch_size"})
+            trained = self.metadata.fingerprint or self.images.data.fingerprint
+            return reader, digest([own, self.whole.fingerprint, trained, self.metadata.held_out])
+
+        make = partial(ReferenceSet, config, reader, self.whole, self.images.data)
+        return shared("reference set", key, make)
 
     def facts(self) -> dict[str, object]:
         """Return what a record says of the network itself."""
@@ -103,7 +113,7 @@ def prepare(
         raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
     reader = None
     if measured.samples is not None:
-        reader = FeatureReader(measured.samples.extractor, device, inception_weights)
+        reader = shared_reader(measured.samples.extractor, device, inception_weights)
     try:
         whole = metadata.images(protocol.split)
         metadata.check(whole)

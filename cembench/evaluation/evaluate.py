@@ -31,8 +31,10 @@ from cembench.util.files import clear_leftovers, digest
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.locks import locked
 from cembench.util.frozen import exact, frozen
+from cembench.util.shared import sharing
 
 
+@sharing()
 def evaluate(
     source: ModelSource | Path,
     protocol: Protocol,

@@ -28,6 +28,7 @@ from cembench.util.distributed import ALONE, World
 from cembench.util.frozen import exact, frozen
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, isolated_rng
+from cembench.util.stages import stage
 
 if TYPE_CHECKING:
     from cembench.evaluation.context import EvaluationContext
@@ -144,7 +145,8 @@ def measure(
         for section in SECTIONS:
             config = section.config(context.protocol)
             if config or (section.always and classifier):
-                found.results[section.result_key] = section.measure(config, found)
+                with stage(section.key):
+                    found.results[section.result_key] = section.measure(config, found)
     return found
 
 
@@ -244,7 +246,8 @@ def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:
         for section in SECTIONS:
             config = section.config(chunk.protocol)
             if config and section.chunk_columns is not None:
-                chunk.columns |= section.chunk_columns(config, chunk)
+                with stage(section.key):
+                    chunk.columns |= section.chunk_columns(config, chunk)
     columns = {
         key: value if isinstance(value, list) else value.cpu().numpy()
         for key, value in chunk.columns.items()

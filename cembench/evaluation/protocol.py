@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -12,11 +11,12 @@ from pydantic import Field, SerializeAsAny, create_model, model_validator
 from cembench.energy.threat import ThreatChange
 from cembench.evaluation.sections import SECTIONS, SETTINGS
 from cembench.models.engine import Engine, Plain, engines
-from cembench.util.errors import ConfigError, blaming
+from cembench.util.errors import blaming
 from cembench.util.files import digest
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
-from cembench.util.settings import Count, Settings, nearest, optional_field
+from cembench.util.settings import Count, Settings, optional_field
+from cembench.util.shipped import find_file, shipped
 
 
 class Header(Settings):
@@ -100,12 +100,6 @@ class Protocol(Base):
         return digest({key: values[key] for key in values if key not in ("name", "description")})
 
 
-def shipped() -> list[str]:
-    """Return the names of the protocols that come with cembench."""
-    folder = files("cembench").joinpath("protocols")
-    return sorted(Path(item.name).stem for item in folder.iterdir())
-
-
 def load_protocol(
     name: str, overrides: Sequence[str] = (), limit: int | None = None, base: Path = Path()
 ) -> Protocol:
@@ -123,15 +117,9 @@ def load_protocol(
     Raises:
         ConfigError: for an unknown name or wrong settings.
     """
-    path = base / name
-    if name in shipped():
-        path = Path(str(files("cembench").joinpath("protocols", f"{name}.yaml")))
-    elif path.suffix not in (".yaml", ".yml"):
-        raise ConfigError.single(
-            f"no protocol '{name}'; {nearest(name, shipped())}; or give a file"
-        )
+    path = find_file("protocol", name, base)
     values = override({"name": path.stem, **read_yaml(path)}, overrides)
-    return parse_protocol(values, limit, str(path), name in shipped() and not overrides)
+    return parse_protocol(values, limit, str(path), name in shipped("protocol") and not overrides)
 
 
 def parse_protocol(

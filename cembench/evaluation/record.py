@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic import create_model
 
 from cembench.energy.threat import Threat
@@ -19,6 +18,7 @@ from cembench.util.files.layout import RunLayout
 from cembench.util.files.parquet import read_frame, write_table
 from cembench.util.files.seal import UNSEALED, is_sealed, write_sealed
 from cembench.util.settings import LabelUse, Settings
+from cembench.util.stages import stage
 
 FORMAT = 4
 SEALED = 3  # the first format with a seal
@@ -93,6 +93,7 @@ class Header(Settings):
 
 
 if TYPE_CHECKING:
+    import pandas as pd
 
     class Base(Header):
         """The keys of sections are those of `cembench.evaluation.sections`."""
@@ -122,6 +123,11 @@ def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Recor
     Returns:
         The record as written.
     """
+    with stage("saving"):
+        return _save_record(path, record, table)
+
+
+def _save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
     checksum = ""
     if table is not None:
         write_table(RunLayout.table(path), table)

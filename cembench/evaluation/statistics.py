@@ -9,6 +9,7 @@ from cembench.util.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+ONE_SIDED = 0.05  # probability that a one-sided bound is wrong
 Z = 1.959964  # the 97.5 % quantile of the normal distribution
 
 
@@ -53,6 +54,25 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
 
     interval = binomtest(correct, images).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def most_found(found: int, sample: int, whole: int) -> int:
+    """Return the upper end of the one-sided 95 % interval of a count, from a random sample.
+
+    It is the largest number of hits among all for which a sample holds as few as were found, or
+    fewer, with a probability above 5 % (hypergeometric; the exact interval of Clopper and Pearson
+    1934 for a finite population).
+
+    Args:
+        found: hits in the sample.
+        sample: its size.
+        whole: from how many it was drawn.
+    """
+    from scipy.stats import hypergeom
+
+    counts = range(found, whole - sample + found + 1)
+    likely = hypergeom.cdf(found, whole, list(counts), sample) > ONE_SIDED
+    return counts[int(likely.sum()) - 1]
 
 
 def rate(correct: pd.Series) -> Rate:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-import torch
 from pydantic import SerializeAsAny, model_validator
-from torch import Tensor, nn
 
-from cembench.energy.similarity import Pairs, partners
 from cembench.methods.adversarial import InnerAttack
 from cembench.methods.contrastive import Contrastive, bank_classifier, nt_xent
-from cembench.models.blocks import clean_branch
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import PGD
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from cembench.energy.similarity import Pairs, partners
+    from cembench.models.blocks import clean_branch
 
 
 class AdvInfoNCE(InnerAttack, Contrastive):

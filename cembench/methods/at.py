@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import SerializeAsAny
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import PGD
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy
 
 
 class AT(Adversarial):

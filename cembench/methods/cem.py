@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-import torch
 from pydantic import SerializeAsAny, model_validator
-from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy
 
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import PGD
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import NonNegative
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import cosine_similarity, cross_entropy
 
 
 class CEM(Adversarial):

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import SerializeAsAny
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
 
-from cembench.data.split import Split, subset
 from cembench.data.views import Views
-from cembench.energy.similarity import SimilarityClassifier, pair_logits, partners
 from cembench.methods import Method
 from cembench.models.heads import Head, Projection, heads
 from cembench.samplers import Sampler
-from cembench.util.frozen import frozen
-from cembench.util.rng import derive, isolated_rng
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import LabelUse, Positive
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy, one_hot
+
+    from cembench.data.split import Split, subset
+    from cembench.energy.similarity import SimilarityClassifier, pair_logits, partners
+    from cembench.util.frozen import frozen
+    from cembench.util.rng import derive, isolated_rng
 
 MAX_IMAGES, NEIGHBOURS = 1000, 5
 

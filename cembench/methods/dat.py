@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field, SerializeAsAny
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, softplus
 
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.logits import SGLD
 from cembench.samplers.pgd import PGD
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, NonNegative
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy, softplus
 
 
 class DAT(Adversarial):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from cembench.methods.contrastive import Contrastive, nt_xent
 from cembench.samplers import SamplerContext
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
 
 
 class InfoNCE(Contrastive):

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import SerializeAsAny
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from cembench import energy
 from cembench.methods import Supervised
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.logits import SGLD
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import NonNegative
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy
 
 
 class JEM(Supervised):

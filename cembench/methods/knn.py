@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import SerializeAsAny
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from cembench.data.split import Split
 from cembench.methods import Method
-from cembench.models.classifier import Classifier
-from cembench.models.heads import Head, Neighbours, NeighbourVotes, heads
+from cembench.models.heads import Head, Neighbours, heads
 from cembench.samplers import SamplerContext
 from cembench.util.errors import CembenchError, ModelError
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy
+
+    from cembench.data.split import Split
+    from cembench.models.classifier import Classifier
+    from cembench.models.head_layers import NeighbourVotes
 
 BATCH = 256
 
@@ -49,7 +54,6 @@ class KNN(Method):
         """Head in which neighbours vote."""
         return self.votes
 
-    @torch.no_grad()
     def fit(self, model: Classifier, data: Split) -> None:
         """Store the features of the training images in the head.
 
@@ -58,7 +62,8 @@ class KNN(Method):
         """
         model.eval()
         parts = torch.arange(len(data)).split(BATCH)
-        features = torch.cat([model.features(data.pixels(rows)) for rows in parts])
+        with torch.no_grad():
+            features = torch.cat([model.features(data.pixels(rows)) for rows in parts])
         if not bool(features.isfinite().all()):
             raise ModelError("the network's features are not finite: no neighbours can be found")
         head = model.net.head

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-
 from cembench.methods import Supervised
 from cembench.samplers import SamplerContext
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy
 
 
 class Standard(Supervised):

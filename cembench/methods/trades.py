@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import SerializeAsAny
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
 
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import TRADES
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import NonNegative
+
+with lazy_imports():
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy, kl_div
 
 
 class Trades(Adversarial):

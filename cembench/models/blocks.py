@@ -63,6 +63,14 @@ def clean_branch(model: nn.Module) -> Iterator[None]:
             dual.branch = "attacked"
 
 
+class ThreeChannels(nn.Module):
+    """Repeat one channel to three."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a view with three equal channels."""
+        return x.expand(-1, 3, -1, -1)
+
+
 class Network(nn.Module):
     """A network in two parts: `body` gives N×D features, and `head` turns them into logits."""
 

@@ -63,6 +63,15 @@ def load_checkpoint(
     """
     path = RunLayout.at(path).checkpoint
     content, metadata = read_sealed_checkpoint(path)
+    return network_of(content, metadata, path).to(device), metadata
+
+
+def network_of(content: bytes, metadata: CheckpointMetadata, path: Path) -> Classifier:
+    """Return the network in the content of a checkpoint, in evaluation mode.
+
+    Raises:
+        CembenchError: naming `path`, for weights that do not fit the architecture.
+    """
     model = build_network(metadata)
     try:
         model.load_state_dict(load(content))
@@ -70,4 +79,4 @@ def load_checkpoint(
         reason = " ".join(str(error).split())[:300]
         raise CembenchError(f"{path}: does not fit its architecture: {reason}") from error
     model.metadata = metadata
-    return model.to(device).eval(), metadata
+    return model.eval()

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from cembench.models import ModelSettings, Shape
 from cembench.util.errors import CembenchError, ModelError
+from cembench.util.lazy import lazy_imports
 from cembench.util.registry import is_trusted, load_plugins
 from cembench.util.settings import nearest
+
+with lazy_imports():
+    from torch import nn
 
 
 class Factory(ModelSettings):

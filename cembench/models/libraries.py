@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from cembench.models import ModelSettings, Shape
 from cembench.util.errors import ModelError
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import nearest
+
+with lazy_imports():
+    from torch import nn
+
+    from cembench.models.blocks import ThreeChannels
 
 CACHE = Path("~/.cache/cembench/robustbench")
 
@@ -51,14 +56,6 @@ class TorchvisionModel(LibraryModel):
             options |= {"aux_logits": False, "init_weights": True}
         net = models.get_model(self.arch, **options)
         return nn.Sequential(ThreeChannels(), net) if shape[0] == 1 else net
-
-
-class ThreeChannels(nn.Module):
-    """Repeat one channel to three."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a view with three equal channels."""
-        return x.expand(-1, 3, -1, -1)
 
 
 class TimmModel(LibraryModel):

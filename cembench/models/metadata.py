@@ -73,6 +73,12 @@ class CheckpointMetadata(Settings):
     origin: str = optional_field("")
     version: str = __version__
 
+    @property
+    def held_out(self) -> float:
+        """Fraction of the training images that training held out for validation."""
+        fraction: float = self.config.get("validation", {}).get("fraction", HELD_OUT)
+        return fraction
+
     def moved(self, root: str | None) -> CheckpointMetadata:
         """Return the same metadata with another root of the data; unchanged for None."""
         return self.model_copy(update={"data": self.data.moved(root)})
@@ -83,18 +89,19 @@ class CheckpointMetadata(Settings):
         Raises:
             CembenchError: when the data cannot be read, or is not what the network was trained on.
         """
-        from cembench.data.split import hold_out
+        from cembench.data.loading import load_training
 
-        whole = self.data.load("train")
-        self.check(whole)
-        if self.fingerprint and whole.fingerprint != self.fingerprint:
+        loaded = load_training(self.data, self.held_out)
+        self.check(loaded.training)
+        if self.fingerprint and loaded.fingerprint != self.fingerprint:
             raise CembenchError("the training images are not those that the network was trained on")
-        held = self.config.get("validation", {}).get("fraction", HELD_OUT)
-        return hold_out(whole, held)
+        return loaded.training, loaded.held
 
     def images(self, split: str) -> Split:
         """Return the images of `test`, or of `validation`, held out of the training images."""
-        return self.data.load("test") if split == "test" else self.training_split()[1]
+        from cembench.data.loading import load_test
+
+        return load_test(self.data) if split == "test" else self.training_split()[1]
 
     def check(self, split: Split) -> None:
         """Refuse data of another shape or with other classes.

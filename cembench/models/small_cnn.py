@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from cembench.models import Activation, ModelSettings, Norm, Shape
-from cembench.models.blocks import Network, activation, norm
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from torch import nn
+
+    from cembench.models.networks import SmallNet
 
 
 class SmallCNN(ModelSettings):
@@ -28,22 +32,4 @@ class SmallCNN(ModelSettings):
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Build the network."""
-        return SmallNet(self, shape[0], classes)
-
-
-class SmallNet(Network):
-    """The network of `SmallCNN`, with 16·width features."""
-
-    def __init__(self, settings: SmallCNN, channels: int, classes: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for factor, stride in ((1, 1), (2, 2), (2, 1), (4, 2)):
-            width = factor * settings.width
-            layers += [
-                nn.Conv2d(channels, width, 3, stride, padding=1, bias=settings.norm == "none"),
-                norm(settings.norm, width),
-                activation(settings.activation),
-            ]
-            channels = width
-        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
-        self.head = nn.Linear(4 * channels, classes)
+        return SmallNet(shape, classes, self.width, self.norm, self.activation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,11 +14,10 @@ from cembench.data import DataSettings
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
 from cembench.models import ModelSettings, Shape
-from cembench.models.checkpoint import load_checkpoint
+from cembench.models.checkpoint import network_of
 from cembench.models.classifier import Classifier, try_on
-from cembench.models.metadata import CheckpointMetadata, read_metadata
+from cembench.models.metadata import CheckpointMetadata, read_sealed_checkpoint
 from cembench.util.errors import CembenchError
-from cembench.util.files import sha256
 from cembench.util.files.layout import RunLayout
 
 
@@ -61,8 +61,8 @@ class ModelSource:
             CembenchError: as `read_metadata`.
         """
         file = RunLayout.at(path).checkpoint
-        checksum = sha256(file)
-        return ModelSource(read_metadata(file), file, checksum)
+        content, metadata = read_sealed_checkpoint(file)
+        return ModelSource(metadata, file, hashlib.sha256(content).hexdigest())
 
     @staticmethod
     def of(
@@ -110,10 +110,10 @@ class ModelSource:
         """
         if self.model is not None:
             return self.model.to(device)
-        model = load_checkpoint(self.file, device)[0]
-        if sha256(self.file) != self.checksum:
+        content, metadata = read_sealed_checkpoint(self.file)
+        if hashlib.sha256(content).hexdigest() != self.checksum:
             raise CembenchError(f"{self.file}: training went on meanwhile; evaluate again")
-        return model
+        return network_of(content, metadata, self.file).to(device)
 
 
 def imported_metadata(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cembench.samplers.initial import GaussianInit, ReplayBuffer
 
 TargetType = Literal["class", "image", "none"]
+FITTED = ("gaussian", "pooled", "cluster")  # kinds of Gaussians
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from cembench import energy
-from cembench.data.split import Split
 from cembench.energy import potentials
 from cembench.energy.potentials import BatchEntropy
-from cembench.energy.similarity import SimilarityClassifier
 from cembench.samplers import Needs, SamplerContext, TargetType
 from cembench.samplers.energy import EnergySampler, Objective
-from cembench.util.rng import integers
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, Positive
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from cembench.data.split import Split
+    from cembench.energy.similarity import SimilarityClassifier
+    from cembench.util.rng import integers
 
 Unlabelled = Literal["pooled", "cluster", "noise", "data", "buffer", "outside"]
 
@@ -218,7 +222,7 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return encoder
 
 
-@torch.no_grad()
 def embed(encoder: nn.Module, data: Split, rows: Tensor) -> Tensor:
     """Return the embeddings of these rows of a split, N×D."""
-    return encoder(data.pixels(rows)).float()
+    with torch.no_grad():
+        return encoder(data.pixels(rows)).float()

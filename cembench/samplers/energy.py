@@ -9,23 +9,26 @@ import math
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
-from torch import Tensor, nn
 
 from cembench import energy
 from cembench.data import DataSettings, datasets
-from cembench.energy.ascent import Visit, ascend
 from cembench.energy.norms import NORMS, Ball, Linf, by_norm
 from cembench.energy.potentials import Potential
 from cembench.energy.threat import NormName
-from cembench.models.folding import ascent_model
-from cembench.samplers import Needs, Sampler, SamplerContext
-from cembench.samplers.initial import FITTED
+from cembench.samplers import FITTED, Needs, Sampler, SamplerContext
 from cembench.util.errors import CembenchError
-from cembench.util.rng import integers, uniform
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, NonNegative, Positive
 
+with lazy_imports():
+    from torch import Tensor, nn
+
+    from cembench.energy.ascent import Visit, ascend
+    from cembench.models.folding import ascent_model
+    from cembench.util.rng import integers, uniform
+
 Start = Literal["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
-Objective = tuple[nn.Module, Potential, Tensor]
+Objective = tuple["nn.Module", Potential, "Tensor"]
 
 
 class EnergySampler(Sampler):

@@ -12,7 +12,6 @@ from cembench.data.split import Split, subset
 from cembench.util.errors import CembenchError
 from cembench.util.rng import integers, normal, rank_generator, uniform
 
-FITTED = ("gaussian", "pooled", "cluster")
 MAX_FITTED = 10_000  # images that Gaussians without labels are fitted on
 
 
@@ -56,7 +55,7 @@ class GaussianInit:
 
 
 def fit_gaussians(kind: str, split: Split, clusters: int) -> GaussianInit:
-    """Return Gaussians of a kind in `FITTED`: one per class, one in all, or one per cluster."""
+    """Return Gaussians, one per class (`gaussian`), one in all, or one per cluster."""
     if kind == "gaussian":
         return GaussianInit(split)
     some = subset(split, MAX_FITTED)[0]

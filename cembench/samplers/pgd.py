@@ -5,17 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-
 from cembench.energy import potentials
-from cembench.energy.ascent import Visit, ascend, to_bytes
 from cembench.energy.norms import Ball
 from cembench.energy.potentials import Potential
-from cembench.models.folding import ascent_model
 from cembench.samplers import Sampler, SamplerContext
-from cembench.util.rng import normal
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, NonNegative, Positive
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from cembench.energy.ascent import Visit, ascend, to_bytes
+    from cembench.models.folding import ascent_model
+    from cembench.util.rng import normal
 
 
 class InBall(Sampler):
@@ -227,6 +230,6 @@ class _BestIterates:
         self.x[rows[better]], self.score[rows[better]] = x[better], score[better]
         return done
 
-    @torch.no_grad()
     def _misclassified(self, x: Tensor, rows: Tensor) -> Tensor:
-        return self.judge(x).argmax(1) != self.y[rows]
+        with torch.no_grad():
+            return self.judge(x).argmax(1) != self.y[rows]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from cembench.data.split import hold_out, subset
+from cembench.data.loading import load_test, load_training
+from cembench.data.split import subset
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import save_record
 from cembench.evaluation.record_header import record_header
-from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
-from cembench.reporting.plots.curves import write_curve
+from cembench.models.source import ModelSource
 from cembench.suites.launchers.job import Outcome
 from cembench.training.config import Experiment
 from cembench.training.run_folder import RunFolder
@@ -39,16 +39,11 @@ def run_experiment(
     try:
         if failed_dependency is not None:
             raise TrainingDiverged(f"{failed_dependency}, which it starts from, gave up")
-        checkpoint = train(experiment, folder, resume=True, device=device)
-        if protocol.measured_of(read_metadata(checkpoint).kind) is None:
+        source = ModelSource.at(train(experiment, folder, resume=True, device=device))
+        if protocol.measured_of(source.metadata.kind) is None:
             return Outcome()
         record, path = evaluate(
-            checkpoint,
-            protocol,
-            device=device,
-            inception_weights=inception_weights,
-            reuse=True,
-            on_record=write_curve,
+            source, protocol, device=device, inception_weights=inception_weights, reuse=True
         )
         return Outcome(None if record.error is None else f"{record.error} ({path})")
     except TrainingDiverged as error:
@@ -63,9 +58,9 @@ def save_divergence(
 ) -> None:
     """Save the record of a run whose training diverged: a ranking without it would flatter."""
     state = RunFolder(folder).load()
-    split = experiment.data.load("test")
+    split = load_test(experiment.data)
     if protocol.split == "validation":
-        split = hold_out(experiment.data.load("train"), experiment.validation.fraction)[1]
+        split = load_training(experiment.data, experiment.validation.fraction).held
     record = record_header(
         protocol,
         experiment.data,

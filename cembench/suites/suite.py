@@ -12,10 +12,12 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.suites.grid import points
 from cembench.training.config import Experiment
 from cembench.training.probes import Probe, probe_settings
+from cembench.training.recipes import kind_of
 from cembench.util.errors import ConfigError, blaming
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import merge
 from cembench.util.settings import Settings, nearest
+from cembench.util.shipped import find_file
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -58,15 +60,19 @@ class Suite(Settings):
 
 
 def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experiment], Protocol]:
-    """Read a suite file: its experiments by name, and its protocol.
+    """Read a suite from a file or a recipe: its experiments by name, and its protocol.
 
     Probes find what they probe in `out`, the folder of its runs.
 
     Raises:
         ConfigError: naming the file, the experiment, each wrong key and the nearest valid name.
     """
+    file = find_file("recipe", str(path))
+    values = read_yaml(file)
+    if "method" in values and kind_of(values) == "experiment":
+        raise ConfigError.single(f"{path}: one experiment; cembench train {path} takes it")
     with blaming(path):
-        suite = Suite.parse(read_yaml(path))
+        suite = Suite.parse(values)
         entries = points(suite.grid or {}, suite.shared, suite.experiments) | suite.experiments
     experiments: dict[str, Experiment] = {}
     wrong: dict[str, ConfigError] = {}
@@ -84,7 +90,7 @@ def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experime
                 wrong[name + end] = error
     mistakes = _mistakes(path, wrong)
     try:
-        protocol = load_protocol(suite.protocol, base=path.parent)
+        protocol = load_protocol(suite.protocol, base=file.parent)
     except ConfigError as error:
         mistakes.append(error)
     if mistakes:

@@ -13,12 +13,14 @@ from cembench.energy.threat import Threat, ThreatChange
 from cembench.methods import Method, methods
 from cembench.models import ModelSettings, models
 from cembench.models.recipe import without_paths
+from cembench.training.recipes import kind_of
 from cembench.training.sections import Divergence, Optimizer, Pretrained, Schedule, Validation
 from cembench.training.trackers import Tracker, trackers
-from cembench.util.errors import blaming
+from cembench.util.errors import ConfigError, blaming
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
 from cembench.util.settings import Count, Fraction, LabelUse, Settings, optional_field
+from cembench.util.shipped import find_file
 
 
 class Experiment(Settings):
@@ -160,13 +162,16 @@ class Experiment(Settings):
         return self
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment from YAML, with `key.inner=value` overrides applied.
+def load_experiment(config: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a file or a recipe, with `key.inner=value` overrides applied.
 
     Raises:
         ConfigError: naming the file, each wrong key, its place and the nearest valid name.
     """
-    return parse_experiment(override(read_yaml(path), overrides), str(path))
+    values = read_yaml(find_file("recipe", str(config)))
+    if kind_of(values) == "suite":
+        raise ConfigError.single(f"{config}: a suite; cembench run {config} takes it")
+    return parse_experiment(override(values, overrides), str(config))
 
 
 def parse_experiment(values: dict[str, Any], source: str) -> Experiment:

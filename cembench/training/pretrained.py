@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from cembench.data.loading import load_training
 from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import CheckpointMetadata
@@ -45,9 +46,10 @@ def _require_fit(file: Path, metadata: CheckpointMetadata, config: Experiment) -
         raise CembenchError(f"{where}: its training is not finished; --resume it first")
     if metadata.model != config.model:
         raise CembenchError(f"{where}: a {metadata.model.dump()}, not a {config.model.dump()}")
-    data = config.data.load("train")
-    if list(data.shape) != metadata.shape:
-        raise CembenchError(f"{where}: made for images of {metadata.shape}, not {data.shape}")
+    data = load_training(config.data, config.validation.fraction)
+    shape = data.training.shape
+    if list(shape) != metadata.shape:
+        raise CembenchError(f"{where}: made for images of {metadata.shape}, not {shape}")
     theirs = metadata.config.get("validation", {}).get("fraction")
     if data.fingerprint == metadata.fingerprint and theirs != config.validation.fraction:
         raise CembenchError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 from cembench.util.files.layout import RunLayout
-from cembench.util.files.seal import UNSEALED, read_sealed, write_sealed
+from cembench.util.files.seal import UNSEALED, open_sealed, sealing
 from cembench.util.files.tensors import write_tensors
 from cembench.util.files.yaml import read_yaml, to_yaml
+from cembench.util.stages import stage
 
 
 @dataclass
@@ -124,9 +124,9 @@ class RunFolder(RunLayout):
 
     def save(self, state: State) -> None:
         """Save the resume state."""
-        stream = io.BytesIO()
-        torch.save(vars(state), stream)
-        write_sealed(self.resume_state, stream.getvalue() + UNSEALED.encode())
+        with stage("saving"), sealing(self.resume_state) as file:
+            torch.save(vars(state), file)
+            file.write(UNSEALED.encode())
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
         """Write history, replay buffer and checkpoint from the resume state.
@@ -135,6 +135,10 @@ class RunFolder(RunLayout):
         """
         if not state.history:
             return
+        with stage("saving"):
+            self._publish(state, metadata)
+
+    def _publish(self, state: State, metadata: CheckpointMetadata) -> None:
         table = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_text(self.history, table)
         if state.kept_buffer is not None:
@@ -151,8 +155,8 @@ class RunFolder(RunLayout):
         if not self.resume_state.exists():
             return None
         try:
-            stream = io.BytesIO(read_sealed(self.resume_state)[: -len(UNSEALED)])
-            return State(**torch.load(stream, map_location="cpu", weights_only=True))
+            with open_sealed(self.resume_state) as file:
+                return State(**torch.load(file, map_location="cpu", weights_only=True))
         except (CembenchError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
             raise CembenchError(
                 f"{self.resume_state}: damaged resume state; delete it to train from the beginning"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cembench.data.loading import load_training
 from cembench.models.recipe import without_paths
 from cembench.training.config import Experiment
 from cembench.training.divergence import Diverged
@@ -73,7 +74,8 @@ def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experime
         run.check_config(config)
         if (metadata := run.finished()) is not None:
             run.check_own(run.checkpoint, without_paths(metadata.config) == config.identity)
-            run.check_data(metadata.fingerprint, config.data.load("train").fingerprint)
+            data = load_training(config.data, config.validation.fraction)
+            run.check_data(metadata.fingerprint, data.fingerprint)
             return config, True
     for tracker in config.tracker:
         tracker.require()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cembench.data.augment import augment
-from cembench.data.split import Split, hold_out
+from cembench.data.loading import load_training
+from cembench.data.split import Split
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.sync_batchnorm import synchronise
 from cembench.samplers import SamplerContext
@@ -27,6 +28,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
+from cembench.util.stages import stage
 
 
 class Trainer:
@@ -70,9 +72,8 @@ class Trainer:
     def _load_data(self) -> Split:
         """Load training and held-out images, and return the training images on the CPU."""
         config = self.config
-        whole = config.data.load("train")
-        self.fingerprint = whole.fingerprint
-        training, held = hold_out(whole, config.validation.fraction)
+        loaded = load_training(config.data, config.validation.fraction)
+        training, held, self.fingerprint = loaded
         self.held = held.to(self.device)
         self.labelled = config.method.labels == "all"
         self.data = (training if self.labelled else training.unlabelled()).to(self.device)
@@ -122,15 +123,14 @@ class Trainer:
         """
         started = time.monotonic()
         rate = self.optimizer.param_groups[0]["lr"]
-        sums = self._run_steps(bar)
+        with stage("training steps"):
+            sums = self._run_steps(bar)
         require_finite(self.model, self.epoch)
         self.epoch += 1
         row: dict[str, float] = {"epoch": self.epoch, "lr": rate}
         row |= {key: total / self.steps for key, total in sums.items()}
         if self.epoch % self.config.validation.every == 0 or self.epoch == self.config.epochs:
-            row |= self.world.on_rank_zero(
-                lambda: validate(self.evaluated, self.held, self.config, self.batch)
-            )
+            row |= self.world.on_rank_zero(self._validated)
         row |= {"divergences": self.divergences, "gradients": self.gradients}
         row["seconds"] = time.monotonic() - started
         self.history.append(row)
@@ -138,6 +138,10 @@ class Trainer:
         bar.report(f"epoch {self.epoch}/{self.config.epochs} {words}")
         self._keep_if_best()
         return self.state()
+
+    def _validated(self) -> dict[str, float]:
+        with stage("validation"):
+            return validate(self.evaluated, self.held, self.config, self.batch)
 
     def _run_steps(self, bar: Bar) -> dict[str, float]:
         """Take all steps of an epoch, and return the sums of what they log."""

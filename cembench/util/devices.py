@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-import torch
+import re
 
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+NAMES = ("auto", "cpu", "cuda", "mps")
+KNOWN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def known_device(name: str) -> str:
+    """Return the name of a device, as it is.
+
+    Raises:
+        CembenchError: for a name that torch has not.
+    """
+    if not KNOWN.fullmatch(name):
+        raise CembenchError(f"device {name}: give auto, cpu, cuda, cuda:1 or mps")
+    return name
 
 
 def pick_device(name: str) -> str:
-    """Return `cpu` or `cuda`; for `auto` a GPU where there is one.
+    """Return a torch device, such as `cpu` or `cuda:1`; for `auto` CUDA's GPU, or the CPU.
 
     Raises:
-        CembenchError: for a GPU that torch does not see.
+        CembenchError: for an unknown name, and for a GPU that torch does not see.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, index = known_device(name).partition(":")
+    if kind == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
         raise CembenchError(f"device {name}: torch sees no GPU; use cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
+        raise CembenchError(f"device {name}: torch sees cuda:0 to cuda:{count - 1}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise CembenchError(f"device {name}: torch sees no GPU of Apple; use cpu")
+    return name

@@ -166,7 +166,7 @@ def process_group(device: str) -> Iterator[str]:
     choose the device.
 
     Args:
-        device: `auto`, `cpu` or `cuda`; gloo connects processes, and NCCL their GPUs.
+        device: as `pick_device` takes it; gloo connects processes, and NCCL their GPUs.
 
     Yields:
         The device of this process: a GPU of its own where there are several processes.
@@ -195,8 +195,10 @@ def process_group(device: str) -> Iterator[str]:
 def _own_device(device: str) -> str:
     """Return the device of this process."""
     device, local = pick_device(device), int(os.environ.get("LOCAL_RANK", "0"))
-    if device != "cuda" or world().size == 1:
+    if not device.startswith("cuda") or world().size == 1:
         return device
+    if device != "cuda":
+        raise CembenchError(f"device {device}: each process takes a GPU of its own; use cuda")
     if not dist.is_nccl_available():
         raise CembenchError("this torch has no NCCL to join GPUs with; use --device cpu")
     if local >= torch.cuda.device_count():

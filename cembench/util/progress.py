@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -26,6 +30,40 @@ class Speed(ProgressColumn):
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
 
 
+class Screen:
+    """The live display of a terminal that bars are a part of, below something else.
+
+    Attributes:
+        above: what is shown above the bar.
+        bar: the bar of what runs in this process, if any.
+    """
+
+    _current: ContextVar[Screen | None] = ContextVar("screen", default=None)
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.above: RenderableType = ""
+        self.bar: Progress | None = None
+
+    def __rich__(self) -> RenderableType:
+        return Group(self.above, *([] if self.bar is None else [self.bar]))
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show it until this ends; bars that begin meanwhile appear in it."""
+        token = Screen._current.set(self)
+        try:
+            with Live(self, console=self.console, refresh_per_second=4):
+                yield
+        finally:
+            Screen._current.reset(token)
+
+    @classmethod
+    def current(cls) -> Screen | None:
+        """Return the one that is shown."""
+        return cls._current.get()
+
+
 class Bar:
     """A progress bar over a number of images, with a note such as the current loss.
 
@@ -33,7 +71,9 @@ class Bar:
     """
 
     def __init__(self, title: str, images: int) -> None:
-        self._console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+        self._screen = Screen.current()
+        own = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+        self._console = own if self._screen is None else self._screen.console
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -47,7 +87,10 @@ class Bar:
         self._title = title
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._screen is None:
+            self._progress.start()
+        else:
+            self._screen.bar = self._progress
         return self
 
     def __exit__(
@@ -56,7 +99,10 @@ class Bar:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._screen is None:
+            self._progress.stop()
+        else:
+            self._screen.bar = None
 
     def advance(self, images: int, note: str | None = None) -> None:
         """Count images as done, and replace the note unless it is None."""

@@ -225,8 +225,8 @@ def test_an_attack_that_fails_is_named():
 
 def test_protocols_are_strict_and_say_what_they_are():
     standard, quick = load_protocol("standard"), load_protocol("quick")
-    assert standard.limit is None and quick.limit == 256
-    assert [attack.title for attack in quick.attacks] == ["fgsm", "pgd", "autoattack"]
+    assert standard.limit is None and quick.limit == 128
+    assert [attack.title for attack in quick.attacks] == ["fgsm", "pgd", "autoattack-sampled"]
     limited = load_protocol("quick", limit=9)
     assert (limited.name, limited.limit) == ("quick-n9", 9) and limited.digest != quick.digest
     changed = load_protocol("quick", ["threat.eps=4/255"])

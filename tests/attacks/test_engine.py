@@ -231,12 +231,12 @@ def test_samples_of_the_fast_engine_are_read_by_the_network_itself(trained, tmp_
 
 
 def test_untouched_protocols_do_not_mention_engines():
-    values = load_protocol("quick").dump()
+    values = load_protocol("standard").dump()
     assert "engine" not in values and all("on" not in attack for attack in values["attacks"])
-    fast = load_protocol("quick", ["engine=fast"])
-    assert fast.digest != load_protocol("quick").digest
+    fast = load_protocol("standard", ["engine=fast"])
+    assert fast.digest != load_protocol("standard").digest
     assert fast.dump()["engine"]["name"] == "fast" and Protocol.parse(fast.dump()) == fast
-    assert [attack.title for attack in fast.attacks] == ["fgsm", "pgd", "autoattack-fast"]
+    assert [attack.title for attack in fast.attacks] == ["pgd", "autoattack-fast"]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_what_broke_an_image_before_is_kept_as_evidence(
     shutil.copytree(standard.parent, run)
     more = [{"name": "pgd", "label": "more", "on": "survivors"}]
     attacks = ["pgd", *more, {"name": "autoattack", "on": "survivors"}]
-    chosen = [f"attacks={json.dumps(attacks)}", *NOTHING[1:]]
+    chosen = [f"attacks={json.dumps(attacks)}", *NOTHING[1:], "engine=plain"]
     options = [option for value in chosen for option in ("--set", value)]
     done = cembench("eval", run, *options, "--limit", 16, "--save-adversarial")
     assert done.code == 0, done.err

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from cembench.cli import main
-from cembench.evaluation.protocol import shipped
 from cembench.methods import methods
 from cembench.util.files.parquet import read_frame
 from cembench.util.files.yaml import to_yaml
+from cembench.util.shipped import shipped
 from tests.conftest import TINY, experiment
 from tests.support.forks import call_apart
 
@@ -55,7 +55,7 @@ def test_list_needs_no_torch_and_knows_everything(cembench):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "methods: adv-infonce, at, cem, dat, infonce" in done.stdout
     assert cembench("list", "methods").out.split() == methods.names()
-    assert cembench("list", "protocols").out.split() == shipped()
+    assert cembench("list", "protocols").out.split() == shipped("protocol")
 
 
 def test_the_quickstart_shrunk(cembench, tmp_path, short_autoattack):
@@ -171,7 +171,7 @@ def test_one_line_exit_2_and_a_traceback_on_request(cembench, trained, tmp_path)
         ("eval", trained, "--protocol", "nope"),
         ("eval", trained, "--data-root", "x"),
         ("leaderboard", tmp_path),
-        ("train", ROOT / "configs/digits/at.yaml", "--set", "epochs"),
+        ("train", "digits-at", "--set", "epochs"),
     ):
         result = cembench(*args)
         assert result.code == 2 and len(result.err.splitlines()) == 1, args

@@ -11,9 +11,9 @@ import pytest
 
 from cembench.cli import main
 from cembench.data import datasets
-from cembench.evaluation.protocol import shipped
 from cembench.methods import methods
 from cembench.samplers import samplers
+from cembench.util.shipped import shipped
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def test_commands_and_options():
 @pytest.mark.parametrize(
     ("line", "names"),
     [
-        ("cembench eval x --protocol ", shipped()),
+        ("cembench eval x --protocol ", shipped("protocol")),
         ("cembench check --baseline b --update --protocol st", ["standard"]),
         ("cembench sample x --sampler ", samplers.known()),
         ("cembench sample x --seeds no", ["noise"]),
@@ -62,6 +62,9 @@ def test_commands_and_options():
         ("cembench eval --engine ", ["fast", "plain"]),
         ("cembench probe x --mode adv-", ["adv-linear", "adv-finetune"]),
         ("cembench list tr", ["trackers"]),
+        ("cembench run quick", ["quickstart"]),
+        ("cembench train digits-a", ["digits-adv-infonce", "digits-at"]),
+        ("cembench init mine.yaml --recipe cifar10-f", ["cifar10-fast-at"]),
         ("cembench completion ", ["bash", "zsh", "fish"]),
         ("cembench train c.yaml --device c", ["cpu", "cuda"]),
     ],

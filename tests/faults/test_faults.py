@@ -198,13 +198,13 @@ def test_parts_that_are_not_what_they_were_are_computed_again(copy, kept, spoil,
 
 
 def test_weights_that_change_during_an_evaluation_give_no_record(copy, trained, monkeypatch):
-    load, other = source.load_checkpoint, train(experiment(epochs=1), copy.parent.parent / "o")
+    load, other = source.ModelSource.load, train(experiment(epochs=1), copy.parent.parent / "o")
 
-    def late(path, device):
-        path.write_bytes(other.read_bytes())
-        return load(path, device)
+    def late(self, device):
+        self.file.write_bytes(other.read_bytes())
+        return load(self, device)
 
-    monkeypatch.setattr(source, "load_checkpoint", late)
+    monkeypatch.setattr(source.ModelSource, "load", late)
     with pytest.raises(CembenchError, match="training went on meanwhile; evaluate again"):
         evaluate(copy, load_protocol("quick", PLAN, limit=16))
     assert not list(copy.parent.glob("eval/*.json"))

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cembench.evaluation.protocol import Protocol, load_protocol, shipped
+from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.suites.suite import load_suite
 from cembench.training.config import Experiment, load_experiment
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.yaml import parse_yaml, to_yaml
+from cembench.util.shipped import shipped
 from tests.conftest import TINY, experiment
 from tests.support.forks import Process
 
@@ -168,7 +169,7 @@ SUITES = [
     },
     {"experiments": {"a": TINY, "b": {**TINY, "method": "trades"}}},
 ]
-PROTOCOLS = [load_protocol(name).dump() for name in shipped()]
+PROTOCOLS = [load_protocol(name).dump() for name in shipped("protocol")]
 fuzz = settings(
     max_examples=120,
     deadline=None,

@@ -1,21 +1,29 @@
 """The same suite in one process, in several, on Ray and through submitit; killed and resumed."""
 
 import importlib.util
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from cembench.data.digits import Digits
+from cembench.evaluation.extractors.lite0 import Lite0
+from cembench.evaluation.record import load_record, load_table
 from cembench.suites.launchers import local
 from cembench.suites.launchers.job import Job, Outcome
+from cembench.suites.run import SuiteRun
 from cembench.suites.suite import load_suite
 from cembench.util.errors import ConfigError
-from cembench.util.files.yaml import to_yaml
+from cembench.util.files.yaml import read_yaml, to_yaml
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}
@@ -39,6 +47,12 @@ def run(folder, *args):
     process = begin(folder, *args)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def ended(err):
+    """Return the names of the experiments whose figures were printed, in that order."""
+    rows = [re.match(r"(\S+): clean [\d.]+%, worst-case", line) for line in err.splitlines()]
+    return [row[1] for row in rows if row]
 
 
 def table(out):
@@ -75,7 +89,8 @@ def command_of(pid):
 
 def children(pid):
     """Return the pids of the experiments that a command runs."""
-    return [p for p in below(pid) if b"--parent" in command_of(p)]
+    own = command_of(pid)  # a process that was forked has the same
+    return [p for p in below(pid) if b"--parent" in command_of(p) or command_of(p) == own]
 
 
 WAYS = {
@@ -100,9 +115,7 @@ def test_a_grid_gives_the_same_leaderboard_wherever_it_runs(tmp_path, way):
     code, _, err = run(tmp_path, "--out", "runs", *WAYS[way])
     assert code == 0, err
     pd.testing.assert_frame_equal(table(tmp_path / "runs"), straight)
-    assert sorted(err.splitlines()[:-1]) == [
-        f"{name}: done" for name in ("at.s0", "at.s1", "trades.s0", "trades.s1")
-    ]
+    assert sorted(ended(err)) == ["at.s0", "at.s1", "trades.s0", "trades.s1"]
 
 
 def _require(package):
@@ -122,12 +135,12 @@ def test_a_worker_that_is_killed_is_named_and_goes_on_the_next_time(tmp_path):
     os.kill(int(victim), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2 and "| fine |" in out
-    assert "long: failed: its process was killed by SIGKILL" in err and "fine: done" in err
+    assert "long: failed: its process was killed by SIGKILL" in err and ended(err) == ["fine"]
     assert "wild: failed: " in err and "experiment wild: " in err.splitlines()[-1]
     before = pd.read_csv(tmp_path / "runs/long/history.csv")
     assert 1 <= len(before) < 12
     code, out, err = run(tmp_path, "--jobs", 2)
-    assert code == 2 and "| long |" in out and "long: done" in err
+    assert code == 2 and "| long |" in out and "long" in ended(err)
     after = pd.read_csv(tmp_path / "runs/long/history.csv")
     assert len(after) == 12 and after["seconds"][0] == before["seconds"][0]
 
@@ -177,7 +190,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path):
     until(lambda: [p for p in children(process.pid) if p != experiment])
     before = pd.read_csv(history)
     _, err = process.communicate(timeout=200)
-    assert process.returncode == 0 and "long: done" in err, err
+    assert process.returncode == 0 and ended(err) == ["long"], err
     after = pd.read_csv(history)
     assert len(after) == 40 and after["seconds"][0] == before["seconds"][0]
 
@@ -203,7 +216,7 @@ def test_jobs_know_the_plugins_of_their_command(tmp_path):
     )
     suite(tmp_path, experiments={"own": {"method": "mine"}})
     code, out, err = run(tmp_path, "--jobs", 2, "--plugin", "mine")
-    assert code == 0 and "own: done" in err and "| own | mine |" in out, err
+    assert code == 0 and ended(err) == ["own"] and "| own | mine |" in out, err
 
 
 def test_a_job_runs_what_its_suite_held_when_it_began_or_nothing(tmp_path, cembench):
@@ -229,23 +242,50 @@ def test_a_job_says_how_it_ended(tmp_path):
     assert job.outcome(2).failure == "unexpected KeyError('x'); log.txt shows where"
 
 
-def test_jobs_side_by_side_share_cores_and_gpus(tmp_path, monkeypatch):
-    started = []
+def tell(name):
+    """Be an experiment that says where it ran, or one whose process is killed."""
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("said", name)
+    return Outcome(f"{os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']} {torch.get_num_threads()}")
 
-    class Idle(Job):
-        def start(self, environment):
-            started.append(environment)
-            return subprocess.Popen(["sleep", "60"])
 
+def test_workers_share_cores_and_gpus_and_stay_for_the_next_experiment(tmp_path, monkeypatch):
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(local.multiprocessing, "get_context", lambda method: fork)
     monkeypatch.setattr(local, "cores", lambda: 6)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with local.launcher(tmp_path, 3, "cuda", {}) as start:
-        polls = [start(Idle((), Path("log.txt"), tmp_path)) for _ in range(3)]
-        assert [poll() for poll in polls] == [None] * 3
-    assert [one["CUDA_VISIBLE_DEVICES"] for one in started] == ["4", "7", "4"]
-    assert {one["OMP_NUM_THREADS"] for one in started} == {"2"}
-    assert "SIGKILL" in polls[0]().failure
+    work = local.Work(tell, lambda name: tmp_path / name / "log.txt", local.threads(3), [])
+    with local.workers(work, 3, local.gpus()) as start:
+        polls = [start(name) for name in ("a", "b", "killed")]
+        first = [until(poll).failure for poll in polls]
+        again = [until(start(name)).failure for name in ("c", "d")]
+        polls = [start(name) for name in ("e", "f", "g")]
+        last = [until(poll).failure for poll in polls]
+    assert [text.split()[1:] for text in first[:2]] == [["4", "2"], ["7", "2"]]
+    assert "killed by SIGKILL" in first[2]
+    assert again == [first[0], first[0]] and last[:2] == first[:2]
+    assert last[2].split()[1:] == ["4", "2"]
+    assert (tmp_path / "g" / "log.txt").read_text() == "said g\n"
+    assert not any(Path(f"/proc/{text.split()[0]}").exists() for text in last)
+
+
+def test_tiny_networks_run_side_by_side_with_one_thread_each(tmp_path, monkeypatch):
+    path, used = suite(tmp_path, grid=GRID), []
+    monkeypatch.setattr(local, "may_fork", lambda: True)
+    monkeypatch.setattr(local, "cores", lambda: 3)
+    for model, expected in (({"name": "small_cnn", "width": 8}, (3, 1)), ("resnet18", None)):
+        path = suite(tmp_path, shared={**SHARED, "model": model}, grid=GRID)
+        run = SuiteRun(path, tmp_path / "runs", "cpu", None)
+        monkeypatch.setattr(run, "_local", lambda jobs, threads: used.append((jobs, threads)))
+        monkeypatch.setattr(run, "_time_left", lambda *_: None)
+        for jobs in (None, 1):
+            with pytest.raises(TypeError):  # nothing was opened
+                run.run_all("local", jobs, {})
+        alone = (1, torch.get_num_threads())
+        assert used == [expected or alone, alone]
+        used.clear()
 
 
 @pytest.mark.parametrize(
@@ -309,3 +349,56 @@ def test_what_cannot_be_launched_is_one_line(tmp_path):
         code, _, err = run(tmp_path, *args)
         assert code == 2 and message in err and len(err.splitlines()) == 1
     assert run(tmp_path, "--jobs", 0)[0] == 2 and not (tmp_path / "runs").exists()
+
+
+def test_each_experiment_is_a_row_as_soon_as_it_is_over(tmp_path):
+    experiments = {"one": {"method": "standard"}, "two": {"method": "standard", "seed": 1}}
+    suite(tmp_path, experiments=experiments)
+    code, out, err = run(tmp_path, "--jobs", 1)
+    assert code == 0, err
+    lines = err.splitlines()
+    assert lines[0] == "0 of 2 experiments done, less than a minute left"
+    begun = next(n for n, text in enumerate(lines) if text.startswith("two: epoch 1/1"))
+    row = r"one: clean \d+\.\d%, worst-case \d+\.\d% \(1 of 2 experiments done, less than .* left\)"
+    assert re.fullmatch(row, lines[begun - 1]) and ended(err) == ["one", "two"]
+    assert lines[-1] == "everything on one page: cembench report runs"
+    assert "| one |" in out
+
+
+def test_a_suite_reads_nothing_twice(tmp_path, cembench, monkeypatch):
+    loads, reads = Counter(), Counter()
+    load, opened = Digits.load, Path.open
+
+    def counted_load(self, split):
+        loads[split] += 1
+        return load(self, split)
+
+    def counted_open(self, mode="r", *args, **kwargs):
+        if mode == "rb" and self.name == "model.safetensors":
+            reads[self.parent.name] += 1
+        return opened(self, mode, *args, **kwargs)
+
+    experiments = {"one": {"method": "standard"}, "two": {"method": "standard", "seed": 1}}
+    path = suite(tmp_path, experiments=experiments)
+    (tmp_path / "proto.yaml").write_text(
+        "{limit: 32, attacks: [{name: pgd, steps: 2}], sanity: {images: 32, steps: 2, queries: 5},"
+        "samples: {count: 32, extractor: {name: lite0, size: 32}, samplers: [{name: rcs, steps: 2},"
+        "{name: ta, steps: 2}]}}"
+    )
+    builds, build = Counter(), Lite0.build
+    monkeypatch.setattr(Lite0, "build", lambda *args: builds.update(["lite0"]) or build(*args))
+    monkeypatch.setattr(Digits, "load", counted_load)
+    monkeypatch.setattr(Path, "open", counted_open)
+    assert cembench("run", path, "--out", tmp_path / "runs", "--jobs", 1).code == 0
+    assert loads == {"train": 1, "test": 1} and builds == {"lite0": 1}
+    assert reads == {"one": 2, "two": 2}
+    suite_of_one = to_yaml(read_yaml(path) | {"experiments": {"two": experiments["two"]}})
+    path.write_text(suite_of_one)
+    assert cembench("run", path, "--out", tmp_path / "alone", "--jobs", 1).code == 0
+    weights = [tmp_path / out / "two/model.safetensors" for out in ("runs", "alone")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    (shared,) = (tmp_path / "runs/two/eval").glob("*.json")
+    both = [load_record(tmp_path / out / "two/eval" / shared.name) for out in ("runs", "alone")]
+    assert both[0].generation == both[1].generation and both[0].sanity == both[1].sanity
+    tables = [load_table(tmp_path / out / "two/eval" / shared.name) for out in ("runs", "alone")]
+    pd.testing.assert_frame_equal(*tables)

@@ -18,6 +18,8 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
 from cembench.util.files.tensors import read_tensors, write_tensors
 from cembench.util.frozen import exact
+from cembench.util.shared import shared
+from cembench.util.stages import stage
 
 BATCH = 128
 VERSION = 1  # raise it when preprocessing changes, so that no cached features outlive that
@@ -89,7 +91,7 @@ class FeatureReader:
     def reference(self, images: Tensor) -> Features:
         """Return features of real images, kept on disk under a name made of their content."""
         how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
-        content = digest([*how, str(images.shape), _hash(images)])
+        content = digest([*how, str(images.shape), hash_of(images)])
         path = cache_folder() / f"{content}.safetensors"
         try:
             return Features(**read_tensors(path, content))
@@ -103,7 +105,7 @@ class FeatureReader:
     def _batch(self, images: Tensor) -> dict[str, Tensor]:
         if self.keep is None:
             return self._embedded(images)
-        name = f"features.{_hash(images)}"
+        name = f"features.{hash_of(images)}"
         cached = self.keep.tensors(name)
         if cached is None:
             cached = self._embedded(images)
@@ -118,11 +120,22 @@ class FeatureReader:
         if channels not in (1, 3):
             raise CembenchError(f"images of {channels} channels; an extractor wants 1 or 3")
         colour = images.expand(-1, 3, -1, -1) if channels == 1 else images
-        with exact():
+        with stage("features"), exact():
             found = self._embed(colour.to(self.device))
         pool, logits = found if isinstance(found, tuple) else (found, None)
         values = {"pool": pool} if logits is None else {"pool": pool, "logits": logits}
         return {key: value.float().cpu() for key, value in values.items()}
+
+
+def shared_reader(
+    extractor: Extractor, device: torch.device, weights: Path | None = None
+) -> FeatureReader:
+    """Return the reader of an extractor; the experiments of a suite share it."""
+    return shared(
+        "extractor",
+        lambda: (type(extractor), digest(extractor.dump()), device, weights),
+        lambda: FeatureReader(extractor, device, weights),
+    )
 
 
 def cache_folder() -> Path:
@@ -136,5 +149,6 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _hash(images: Tensor) -> str:
-    return hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()
+def hash_of(values: Tensor) -> str:
+    """Return the SHA-256 of the values of a tensor."""
+    return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()

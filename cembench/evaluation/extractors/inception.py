@@ -6,11 +6,13 @@ import pickle
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
 
 CHECKSUM = "6726825d"
 FILE = f"weights-inception-2015-12-05-{CHECKSUM}.pth"

@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
+    from torch.nn.functional import interpolate
 
 
 class Lite0(Extractor):

@@ -19,6 +19,8 @@ from cembench.util.files.parquet import read_frame, write_table
 from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.settings import Settings
 
+KEPT = ("_broken", "_sample", "_pred")  # endings of the columns of verdicts
+
 
 class Row(Settings):
     """One checkpoint.
@@ -97,7 +99,7 @@ def updated(
     Tolerances that are there already stay as they are.
     """
     file = path.parent / f"{path.stem}-verdicts" / f"{name}.parquet"
-    kept = [c for c in table.columns if c.endswith(("_broken", "_pred")) or c in ("index", "label")]
+    kept = [c for c in table.columns if c.endswith(KEPT) or c in ("index", "label")]
     write_table(file, table[kept])
     old = baseline.rows[name].metrics if name in baseline.rows else {}
     metrics = {

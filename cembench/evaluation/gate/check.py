@@ -10,7 +10,6 @@ import pandas as pd
 
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.evaluation.compare import right_of
-from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.gate.baseline import (
     Baseline,
     load_baseline,
@@ -22,9 +21,14 @@ from cembench.evaluation.gate.gate import SANITY, Outcome, judge
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_table
 from cembench.models.metadata import read_metadata
+from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import nearest
+
+with lazy_imports():
+    from cembench.evaluation.evaluate import evaluate
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Evaluator:
     """How and where checkpoints are evaluated.
 
     Attributes:
-        device: where to compute.
+        device: where to compute, as `pick_device` takes it.
         data_root: the folder of the data, if it is not the one of training.
         inception_weights: weights for the extractor inception.
         out: where records go, in a folder of the row's name; beside the checkpoint unless given.
@@ -55,7 +59,7 @@ class Evaluator:
         record, place = evaluate(
             file,
             protocol,
-            device=self.device,
+            device=pick_device(self.device),
             data_root=self.data_root,
             inception_weights=self.inception_weights,
             folder=None if self.out is None else self.out / name,

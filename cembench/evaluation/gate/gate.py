@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from cembench.evaluation.compare import Difference, difference, right_of
+from cembench.evaluation.compare import Difference, differences
 from cembench.evaluation.gate.baseline import Baseline, Row, gated_of, load_verdicts
 from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
@@ -83,11 +83,7 @@ def judge(
 def _pairs(before: pd.DataFrame, now: pd.DataFrame) -> list[Difference]:
     if list(before["index"]) != list(now["index"]):
         raise CembenchError("the baseline's verdicts are about other images; --update it")
-    right_now = right_of(now)
-    return [
-        difference(figure, before["index"], right, right_now[figure])
-        for figure, right in right_of(before).items()
-    ]
+    return differences(before, now)
 
 
 def _accuracy(name: str, pair: Difference, p_value: float, baseline: Baseline) -> Outcome:
@@ -95,6 +91,7 @@ def _accuracy(name: str, pair: Difference, p_value: float, baseline: Baseline) -
         f"{100 * pair.difference:+.1f} points "
         f"({100 * pair.low:+.1f} to {100 * pair.high:+.1f}), p = {p_value:.2g}"
     )
+    note += f", {pair.untried} untried" if pair.untried else ""
     outcome = Outcome(
         row=name,
         metric=pair.figure,

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 
 from cembench.attacks.verdict import Verdict
+from cembench.util.rng import generator_of
 
 BEFORE = "before"  # what succeeded on an image that an attack was not given any more
+
+# What sampled stages do with an image: nothing, since there is no need to; attack it as one of the
+# sample; attack it after all; leave it untried.
+PARTS = ("", "drawn", "rest", "untried")
+DRAWN, REST, UNTRIED = (PARTS.index(part) for part in PARTS[1:])
 
 
 @dataclass
@@ -25,6 +31,7 @@ class AttackProgress:
         by: the number of that stage; −1 for none, and for attacks before.
         norm: the size of its perturbation, else NaN.
         images: the adversarial images; the clean image where there is none, N×C×H×W.
+        part: what sampled stages do with each image, N indices of `PARTS`.
         names: of the stages.
     """
 
@@ -34,6 +41,7 @@ class AttackProgress:
     by: Tensor
     norm: Tensor
     images: Tensor
+    part: Tensor
     names: list[str] = field(default_factory=list)
 
     @classmethod
@@ -42,13 +50,15 @@ class AttackProgress:
         none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         nan = torch.full((len(x),), torch.nan, device=x.device)
         by = torch.full((len(x),), -1, device=x.device)
-        return cls(0, none, none.clone(), by, nan, x.clone())
+        part = torch.zeros_like(by)
+        return cls(0, none, none.clone(), by, nan, x.clone(), part)
 
     def restarted(self) -> AttackProgress:
         """Return a copy in which no stage is done, for the next attack."""
         copy = deepcopy(self)
         copy.stages, copy.names = 0, []
         copy.by.fill_(-1)
+        copy.part.fill_(0)
         return copy
 
     def followed_by(self, other: AttackProgress) -> AttackProgress:
@@ -83,11 +93,39 @@ class AttackProgress:
         self.broken_8bit[rows] = verdict.success_8bit
         self.stages += 1
 
+    def draw(self, left: Tensor, count: int, seed: int) -> None:
+        """Draw the sample that sampled stages attack first, unless that is done.
+
+        Images are in one random order per seed, whichever are left and whatever the device, so two
+        networks are attacked on nearly the same ones.
+
+        Args:
+            left: the images to draw from, N booleans.
+            count: how many; all of them if there are fewer.
+            seed: of the order.
+        """
+        if bool(self.part.any()):
+            return
+        order = torch.randperm(len(left), generator=generator_of(seed, "cpu")).to(left.device)
+        drawn = order[left[order]][:count]
+        self.part[left] = UNTRIED
+        self.part[drawn] = DRAWN
+
+    def release(self) -> None:
+        """Have all images attacked if a sampled stage succeeded on one of the sample."""
+        if bool((self.broken & (self.part == DRAWN)).any()):
+            self.part[self.part == UNTRIED] = REST
+
     def credit(self, by: Sequence[str]) -> None:
         """Say which stage succeeded on each image, by name, where that is known from elsewhere."""
         self.names = sorted({name for name in by if name not in ("", BEFORE)})
         found = [self.names.index(name) if name in self.names else -1 for name in by]
         self.by = torch.tensor(found, device=self.by.device)
+
+    @property
+    def parts(self) -> list[str]:
+        """What sampled stages do with each image, in words."""
+        return [PARTS[part] for part in self.part.tolist()]
 
     def columns(self, title: str) -> dict[str, Tensor | list[str]]:
         """Return the columns of an attack in the table of verdicts."""

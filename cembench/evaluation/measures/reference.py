@@ -10,7 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from cembench.data.split import Split, subset
-from cembench.evaluation.extractors.features import FeatureReader, Features, ImageFeatures, to_uint8
+from cembench.evaluation.extractors.features import (
+    FeatureReader,
+    Features,
+    ImageFeatures,
+    hash_of,
+    to_uint8,
+)
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
@@ -47,6 +53,7 @@ class ReferenceSet:
         self.real = self._known(self.split)
         enough = len(self.other) >= count
         self.floor = self._known(subset(self.other, count)[0]) if enough else None
+        self._initial: dict[str, tuple[str, Scores, Estimate]] = {}
 
     def _known(self, split: Split) -> ImageFeatures:
         images = to_uint8(split.pixels()).cpu()
@@ -92,6 +99,36 @@ class ReferenceSet:
             **self._further(images),
         ), estimate
 
+    def initial_scores(self, start: str, images: Tensor, labels: Tensor) -> tuple[Scores, Estimate]:
+        """Compare initial images of a kind with the reference, unless they were the last ones.
+
+        Args:
+            start: the kind.
+            images: uint8, N×C×H×W.
+            labels: the intended classes, N.
+        """
+        content = hash_of(images) + hash_of(labels)
+        if self._initial.get(start, ("",))[0] != content:
+            distances = self.nearest(images)[0]
+            found = self.scores(self.features_of(images, labels), distances)
+            self._initial[start] = (content, *found)
+        return self._initial[start][1:]
+
+    @cached_property
+    def floor_scores(self) -> Scores | None:
+        """Scores of the floor."""
+        return None if self.floor is None else self.scores(self.floor, None)[0]
+
+    @cached_property
+    def agreement_real(self) -> float:
+        """Agreement of the classifier with the reference images."""
+        return self.agreement(self.real)
+
+    @cached_property
+    def nearest_real(self) -> float:
+        """Median distance of the reference images to the nearest training image."""
+        return float(self.nearest(self.real.images)[0].median())
+
     def _further(self, images: ImageFeatures) -> dict[str, Any]:
         """Return the figures that a protocol asks for besides, and why others are missing."""
         values: dict[str, float] = {}
@@ -119,6 +156,10 @@ class ReferenceSet:
     @cached_property
     def _pixels(self) -> Tensor:
         return self.train.pixels().flatten(1)
+
+    def free_pixels(self) -> None:
+        """Free the training images in float32, which `nearest` makes again when it needs them."""
+        vars(self).pop("_pixels", None)
 
 
 def fit_reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegression:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +18,10 @@ from cembench.energy.threat import Threat
 from cembench.evaluation.artifacts import saved_images
 from cembench.evaluation.cache import attack_key
 from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_table
-from cembench.evaluation.measures.attack_progress import AttackProgress
+from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections.robustness import Figure, count
+from cembench.util import stages as timing
 from cembench.util.errors import CembenchError
 from cembench.util.frozen import frozen
 from cembench.util.rng import derive, isolated_rng
@@ -32,7 +33,8 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
     """Return `X_broken, X_broken_8bit, X_by, X_norm` for each attack X of a protocol.
 
     They say whether the attack succeeds as it is and rounded to 8 bits, by which stage, and the
-    size of the perturbation (NaN without one).
+    size of the perturbation (NaN without one). An attack with sampled stages has `X_sample` too:
+    what these did with each image, one of `attack_progress.PARTS`.
     """
     columns: Columns = {}
     before = AttackProgress.fresh(chunk.split.pixels())
@@ -41,6 +43,8 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
         progress = chunk.attacks.attacked(attack, chunk, before)
         before = before.followed_by(progress)
         columns |= progress.columns(attack.title)
+        if attack.sampling is not None:
+            columns[f"{attack.title}_sample"] = progress.parts
         chunk.seconds[attack.title] = time.monotonic() - begun
         chunk.bar.advance(len(chunk.rows))
         images = f"{chunk.protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
@@ -75,7 +79,8 @@ class RunAttacks:
 class SavedAttacks:
     """Attacks read from the images that an evaluation saved, and verified again.
 
-    An image that nothing was saved of survives. Which stage succeeded is taken from the record.
+    An image that nothing was saved of survives. Which stage succeeded is taken from the record,
+    and which images were left untried follows from it.
 
     Attributes:
         record: the file of the record.
@@ -98,8 +103,14 @@ class SavedAttacks:
             proposed = images[own].to(x.device)
             verdict = verify(target.verifier, x[rows], proposed, y[rows], target.threat.ball)
             progress.record(rows, verdict)
-        by = self.table.get(f"{attack.title}_by", pd.Series([""] * len(self.rows)))
-        progress.credit(list(by)[chunk.start : chunk.start + len(x)])
+        stages = self.table.get(f"{attack.title}_by", pd.Series([""] * len(self.rows)))
+        by = list(stages)[chunk.start : chunk.start + len(x)]
+        progress.credit(by)
+        if attack.sampling is not None:
+            late = torch.tensor([name in attack.sampling.stages for name in by], device=x.device)
+            left = chunk.correct & (late | ~progress.broken)
+            progress.draw(left, attack.sampling.images, _sample_seed(chunk))
+            progress.release()
         return progress
 
 
@@ -112,17 +123,40 @@ class Stage:
         target: what it faces.
         propose: images and labels to proposed images.
         alive: the images of the chunk that it may be given, N booleans.
+        sample: of how many survivors it attacks a random sample; all of them unless given.
+        rest: whether it attacks what such a sample left out, where that turned out to be needed.
     """
 
     name: str
     target: Target
     propose: Propose
     alive: Tensor
+    sample: int | None = None
+    rest: bool = False
+
+    def left(self, progress: AttackProgress, chunk: Chunk) -> Tensor:
+        """Return the numbers of the images that it attacks."""
+        left = self.alive & ~progress.broken
+        if self.sample is not None:
+            progress.draw(left, self.sample, _sample_seed(chunk))
+            if self.rest:
+                progress.release()
+            left = left & (progress.part == (REST if self.rest else DRAWN))
+        return left.nonzero().squeeze(1)
 
 
 def stages_of(attack: Attack, target: Target, alive: Tensor) -> list[Stage]:
-    """Return the stages of an attack on a target."""
-    return [Stage(name, target, propose, alive) for name, propose in attack.stages(target)]
+    """Return the stages of an attack on a target; those on what a sample left out come last."""
+    stages = [Stage(name, target, propose, alive) for name, propose in attack.stages(target)]
+    if attack.sampling is None:
+        return stages
+    images, names = attack.sampling
+    stages = [replace(s, sample=images) if s.name in names else s for s in stages]
+    return stages + [replace(stage, rest=True) for stage in stages if stage.sample is not None]
+
+
+def _sample_seed(chunk: Chunk) -> int:
+    return derive(chunk.protocol.seed, "sample", chunk.start)
 
 
 def run_stages(
@@ -150,12 +184,15 @@ def run_stages(
     elif before is not None:
         _cache(chunk, key, progress)
     progress.names = [stage.name for stage in stages]
-    for stage in stages[progress.stages :]:
-        left = (stage.alive & ~progress.broken).nonzero().squeeze(1)
-        chunk.bar.advance(0, f"{title} {stage.name}: {len(left)} of {len(x)} survive")
+    for number, stage in list(enumerate(stages))[progress.stages :]:
+        left = stage.left(progress, chunk)
+        chunk.bar.advance(0, f"{title} {stage.name} attacks {len(left)} of {len(x)}")
         if len(left) == 0:
-            break
-        progress.record(left, run_stage(title, stage, x[left], y[left]))
+            continue
+        progress.stages = number
+        name = stage.name.partition(" at ")[0]
+        with timing.stage(title if name == title else f"{title} {name}"):
+            progress.record(left, run_stage(title, stage, x[left], y[left]))
         stage.target.require_finite(f"under {stage.name}")
         _cache(chunk, key, progress)
     return progress

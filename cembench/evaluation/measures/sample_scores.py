@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cembench import energy
-from cembench.evaluation.extractors.features import ImageFeatures, to_uint8
+from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import ReferenceSet
-from cembench.evaluation.metrics.functional import Estimate
-from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig, Scores
+from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig
 from cembench.samplers.draw import Samples
 from cembench.util.display.image_grid import grid
 from cembench.util.errors import SamplingError
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
 from cembench.util.progress import Bar
-
-Known = dict[str, tuple[ImageFeatures, Scores, Estimate]]  # of initial images, by kind of start
+from cembench.util.stages import stage
 
 
 def score(
@@ -34,12 +31,11 @@ def score(
     context, source = measurement.context, measurement.samples
     threat = context.header.threat
     found: dict[str, SamplerFigures] = {}
-    known: Known = {}
     for sampler in config.samplers:
         picture = RunLayout.picture(context.path, sampler.title) if source.pictures else None
         try:
             drawn = source.obtain(sampler, bar)
-            figures = _figures(drawn, reference, known, sampler.init, picture)
+            figures = _figures(drawn, reference, sampler.init, picture)
         except SamplingError as error:
             figures = {"error": str(error)}
         found[sampler.title] = SamplerFigures(
@@ -49,39 +45,35 @@ def score(
             **figures,
         )
         bar.report(_line(sampler.title, found[sampler.title]))
-    floor, real, unseen = reference.floor, reference.real, config.reference == "test"
     return Generation(
         extractor=config.extractor.title,
         extractor_sha256=reference.reader.checksum,
         count=len(reference.split),
         reference="train" if config.reference == "train" else context.protocol.split,
         reference_fingerprint=reference.split.fingerprint,
-        floor=None if floor is None else reference.scores(floor, None)[0],
-        judge_real_acc=reference.agreement(real),
-        nearest_real=float(reference.nearest(real.images)[0].median()) if unseen else None,
+        floor=reference.floor_scores,
+        judge_real_acc=reference.agreement_real,
+        nearest_real=reference.nearest_real if config.reference == "test" else None,
         samplers=found,
         better={metric.title: metric.better for metric in config.metrics},
     )
 
 
 def _figures(
-    drawn: Samples, reference: ReferenceSet, known: Known, start: str, picture: Path | None
+    drawn: Samples, reference: ReferenceSet, start: str, picture: Path | None
 ) -> dict[str, Any]:
     distances, nearest = reference.nearest(drawn.images)
     images = reference.features_of(drawn.images, drawn.labels)
     scores, estimate = reference.scores(images, distances)
-    initial = known.get(start)
-    if initial is None or not torch.equal(initial[0].images, drawn.starts):
-        starts = reference.features_of(drawn.starts, drawn.labels)
-        found = reference.scores(starts, reference.nearest(drawn.starts)[0])
-        known[start] = initial = (starts, *found)
-    gain = initial[2].minus(estimate)
+    initial, initial_estimate = reference.initial_scores(start, drawn.starts, drawn.labels)
+    gain = initial_estimate.minus(estimate)
     low, high = gain.interval
     if picture is not None:
-        write_bytes(picture, _picture(drawn, nearest, reference))
+        with stage("figures"):
+            write_bytes(picture, _picture(drawn, nearest, reference))
     return {
         "samples": scores,
-        "seeds": initial[1],
+        "seeds": initial,
         "gain": gain.value,
         "gain_low": low,
         "gain_high": high,

@@ -32,6 +32,7 @@ from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
 from cembench.util.progress import Bar
 from cembench.util.rng import derive
+from cembench.util.stages import stage
 
 NEAR = 0.1  # of the largest logit: rounding to bytes moves logits by a tenth of that
 
@@ -42,6 +43,7 @@ def measure(config: SamplesConfig, measurement: Measurement) -> Generation:
     assert reference is not None
     with _bar(measurement.context, reference) as bar:
         found = score(config, measurement, reference, bar)
+    reference.free_pixels()
     measurement.warnings.update(_cautions(found, reference, config))
     return found
 
@@ -107,10 +109,12 @@ class DrawSamples:
             trace = Trace(sampler)
             visit = trace.follow(intended_labels(sampler, y, context.images, seed))
         surrogate = self._surrogate
-        drawn = draw(context.model, sampler, y, context.images, seed, visit, surrogate).cpu()
+        with stage("drawing samples"):
+            drawn = draw(context.model, sampler, y, context.images, seed, visit, surrogate).cpu()
         if trace is not None:
-            strip = RunLayout.trajectory(context.path, sampler.title)
-            write_bytes(strip, trace.render(context.metadata.classes, strip.suffix))
+            with stage("figures"):
+                strip = RunLayout.trajectory(context.path, sampler.title)
+                write_bytes(strip, trace.render(context.metadata.classes, strip.suffix))
         return vars(drawn) | {"images": to_uint8(drawn.images), "starts": to_uint8(drawn.starts)}
 
 

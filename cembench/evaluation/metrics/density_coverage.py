@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from cembench.evaluation.extractors.features import ImageFeatures
 from cembench.evaluation.metrics import Metric
 from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
+
+    from cembench.evaluation.extractors.features import ImageFeatures
 
 BLOCK = 1 << 24  # distances held at once, 128 MiB
 

@@ -12,7 +12,7 @@ from cembench.evaluation.section import Section, rate_cells
 from cembench.evaluation.statistics import Rate, rate
 from cembench.util.display.charts import Axis, Cell, Chart, Lines, Series, Table
 from cembench.util.display.format import number
-from cembench.util.settings import Positive, Settings
+from cembench.util.settings import Positive, Settings, optional_field
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,16 +29,18 @@ class CurveConfig(Settings):
     """Settings of the robustness curve (`curve` in a protocol).
 
     Attributes:
-        eps: the radii; ¼ to 2 times the threat model's unless given.
+        eps: the radii.
+        factors: unless these are given, the radii as multiples of the threat model's.
         attack: run at each of them, on images on which no attack succeeded at a smaller one.
     """
 
     eps: Annotated[list[Positive], Field(min_length=1)] | None = None
+    factors: Annotated[list[Positive], Field(min_length=1)] = optional_field([*FACTORS])
     attack: Annotated[SerializeAsAny[Attack], attacks.field("pgd")] = Field(
         default_factory=lambda: attacks.parse({"name": "pgd", "steps": 20})
     )
 
-    @field_validator("eps")
+    @field_validator("eps", "factors")
     @classmethod
     def _rising(cls, values: list[float] | None) -> list[float] | None:
         if values is not None and sorted(set(values)) != values:
@@ -47,7 +49,7 @@ class CurveConfig(Settings):
 
     def radii(self, eps: float) -> list[float]:
         """Return the radii for a threat model of radius `eps`, rising."""
-        return self.eps or [factor * eps for factor in FACTORS if eps > 0]
+        return self.eps or [factor * eps for factor in self.factors if eps > 0]
 
 
 class CurvePoint(Rate):

@@ -9,9 +9,10 @@ from pydantic import AfterValidator, SerializeAsAny
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.section import Section, rate_cells
-from cembench.evaluation.statistics import Rate, rate
+from cembench.evaluation.statistics import Rate, most_found, rate, wilson
 from cembench.util.display.charts import Cell, Table
 from cembench.util.display.format import NOTHING, number, percent
+from cembench.util.settings import optional_field
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,11 +23,16 @@ class Figure(Rate):
 
     Attributes:
         correct_8bit: images that are correct also when all are rounded to 8 bits.
+        untried: survivors that an attack with a sample did not run all of its stages on.
+        at_risk: how many of them these stages may succeed on, at most, by what they did to the
+            sample (95 %). The lower end of the interval counts these as misclassified.
         won: for an attack, the number of images on which each of its stages was first to succeed.
         seconds: wall time of the attack.
     """
 
     correct_8bit: int
+    untried: int = optional_field(0)
+    at_risk: int = optional_field(0)
     won: dict[str, int] = {}
     seconds: float = 0.0
 
@@ -36,11 +42,14 @@ class Figure(Rate):
         return self.correct_8bit / self.images
 
 
+VERSIONS = ("autoattack-sampled", "autoattack-rand")  # of AutoAttack: labels of no other attack
+
+
 def _distinct(values: list[Attack]) -> list[Attack]:
     titles = [attack.title for attack in values]
     for title, attack in zip(titles, values, strict=True):
         reserved = {"clean", "worst_case", "curve", *attacks.names()} - {attack.name}
-        if titles.count(title) > 1 or title in reserved:
+        if titles.count(title) > 1 or title in reserved or attack.label in VERSIONS:
             raise ValueError(f"the label '{title}' is taken; give each attack its own")
     return values
 
@@ -85,6 +94,8 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
                 f"{name}_acc_high": figure.high,
                 f"{name}_acc_8bit": figure.accuracy_8bit,
             }
+            if figure.untried:
+                found[f"{name}_untried"] = figure.untried
         return found
 
     def details(self, result: dict[str, Figure]) -> list[Table]:
@@ -93,11 +104,17 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
         for name, figure in result.items():
             won = ", ".join(f"{stage} {count}" for stage, count in figure.won.items())
             bits = f"{percent(figure.accuracy_8bit)} ({figure.correct_8bit} of {figure.images})"
-            cells = [Cell(name), *rate_cells(figure), Cell.of(figure.accuracy_8bit, bits)]
+            accuracy, correct = rate_cells(figure)
+            if figure.untried:
+                correct = Cell(f"{correct.text}, {figure.untried} untried")
+            cells = [Cell(name), accuracy, correct, Cell.of(figure.accuracy_8bit, bits)]
             seconds = Cell.of(figure.seconds, number(figure.seconds, ".1f") + " s")
             rows.append([*cells, Cell(won or NOTHING), seconds])
         head = ["attack", "accuracy", "correct", "8-bit images", "successes per stage", "time"]
         note = "With 95 % Wilson intervals. Successes: images that a stage was the first to break."
+        if any(figure.untried for figure in result.values()):
+            note += " Untried: FAB-T and Square attacked a random sample of the survivors and "
+            note += "succeeded on none; the interval allows for what they might have done."
         return [Table("Accuracy", head, rows, note)] if rows else []
 
 
@@ -111,14 +128,45 @@ def count(table: pd.DataFrame, attacks: list[str], seconds: dict[str, float]) ->
         survives = right & ~table[f"{attack}_broken"]
         survives_8bit = right_8bit & ~table[f"{attack}_broken_8bit"]
         won = table.loc[table[f"{attack}_broken"], f"{attack}_by"].value_counts()
-        figures[attack] = figure(survives, survives_8bit).model_copy(
+        counted = allowed_for(figure(survives, survives_8bit), table, [attack], survives)
+        figures[attack] = counted.model_copy(
             update={
                 "won": {str(stage): int(number) for stage, number in won.items()},
                 "seconds": round(seconds.get(attack, 0.0), 3),
             }
         )
         worst, worst_8bit = worst & survives, worst_8bit & survives_8bit
-    return {**figures, "worst_case": figure(worst, worst_8bit)} if attacks else figures
+    if not attacks:
+        return figures
+    return {
+        **figures,
+        "worst_case": allowed_for(figure(worst, worst_8bit), table, attacks, worst),
+    }
+
+
+def allowed_for(
+    found: Figure, table: pd.DataFrame, attacks: list[str], survives: pd.Series
+) -> Figure:
+    """Return a figure whose interval allows for survivors that sampled stages left untried."""
+    untried, at_risk = survives & False, 0
+    for attack in attacks:
+        if f"{attack}_sample" in table:
+            part = table[f"{attack}_sample"]
+            untried |= survives & (part == "untried")
+            at_risk = max(at_risk, _at_risk(part, table[f"{attack}_broken"]))
+    left = int(untried.sum())
+    if left == 0:
+        return found
+    at_risk = min(at_risk, left)
+    low = wilson(found.correct - at_risk, found.images)[0]
+    return found.model_copy(update={"untried": left, "at_risk": at_risk, "low": low})
+
+
+def _at_risk(part: pd.Series, broken: pd.Series) -> int:
+    """Return on how many images outside the sample its stages may succeed, at most."""
+    drawn = part == "drawn"
+    hits = int((drawn & broken).sum())
+    return most_found(hits, int(drawn.sum()), int((part != "").sum())) - hits
 
 
 def figure(correct: pd.Series, correct_8bit: pd.Series) -> Figure:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from cembench.evaluation.record import Record, load_record, outdated
 from cembench.reporting.leaderboard.board import Board, write_boards
@@ -36,19 +37,26 @@ def newest(records: Iterable[Record]) -> list[Record]:
     return list(last.values())
 
 
-def find_records(paths: Iterable[Path]) -> dict[Path, Record]:
+def find_records(
+    paths: Iterable[Path], current: Mapping[Path, Record] = MappingProxyType({})
+) -> dict[Path, Record]:
     """Read every record below run folders, or folders of them, by its file.
 
     A record whose checkpoint has changed since, because training went on, is left out.
+
+    Args:
+        paths: the folders.
+        current: records of checkpoints as they are now, which need not be read again.
 
     Raises:
         CembenchError: when a path holds none, or one is damaged.
     """
     records: dict[Path, Record] = {}
     for path in paths:
-        found = [(file, load_record(file)) for file in sorted(path.glob("**/eval/*.json"))]
-        current = {file: record for file, record in found if not outdated(file, record)}
-        if not current:
+        files = sorted(path.glob("**/eval/*.json"))
+        found = {file: current.get(file) or load_record(file) for file in files}
+        kept = {k: v for k, v in found.items() if k in current or not outdated(k, v)}
+        if not kept:
             raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
-        records |= current
+        records |= kept
     return records

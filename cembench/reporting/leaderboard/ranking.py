@@ -1,7 +1,8 @@
 """The ranking rule: which accuracy is the robust one, the order of rows, the Pareto front.
 
-Networks are ranked by accuracy under AutoAttack, or in the worst case over all attacks where
-AutoAttack was not run; samplers are ranked by KID.
+Networks are ranked by accuracy under AutoAttack; where the official one was not run, by that under
+our own code for it, on all survivors or on a sample of them; where none was, by the worst case over
+all attacks. Samplers are ranked by KID.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
 from cembench.util.display.column import Column
 
-ROBUST = {"autoattack": "AutoAttack", "worst_case": "worst-case"}  # the first one measured counts
+ROBUST = {  # the first one measured counts
+    "autoattack": "AutoAttack",
+    "autoattack-fast": "AutoAttack (fast)",
+    "autoattack-sampled": "AutoAttack (sampled)",
+    "worst_case": "worst-case",
+}
 ORDER = [*(f"{attack}_acc" for attack in ROBUST), "clean_acc"]
 DISTANCE = "kid"
 
@@ -65,6 +71,6 @@ def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
 
 
 def evidence(record: Record) -> int:
-    """Return on how many images AutoAttack was run, its fast engine included."""
+    """Return on how many images AutoAttack was run, in full: the official one, or our own code."""
     found = (record.figures.get(attack) for attack in ("autoattack", "autoattack-fast"))
     return next((figure.images for figure in found if figure is not None), 0)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown, optional
-from cembench.reporting.leaderboard.ranking import best_first, lead_column, pareto_front
+from cembench.reporting.leaderboard.ranking import ROBUST, best_first, lead_column, pareto_front
 from cembench.reporting.leaderboard.rows import SAME, arranged, board_stem, filled, row_of
 from cembench.util.display.column import Column
 from cembench.util.display.format import NOTHING, number, with_error, with_interval
@@ -59,6 +59,9 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
         ends = f"{column}_low", f"{column}_high"
         if column.endswith("_acc") and ends[0] in table and table[column].notna().any():
             shown.add(f"{column.removesuffix('_acc')} ↑", column, accuracy, *ends)
+    for attack in ROBUST:
+        if attack != "worst_case" and f"{attack}_untried" in table:
+            shown.add(f"{attack} untried", f"{attack}_untried", number)
     if lead is not None:
         _show_lead(shown, lead)
     shown.add("images", "n_images")

@@ -13,8 +13,10 @@ from cembench.evaluation.sections.samples import Generation
 from cembench.reporting.leaderboard.board import free_stem, slug
 from cembench.util.files import digest
 
-FIRST = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
-FIRST += ["worst_case_acc", "n_images", "seed", "weights_sha256"]
+HEAD = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
+OURS = ["autoattack-fast_acc", "autoattack-sampled_acc"]  # between the two, where they were run
+TAIL = ["worst_case_acc", "n_images", "seed", "weights_sha256"]
+FIRST = [*HEAD, *TAIL]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
 LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
 LAST += ["error"]
@@ -26,7 +28,7 @@ SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
 def row_of(record: Record) -> dict[str, Any]:
     """Return the columns of a record, those of its sections last."""
-    row: dict[str, Any] = dict.fromkeys(FIRST)
+    row: dict[str, Any] = dict.fromkeys([*HEAD, *OURS, *TAIL])
     row |= {key: getattr(record, key) for key in PLAIN}
     row |= {
         "run": run_title(record),
@@ -68,9 +70,11 @@ def filled(rows: pd.DataFrame) -> pd.Series:
 
 def arranged(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns in the order of the file, without those that no row has."""
-    named = [*FIRST, *COSTS, *LAST, *HIDDEN]
+    named = [*HEAD, *OURS, *TAIL, *COSTS, *LAST, *HIDDEN]
+    ours = [c for c in OURS if table[c].notna().any()]
     figures = [c for c in table.columns if c not in named and table[c].notna().any()]
-    return table[[*FIRST, *figures, *COSTS, *LAST]].reset_index(drop=True)
+    kept = [*HEAD, *ours, *TAIL, *figures, *COSTS, *LAST]
+    return table[kept].reset_index(drop=True)
 
 
 def _reference(generation: Generation | None) -> str:

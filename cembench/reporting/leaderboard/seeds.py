@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-from scipy.stats import t
 
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown
@@ -17,6 +16,10 @@ from cembench.reporting.leaderboard.ranking import best_first
 from cembench.reporting.leaderboard.rows import SAME, board_stem, filled, row_of
 from cembench.util.display.column import Column
 from cembench.util.display.format import number, with_error
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from scipy.stats import t
 
 SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "_ball_lse")
 

@@ -13,11 +13,24 @@ from cembench.evaluation.sections.curve import CurvePoint
 from cembench.reporting.plots.lines import draw_lines
 from cembench.reporting.plots.style import render
 from cembench.util.files import write_bytes
+from cembench.util.files.layout import RunLayout
+from cembench.util.stages import stage
 
 
 def radii(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "") -> Figure:
     """Draw accuracy under attack over ε with 95 % bands, and the threat model's radius `eps`."""
     return draw_lines([curve.lines(curves, eps, title)], 1)
+
+
+def write_missing_curves(records: Mapping[Path, Record]) -> list[Path]:
+    """Write the pictures of records that have none, or one of an earlier record; return them."""
+    stale = {path: record for path, record in records.items() if _stale(path)}
+    return [picture for one in stale.items() if (picture := write_curve(*one)) is not None]
+
+
+def _stale(record: Path) -> bool:
+    picture = RunLayout.curve(record)
+    return not picture.exists() or picture.stat().st_mtime < record.stat().st_mtime
 
 
 def write_curve(path: Path, record: Record) -> Path | None:
@@ -28,6 +41,8 @@ def write_curve(path: Path, record: Record) -> Path | None:
     if not record.curve:
         return None
     title = f"{record.run}, {record.dataset}, {record.threat.norm}"
-    picture = path.with_suffix(".curve.png")
-    write_bytes(picture, render(radii({record.run: record.curve}, record.threat.eps, title), "png"))
+    picture = RunLayout.curve(path)
+    with stage("figures"):
+        figure = radii({record.run: record.curve}, record.threat.eps, title)
+        write_bytes(picture, render(figure, "png"))
     return picture

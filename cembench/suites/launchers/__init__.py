@@ -1,7 +1,8 @@
-"""Launchers: where the jobs of a suite run: on this machine, on a Ray cluster, on SLURM.
+"""Launchers: where the experiments of a suite run: on this machine, on a Ray cluster, on SLURM.
 
-Each is a module with a context manager `launcher(out, jobs, device, settings)`. It yields a
-function that starts a job, and stops what still runs in the end. None imports torch.
+`local` has processes that run several experiments each. The others are modules with a context
+manager `launcher(out, jobs, device, settings)`. It yields a function that starts a job, and stops
+what still runs in the end. None imports torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from cembench.suites.launchers.job import Job, Started, StartJob
 from cembench.util.errors import CembenchError
 
-EXTRAS = {"local": "", "ray": "ray", "submitit": "slurm"}  # what installs each
+EXTRAS = {"ray": "ray", "submitit": "slurm"}  # what installs each
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 FAILED, DIVERGED = 2, 3  # exit codes of a job whose last line says why
+TAIL = 1 << 16  # bytes of a log that its last line is sought in
 RESUME_HINT = "run the same command again to go on"
 
 
@@ -39,7 +40,7 @@ class Job(NamedTuple):
     log: Path
     place: Path
 
-    def start(self, environment: Mapping[str, str] = {}) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
         """Start its process, which imports what this one can, and ends when this one does."""
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         command = [sys.executable, "-P", "-m", "cembench", *self.arguments]
@@ -49,7 +50,7 @@ class Job(NamedTuple):
             return subprocess.Popen(
                 [*command, "--parent", str(os.getpid())],
                 cwd=self.place,
-                env={**os.environ, "PYTHONPATH": path, **environment},
+                env={**os.environ, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -71,22 +72,34 @@ class Job(NamedTuple):
             return None
         if code == 0:
             return Outcome()
-        if code < 0:
-            return Outcome(f"its process was killed by {signal.Signals(-code).name}; {RESUME_HINT}")
         if code not in (FAILED, DIVERGED):
-            return Outcome(f"its process ended with code {code}, see {self.log}; {RESUME_HINT}")
+            return ended(code, self.log)
         why = self.last_line().removeprefix("cembench: error: ")
         return Outcome(why.replace("--debug shows", f"{self.log} shows"), code == DIVERGED)
 
     def last_line(self) -> str:
-        """Return the last line of its log, an empty one while there is none."""
-        try:
-            return ((self.place / self.log).read_text(errors="replace").splitlines() or [""])[-1]
-        except OSError:
-            return ""
+        """Return the last line of its log."""
+        return last_line(self.place / self.log)
 
 
 StartJob = Callable[[Job], Started]
+
+
+def ended(code: int, log: Path) -> Outcome:
+    """Return the outcome of a process that ended by itself: its code, negative for a signal."""
+    if code < 0:
+        return Outcome(f"its process was killed by {signal.Signals(-code).name}; {RESUME_HINT}")
+    return Outcome(f"its process ended with code {code}, see {log}; {RESUME_HINT}")
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, an empty one while there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return (file.read().decode(errors="replace").splitlines() or [""])[-1]
+    except OSError:
+        return ""
 
 
 def end_with(parent: int) -> None:

@@ -1,45 +1,158 @@
-"""Jobs on this machine, side by side: they share its cores and its GPUs."""
+"""Processes on this machine that run experiments side by side, one after the other in each."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
-import subprocess
-from collections.abc import Iterator
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cembench.suites.launchers.job import Job, Outcome, Started, StartJob
+from cembench.suites.launchers.job import Outcome, Started, end_with, ended
 from cembench.util.errors import CembenchError
+
+Run = Callable[[str], Outcome]
+
+
+class Work(NamedTuple):
+    """What a worker does; it is sent to it once.
+
+    Attributes:
+        run: runs the experiment of a name.
+        log_of: returns the file that the output of an experiment is appended to.
+        threads: of the process.
+        plugins: modules that it imports first.
+    """
+
+    run: Run
+    log_of: Callable[[str], Path]
+    threads: int
+    plugins: Sequence[str]
 
 
 @contextmanager
-def launcher(out: Path, jobs: int, device: str, settings: dict[str, Any]) -> Iterator[StartJob]:
-    """Start a process per job, in one of as many slots, each with its threads and its GPU."""
-    if settings:
-        raise CembenchError("--launcher-set: the launcher local has no settings")
-    if jobs > cores():
-        raise CembenchError(f"--jobs {jobs}: this machine has {cores()} cores")
-    names = gpus() if device == "cuda" else []
-    processes: dict[int, subprocess.Popen[bytes]] = {}
+def workers(work: Work, jobs: int, gpus: Sequence[str] = ()) -> Iterator[Callable[[str], Started]]:
+    """Start processes, and yield a function that starts an experiment in one that is free.
 
-    def start(job: Job) -> Started:
-        slot = next(n for n in range(jobs) if n not in processes or processes[n].poll() is not None)
-        environment = {"OMP_NUM_THREADS": str(threads(jobs))}
-        if names:
-            environment["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
-        try:
-            process = processes[slot] = job.start(environment)
-        except OSError as error:
-            return Outcome(str(error))
-        return lambda: job.outcome(process.poll())
+    A process stays for the next experiment, so it imports everything and loads data once. One that
+    died is replaced. All end when this does.
+
+    Args:
+        work: what they do.
+        jobs: how many there are.
+        gpus: assigned to them in turn.
+    """
+    own = [gpus[number % len(gpus)] if gpus else None for number in range(jobs)]
+    slots = [_Worker(work, gpu) for gpu in own]
+
+    def start(name: str) -> Started:
+        number = next(n for n, worker in enumerate(slots) if worker.idle)
+        if not slots[number].process.is_alive():
+            slots[number] = _Worker(work, own[number])
+        worker = slots[number]
+        worker.start(name)
+        return lambda: worker.poll(work.log_of(name))
 
     try:
         yield start
     finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
+        for worker in slots:
+            worker.process.kill()
+            worker.process.join()
+
+
+class _Worker:
+    """A process, as the one that started it sees it."""
+
+    def __init__(self, work: Work, gpu: str | None) -> None:
+        fork = gpu is None and may_fork()
+        context: Any = multiprocessing.get_context("fork" if fork else "spawn")
+        self.connection, theirs = context.Pipe()
+        self.idle = True
+        changed = {"OMP_NUM_THREADS": str(work.threads)}
+        changed |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        before = {key: os.environ.get(key) for key in changed}
+        os.environ.update(changed)  # libraries of a spawned process read them when they are loaded
+        try:
+            self.process = context.Process(target=_serve, args=(work, theirs, os.getpid()))
+            self.process.start()
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+        theirs.close()
+
+    def start(self, name: str) -> None:
+        self.idle = False
+        with contextlib.suppress(OSError):  # it has died; `poll` says how
+            self.connection.send(name)
+
+    def poll(self, log: Path) -> Outcome | None:
+        """Return the outcome of its experiment; None while it runs."""
+        if not self.connection.poll():
+            return None
+        self.idle = True
+        try:
+            outcome: Outcome = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            outcome = ended(self.process.exitcode or 1, log)
+        return outcome
+
+
+def may_fork() -> bool:
+    """Return whether a process may be forked, which imports nothing again.
+
+    Neither threads nor the driver of a GPU survive it.
+    """
+    return sys.platform == "linux" and threading.active_count() == 1
+
+
+def _serve(work: Work, connection: Connection, parent: int) -> None:
+    """Run the experiments of the names that arrive, until the process that sends them ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with(parent)
+    import threadpoolctl
+    import torch
+
+    from cembench.util.registry import add_plugin
+    from cembench.util.shared import sharing
+
+    for module in work.plugins:
+        add_plugin(module)
+    torch.set_num_threads(work.threads)
+    with sharing(), threadpoolctl.threadpool_limits(work.threads):
+        while True:
+            name = connection.recv()
+            log = work.log_of(name)
+            with _written_to(log):
+                outcome = _outcome(work.run, name, log)
+            connection.send(outcome)
+
+
+def _outcome(run: Run, name: str, log: Path) -> Outcome:
+    try:
+        return run(name)
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(f"unexpected {error!r}; {log} shows where")
+
+
+@contextmanager
+def _written_to(log: Path) -> Iterator[None]:
+    """Append all output of this process to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", buffering=1, errors="replace") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
 
 
 def cores() -> int:
@@ -63,3 +176,13 @@ def gpus() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else map(str, range(torch.cuda.device_count()))
     return [name.strip() for name in names]
+
+
+def require_cores(jobs: int) -> None:
+    """Refuse more jobs than cores.
+
+    Raises:
+        CembenchError: saying how many cores there are.
+    """
+    if jobs > cores():
+        raise CembenchError(f"--jobs {jobs}: this machine has {cores()} cores")

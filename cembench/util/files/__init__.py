@@ -8,15 +8,27 @@ import hashlib
 import json
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cembench.util.errors import CembenchError
 
+CHUNK = 1 << 20  # bytes that are read at once
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write through a temporary neighbour and a rename, so that a reader never sees half a file.
+    """Write content whole or not at all, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary neighbour that takes the place of a file when all went well.
+
+    So a reader never sees half a file.
 
     Raises:
         CembenchError: when the folder is not writable or the disk is full; the old file stays.
@@ -25,8 +37,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
@@ -70,7 +82,11 @@ def read_bytes(path: Path) -> bytes:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal text."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CembenchError(f"cannot read {path}: {error.strerror}") from error
 
 
 def digest(value: Any) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 from cembench.util.files.seal import header_entries, header_metadata, is_sealed, write_sealed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_table(

@@ -8,14 +8,16 @@ It is no signature.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_bytes, write_bytes
+from cembench.util.files import CHUNK, replacing
 
 UNSEALED = "sha256:" + 64 * "0"
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
@@ -28,19 +30,59 @@ def seal(content: bytes, name: str = "") -> bytes:
         content: what to write; it holds `UNSEALED`.
         name: what the file is, where another sealed file must not pass for it.
     """
-    before, blank, after = content.partition(UNSEALED.encode())
-    assert blank, "nowhere to put the seal"
-    digits = hashlib.sha256(name.encode() + b"\0" + content).hexdigest()
-    return before + b"sha256:" + digits.encode() + after
+    file = io.BytesIO(content)
+    put_seal(file, name)
+    return file.getvalue()
 
 
-def is_sealed(content: bytes, name: str = "") -> bool:
-    """Return whether `seal` made this content under this name."""
-    found = _SEAL.search(content)
-    if found is None:
-        return False
-    blank = content[: found.start()] + UNSEALED.encode() + content[found.end() :]
-    return seal(blank, name) == content
+def put_seal(file: BinaryIO, name: str = "") -> None:
+    """Write the seal of a file in the place of the first `UNSEALED` in it."""
+    place, found, fitting = _inspect(file, name)
+    assert found == UNSEALED.encode(), "nowhere to put the seal"
+    file.seek(place)
+    file.write(fitting)
+
+
+def is_sealed(content: bytes | BinaryIO, name: str = "") -> bool:
+    """Return whether `seal` made this content, or this file, under this name."""
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    _, found, fitting = _inspect(file, name)
+    return found == fitting
+
+
+def _inspect(file: BinaryIO, name: str) -> tuple[int, bytes, bytes]:
+    """Return where the first seal of a file is, the seal there, and the one that fits.
+
+    The file is read once, in parts. Where there is no seal, an empty one is returned.
+    """
+    sha = hashlib.sha256(name.encode() + b"\0")
+    place, found, tail = 0, b"", b""
+    file.seek(0)
+    while part := file.read(CHUNK):
+        text = tail + part
+        if not found and (match := _SEAL.search(text)):
+            place, found = place + match.start(), match[0]
+            text = text[: match.start()] + UNSEALED.encode() + text[match.end() :]
+        keep = 0 if found else len(UNSEALED) - 1  # a seal may go on in the next part
+        cut = max(0, len(text) - keep)
+        sha.update(text[:cut])
+        tail = text[cut:]
+        place += 0 if found else cut
+    sha.update(tail)
+    return place, found, b"sha256:" + sha.hexdigest().encode()
+
+
+@contextmanager
+def sealing(path: Path, name: str = "") -> Iterator[BinaryIO]:
+    """Yield a file to write, with `UNSEALED` in it, which takes its place with its seal.
+
+    Raises:
+        CembenchError: when it cannot be written.
+    """
+    with replacing(path) as file:
+        yield file
+        file.flush()
+        put_seal(file, name)
 
 
 def write_sealed(path: Path, content: bytes, name: str = "") -> None:
@@ -49,19 +91,26 @@ def write_sealed(path: Path, content: bytes, name: str = "") -> None:
     Raises:
         CembenchError: when it cannot be written.
     """
-    write_bytes(path, seal(content, name))
+    with sealing(path, name) as file:
+        file.write(content)
 
 
-def read_sealed(path: Path, name: str = "") -> bytes:
-    """Read a file that `seal` made under this name.
+@contextmanager
+def open_sealed(path: Path, name: str = "") -> Iterator[BinaryIO]:
+    """Open a file that was written with a seal under this name.
 
     Raises:
         CembenchError: when it is missing, damaged, or another file.
     """
-    content = read_bytes(path)
-    if not is_sealed(content, name):
-        raise CembenchError(f"{path}: damaged, or changed since it was written")
-    return content
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise CembenchError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        if not is_sealed(file, name):
+            raise CembenchError(f"{path}: damaged, or changed since it was written")
+        file.seek(0)
+        yield file
 
 
 def header_entries(metadata: Mapping[str, Any] | None) -> dict[str, str]:

@@ -10,14 +10,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, unwritable
 from cembench.util.files.seal import header_entries, header_metadata, is_sealed, write_sealed
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import numpy as np
+    from safetensors.torch import load, save
+    from torch import Tensor
 
 
 def write_tensors(

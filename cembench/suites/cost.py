@@ -1,0 +1,170 @@
+"""Cost of the experiments of a suite: how large their networks are, and about how long they take.
+
+Times are estimates: gradients with respect to images, as settings tell, times the measured time of
+one. `TimeLeft` corrects them by the experiments that are over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cembench.data.loading import TrainingData, load_training
+from cembench.evaluation.protocol import Protocol
+from cembench.samplers import InitialImages, SamplerContext
+from cembench.training.config import Experiment
+from cembench.util.rng import generator_of, isolated_rng
+
+TINY = 2e6  # operations of a forward pass; below, threads wait for each other more than they work
+BATCH = 64
+AUTOATTACK = 3000  # gradients an image, when about two of three images survive
+SANITY = 500  # gradients an image
+FEATURES = 0.01  # seconds an image and sampler
+
+
+def forward_operations(experiment: Experiment, data: TrainingData) -> float:
+    """Return the floating-point operations of the network on one image."""
+    split = data.training
+    with torch.device("meta"):
+        net = experiment.model.build(split.shape, len(split.classes)).eval()
+        x = torch.empty(1, *split.shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x)
+    return float(counter.get_total_flops())
+
+
+def tiny(experiments: Collection[Experiment]) -> bool:
+    """Return whether all networks are so small that one thread each is fastest.
+
+    A network or data that cannot be built counts as large; its experiment will say what is wrong.
+    """
+    for one in {_network(experiment): experiment for experiment in experiments}.values():
+        try:
+            if forward_operations(one, _data(one)) >= TINY:
+                return False
+        except Exception:  # whatever a network of a plugin raises without data
+            return False
+    return True
+
+
+def expected_seconds(
+    experiments: Mapping[str, Experiment], protocol: Protocol, threads: int
+) -> dict[str, float]:
+    """Return about how many seconds each experiment takes on the CPU, with so many threads.
+
+    Nothing is returned where a network or data cannot be built.
+    """
+    one: dict[str, float] = {}
+    found = {}
+    evaluation = _evaluation_gradients(protocol)
+    for name, experiment in experiments.items():
+        key = _network(experiment)
+        try:
+            data = _data(experiment)
+            one[key] = one.get(key) or _gradient_seconds(experiment, data, threads)
+            gradients = _training_gradients(experiment, data) + evaluation
+        except Exception:  # as above
+            return {}
+        found[name] = one[key] * gradients + _feature_seconds(protocol)
+    return found
+
+
+def _network(experiment: Experiment) -> str:
+    return repr((experiment.model, experiment.data))
+
+
+def _data(experiment: Experiment) -> TrainingData:
+    return load_training(experiment.data, experiment.validation.fraction)
+
+
+def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) -> float:
+    """Return the seconds of a gradient with respect to one image; the first pass warms up."""
+    split, taken = data.training, []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with isolated_rng(0):
+            net = experiment.model.build(split.shape, len(split.classes))
+        x = split.pixels(slice(BATCH)).requires_grad_()
+        for _ in range(5):
+            begun = time.perf_counter()
+            torch.autograd.grad(net(x).square().sum(), x)
+            taken.append(time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(before)
+    return min(taken) / len(x)
+
+
+def _training_gradients(experiment: Experiment, data: TrainingData) -> float:
+    context = SamplerContext(experiment.threat, generator_of(0, "cpu"), InitialImages())
+    images = len(data.training) * experiment.method.cost(context)
+    validation = experiment.validation
+    attacked = min(validation.images, len(data.held)) * validation.steps
+    return experiment.epochs * (images + attacked / validation.every)
+
+
+def _evaluation_gradients(protocol: Protocol) -> float:
+    images = protocol.limit or 10_000
+    attacks = [
+        AUTOATTACK if attack.name.startswith("autoattack") else getattr(attack, "steps", 20)
+        for attack in protocol.attacks
+    ]
+    drawn = protocol.samples
+    samplers = [] if drawn is None else [getattr(one, "steps", 20) for one in drawn.samplers]
+    count = images if drawn is None else drawn.count or images
+    checked = 0 if protocol.sanity is None else SANITY * min(images, protocol.sanity.images)
+    return images * sum(attacks) + count * sum(samplers) + checked
+
+
+def _feature_seconds(protocol: Protocol) -> float:
+    drawn = protocol.samples
+    if drawn is None:
+        return 0.0
+    return FEATURES * (drawn.count or protocol.limit or 10_000) * len(drawn.samplers)
+
+
+class TimeLeft:
+    """The time that a suite still takes, corrected by what its experiments took.
+
+    Args:
+        expected: seconds of each experiment, by name.
+        jobs: experiments at once.
+    """
+
+    def __init__(self, expected: Mapping[str, float], jobs: int) -> None:
+        self.expected, self.jobs = dict(expected), jobs
+        self.begun: dict[str, float] = {}
+        self.taken: dict[str, float] = {}
+
+    def update(self, running: Collection[str], over: Collection[str]) -> None:
+        """Take in which experiments run now, and which have just ended."""
+        now = time.monotonic()
+        for name in running:
+            self.begun.setdefault(name, now)
+        for name in over:
+            self.taken[name] = now - self.begun.get(name, now)
+
+    @property
+    def seconds(self) -> float:
+        """About how many seconds are left."""
+        now, done = time.monotonic(), sum(self.expected[name] for name in self.taken)
+        factor = sum(self.taken.values()) / done if done else 1.0
+        left = {name: factor * t for name, t in self.expected.items() if name not in self.taken}
+        for name in left.keys() & self.begun.keys():
+            left[name] = max(left[name] / 10, left[name] - (now - self.begun[name]))
+        return max([sum(left.values()) / self.jobs, *left.values()], default=0.0)
+
+
+def roughly(seconds: float) -> str:
+    """Return a duration without digits that nobody can know: `about 3 min`."""
+    if seconds < 45:
+        return "less than a minute"
+    minutes = seconds / 60
+    if minutes < 90:
+        step = 1 if minutes < 10 else 5
+        return f"about {max(1, round(minutes / step)) * step} min"
+    hours = minutes / 60
+    return f"about {round(hours)} h" if hours < 36 else f"about {round(hours / 24)} days"

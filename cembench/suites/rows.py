@@ -1,0 +1,29 @@
+"""Row of an experiment: the main figures of its record, as soon as there is one."""
+
+from __future__ import annotations
+
+from cembench.evaluation.record import Record
+from cembench.reporting.leaderboard.ranking import ROBUST, robust_attack
+from cembench.util.display.format import percent, with_error
+
+
+def cells(record: Record) -> dict[str, str]:
+    """Return figures by heading; those that the protocol does not measure are left out."""
+    found, figures = {}, record.figures or {}
+    attack = robust_attack(figures)
+    for heading, key in (("clean", "clean"), (ROBUST.get(attack or "", ""), attack)):
+        if key is not None and key in figures:
+            found[f"{heading} ↑"] = percent(figures[key].accuracy)
+    if record.generation is not None:
+        scores = next(iter(record.generation.samplers.values())).samples
+        if scores is not None:
+            found["KID ↓"] = with_error(scores.kid, scores.kid_error)
+    if record.sanity_failed:
+        found["sanity"] = f"⚠ {' '.join(record.sanity_failed)}"
+    return found
+
+
+def line(record: Record) -> str:
+    """Return the same in one line."""
+    parts = [f"{heading.rstrip(' ↑↓')} {text}" for heading, text in cells(record).items()]
+    return ", ".join(parts) or "done"
