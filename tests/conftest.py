@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 from click.testing import CliRunner
+from filelock import FileLock
 from torch import Tensor, nn
 
 from cembench.cli import main
@@ -29,11 +31,31 @@ TINY = {
 NOTHING = ["attacks=[]", "samples=null", "density=null", "sanity=null", "curve=null"]
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Let the process that asks first make a folder, and the others wait for it."""
+    folder.parent.mkdir(exist_ok=True)
+    done = folder.with_name(f"{folder.name}.done")
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_cache(shared: Path) -> Iterator[None]:
     """Keep reference features of tests out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         yield
 
 
@@ -59,20 +81,23 @@ def experiment(**changes: object) -> Experiment:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(shared: Path) -> Path:
     """A run folder of a small robust network; do not write to it."""
-    folder = tmp_path_factory.mktemp("trained") / "tiny"
-    train(experiment(), folder)
-    return folder
+    return made_once(shared / "trained" / "tiny", partial(train, experiment()))
 
 
 @pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undefended(shared: Path) -> Path:
+    """A run folder of a small network that is not robust; do not write to it."""
+    return made_once(shared / "undefended" / "run", partial(train, experiment(method="standard")))
+
+
+@pytest.fixture(scope="session")
+def encoder(shared: Path) -> Path:
     """A run folder of InfoNCE; do not write to it."""
-    folder = tmp_path_factory.mktemp("encoders") / "infonce"
     adamw = {"name": "adamw", "lr": 0.003}
-    train(experiment(method="infonce", epochs=4, optimizer=adamw), folder)
-    return folder
+    settings = experiment(method="infonce", epochs=4, optimizer=adamw)
+    return made_once(shared / "encoders" / "infonce", partial(train, settings))
 
 
 @pytest.fixture

@@ -20,9 +20,8 @@ from cembench.models.classifier import build_classifier
 from cembench.models.engine import Fast, engines
 from cembench.models.fast_copy import fast_copy
 from cembench.models.folding import Affine, ascent_model, folded
-from cembench.training.train import train
 from cembench.util.errors import CembenchError, ConfigError, ModelError
-from tests.conftest import NOTHING, experiment
+from tests.conftest import NOTHING
 
 NETWORKS = [
     {"name": "small_cnn", "width": 8},
@@ -176,13 +175,13 @@ def test_a_network_that_cannot_be_compiled_is_an_error(monkeypatch):
         fast_copy(network(NETWORKS[0]), torch.rand(2, 3, 16, 16), False, True)
 
 
-@pytest.fixture(scope="module")
-def standard(tmp_path_factory):
-    """A network that is not robust."""
-    return train(experiment(method="standard"), tmp_path_factory.mktemp("standard") / "run")
+@pytest.fixture
+def standard(undefended):
+    """The checkpoint of a network that is not robust."""
+    return undefended / "model.safetensors"
 
 
-@pytest.fixture(scope="module", params=["robust", "standard"])
+@pytest.fixture(params=["robust", "standard"])
 def checkpoint(request, trained, standard):
     return {"robust": trained, "standard": standard}[request.param]
 

@@ -10,8 +10,10 @@ from cembench.evaluation.record import load_record
 from tests.support.ranks import Place, called, free_port, ranks, start
 from tests.support.records import settled
 
-PLAN = ["limit=96", "batch_size=16", "attacks=[pgd]", "sanity=null", "density=null"]
-PLAN += ["samples.count=64", "samples.batch_size=16"]
+PGD = "{name: pgd, steps: 5}"
+PLAN = ["limit=96", "batch_size=16", f"attacks=[{PGD}]", f"curve={{attack: {PGD}}}"]
+PLAN += ["samples.count=64", "samples.batch_size=16", "sanity=null", "density=null"]
+PLAN += ["samples.extractor={name: lite0, size: 32}"]
 OPTIONS = [word for value in PLAN for word in ("--set", value)]
 KEPT = ["--save-adversarial", "--save-samples"]
 

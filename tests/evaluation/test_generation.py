@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 import cembench.evaluation.measures.reference as reference
 import cembench.evaluation.measures.sample_scores as scoring
@@ -30,6 +31,7 @@ SAMPLES = (
 )
 OVERRIDES = [*NOTHING, SAMPLES]
 CPU = torch.device("cpu")
+SMALL = "samples.extractor={name: lite0, size: 32}"  # a quarter of the arithmetic
 
 
 def protocol(*more):
@@ -133,7 +135,8 @@ def test_validation_images_are_those_that_training_held_out(copy):
     assert len(prints) == 2
 
 
-def test_reference_features_are_cached_by_content_alone():
+def test_reference_features_are_cached_by_content_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     reader = FeatureReader(extractors.parse("lite0"), CPU)
     images = torch.randint(0, 256, (6, 1, 8, 8)).byte()
     before = set(cache_folder().glob("*"))
@@ -186,8 +189,6 @@ def test_real_and_generated_images_are_rounded_alike():
 @pytest.fixture
 def inception_weights(tmp_path, monkeypatch):
     """A file in the format of the real one, with random weights."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
     empty, file = tmp_path / "empty.pth", tmp_path / "weights.pth"
     torch.save({}, empty)
     with monkeypatch.context() as patch:
@@ -199,6 +200,8 @@ def inception_weights(tmp_path, monkeypatch):
 
 def test_inception_reads_a_local_file(copy, inception_weights, monkeypatch):
     monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 30)
+    # Its convolutions take any size; 299 is that of the published weights.
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 96)
     plan = ["samples={count: 20, extractor: inception, samplers: [{name: rcs, steps: 1}]}"]
     record, _ = evaluate(copy, protocol(*plan), inception_weights=inception_weights)
     assert record.generation.extractor == "inception"
@@ -284,7 +287,7 @@ def test_other_data_sets_are_fitted_to_the_network(copy, tmp_path):
 
 
 def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy):
-    record, _ = evaluate(copy, protocol("samples.reference=train", "samples.count=null"))
+    record, _ = evaluate(copy, protocol("samples.reference=train", "samples.count=null", SMALL))
     found = record.generation
     assert found.reference == "train" and found.count == 1080 and found.floor is None
     assert found.judge_real_acc < 1 and any("no real-against-real" in w for w in record.warnings)
@@ -294,7 +297,7 @@ def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy
 
 
 def test_a_reference_smaller_than_asked_for_is_used_whole_and_said(copy):
-    record, _ = evaluate(copy, protocol("samples.count=9999", "samples.samplers=[rcs]"))
+    record, _ = evaluate(copy, protocol("samples.count=9999", "samples.samplers=[rcs]", SMALL))
     assert record.generation.count == 597
     assert any("only 597 of 9999" in warning for warning in record.warnings)
 

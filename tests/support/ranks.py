@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch.distributed import run
+
 from cembench.util.distributed import process_group
 from tests.conftest import Result
 from tests.support.forks import Fork, called
@@ -39,6 +41,26 @@ def torchrun(*args: object, processes: int = 2, options: Sequence[str] = (), **v
         text=True,
         start_new_session=True,
     )
+
+
+def forked_torchrun(
+    *args: object, options: Sequence[str] = (), out: Path, processes: int = 2
+) -> Fork:
+    """Start a `cembench` command under torchrun where it and its processes are forks.
+
+    What all of them print goes into the file `out`.
+    """
+
+    def work() -> None:
+        with out.open("w") as file:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+        start = ["--standalone", f"--nproc-per-node={processes}", "--start-method=fork", *options]
+        script = ["--run-path", str(ROOT / "cembench" / "__main__.py")]
+        run.main([*start, *script, *map(str, args)])
+
+    return Fork(work, out.with_suffix(".pt"), OMP_NUM_THREADS="1")
 
 
 def finished(process: subprocess.Popen[str]) -> Result:
