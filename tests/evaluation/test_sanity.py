@@ -15,10 +15,12 @@ from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.measure import target_of
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
+from cembench.evaluation.measures.sanity_attacks import FEW, GROUP, nearest_first
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.models.checkpoint import load_checkpoint
 from cembench.reporting.leaderboard import build_boards
+from cembench.util.errors import ModelError
 from cembench.util.frozen import frozen
 from tests.conftest import NOTHING, conv_net, images
 from tests.support.records import record
@@ -92,6 +94,21 @@ def test_quantised_inputs_are_found_out(robust):
     assert {row.name: row.figure for row in rows}["zero_gradients"] == 1.0
 
 
+def test_masking_that_a_copy_of_the_network_lacks_is_found_out(robust):
+    """Pixels of digits are multiples of 1/16: at the images, both have the same logits."""
+
+    class Unmasked(Before):
+        def __deepcopy__(self, memo):
+            return Before(self.net)
+
+    def grid(x):
+        return (16 * x).round() / 16
+
+    failed, rows = checks(Unmasked(robust, grid))
+    assert {"zero_gradients", "black_box_wins"} <= failed
+    assert rows == checks(Before(robust, grid))[1]
+
+
 def test_a_saturated_softmax_is_found_out(plain):
     failed, _ = checks(Before(plain, after=lambda out: (100 * out).softmax(1)))
     assert {"softmax_outputs", "zero_gradients", "black_box_wins"} <= failed
@@ -143,6 +160,27 @@ def test_a_loss_that_no_radius_changes_is_found_out(plain):
     failed, rows = checks(blocked, Threat(norm="linf", eps=0.01))
     assert {"loss_does_not_grow", "stands_at_any_radius"} <= failed
     assert {row.name: row.figure for row in rows}["loss_does_not_grow"] == 0
+
+
+def test_a_network_that_fails_between_pixel_values_is_refused(robust):
+    def broken(x):
+        return torch.where((16 * x).frac() == 0, x, torch.nan)
+
+    with pytest.raises(ModelError, match="not finite in the check one_step_wins"):
+        checks(Before(robust, broken))
+
+
+def test_an_attack_spends_its_steps_on_the_images_nearest_to_a_success():
+    reached = torch.randperm(5 * GROUP, generator=torch.Generator().manual_seed(0)).float()
+    tried = []
+
+    def attack(rows):
+        tried.append(rows)
+        return reached[rows] >= 4 * GROUP - FEW
+
+    found = nearest_first(reached, attack)
+    assert torch.equal(torch.cat(tried), reached.argsort(descending=True)[: 3 * GROUP])
+    assert int(found.sum()) == GROUP + FEW and bool((reached[found] >= 4 * GROUP - FEW).all())
 
 
 def test_checks_that_cannot_be_made_are_skipped_and_say_nothing(plain):

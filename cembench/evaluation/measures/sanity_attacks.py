@@ -30,6 +30,7 @@ from cembench.util.rng import derive, generator_of
 
 TOLERANCE = 1e-3  # of logits and gradients of a copy, relative to their length per image
 GROUP = 12  # images that are attacked together, the nearest to a success first
+FEW = 2  # fewer successes in a group mean that the images after it are too far from one
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class SanityContext:
 
 
 def nearest_first(reached: Tensor, attack: Callable[[Tensor], Tensor]) -> Tensor:
-    """Attack groups of images, the nearest to a success first, until one has no success.
+    """Attack groups of images, the nearest to a success first, until one has hardly any.
 
     Args:
         reached: what the attack has made large so far, such as the loss, M values.
@@ -230,7 +231,7 @@ def nearest_first(reached: Tensor, attack: Callable[[Tensor], Tensor]) -> Tensor
     found = torch.zeros_like(reached, dtype=torch.bool)
     for group in reached.argsort(descending=True).split(GROUP):
         found[group] = attack(group)
-        if not bool(found[group].any()):
+        if int(found[group].sum()) < FEW:
             break
     return found
 

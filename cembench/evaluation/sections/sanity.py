@@ -16,7 +16,8 @@ class SanityConfig(Settings):
     Attributes:
         images: number of the attacked images that are checked.
         steps: gradients of PGD; five times as many where more of them should not help.
-        queries: forward passes of Square.
+        queries: forward passes of Square per image; a twentieth of them on images that it is far
+            from a success on.
     """
 
     images: Count = 128
