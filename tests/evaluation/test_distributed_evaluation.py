@@ -5,13 +5,19 @@ import signal
 
 import torch
 
+import cembench.evaluation.measures.reference as reference
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.record import load_record
 from tests.support.ranks import Place, called, free_port, ranks, start
 from tests.support.records import settled
 
 PGD = "{name: pgd, steps: 5}"
-PLAN = ["limit=96", "batch_size=16", f"attacks=[{PGD}]", f"curve={{attack: {PGD}}}"]
+PLAN = [
+    "limit=96",
+    "batch_size=16",
+    f"attacks=[{PGD}]",
+    f"curve={{attack: {PGD}, eps: [0.1, 0.2]}}",
+]
 PLAN += ["samples.count=64", "samples.batch_size=16", "sanity=null", "density=null"]
 PLAN += ["samples.extractor={name: lite0, size: 32}"]
 OPTIONS = [word for value in PLAN for word in ("--set", value)]
@@ -38,7 +44,8 @@ def same(one, two):
     assert not list((two / "eval").glob(".*"))
 
 
-def test_the_record_is_that_of_one_process_even_after_a_kill(copy, tmp_path):
+def test_the_record_is_that_of_one_process_even_after_a_kill(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 200)
     alone, one = command(copy, tmp_path / "one")
     assert called(alone).code == 0
     joint, two = command(copy, tmp_path / "two")

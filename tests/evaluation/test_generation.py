@@ -34,6 +34,12 @@ CPU = torch.device("cpu")
 SMALL = "samples.extractor={name: lite0, size: 32}"  # a quarter of the arithmetic
 
 
+@pytest.fixture(autouse=True)
+def quick_judge(monkeypatch):
+    """Fit the judge on a part of its images: most tests do not look at what it says."""
+    monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 300)
+
+
 def protocol(*more):
     return load_protocol("quick", [*OVERRIDES, *more], limit=20)
 
@@ -287,7 +293,10 @@ def test_other_data_sets_are_fitted_to_the_network(copy, tmp_path):
 
 
 def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy):
-    record, _ = evaluate(copy, protocol("samples.reference=train", "samples.count=null", SMALL))
+    one = "samples.samplers=[{name: rcs, steps: 3}]"
+    record, _ = evaluate(
+        copy, protocol("samples.reference=train", "samples.count=null", one, SMALL)
+    )
     found = record.generation
     assert found.reference == "train" and found.count == 1080 and found.floor is None
     assert found.judge_real_acc < 1 and any("no real-against-real" in w for w in record.warnings)
