@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -270,6 +271,25 @@ def test_workers_share_cores_and_gpus_and_stay_for_the_next_experiment(tmp_path,
     assert last[2].split()[1:] == ["4", "2"]
     assert (tmp_path / "g" / "log.txt").read_text() == "said g\n"
     assert not any(Path(f"/proc/{text.split()[0]}").exists() for text in last)
+
+
+def multiply(name):
+    """Be an experiment that needs all threads of its process."""
+    threads = torch.get_num_threads()
+    (torch.ones(512, 512) @ torch.ones(512, 512)).exp().sum()
+    return Outcome(f"{threads} threads")
+
+
+def test_workers_use_several_threads_also_after_this_process_did(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        multiply("here")
+        work = local.Work(multiply, partial(Path, tmp_path, "logs"), 2, [])
+        with local.workers(work, 1) as start:
+            assert until(start("a")).failure == "2 threads"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_tiny_networks_run_side_by_side_with_one_thread_each(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ class _Worker:
     """A process, as the one that started it sees it."""
 
     def __init__(self, work: Work, gpu: str | None) -> None:
-        fork = gpu is None and may_fork()
+        fork = gpu is None and work.threads == 1 and may_fork()
         context: Any = multiprocessing.get_context("fork" if fork else "spawn")
         self.connection, theirs = context.Pipe()
         self.idle = True
@@ -109,7 +109,8 @@ class _Worker:
 def may_fork() -> bool:
     """Return whether a process may be forked, which imports nothing again.
 
-    Neither threads nor the driver of a GPU survive it.
+    Neither threads nor the driver of a GPU survive it. Those of OpenMP do not either, so a fork
+    that wanted more than one thread would wait for ever.
     """
     return sys.platform == "linux" and threading.active_count() == 1
 
