@@ -23,20 +23,18 @@ def lazy_imports() -> Iterator[None]:
     """Defer the imports of a block, which stands at the top of a module.
 
     Each name stands for what it would be. Its first call, attribute, subclass or `isinstance`
-    imports it and rebinds the name, so later uses cost nothing. Annotations do not use it.
+    imports it and rebinds the name, so later uses cost nothing. Annotations do not use it. It must
+    not be caught by `except`, or compared, before it was used.
 
     Examples:
-        >>> import sys
         >>> with lazy_imports():
-        ...     import sndhdr_of_nobody
         ...     from colorsys import rgb_to_hls
         >>> rgb_to_hls(0, 0, 0)
         (0.0, 0.0, 0.0)
-        >>> rgb_to_hls.__module__
-        'colorsys'
+        >>> type(rgb_to_hls).__name__
+        'function'
     """
     scope = sys._getframe(2).f_globals
-    eager = builtins.__import__
 
     def deferred(
         name: str, globals: Any = None, locals: Any = None, names: Any = (), level: int = 0
@@ -48,6 +46,7 @@ def lazy_imports() -> Iterator[None]:
         return _Deferred(name)
 
     with _ONE_BLOCK:
+        eager = builtins.__import__
         builtins.__import__ = deferred  # type: ignore[assignment]
         try:
             yield
