@@ -64,6 +64,7 @@ def targeted_apgd(
     state: AttackState,
     *,
     targets: int = 9,
+    first: int = 0,
     steps: int = 100,
     max_batch: int,
     generator: torch.Generator,
@@ -72,6 +73,7 @@ def targeted_apgd(
 
     Args:
         targets: the number of classes.
+        first: how many of them are left out, the likeliest.
         steps: gradients per target.
         max_batch: pairs of image and target per batch; the starts do not depend on it.
 
@@ -80,7 +82,7 @@ def targeted_apgd(
     """
     with torch.no_grad():
         order = ranked_targets(state.verifier(state.x), state.y)
-    for rows, ranks in target_batches(state, targets, max_batch):
+    for rows, ranks in target_batches(state, targets, max_batch, first):
         target = torch.stack([state.y[rows], order[rows, ranks]], 1)
         per_target = [rows[ranks == rank] for rank in ranks.unique()]
         start = torch.cat([state.ball.surface(state.x, generator)[some] for some in per_target])

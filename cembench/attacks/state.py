@@ -109,16 +109,21 @@ class AttackState:
 
 
 def target_batches(
-    state: AttackState, targets: int, max_batch: int
+    state: AttackState, targets: int, max_batch: int, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pair the active images with target classes, with several targets per batch if images are few.
 
     A batch has at most `max_batch` pairs, but at least one target of every image active by then.
 
+    Args:
+        state: the images.
+        targets: the number of classes, the likeliest first.
+        max_batch: pairs per batch.
+        first: how many of these classes are left out.
+
     Yields:
         Indices of images and ranks of targets, M each.
     """
-    first = 0
     while first < targets and len(rows := state.active):
         several = max(1, min(targets - first, max_batch // len(rows)))
         ranks = torch.arange(first, first + several, device=rows.device)

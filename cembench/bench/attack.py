@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
+from cembench.models.source import ModelSource
 from cembench.util.frozen import frozen
 from cembench.util.rng import isolated_rng
 
@@ -25,23 +29,57 @@ PGD_STEPS = 20
 Reference = Callable[[nn.Module, Tensor, Tensor, Threat, int], Tensor]
 
 
+@dataclass(frozen=True)
+class Attacked:
+    """A network to attack, its images and the threat model."""
+
+    kind: str
+    network: str
+    model: nn.Module
+    images: Split
+    threat: Threat
+
+    @classmethod
+    def trained(cls, kind: str, device: str) -> Attacked:
+        """Train a `robust` or a `standard` ResNet."""
+        data = EnlargedDigits()
+        network = f"{SMALL['name']} (width {SMALL['width']})"
+        return cls(kind, network, trained(kind, device), data.load("test"), data.threat)
+
+    @classmethod
+    def saved(cls, checkpoint: Path, device: str) -> Attacked:
+        """Load a checkpoint, with its test images and its own threat model."""
+        source = ModelSource.at(checkpoint)
+        metadata, model = source.metadata, source.load(torch.device(device))
+        network, images = metadata.model.title, metadata.images("test")
+        return cls(source.name, network, model, images, metadata.threat)
+
+
 def bench_attack(
-    work: str, images: int, seeds: int, device: str, engine: dict[str, Any]
+    work: str,
+    images: int,
+    seeds: int,
+    device: str,
+    engine: dict[str, Any],
+    checkpoints: Sequence[Path] = (),
 ) -> list[dict[str, Any]]:
-    """Attack a robust and a standard network with both implementations.
+    """Attack networks with both implementations: checkpoints, or a robust and a standard network.
 
     Each round has its own seed, and verdicts are compared per seed. There is a row per network; it
     also has over all seeds `discordant`, the number of verdicts that differ, and `net`, how many
     more images survive our attack.
     """
-    return [_bench(work, kind, images, seeds, device, engine) for kind in ("robust", "standard")]
+    loaders = [partial(Attacked.saved, checkpoint, device) for checkpoint in checkpoints] or [
+        partial(Attacked.trained, kind, device) for kind in ("robust", "standard")
+    ]
+    return [_bench(work, load(), images, seeds, device, engine) for load in loaders]
 
 
 def _bench(
-    work: str, kind: str, images: int, seeds: int, device: str, engine: dict[str, Any]
+    work: str, network: Attacked, images: int, seeds: int, device: str, engine: dict[str, Any]
 ) -> dict[str, Any]:
-    model, data = trained(kind, device), EnlargedDigits()
-    split = subset(data.load("test"), images)[0].to(torch.device(device))
+    model, threat = network.model, network.threat
+    split = subset(network.images, images)[0].to(torch.device(device))
     x, y = split.pixels(), split.labels
     spent = OperationCounter(model, x[:8])
     ours: list[Tensor] = []
@@ -54,23 +92,24 @@ def _bench(
             | {"attacks": [{"name": "pgd", "steps": PGD_STEPS} if work == "pgd" else work]}
         )
         before = spent.total
-        ours.append(survivors(model, split, protocol, data.threat))
+        ours.append(survivors(model, split, protocol, threat))
         done.append(spent.total - before)
 
     def run_theirs() -> None:
         with frozen(model), isolated_rng(len(theirs)):
-            adversarial = REFERENCES[work](model, x, y, data.threat, len(theirs))
+            adversarial = REFERENCES[work](model, x, y, threat, len(theirs))
             with torch.no_grad():
                 theirs.append(model(adversarial).argmax(1).eq(y).cpu())
 
     timing = interleaved(run_ours, run_theirs, seeds, device, warm_up=work == "pgd")
+    ours, theirs = ours[-seeds:], theirs[-seeds:]  # without the warm-up
     pairs = list(zip(ours, theirs, strict=True))
     discordant = sum(int((a != b).sum()) for a, b in pairs)
     net = sum(int(a.sum() - b.sum()) for a, b in pairs)
     return row(
         work,
-        kind,
-        f"{SMALL['name']} (width {SMALL['width']})",
+        network.kind,
+        network.network,
         len(x),
         engine["precision"],
         timing,

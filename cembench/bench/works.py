@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from cembench.bench.attack import bench_attack
+from cembench.bench.attack import REFERENCES, bench_attack
 from cembench.bench.sample import SAMPLERS, bench_sample
 from cembench.bench.sanity import bench_sanity
 from cembench.bench.scale import bench_scale
@@ -30,6 +31,7 @@ def run(
     seeds: int,
     precision: str,
     compiled: bool,
+    checkpoints: Sequence[Path] = (),
 ) -> list[dict[str, Any]]:
     """Run one benchmark and return its rows.
 
@@ -46,10 +48,14 @@ def run(
         seeds: the number of rounds of attacks.
         precision: of our side; the reference is always float32.
         compiled: whether our network is compiled.
+        checkpoints: networks to attack in place of those that the benchmark trains.
 
     Raises:
-        CembenchError: for a method or a sampler without a reference loop.
+        CembenchError: for a method or a sampler without a reference loop, or checkpoints for a
+            work that is no attack.
     """
+    if checkpoints and work not in REFERENCES:
+        raise CembenchError(f"--checkpoint: {work} attacks none; give {' or '.join(REFERENCES)}")
     if precision == "auto":
         precision = "bf16" if has_bfloat16(torch.device(device)) else "fp32"
     if work == "train":
@@ -63,7 +69,7 @@ def run(
         require("--sampler", sampler, SAMPLERS)
         return bench_sample(model, batch, rounds, precision, device, sampler)
     engine = {"name": "fast", "precision": precision, "compile": compiled}
-    return bench_attack(work, images, seeds, device, engine)
+    return bench_attack(work, images, seeds, device, engine, checkpoints)
 
 
 def require(option: str, name: str, known: Iterable[str]) -> None:

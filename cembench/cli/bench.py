@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cembench.cli.base import DEVICE, JSON, Command
+from cembench.cli.base import DEVICE, FILE, JSON, Command
 from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
@@ -45,6 +45,7 @@ class Work(click.Choice[str]):
 @click.option("--rounds", default=5, type=click.IntRange(1), help="How often each is timed.")
 @click.option("--images", default=256, type=click.IntRange(1, 597), help="Images to attack.")
 @click.option("--seeds", default=1, type=click.IntRange(1), help="Seeds to attack with.")
+@click.option("--checkpoint", "checkpoints", multiple=True, type=FILE, help="Network to attack.")
 @click.option("--precision", default="auto", type=PRECISIONS, help="Of our side.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks of our side.")
 @JSON(help="Print rows as JSON instead of a table.")
@@ -62,7 +63,8 @@ def command(
     All but scale and sanity unless given; both sides are interleaved in one process.
 
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
-    research code has for training and sampling. All works together take about half an hour on two
+    research code has for training and sampling. autoattack and pgd attack networks that they train
+    first, or each --checkpoint. All works together take about half an hour on two
     cores, most of it in pyautoattack. scale: training in one process and in two, one thread each.
     sanity: the gradient-masking checks, and PGD with 100 steps on the same images.
 

@@ -370,6 +370,19 @@ def test_bench_compares_verdicts_seed_by_seed(cembench, monkeypatch):
         assert row["agreement"] == round(1 - row["discordant"] / 32, 4) and row["seeds"] == 2
 
 
+def test_bench_attacks_checkpoints_and_counts_the_verdicts_that_differ(cembench, trained, standard):
+    runs = [word for run in (trained, standard) for word in ("--checkpoint", run)]
+    done = cembench("bench", "pgd", *runs, "--images", 24, "--json")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
+    assert [row["model"] for row in rows] == ["tiny", "run"]
+    assert all(row["network"] == "small_cnn" and row["images"] == 24 for row in rows)
+    assert all(row["agreement"] == round(1 - row["discordant"] / 24, 4) > 0.7 for row in rows)
+    assert rows[0]["robust_acc"] > rows[1]["robust_acc"]
+    done = cembench("bench", "train", "--checkpoint", trained)
+    assert done.code == 2 and "--checkpoint: train attacks none" in done.err
+
+
 @pytest.mark.parametrize("options", [["train", "--method", "cem"], ["sample", "--sampler", "cs"]])
 def test_bench_names_what_it_has_no_reference_for(cembench, options):
     done = cembench("bench", *options)

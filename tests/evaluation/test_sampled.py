@@ -8,7 +8,9 @@ from math import comb
 import pandas as pd
 import pytest
 
+from cembench.attacks import Target
 from cembench.attacks.autoattack_fast import FastAutoAttack
+from cembench.energy.threat import Threat
 from cembench.evaluation.compare import differences
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol, parse_protocol
@@ -19,6 +21,7 @@ from cembench.evaluation.verify import verify_record
 from cembench.reporting.leaderboard.ranking import evidence, robust_attack
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.util.errors import CembenchError
+from tests.support.attacks import linear_case
 
 PLAN = {"attacks": [{"name": "autoattack-fast", "sample": 5}], "limit": 48, "batch_size": 24}
 TITLE = "autoattack-sampled"
@@ -200,6 +203,31 @@ def test_boards_rank_by_it_where_nothing_better_was_run(copy, stages):
     assert f"| {TITLE} ↑ |" in text and f"| {TITLE} untried |" in text
     assert board.table[f"{TITLE}_untried"].item() == record.figures[TITLE].untried
     assert pd.isna(board.table["autoattack_acc"].item())
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (10, ["apgd-ce", "apgd-t", "apgd-t-others", "fab-t", "square"]),
+        (4, ["apgd-ce", "apgd-t", "fab-t", "square"]),
+        (2, ["apgd-ce", "fab-t", "square"]),
+    ],
+)
+def test_classes_that_are_not_likely_are_left_to_the_sample(classes, expected):
+    model, split, _ = linear_case(classes, "linf")
+    target = Target.of(model, Threat(norm="linf", eps=1e-6), classes)
+    attack = FastAutoAttack(sample=5)
+    stages = dict(attack.stages(target))
+    assert list(stages) == expected
+    assert attack.sampling.stages >= set(expected) - {"apgd-ce", "apgd-t"}
+    asked = []
+    target.model.register_forward_hook(lambda model, args, out: asked.append(len(out)))
+    for name, targets in (("apgd-t", min(3, classes - 1)), ("apgd-t-others", classes - 4)):
+        if name in stages:
+            asked.clear()
+            stages[name](split.pixels(), split.labels)
+            assert sum(asked) >= 100 * targets * len(split)
+            assert sum(asked) <= 110 * targets * len(split)
 
 
 def test_its_column_is_its_own():

@@ -113,7 +113,7 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
         head = ["attack", "accuracy", "correct", "8-bit images", "successes per stage", "time"]
         note = "With 95 % Wilson intervals. Successes: images that a stage was the first to break."
         if any(figure.untried for figure in result.values()):
-            note += " Untried: FAB-T and Square attacked a random sample of the survivors and "
+            note += " Untried: the later stages attacked a random sample of the survivors and "
             note += "succeeded on none; the interval allows for what they might have done."
         return [Table("Accuracy", head, rows, note)] if rows else []
 
