@@ -34,7 +34,7 @@ def test_a_weakened_reference_checkpoint_is_a_regression_under_autoattack(cemben
     result = cembench("check", weak, "--baseline", BASELINE, "--json")
     outcomes = {row["metric"]: row for row in json.loads(result.out)}
     assert result.code == 1 and outcomes["clean"]["verdict"] != "regression"
-    for figure in ("autoattack", "worst_case"):
+    for figure in ("autoattack-sampled", "worst_case"):
         assert outcomes[figure]["verdict"] == "regression"
         assert outcomes[figure]["p_value"] < 0.001 and len(outcomes[figure]["lost"]) > 10
     assert "regression" in result.err
