@@ -120,8 +120,10 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 
 @pytest.fixture
 def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the official AutoAttack, for tests of what surrounds it rather than its strength."""
+    """Shorten AutoAttack, for tests of what surrounds it rather than of its strength."""
     import pyautoattack
+
+    import cembench.attacks.autoattack_fast as fast
 
     class Short(pyautoattack.AutoAttack):  # type: ignore[misc, name-defined]
         def __init__(self, *args: object, **options: object) -> None:
@@ -131,6 +133,9 @@ def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
             self.square.n_queries = 200
 
     monkeypatch.setattr(pyautoattack, "AutoAttack", Short)
+    for name in ("apgd", "targeted_apgd", "targeted_fab"):
+        monkeypatch.setattr(fast, name, partial(getattr(fast, name), steps=20))
+    monkeypatch.setattr(fast, "square", partial(fast.square, queries=200))
 
 
 class Linear(nn.Module):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import cembench.bench.networks as networks
 from cembench.evaluation.evaluate import collected_warnings, evaluate
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol, load_protocol
@@ -205,7 +206,7 @@ def test_fast_and_plain_agree_on_trained_networks_and_on_8_bit_images(checkpoint
 
 
 def test_a_fast_evaluation_has_a_column_of_its_own_and_can_be_verified(
-    cembench, standard, tmp_path
+    cembench, standard, tmp_path, short_autoattack
 ):
     run = tmp_path / "run"
     shutil.copytree(standard.parent, run)
@@ -361,7 +362,9 @@ def test_bench_prints_rows(cembench):
 
 
 def test_bench_compares_verdicts_seed_by_seed(cembench, monkeypatch):
-    monkeypatch.setattr("cembench.bench.networks.EPOCHS", 1)
+    monkeypatch.setattr(networks, "EPOCHS", 1)
+    monkeypatch.setitem(networks.SMALL, "width", 2)
+    monkeypatch.setitem(networks.METHODS["robust"]["negatives"], "steps", 1)
     done = cembench("bench", "pgd", "--images", 16, "--seeds", 2, "--json")
     assert done.code == 0, done.err
     rows = json.loads(done.out)

@@ -1,5 +1,7 @@
 """Our APGD, FAB and Square beside pyautoattack's: the same points on shared random draws."""
 
+from inspect import signature
+
 import pyautoattack
 import pytest
 import torch
@@ -298,3 +300,10 @@ def test_the_settings_are_those_of_the_standard_version():
     assert (official.fab.n_iter, official.fab.eta, official.fab.beta) == (100, 1.05, 0.9)
     assert official.fab.alpha_max == 0.1 and official.square.p_init == 0.8
     assert official.square.n_queries == 5000 and official.apgd_targeted.n_target_classes == 9
+    for attack, argument, theirs in (
+        (apgd, "steps", official.apgd.n_iter),
+        (targeted_apgd, "steps", official.apgd_targeted.n_iter),
+        (targeted_fab, "steps", official.fab.n_iter),
+        (square, "queries", official.square.n_queries),
+    ):
+        assert signature(attack).parameters[argument].default == theirs

@@ -22,7 +22,9 @@ def test_every_figure_of_a_reference_checkpoint_can_be_computed_again(name):
     assert [row for row in verify_record(record, checkpoint) if not row.agrees] == []
 
 
-def test_a_weakened_reference_checkpoint_is_a_regression_under_autoattack(cembench, tmp_path):
+def test_a_weakened_reference_checkpoint_is_a_regression_under_autoattack(
+    cembench, tmp_path, short_autoattack
+):
     model, metadata = load_checkpoint(BASELINE.parent / ROWS["at"].checkpoint)
     torch.manual_seed(0)
     weights = {

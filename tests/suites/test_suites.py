@@ -26,6 +26,7 @@ from cembench.suites.run import SuiteRun
 from cembench.suites.suite import load_suite
 from cembench.util.errors import ConfigError
 from cembench.util.files.yaml import read_yaml, to_yaml
+from tests.support.forks import call_apart
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}
@@ -367,9 +368,13 @@ def test_what_cannot_be_launched_is_one_line(tmp_path):
         (("--jobs", 10_000), "this machine has"),
         (("--launcher-set", "x=1"), "the launcher local has no settings"),
     ):
-        code, _, err = run(tmp_path, *args)
-        assert code == 2 and message in err and len(err.splitlines()) == 1
-    assert run(tmp_path, "--jobs", 0)[0] == 2 and not (tmp_path / "runs").exists()
+        done = call_apart(tmp_path, "run", "s.yaml", *args)
+        assert done.returncode == 2 and message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert (
+        call_apart(tmp_path, "run", "s.yaml", "--jobs", 0).returncode == 2
+        and not (tmp_path / "runs").exists()
+    )
 
 
 def test_each_experiment_is_a_row_as_soon_as_it_is_over(tmp_path):
