@@ -13,9 +13,9 @@ from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.measure import target_of
+from cembench.evaluation.measures.nearest_first import FEW, GROUP, nearest_first
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
-from cembench.evaluation.measures.sanity_attacks import FEW, GROUP, nearest_first
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.models.checkpoint import load_checkpoint

@@ -20,7 +20,8 @@ from torch import Tensor
 from cembench.attacks import Target
 from cembench.data.split import Split, subset
 from cembench.evaluation.measure import Measurement
-from cembench.evaluation.measures.sanity_attacks import SanityContext, nearest_first
+from cembench.evaluation.measures.nearest_first import nearest_first
+from cembench.evaluation.measures.sanity_attacks import SanityContext
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.evaluation.statistics import wilson
 from cembench.util.rng import derive, isolated_rng

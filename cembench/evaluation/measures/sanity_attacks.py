@@ -7,8 +7,6 @@ may follow a copy of the network made for speed; whether an attack succeeded is 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,20 +15,17 @@ from torch import Tensor, nn
 
 from cembench.attacks import Target
 from cembench.attacks.autoattack import square as official_square
-from cembench.attacks.square import square
 from cembench.attacks.square_search import SEARCHES
-from cembench.attacks.state import AttackState
 from cembench.attacks.verdict import CheckedModel, verify
 from cembench.energy import potentials
 from cembench.energy.ascent import ascend
+from cembench.evaluation.measures.nearest_first import FirstSuccess, square_nearest_first
 from cembench.evaluation.measures.robustness import Stage, run_stage
 from cembench.evaluation.sections.sanity import SanityConfig
 from cembench.models.engine import EXAMPLES, Fast
 from cembench.util.rng import derive, generator_of
 
 TOLERANCE = 1e-3  # of logits and gradients of a copy, relative to their length per image
-GROUP = 12  # images that are attacked together, the nearest to a success first
-FEW = 2  # fewer successes in a group mean that the images after it are too far from one
 
 
 @dataclass(frozen=True)
@@ -44,22 +39,6 @@ class Ascent:
 
     loss: Tensor
     broken: Tensor
-
-
-class FirstSuccess(AttackState):
-    """The state of an attack that ends with any success, also one that rounding undoes."""
-
-    @property
-    def active(self) -> Tensor:
-        """The indices of the images of this shard that are not done."""
-        return self.shard[self.success[self.shard] == 0]
-
-    def record_success(
-        self, rows: Tensor, images: Tensor, misclassified: Tensor, recheck: bool = False
-    ) -> Tensor:
-        """Verify images, and return which of the M rows are done."""
-        super().record_success(rows, images, misclassified, recheck)
-        return self.success[rows] > 0
 
 
 class SanityContext:
@@ -156,26 +135,14 @@ class SanityContext:
         return run_stage("sanity", stage, self.x[rows], self.y[rows]).success
 
     def _square(self, x: Tensor, y: Tensor) -> Tensor:
-        """Attack all images with a twentieth of the queries, then the nearest with all of them."""
         state = FirstSuccess(self.target.verifier, x, y, self.target.threat.ball)
-        ends = self._queries(state, max(1, self.config.queries // 20))
-        with torch.no_grad():
-            out = self.surrogate(ends)
-        left, rivals = state.active, out.scatter(1, y[:, None], -torch.inf).amax(1)
-
-        def attack(group: Tensor) -> Tensor:
-            part = copy.copy(state)
-            part.shard = left[group]
-            self._queries(part, self.config.queries)
-            return state.success[part.shard] > 0
-
-        nearest_first((rivals - potentials.joint(out, y))[left], attack)
+        few = len(self.y)  # as many as PGD has in a batch
+        square_nearest_first(self.surrogate, state, self._seed, self.config.queries, few)
         return state.best
 
-    def _queries(self, state: AttackState, queries: int) -> Tensor:
-        generator = generator_of(derive(self.target.seed, "sanity"), state.x.device)
-        few = len(self.y)  # as many as PGD has in a batch
-        return square(self.surrogate, state, generator, queries=queries, max_batch=few)
+    @property
+    def _seed(self) -> int:
+        return derive(self.target.seed, "sanity")
 
     def _ascend(self, eps: float, steps: int, some: Tensor, leave: bool) -> Ascent:
         """Maximise the cross-entropy; images leave once it succeeds on them, if they may."""
@@ -194,7 +161,7 @@ class SanityContext:
             broken[found] = True
             return broken[rows] if leave else None
 
-        generator = generator_of(derive(self.target.seed, "sanity"), y.device)
+        generator = generator_of(self._seed, y.device)
         ascend(
             self.surrogate,
             potentials.cross_entropy,
@@ -216,24 +183,6 @@ class SanityContext:
             loss = potentials.cross_entropy(out, self.y).sum()
             (found,) = torch.autograd.grad(loss, x, allow_unused=True)
         return out.detach(), torch.zeros_like(x) if found is None else found
-
-
-def nearest_first(reached: Tensor, attack: Callable[[Tensor], Tensor]) -> Tensor:
-    """Attack groups of images, the nearest to a success first, until one has hardly any.
-
-    Args:
-        reached: what the attack has made large so far, such as the loss, M values.
-        attack: indices of images to whether it succeeds.
-
-    Returns:
-        On which images it succeeds, M booleans.
-    """
-    found = torch.zeros_like(reached, dtype=torch.bool)
-    for group in reached.argsort(descending=True).split(GROUP):
-        found[group] = attack(group)
-        if int(found[group].sum()) < FEW:
-            break
-    return found
 
 
 def _length(values: Tensor) -> Tensor:
