@@ -9,16 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from cembench.data.loading import TrainingData, load_training
-from cembench.data.split import Split
 from cembench.evaluation.protocol import Protocol
 from cembench.models import ModelSettings
-from cembench.samplers import InitialImages, SamplerContext
 from cembench.training.config import Experiment
-from cembench.util.rng import generator_of, isolated_rng
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from cembench.data.loading import TrainingData, load_training
+    from cembench.data.split import Split
+    from cembench.samplers import InitialImages, SamplerContext
+    from cembench.util.rng import generator_of, isolated_rng
 
 TINY = 2e6  # operations of a forward pass; below, threads wait for each other more than they work
 BATCH = 64

@@ -11,7 +11,6 @@ from typing import Any
 from cembench.suites.cost import TimeLeft, expected_seconds, tiny
 from cembench.suites.launchers import local, open_launcher
 from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started, last_line
-from cembench.suites.progress import overview
 from cembench.suites.schedule import Start, schedule
 from cembench.suites.suite import load_suite
 from cembench.training.config import Experiment
@@ -29,6 +28,7 @@ with lazy_imports():
     from cembench.evaluation.record import Record, load_record
     from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
     from cembench.suites.experiment import run_experiment
+    from cembench.suites.progress import overview
 
 
 @dataclass(frozen=True)
