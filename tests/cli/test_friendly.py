@@ -112,7 +112,7 @@ def test_list_tells_the_keys_of_a_name(cembench):
 
 
 def test_show_prints_a_page_of_a_record(cembench):
-    (path,) = REFERENCE.glob("at/eval/*.json")
+    (path,) = REFERENCE.glob("at/eval/baseline-*.json")
     page, record = cembench("show", path).out, load_record(path)
     for name, figure in record.figures.items():
         assert f"{name:<10}  {figure.accuracy:.1%} ({figure.low:.1%}–{figure.high:.1%})" in page
@@ -125,7 +125,7 @@ def test_show_prints_a_page_of_a_record(cembench):
 def test_show_marks_a_failed_check_and_tells_an_error(tmp_path):
     from cembench.reporting.describe import record_page
 
-    (path,) = REFERENCE.glob("at/eval/*.json")
+    (path,) = REFERENCE.glob("at/eval/baseline-*.json")
     record = load_record(path)
     failed = record.sanity[0].model_copy(update={"verdict": "fail"})
     page = record_page(record.model_copy(update={"sanity": [failed], "error": "it is broken"}))

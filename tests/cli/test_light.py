@@ -12,7 +12,7 @@ from cembench.cli import main
 
 ROOT = Path(__file__).parents[2]
 RUN = str(ROOT / "leaderboards/reference/at")
-(RECORD,) = map(str, Path(RUN).glob("eval/*.json"))
+(RECORD,) = map(str, Path(RUN).glob("eval/baseline-*.json"))
 AT = str(ROOT / "cembench/recipes/digits-at.yaml")
 
 # Every command is in one of the two tables, which decide what it may import.
