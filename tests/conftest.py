@@ -121,6 +121,11 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 @pytest.fixture
 def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten AutoAttack, for tests of what surrounds it rather than of its strength."""
+    shorten_autoattack(monkeypatch, steps=20, queries=200)
+
+
+def shorten_autoattack(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:
+    """Give the official AutoAttack and the fast one fewer steps, and Square fewer queries."""
     import pyautoattack
 
     import cembench.attacks.autoattack_fast as fast
@@ -129,13 +134,13 @@ def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *args: object, **options: object) -> None:
             super().__init__(*args, **options)
             for attack in (self.apgd, self.apgd_targeted, self.fab):
-                attack.n_iter = 20
-            self.square.n_queries = 200
+                attack.n_iter = steps
+            self.square.n_queries = queries
 
     monkeypatch.setattr(pyautoattack, "AutoAttack", Short)
     for name in ("apgd", "targeted_apgd", "targeted_fab"):
-        monkeypatch.setattr(fast, name, partial(getattr(fast, name), steps=20))
-    monkeypatch.setattr(fast, "square", partial(fast.square, queries=200))
+        monkeypatch.setattr(fast, name, partial(getattr(fast, name), steps=steps))
+    monkeypatch.setattr(fast, "square", partial(fast.square, queries=queries))
 
 
 class Linear(nn.Module):

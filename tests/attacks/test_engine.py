@@ -22,7 +22,7 @@ from cembench.models.engine import Fast, engines
 from cembench.models.fast_copy import fast_copy
 from cembench.models.folding import Affine, ascent_model, folded
 from cembench.util.errors import CembenchError, ConfigError, ModelError
-from tests.conftest import NOTHING
+from tests.conftest import NOTHING, shorten_autoattack
 
 NETWORKS = [
     {"name": "small_cnn", "width": 8},
@@ -198,7 +198,8 @@ def verdicts(checkpoint, engine, limit=40):
     return found[f"{title}_broken"], found[f"{title}_broken_8bit"]
 
 
-def test_fast_and_plain_agree_on_trained_networks_and_on_8_bit_images(checkpoint):
+def test_fast_and_plain_agree_on_trained_networks_and_on_8_bit_images(checkpoint, monkeypatch):
+    shorten_autoattack(monkeypatch, steps=50, queries=500)
     plain, fast = verdicts(checkpoint, "plain"), verdicts(checkpoint, "fast")
     for ours, official in zip(fast, plain, strict=True):
         assert (ours != official).sum() <= 1
@@ -224,7 +225,7 @@ def test_a_fast_evaluation_has_a_column_of_its_own_and_can_be_verified(
 
 def test_samples_of_the_fast_engine_are_read_by_the_network_itself(trained, tmp_path):
     chosen = ["attacks=[]", "density=null", "sanity=null", "curve=null", "engine=fast"]
-    plan = "samples={count: 20, samplers: [rcs, maxent], extractor: lite0}"
+    plan = "samples={count: 20, samplers: [rcs, maxent], extractor: {name: lite0, size: 32}}"
     protocol = load_protocol("quick", [*chosen, plan])
     record, path = evaluate(trained, protocol, folder=tmp_path, save_samples=True)
     assert record.error is None

@@ -20,7 +20,9 @@ from tests.conftest import TINY, Linear, conv_net
 PGD = {"attacks": [{"name": "pgd", "steps": 3}], "limit": 24}
 
 
-def test_the_documented_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_autoattack: None
+) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = doctest.testmod(cembench.api)
     assert outcome.attempted >= 15 and outcome.failed == 0

@@ -15,7 +15,7 @@ from cembench.methods import methods
 from cembench.util.files.parquet import read_frame
 from cembench.util.files.yaml import to_yaml
 from cembench.util.shipped import shipped
-from tests.conftest import TINY, experiment
+from tests.conftest import NOTHING, TINY, experiment
 from tests.support.forks import call_apart
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ def test_the_quickstart_shrunk(cembench, tmp_path, short_autoattack):
     )
 
 
-def test_a_failing_experiment_does_not_stop_the_others(cembench, tmp_path):
+def test_a_failing_experiment_does_not_stop_the_others(cembench, tmp_path, short_autoattack):
     path = suite(tmp_path, bad={"optimizer": {"lr": 1e30}}, good={"epochs": 1})
     result = cembench("run", path, "--out", tmp_path / "runs")
     assert result.code == 2 and "| good |" in result.out
@@ -121,12 +121,11 @@ def test_train_then_eval_then_leaderboard(cembench, tmp_path):
         "train", tmp_path / "c.yaml", "--set", "epochs=1", "--out", tmp_path, "--name", "r"
     )
     assert done.code == 0 and done.out.strip() == str(tmp_path / "r" / "model.safetensors")
-    attack = "attacks=[{name: pgd, steps: 2}]"
-    table = cembench(
-        "eval", tmp_path / "r", "--limit", 30, "--set", attack, "--set", "threat.eps=0.1"
-    )
+    samples = "samples={count: 30, samplers: [rcs], extractor: {name: lite0, size: 32}}"
+    args = ("--limit", 30, "attacks=[{name: pgd, steps: 2}]", samples, *NOTHING[2:])
+    table = cembench("eval", tmp_path / "r", *args, "--set", "threat.eps=0.1")
     assert table.code == 0 and "linf-0.1" in table.out and "on 30 test images" in table.out
-    printed = cembench("eval", tmp_path / "r", "--limit", 30, "--set", attack, "--json")
+    printed = cembench("eval", tmp_path / "r", *args, "--json")
     record = json.loads(printed.out)[0]
     assert record["figures"]["clean"]["images"] == 30 and record["threat"]["eps"] == 0.125
     board = cembench("leaderboard", tmp_path, "--out", tmp_path / "boards")
@@ -143,7 +142,7 @@ def test_train_then_eval_then_leaderboard(cembench, tmp_path):
 
 
 def test_a_bad_checkpoint_does_not_lose_the_good_ones(cembench, trained, tmp_path):
-    attack = ("--limit", 10, "--set", "attacks=[{name: pgd, steps: 1}]")
+    attack = ("--limit", 10, "--set", "attacks=[{name: pgd, steps: 1}]", *NOTHING[1:])
     copy = tmp_path / "good" / "model.safetensors"
     copy.parent.mkdir()
     copy.write_bytes((trained / "model.safetensors").read_bytes())
@@ -216,7 +215,7 @@ def test_a_plugin_brings_a_model_and_a_nan_network_is_an_error_row(tmp_path):
     unknown = call_apart(tmp_path, "train", "c.yaml")
     assert unknown.returncode == 2 and "unknown model 'odd'" in unknown.stderr
     assert call_apart(tmp_path, "train", "c.yaml", "--plugin", "mine").returncode == 0
-    attack = ("--set", "attacks=[pgd]", "--limit", "20", "--plugin", "mine")
+    attack = ("attacks=[pgd]", *NOTHING[1:], "--limit", "20", "--plugin", "mine")
     fine = call_apart(tmp_path, "eval", "runs/c", *attack)
     assert fine.returncode == 0 and "| c | standard |" in fine.stdout
     nan = ("--set", "model.wrong=true", "--name", "nan", "--plugin", "mine")

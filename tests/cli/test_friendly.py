@@ -9,11 +9,12 @@ import pytest
 from cembench.evaluation.record import load_record
 from cembench.util.files.yaml import to_yaml
 from cembench.util.shipped import shipped
-from tests.conftest import experiment
+from tests.conftest import NOTHING, experiment
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "leaderboards" / "reference"
-ATTACK = ("attacks=[{name: pgd, steps: 1}]", "--limit", 10)
+PGD = "attacks=[{name: pgd, steps: 1}]"
+ATTACK = (PGD, *NOTHING[1:], "--limit", 10)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_folder_of_runs_is_evaluated_run_by_run(cembench, runs):
 
 
 def test_the_same_failure_is_told_once(cembench, trained, runs):
-    changes = ("attacks=[{name: pgd, steps: 1}]", "samples=null", "--save-samples")
+    changes = (PGD, *NOTHING[1:], "--save-samples")
     refused = cembench("eval", runs / "one", runs / "deep/two", *changes)
     assert refused.code == 2 and refused.err.splitlines()[-1].count("--save-samples") == 1
 

@@ -71,7 +71,7 @@ def test_noise_scores_worse_than_seeds_and_a_step_of_nothing_changes_nothing(cop
 
 
 def test_a_killed_evaluation_goes_on_with_the_next_chunk(copy, monkeypatch):
-    straight, _ = evaluate(copy, protocol())
+    straight, _ = evaluate(copy, protocol(SMALL))
     (copy.parent / "eval").rename(copy.parent / "first")
     draw, done = generation.draw, []
 
@@ -84,14 +84,14 @@ def test_a_killed_evaluation_goes_on_with_the_next_chunk(copy, monkeypatch):
 
     monkeypatch.setattr(generation, "draw", counted)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(copy, protocol())
-    resumed, path = evaluate(copy, protocol())
+        evaluate(copy, protocol(SMALL))
+    resumed, path = evaluate(copy, protocol(SMALL))
     assert done.count(1) == 6 and resumed.generation == straight.generation
     assert not list(path.parent.glob(".*"))
 
 
 def test_pictures_show_starts_samples_and_nearest_and_saved_samples_are_all_of_them(copy):
-    record, path = evaluate(copy, protocol(), save_samples=True)
+    record, path = evaluate(copy, protocol(SMALL), save_samples=True)
     folder = path.parent.parent / "samples"
     names = sorted(p.name for p in folder.glob("*.png"))
     grids = [f"{path.stem}-{title}.png" for title in record.generation.samplers]
@@ -109,7 +109,7 @@ def test_a_strip_shows_how_the_first_chains_of_the_samples_move(copy, monkeypatc
     strip = Trace._strip
     monkeypatch.setattr(Trace, "_strip", lambda trace, c: seen.append(trace) or strip(trace, c))
     pgd = "samples.samplers=[{name: rcs, steps: 3}, {name: pgd, steps: 3}]"
-    _, path = evaluate(copy, protocol(pgd), save_samples=True)
+    _, path = evaluate(copy, protocol(pgd, SMALL), save_samples=True)
     folder = RunLayout.samples(path)
     assert RunLayout.trajectory(path, "rcs-gaussian").read_bytes()[:4] == b"\x89PNG"
     assert not RunLayout.trajectory(path, "pgd-data").exists()
@@ -122,7 +122,7 @@ def test_a_strip_shows_how_the_first_chains_of_the_samples_move(copy, monkeypatc
 def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
     wild = "{name: cs, direction: raw, step_size: 3e38, start: noise, box: false}"
     plan = f"samples.samplers=[{{name: sgld}}, {wild}, {{name: rcs, steps: 1}}]"
-    record, _ = evaluate(copy, protocol(plan))
+    record, _ = evaluate(copy, protocol(plan, SMALL))
     buffer, diverged, fine = record.generation.samplers.values()
     assert "no replay buffer" in buffer.error and "step_size, which is 3e+38" in diverged.error
     assert buffer.samples is None and diverged.gain is None and fine.error is None
@@ -133,10 +133,10 @@ def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
 def test_validation_images_are_those_that_training_held_out(copy):
     metadata = read_metadata(copy)
     held = metadata.training_split()[1]
-    record, _ = evaluate(copy, protocol("split=validation"))
+    record, _ = evaluate(copy, protocol("split=validation", SMALL))
     assert record.split == record.generation.reference == "validation"
     assert record.figures["clean"].images == 20 and len(held) == 120
-    other, _ = evaluate(copy, protocol())
+    other, _ = evaluate(copy, protocol(SMALL))
     prints = {r.generation.reference_fingerprint for r in (record, other)}
     assert len(prints) == 2
 
@@ -312,7 +312,7 @@ def test_a_reference_smaller_than_asked_for_is_used_whole_and_said(copy):
 
 
 def test_samples_and_their_seeds_are_in_the_energy_table(copy):
-    record, _ = evaluate(copy, protocol("density={steps: 2, outside: []}"))
+    record, _ = evaluate(copy, protocol("density={steps: 2, outside: []}", SMALL))
     energies, rcs = record.density.energies, record.generation.samplers["rcs-gaussian"]
     assert {"clean", "pgd", "ta", "noise", "rcs-gaussian", "rcs-gaussian seeds"} < set(energies)
     assert energies["rcs-gaussian"].mean == rcs.lse > energies["rcs-gaussian seeds"].mean
@@ -332,7 +332,7 @@ def test_other_training_images_are_refused(copy, monkeypatch):
 
 def test_samplers_in_a_ball_take_the_protocols_radius(copy):
     plan = ["samples.samplers=[{name: pgd, steps: 3}]", "threat.eps=0.03"]
-    record, path = evaluate(copy, protocol(*plan), save_samples=True)
+    record, path = evaluate(copy, protocol(*plan, SMALL), save_samples=True)
     assert record.generation.samplers["pgd-data"].ball == "linf-0.03"
     parts = [load_file(p) for p in (path.parent.parent / "samples" / path.stem).iterdir()]
     moved = [(p["images"].int() - p["starts"].int()).abs().max() for p in parts]
@@ -345,9 +345,9 @@ def test_a_full_disk_is_an_error_and_not_a_samplers_result(copy, monkeypatch):
 
     monkeypatch.setattr(scoring, "write_bytes", full)
     with pytest.raises(CembenchError, match="free some space"):
-        evaluate(copy, protocol())
+        evaluate(copy, protocol(SMALL))
     monkeypatch.undo()
-    assert evaluate(copy, protocol())[0].generation.samplers["rcs-gaussian"].error is None
+    assert evaluate(copy, protocol(SMALL))[0].generation.samplers["rcs-gaussian"].error is None
 
 
 def test_a_network_that_is_nan_outside_the_data_gets_an_error_record(copy, monkeypatch):
@@ -365,10 +365,12 @@ def test_a_network_that_is_nan_outside_the_data_gets_an_error_record(copy, monke
 
 
 def test_two_evaluations_of_one_record_do_not_mix(copy):
-    plan = protocol()
+    plan = protocol(SMALL)
     first, path = evaluate(copy, plan)
     with locked(path.with_name(f".{path.name}.lock"), "the other one"):
         with pytest.raises(CembenchError, match="another process is at it"):
             evaluate(copy, plan)
-        assert evaluate(copy, protocol("seed=1"))[0].generation.count == first.generation.count
+        assert (
+            evaluate(copy, protocol("seed=1", SMALL))[0].generation.count == first.generation.count
+        )
     assert evaluate(copy, plan)[0].generation == first.generation

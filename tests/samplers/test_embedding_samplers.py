@@ -31,6 +31,7 @@ attacks: [{name: pgd, steps: 2}]
 density: {}
 samples:
   count: 60
+  extractor: {name: lite0, size: 32}
   samplers: [rcs, maxent, {name: infonce, start: cluster}, {name: infonce, label: one, image: 7}]
 """
 

@@ -20,6 +20,7 @@ from subprocess import CompletedProcess
 from typing import Any, NamedTuple
 
 import torch
+import torch_fidelity  # noqa: F401  (forks have it imported already)
 from click.testing import CliRunner
 
 import cembench.api  # noqa: F401  (forks have it imported already)
