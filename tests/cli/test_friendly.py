@@ -117,9 +117,8 @@ def test_show_prints_a_page_of_a_record(cembench):
     page, record = cembench("show", path).out, load_record(path)
     width = max(map(len, record.figures))
     for name, figure in record.figures.items():
-        assert (
-            f"{name:<{width}}  {figure.accuracy:.1%} ({figure.low:.1%}–{figure.high:.1%})" in page
-        )
+        interval = f"{figure.low:.1%}–{figure.high:.1%}"
+        assert f"{name:<{width}}  {figure.accuracy:.1%} ({interval})" in page
     for part in ("Sanity checks", "black_box_wins", "rcs-gaussian", "Warnings", "Protocol\nsplit"):
         assert part in page
     assert page.count("⚠") == len(record.sanity_failed)
