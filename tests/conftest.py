@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,12 @@ TINY = {
 }
 
 NOTHING = ["attacks=[]", "samples=null", "density=null", "sanity=null", "curve=null"]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector all that was imported, and forks a copy of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

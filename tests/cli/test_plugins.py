@@ -32,7 +32,12 @@ CONFIG = {
 PROTOCOL = {
     "limit": 40,
     "attacks": [{"name": "pgd", "steps": 2}],
-    "samples": {"count": 40, "samplers": ["margin"], "metrics": ["pixel-distance", "coverage"]},
+    "samples": {
+        "count": 40,
+        "extractor": {"name": "lite0", "size": 32},
+        "samplers": ["margin"],
+        "metrics": ["pixel-distance", "coverage"],
+    },
 }
 
 

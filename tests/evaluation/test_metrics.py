@@ -110,7 +110,10 @@ def test_too_few_images_for_k_is_said_in_one_line():
 
 
 PLAN = [*NOTHING, "density=null"]
-SAMPLES = "samples={{count: 40, samplers: [{{name: rcs, steps: 2}}], metrics: {}}}"
+SAMPLES = (
+    "samples={{count: 40, extractor: {{name: lite0, size: 32}}, "
+    "samplers: [{{name: rcs, steps: 2}}], metrics: {}}}"
+)
 
 
 def measured(copy, wanted, **options):
@@ -133,7 +136,7 @@ def test_a_record_has_what_was_asked_for_and_the_tables_too(copy):
         assert board.table[title].tolist() == [found.samples.metrics[title]]
         assert board.table[f"{title}_seeds"].tolist() == [found.seeds.metrics[title]]
     robust = boards["digits-linf-0.125"].table
-    name = f"rcs-gaussian_lite0@64_n40_{titles[1]}"
+    name = f"rcs-gaussian_lite0@32_n40_{titles[1]}"
     assert robust[name].tolist() == [found.samples.metrics[titles[1]]]
 
 

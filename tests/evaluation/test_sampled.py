@@ -150,7 +150,7 @@ def test_a_kill_inside_the_attack_costs_one_stage(copy, stages):
         pd.testing.assert_frame_equal(again, table)
 
 
-def test_a_sampled_attack_can_be_verified(cembench, copy):
+def test_a_sampled_attack_can_be_verified(cembench, copy, short_autoattack):
     record, table, path = measured(copy, save_adversarial=True)
     figure = record.figures[TITLE]
     assert 0 < figure.correct < 48 and figure.untried > 0 and sum(figure.won.values()) > 0

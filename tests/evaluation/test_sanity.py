@@ -222,7 +222,9 @@ def test_averaging_gives_the_logarithm_of_the_mean_probability():
     assert averaged(Two(), 4)(images(3))[1].exp() == pytest.approx(both)
 
 
-def test_verdicts_on_a_randomised_network_are_repeatable_and_leave_the_generators_alone():
+def test_verdicts_on_a_randomised_network_are_repeatable_and_leave_the_generators_alone(
+    short_autoattack,
+):
     model = conv_net()
     noisy = Before(model, lambda x: x + 0.3 * torch.randn_like(x)).eval()
     x = images(24)

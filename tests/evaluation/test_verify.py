@@ -16,6 +16,7 @@ from cembench.util.files.layout import RunLayout
 from tests.support.records import touch
 
 SAMPLES = "count: 40, batch_size: 25, samplers: [{name: rcs, steps: 3}, {name: ta, steps: 3}, sgld]"
+SAMPLES += ", extractor: {name: lite0, size: 32}"
 PLAN = [
     "sanity={images: 40, steps: 2, queries: 10}",
     "curve={attack: {steps: 2}}",

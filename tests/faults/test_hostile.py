@@ -31,7 +31,7 @@ HOSTILE = {
     "deep lists": "data: " + "[" * 50_000,
     "deep mappings": "data: " + "{a: " * 20_000,
     "deep dashes": "- " * 40_000,
-    "deep and closed": "data: " + "[" * 5000 + "]" * 5000,
+    "deep and closed": "data: " + "[" * 800 + "]" * 800,
     "long string": "data: " + "x" * 10_000_000,
     "many strings": "data: [" + "x, " * 1_000_000 + "]",
     "text often": f"data: &a {'x' * 50_000}\nmodel: [{'*a, ' * 5000}]",

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cembench.reporting.page import write_report
-from tests.support.pages import HOSTILE, every_kind, leave
+from tests.support.pages import HOSTILE, leave
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -25,10 +25,9 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser")
-    return write_report([every_kind(folder / "runs")], folder / "report").resolve().as_uri()
+@pytest.fixture
+def address(report):
+    return report.resolve().as_uri()
 
 
 @pytest.fixture

@@ -15,26 +15,27 @@ from cembench.evaluation.sections.samples import SamplerFigures
 from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.page import page, write_report
 from cembench.util.errors import CembenchError
-from tests.support.pages import HOSTILE, encoder, every_kind, leave, png
+from tests.support.pages import HOSTILE, encoder, leave, png
 from tests.support.records import both, drawn, sampled, scores, touch
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory):
-    """Runs of every kind; do not write to them."""
-    return every_kind(tmp_path_factory.mktemp("report") / "runs")
-
-
-@pytest.fixture(scope="session")
-def text(kept, tmp_path_factory):
-    """The page of these runs."""
-    return write_report([kept], tmp_path_factory.mktemp("page")).read_text()
+def text(report):
+    """The page of runs of every kind."""
+    return report.read_text()
 
 
 @pytest.fixture
 def runs(kept, tmp_path):
-    """A copy of them."""
+    """A copy of these runs."""
     return Path(shutil.copytree(kept, tmp_path / "runs"))
+
+
+@pytest.fixture
+def single(tmp_path):
+    """A folder of one run."""
+    leave(tmp_path / "single" / "run")
+    return tmp_path / "single"
 
 
 class Read(HTMLParser):
@@ -121,9 +122,9 @@ def test_what_does_not_fit_is_named_and_leads_come_first(kept, text, tmp_path, m
     assert not (tmp_path / "none").exists()
 
 
-def test_boards_of_others_stand_apart(kept, tmp_path):
+def test_boards_of_others_stand_apart(single, tmp_path):
     (other, *_) = build_boards([both("theirs", 99, 0.1)])
-    text = write_report([kept], tmp_path, [other]).read_text()
+    text = write_report([single], tmp_path, [other]).read_text()
     place = text.index("reported, not re-run")
     assert text.index('id="leaderboards"') < text.index('id="apart"') < place
     assert place < text.index('id="plane"')
@@ -210,10 +211,10 @@ def test_a_record_of_a_later_version_says_so(cembench, runs, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["report", "plot"])
-def test_a_file_in_the_place_of_the_folder_is_left_alone(cembench, runs, tmp_path, command):
+def test_a_file_in_the_place_of_the_folder_is_left_alone(cembench, single, tmp_path, command):
     out = tmp_path / "out"
     out.write_text("mine")
-    result = cembench(command, runs, "--out", out)
+    result = cembench(command, single, "--out", out)
     assert result.code == 2 and "choose another folder" in result.err
     assert out.read_text() == "mine"
 
@@ -223,14 +224,14 @@ def written(folder):
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
-def test_a_full_disk_is_named_and_the_old_page_stays(cembench, disk, runs):
+def test_a_full_disk_is_named_and_the_old_page_stays(cembench, disk, single):
     out = disk.folder / "out"
-    assert cembench("report", runs, "--out", out).code == 0
+    assert cembench("report", single, "--out", out).code == 0
     before = (out / "index.html").read_bytes()
     disk.fill()
-    leave(runs / "new", 30, 1.2)
+    leave(single / "new", 30, 1.2)
     for command in ("report", "plot"):
-        result = cembench(command, runs, "--out", out)
+        result = cembench(command, single, "--out", out)
         assert result.code == 2 and "No space left on device; free some space" in result.err
     assert [path.name for path in out.iterdir()] == ["index.html"]
     assert (out / "index.html").read_bytes() == before

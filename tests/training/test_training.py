@@ -79,8 +79,8 @@ def stop_after(epochs):
 
 
 def test_a_killed_process_loses_nothing(tmp_path):
-    straight = train(experiment(epochs=12), tmp_path / "straight")
-    (tmp_path / "c.yaml").write_text(to_yaml(experiment(epochs=12).dump()))
+    straight = train(experiment(epochs=8), tmp_path / "straight")
+    (tmp_path / "c.yaml").write_text(to_yaml(experiment(epochs=8).dump()))
     command = ["train", tmp_path / "c.yaml", "--resume", "--out", tmp_path, "--name", "killed"]
     epoch = pd.read_csv(straight.with_name("history.csv"))["seconds"].mean()
     moments, killed = random.Random(0), 0
