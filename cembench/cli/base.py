@@ -125,6 +125,7 @@ RUNS = click.argument("runs", nargs=-1, type=FILE, callback=_runs)
 OUT = click.option("--out", type=FILE, default="runs", help="Folder of runs.")
 KEY_VALUE = partial(click.option, multiple=True, metavar="KEY=VALUE")
 SET = partial(KEY_VALUE, "--set", "overrides")
+EXPERIMENT = "cembench.training.config:Experiment"  # whose keys `train` and `probe` change
 SETTINGS = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 PROTOCOL = partial(click.option, "--protocol", shell_complete=name_or_file("protocols"))
 LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")

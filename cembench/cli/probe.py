@@ -7,12 +7,9 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, SETTINGS, Command, say
+from cembench.cli.base import DEVICE, EXPERIMENT, FILE, OUT, RESUME, SET, SETTINGS, Command, say
 
 MODES = click.Choice(["linear", "adv-linear", "finetune", "adv-finetune", "knn"])
-
-
-EXPERIMENT = "cembench.training.config:Experiment"
 
 
 @click.command(

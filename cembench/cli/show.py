@@ -20,7 +20,7 @@ def command(file: Path, as_json: bool) -> None:
     Of a run: method, network, data, validation, its records. Of a record: accuracies with
     intervals, samples, sanity checks, warnings, protocol.
     """
-    from cembench.evaluation.record import load_record
+    from cembench.evaluation.record import Record, load_record
     from cembench.models.metadata import read_metadata
     from cembench.reporting.describe import record_page, run_page
 
@@ -28,7 +28,7 @@ def command(file: Path, as_json: bool) -> None:
     found = load_record(file) if file.suffix == ".json" else read_metadata(layout.checkpoint)
     if as_json:
         click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))
-    elif file.suffix == ".json":
-        click.echo(record_page(load_record(file)), nl=False)
+    elif isinstance(found, Record):
+        click.echo(record_page(found), nl=False)
     else:
-        click.echo(run_page(layout, read_metadata(layout.checkpoint)), nl=False)
+        click.echo(run_page(layout, found), nl=False)

@@ -7,10 +7,19 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, OUT, RESUME, SET, SETTINGS, Command, alone, say
+from cembench.cli.base import (
+    DEVICE,
+    EXPERIMENT,
+    FILE,
+    OUT,
+    RESUME,
+    SET,
+    SETTINGS,
+    Command,
+    alone,
+    say,
+)
 from cembench.cli.names import name_or_file
-
-EXPERIMENT = "cembench.training.config:Experiment"
 
 
 @click.command("train", cls=Command, settings=EXPERIMENT, example="digits-at epochs=2")

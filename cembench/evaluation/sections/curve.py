@@ -22,7 +22,6 @@ CAPTION = (
     "Accuracy under attack at rising radii. An image that was broken at a radius counts as broken "
     "at all larger ones. Bands, drawn for up to eight runs: 95 % Wilson intervals."
 )
-FACTORS = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
 
 
 class CurveConfig(Settings):
@@ -35,7 +34,9 @@ class CurveConfig(Settings):
     """
 
     eps: Annotated[list[Positive], Field(min_length=1)] | None = None
-    factors: Annotated[list[Positive], Field(min_length=1)] = optional_field(FACTORS)
+    factors: Annotated[list[Positive], Field(min_length=1)] = optional_field(
+        [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
+    )
     attack: Annotated[SerializeAsAny[Attack], attacks.field("pgd")] = Field(
         default_factory=lambda: attacks.parse({"name": "pgd", "steps": 20})
     )

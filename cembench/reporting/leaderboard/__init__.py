@@ -12,6 +12,7 @@ from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.leaderboard.samples import sample_boards
 from cembench.reporting.leaderboard.seeds import seed_boards
 from cembench.util.errors import CembenchError
+from cembench.util.files.layout import RunLayout
 
 __all__ = ["Board", "build_boards", "find_records", "newest", "write_boards"]
 
@@ -53,7 +54,7 @@ def find_records(
     """
     records: dict[Path, Record] = {}
     for path in paths:
-        files = sorted(path.glob("**/eval/*.json"))
+        files = RunLayout.records_below(path)
         found = {file: current.get(file) or load_record(file) for file in files}
         kept = {k: v for k, v in found.items() if k in current or not outdated(k, v)}
         if not kept:
