@@ -12,10 +12,10 @@ import pytest
 class Disk:
     """A small file system of its own where this user may mount one, else calls that fail alike."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, size: str = "4m") -> None:
         self.folder, self.patch = folder, patch
         folder.mkdir()
-        self.real = self._mount("-t", "tmpfs", "-o", "size=4m", "tmpfs")
+        self.real = self._mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
 
     def _mount(self, *options: str) -> bool:
         command = ["mount", *options, str(self.folder)]
