@@ -46,7 +46,8 @@ def at_touch(number: int, act: Callable[[], object]) -> Callable[[], None]:
 def _below(place: str, argument: object) -> bool:
     if not isinstance(argument, str | os.PathLike):
         return False
-    return not os.path.isabs(argument) or os.fspath(argument).startswith(place)
+    path = Path(argument)
+    return not path.is_absolute() or path.is_relative_to(place)
 
 
 def after_seconds(seconds: float, number: signal.Signals) -> Callable[[], None]:
