@@ -66,8 +66,11 @@ def load_checkpoint(
     content, metadata = read_sealed_checkpoint(path)
     try:
         return network_of(content, metadata, path).to(device), metadata
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+    except CembenchError as error:
+        if str(path) in str(error):
+            raise
+        kind = ModelError if isinstance(error, ModelError) else CembenchError
+        raise kind(f"{path}: {error}") from error
 
 
 def network_of(content: bytes, metadata: CheckpointMetadata, path: Path) -> Classifier:

@@ -50,6 +50,7 @@ def run_page(layout: RunLayout, metadata: CheckpointMetadata) -> str:
         "method": f"{metadata.method}{_given(metadata.config.get('method'))}",
         "model": f"{metadata.model.title}{_given(metadata.model.dump())}",
         "data": f"{metadata.data.title}, {shape} pixels, {of} classes",
+        "images in": str(metadata.data.image_folder or ""),
         "threat model": str(metadata.threat),
         "training": _training(
             metadata.epoch, metadata.finished, metadata.seed, metadata.divergences, metadata.config
