@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cembench.energy.norms import LARGEST_IMAGE, NORMS, Ball, by_norm
+from cembench.energy.norms import NORMS, Ball, by_norm
 from cembench.util.errors import ConfigError
 from cembench.util.settings import NonNegative, Settings
 
@@ -23,7 +23,7 @@ def known_norm(name: str) -> str:
 
 
 NormName = Annotated[str, AfterValidator(known_norm)]
-Radius = Annotated[NonNegative, Field(le=LARGEST_IMAGE)]  # no norm has a larger one
+Radius = Annotated[NonNegative, Field(le=1e8)]  # no norm and no image has a larger one
 
 
 class Threat(Settings):

@@ -51,7 +51,7 @@ def require_fit(metadata: CheckpointMetadata, weights: Mapping[str, Tensor]) -> 
     """
     channels, height, width = metadata.shape
     try:
-        with fork_rng(), torch.device("meta"), registering_at_most(weights):
+        with fork_rng(gpus=[]), torch.device("meta"), registering_at_most(weights):
             net = metadata.model.build((channels, height, width), len(metadata.classes))
             model = Classifier(net, torch.zeros(channels), torch.ones(channels), metadata.head)
     except Misfit:
