@@ -132,7 +132,7 @@ LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so 
 JSON = partial(click.option, "--json", "as_json", is_flag=True)
 RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 DATA_ROOT = click.option(
-    "--data-root", help="Folder of the data set, where it has moved, or you never named it."
+    "--data-root", help="Folder of the data set, if moved or not named before."
 )
 WEIGHTS = click.option(
     *("--extractor-weights", "--inception-weights", "inception_weights"),
