@@ -4,6 +4,7 @@ White-box attacks do not apply to a network without gradient, black-box attacks 
 is marked. A network that raises has a record that says so, in one line.
 """
 
+import logging
 from functools import partial
 
 import numpy as np
@@ -20,6 +21,7 @@ from cembench.evaluation.record import load_record, load_table
 from cembench.evaluation.target import target_of
 from cembench.evaluation.verify import verify_record
 from cembench.models.gradient import missing_gradient
+from cembench.models.networks import SmallNet
 from cembench.reporting.leaderboard import build_boards
 from cembench.samplers import Sampler, samplers
 from cembench.util.errors import CembenchError, ModelError
@@ -237,6 +239,7 @@ class Noise(Named):
     name = "noise"
 
     def propose(self, target, x, y):
+        logging.getLogger("cembench").warning("by chance,\n with luck")
         return (x + 0.1 * torch.randn_like(x).sign()).clamp(0, 1)
 
 
@@ -266,6 +269,7 @@ def test_attacks_and_samplers_of_plugins_are_tried(monkeypatch):
     record = measured(WITHOUT["detached"][0], plan=plan)
     assert record.figures.keys() == {"clean", "noise", "worst_case"}
     assert record.not_applicable == ["slope", "samples climb-data"]
+    assert any(text.startswith("by chance, with luck") for text in record.warnings)
     honest = measured(lambda net, x: net(x), plan=plan | {"samples": None})
     assert {"noise", "slope"} < honest.figures.keys() and honest.not_applicable == []
 
@@ -330,9 +334,16 @@ def test_a_record_of_such_a_checkpoint_is_verified(cembench, tmp_path, monkeypat
 
 @pytest.mark.parametrize("method", ["standard", {"name": "at", "negatives": {"steps": 1}}])
 def test_training_without_a_gradient_ends_in_one_line(method, tmp_path, monkeypatch):
-    monkeypatch.setattr("cembench.models.networks.SmallNet.forward", without_grad_forward)
+    monkeypatch.setattr(SmallNet, "forward", without_grad_forward)
     with pytest.raises(ModelError, match="gradient with respect to its"):
         cb.train(experiment(method=method), tmp_path)
+
+
+def test_training_through_a_function_without_backward_ends_in_one_line(tmp_path, monkeypatch):
+    forward = SmallNet.forward
+    monkeypatch.setattr(SmallNet, "forward", lambda self, x: NoBackward.apply(forward(self, x)))
+    with pytest.raises(ModelError, match="cannot be trained: its backward pass raised NotImpl"):
+        cb.train(experiment(method="standard"), tmp_path)
 
 
 def without_grad_forward(self, x):
@@ -381,6 +392,15 @@ def test_a_network_that_breaks_its_contract_has_a_record_that_names_it(name, eng
 def test_logits_that_are_no_numbers_in_a_dense_tensor_are_refused(call):
     with pytest.raises(ModelError, match="expected a dense tensor of numbers"):
         measured(call)
+
+
+def test_a_gradient_that_is_there_for_a_few_images_alone_is_an_error_of_the_network():
+    for attack in ("pgd", "autoattack"):
+        record = measured(
+            lambda net, x: net(x) if len(x) < 9 else net(x).detach(),
+            plan={"limit": 24, "attacks": [attack]},
+        )
+        assert "no gradient with respect to its images: autograd finds no path" in record.error
 
 
 def test_logits_near_the_end_of_float32_have_figures_like_any_others():
