@@ -10,7 +10,14 @@ import pandas as pd
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.ranking import ROBUST, best_first, lead_column, pareto_front
-from cembench.reporting.leaderboard.rows import SAME, arranged, board_stem, filled, row_of
+from cembench.reporting.leaderboard.rows import (
+    SAME,
+    arranged,
+    board_stem,
+    filled,
+    row_of,
+    sanity_mark,
+)
 from cembench.util.display.column import Column
 from cembench.util.display.format import NOTHING, number, with_error, with_interval
 
@@ -69,8 +76,8 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     if table["divergences"].any():
         shown.add("divergences", "divergences")
     shown.add("gradients ↓", "train_gradients", partial(number, form=".2g"))
-    if (table["sanity_failed"] != "").any():
-        shown.add("sanity", "sanity_failed", lambda names: f"⚠ {names}" if names else "")
+    if (table["sanity_failed"] != "").any() or table["unchecked"].any():
+        shown.add("sanity", "sanity_failed", sanity_mark, "unchecked")
     if table["error"].notna().any():
         shown.add("error", "error", optional)
     return shown

@@ -22,7 +22,7 @@ LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "
 LAST += ["error"]
 PLAIN = ["method", "labels", "dataset", "seed", "weights_sha256", "parameters", "divergences"]
 PLAIN += ["train_seconds", "model", "split", "protocol_digest", "recipe", "fingerprint", "error"]
-HIDDEN = ["slug", "fingerprint", "reference", "record"]
+HIDDEN = ["slug", "fingerprint", "reference", "record", "unchecked"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
 
@@ -41,6 +41,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "reference": _reference(record.generation),
         "cembench": record.environment.get("cembench"),
         "sanity_failed": " ".join(record.sanity_failed),
+        "unchecked": record.unchecked,
         "record": record,
     }
     for section in sections.SECTIONS:
@@ -51,6 +52,11 @@ def row_of(record: Record) -> dict[str, Any]:
 def run_title(record: Record) -> str:
     """Return the name of a run, which says so where training has not ended."""
     return record.run if record.finished else f"{record.run} (unfinished)"
+
+
+def sanity_mark(failed: str, unchecked: bool) -> str:
+    """Return the names of failed checks as a mark, and whether a protocol asked for none."""
+    return " ".join([f"⚠ {failed}"] * bool(failed) + ["unchecked"] * unchecked)
 
 
 def board_stem(first: pd.Series, taken: Container[str], *kind: str) -> str:
@@ -74,6 +80,7 @@ def arranged(table: pd.DataFrame) -> pd.DataFrame:
     ours = [c for c in OURS if table[c].notna().any()]
     figures = [c for c in table.columns if c not in named and table[c].notna().any()]
     kept = [*HEAD, *ours, *TAIL, *figures, *COSTS, *LAST]
+    kept += ["unchecked"] if table["unchecked"].any() else []
     return table[kept].reset_index(drop=True)
 
 

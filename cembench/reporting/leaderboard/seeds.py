@@ -13,7 +13,7 @@ import pandas as pd
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown
 from cembench.reporting.leaderboard.ranking import best_first
-from cembench.reporting.leaderboard.rows import SAME, board_stem, filled, row_of
+from cembench.reporting.leaderboard.rows import SAME, board_stem, filled, row_of, sanity_mark
 from cembench.util.display.column import Column
 from cembench.util.display.format import number, with_error
 from cembench.util.lazy import lazy_imports
@@ -52,7 +52,8 @@ def _board(stem: str, rows: pd.DataFrame) -> Board:
         f"{first['split']} images: mean ± standard deviation over seeds "
         "(CSV: also half the 95 % t-interval of the mean)"
     )
-    kept = table.drop(columns="records").reset_index(drop=True)
+    hidden = ["records"] if table["unchecked"].any() else ["records", "unchecked"]
+    kept = table.drop(columns=hidden).reset_index(drop=True)
     return _shown(table, figures).board(stem, title, kept, table["records"].tolist())
 
 
@@ -65,6 +66,7 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         "divergences": int(group["divergences"].sum()),
         "train_gradients": float(group["train_gradients"].mean()),
         "sanity_failed": int((group["sanity_failed"] != "").sum()),
+        "unchecked": bool(group["unchecked"].all()),
     }
     for column in figures:
         values = group[column].dropna().astype(float)
@@ -96,8 +98,8 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
         if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
             text = partial(_with_std, form=".1%" if column.endswith("acc") else ".3g")
             shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
-    if table["sanity_failed"].any():
-        shown.add("sanity", "sanity_failed", lambda n, of: f"⚠ {n} of {of}" if n else "", "seeds")
+    if table["sanity_failed"].any() or table["unchecked"].any():
+        shown.add("sanity", "sanity_failed", _sanity, "seeds", "unchecked")
     return shown
 
 
@@ -108,6 +110,10 @@ def heading(column: str) -> str:
         what, arrow = {"kid": (f"KID-{known.extractor}", "↓"), "gain": ("gain", "↑")}[known.metric]
         return f"{what} {known.sampler}, n{known.count} {arrow}"
     return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
+
+
+def _sanity(failed: int, seeds: int, unchecked: bool) -> str:
+    return sanity_mark(f"{failed} of {seeds}" if failed else "", unchecked)
 
 
 def _with_std(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:

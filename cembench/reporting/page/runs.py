@@ -57,6 +57,7 @@ class Run:
         marks += [] if record.finished else [("unfinished", "unfinished")]
         marks += [("error", f"{title} failed") for title, one in found if one.error is not None]
         marks += [("doubt", f"{failed} sanity check{'s' * (failed > 1)} failed")] if failed else []
+        marks += [("doubt", "unchecked")] if record.unchecked else []
         return marks
 
 
