@@ -103,8 +103,8 @@ def called(network: Callable[[Tensor], Any], x: Tensor) -> Any:
     except (CembenchError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        shape = tuple(x.shape)
-        raise ModelError(f"the network raised {said(error)}; in forward on {shape}") from error
+        where = f"in forward on images {tuple(x.shape)}"
+        raise ModelError(f"the network raised {said(error)}; {where}") from error
 
 
 def build_classifier(
