@@ -114,6 +114,13 @@ def test_show_tells_that_a_history_cannot_be_read(cembench, trained, tmp_path):
         assert result.code == 0 and f"validation    {run}/history.csv: not readable" in result.out
 
 
+@pytest.mark.parametrize("name", ["mine.yaml", "table.csv", "quick.parquet"])
+def test_show_tells_that_a_file_is_of_another_kind(cembench, tmp_path, name):
+    (tmp_path / name).write_text("data: digits\n")
+    result = cembench("show", tmp_path / name)
+    assert result.code == 2 and f"{name}: " in result.err and "no record (.json)" in result.err
+
+
 def test_pictures_larger_than_a_page_can_hold_are_scaled_down(runs, tmp_path):
     place = RunLayout.picture(runs / "a/eval/standard.json", "rcs-noise")
     Image.new("L", (200, 20_000)).save(place)
@@ -226,6 +233,8 @@ SECTIONS = {
     "fingerprint": ["f", "g"],
     "protocol": [PLAN, {"name": "quick", "samples": {}, "seed": 1}],
     "warnings": [[], ["careful"]],
+    "no_gradient": ["", "no grad_fn"],
+    "not_applicable": [[], ["pgd"]],
 }
 RECORD = st.fixed_dictionaries({key: st.sampled_from(some) for key, some in SECTIONS.items()})
 
