@@ -114,6 +114,23 @@ def test_show_tells_that_a_history_cannot_be_read(cembench, trained, tmp_path):
         assert result.code == 0 and f"validation    {run}/history.csv: not readable" in result.out
 
 
+FORMATS = sorted((Path(__file__).parents[1] / "fixtures").glob("format-[124]"))
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_a_table_of_verdicts_that_is_none_is_named_whatever_the_format(
+    cembench, tmp_path, form, spoil
+):
+    shutil.copytree(form / "at/eval", tmp_path / "at/eval")
+    (record, *_) = (tmp_path / "at/eval").glob("*.json")
+    assert cembench("compare", record, record).code == 0
+    SPOILED[spoil](record.with_suffix(".parquet"))
+    result = cembench("compare", record, record)
+    assert result.code == 2 and f"{record.with_suffix('.parquet')}: " in result.err
+    assert "unexpected" not in result.err and result.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["mine.yaml", "table.csv", "quick.parquet"])
 def test_show_tells_that_a_file_is_of_another_kind(cembench, tmp_path, name):
     (tmp_path / name).write_text("data: digits\n")
