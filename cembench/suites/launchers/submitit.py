@@ -15,7 +15,8 @@ from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started, St
 
 MINUTES = 240
 # SLURM sends these to every process of a job; submitit answers them, in the process around it.
-ANSWERED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Windows has the first of them alone.
+ANSWERED = tuple(s for s in signal.Signals if s.name in ("SIGTERM", "SIGUSR1", "SIGUSR2"))
 
 
 class Requeued(Checkpointable):
