@@ -11,7 +11,8 @@ import click
 from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, show
 from cembench.cli.names import name_or_file
 from cembench.suites.launchers import EXTRAS
-from cembench.suites.launchers.job import DIVERGED, FAILED, end_with
+from cembench.suites.launchers.job import DIVERGED, FAILED
+from cembench.suites.launchers.processes import end_with
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
