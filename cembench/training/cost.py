@@ -45,8 +45,8 @@ class CostBar(Bar):
         gradients = epochs * trainer.steps * trainer.batch * gradients_per_image(config)
         if gradients:
             tell = self.warn if Screen.current() is None else self.report
-            each = f"{trainer.steps} steps with {trainer.batch} images"
-            tell(f"{epochs} epochs of {each}: about {gradients:.2g} gradient evaluations")
+            product = f"epochs × steps × images = {epochs} × {trainer.steps} × {trainer.batch}"
+            tell(f"{product}, about {gradients:.2g} gradient evaluations")
         return self
 
     def advance(self, images: int, note: str | None = None) -> None:
