@@ -155,3 +155,16 @@ def test_a_signal_that_comes_while_workers_start_is_not_lost(tmp_path):
         return None
 
     assert Fork(work, tmp_path / "result.pt").result() == []
+
+
+def test_a_process_ends_with_its_owner_too(tmp_path):
+    owner = subprocess.Popen(["sleep", "60"])
+
+    def work():
+        end_with(os.getppid(), owner.pid)
+        time.sleep(60)
+
+    process = Fork(work, tmp_path / "result.pt")
+    owner.kill()
+    owner.wait()
+    assert process.wait() == -signal.SIGKILL

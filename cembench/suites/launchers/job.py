@@ -34,11 +34,14 @@ class Job(NamedTuple):
         arguments: what follows `cembench`.
         log: the file that its output is appended to.
         place: the working folder, which relative paths start from.
+        owner: process id of what it ends with, besides the process that starts it. Both are on one
+            machine.
     """
 
     arguments: tuple[str, ...]
     log: Path
     place: Path
+    owner: int | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start its process, which imports what this one can, and ends when this one does.
@@ -47,11 +50,13 @@ class Job(NamedTuple):
         """
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         command = [sys.executable, "-P", "-m", "cembench", *self.arguments]
+        command += ["--parent", str(os.getpid())]
+        command += [] if self.owner is None else ["--owner", str(self.owner)]
         log = self.place / self.log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             return subprocess.Popen(
-                [*command, "--parent", str(os.getpid())],
+                command,
                 cwd=self.place,
                 env={**os.environ, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,

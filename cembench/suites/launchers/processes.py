@@ -19,17 +19,18 @@ PAUSE = 0.1  # seconds from one look for the starter to the next
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def end_with(parent: int) -> None:
+def end_with(parent: int, owner: int | None = None) -> None:
     """Lead a process group from now on, and kill it once the parent of this process has ended.
 
     A parent that has ended already is noticed too.
 
     Args:
         parent: process id of the parent.
+        owner: process id of another process on this machine whose end counts as well.
     """
 
     def follow() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and (owner is None or _runs(owner)):
             time.sleep(PAUSE)
         end_group(os.getpid())
         os._exit(1)  # on Windows, which has no groups
@@ -38,6 +39,14 @@ def end_with(parent: int) -> None:
         with suppress(PermissionError):  # it leads a session, which is a group
             os.setpgid(0, 0)
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, PermissionError):  # gone; of another user, who got its number
+        return False
+    return True
 
 
 def end_group(leader: int) -> None:
