@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,9 +37,10 @@ def launcher(
     gpus = {"gpus_per_node": 1} if device == "cuda" else {}
     executor.update_parameters(**{"name": "cembench", "timeout_min": MINUTES, **gpus, **settings})
     running: set[submitit.Job[int]] = set()
+    owner = os.getpid() if executor.cluster == "local" else None
 
     def start(job: Job) -> Started:
-        submitted = executor.submit(Requeued(), job)
+        submitted = executor.submit(Requeued(), job._replace(owner=owner))
         running.add(submitted)
 
         def poll() -> Outcome | None:
