@@ -134,6 +134,11 @@ class Record(Base):
         failed = [check.name for check in SANITY.of(self) if check.verdict == "fail"]
         return ["no_gradient"] * bool(self.no_gradient) + failed
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether it has accuracies under attack, but no checks for gradient masking of them."""
+        return len(self.figures) > 1 and self.protocol.get("sanity", ...) is None
+
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
     """Write the verdicts, then the record with their checksum, each whole or not at all.

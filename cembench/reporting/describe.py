@@ -20,6 +20,7 @@ from cembench.util.files.layout import RunLayout
 from cembench.util.files.yaml import to_yaml
 
 WIDTH = 88  # of what is wrapped
+UNCHECKED = "unchecked: the protocol has no `sanity`, so nothing looked for gradient masking"
 OMITTED = ("name", "description")
 
 
@@ -128,6 +129,7 @@ def _records(layout: RunLayout) -> str:
         rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.figures.items()]
         failed = f"; failed checks: {', '.join(record.sanity_failed)}" * bool(record.sanity_failed)
         failed += "; ⚠ of another checkpoint than the one here" * record.replaced
+        failed += "; unchecked" * record.unchecked
         lines.append(f"{path}: {record.error or ', '.join(rates) or 'samples alone'}{failed}")
     return _list("Records", lines)
 
@@ -135,14 +137,15 @@ def _records(layout: RunLayout) -> str:
 def _checks(record: Record) -> str:
     """Return the verdicts of the sanity checks, and the meaning of those that failed."""
     checks = SANITY.of(record)
-    if not checks:
+    if not checks and not record.unchecked:
         return ""
     rows = [
         ["⚠" if check.verdict == "fail" else "", check.name, check.verdict, number(check.figure)]
         for check in checks
     ]
     failed = [f"{one.name}: {one.meaning}" for one in checks if one.verdict == "fail"]
-    lines = text_table(["", "check", "verdict", "value"], rows)
+    failed += [UNCHECKED] if record.unchecked else []
+    lines = text_table(["", "check", "verdict", "value"], rows) if rows else []
     return "\n".join(["Sanity checks", *lines, *map(_wrapped, failed)])
 
 

@@ -11,7 +11,15 @@ from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import ROBUST, best_first, lead_column, pareto_front
-from cembench.reporting.leaderboard.rows import REPLACED, SAME, arranged, board_stem, filled, row_of
+from cembench.reporting.leaderboard.rows import (
+    REPLACED,
+    SAME,
+    arranged,
+    board_stem,
+    filled,
+    row_of,
+    sanity_mark,
+)
 from cembench.util.display.column import Column
 from cembench.util.display.format import NOTHING, number, with_error, with_interval
 
@@ -69,7 +77,8 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     if table["divergences"].any():
         shown.add("divergences", "divergences")
     shown.add("gradients ↓", "train_gradients", partial(number, form=".2g"))
-    shown.mark("sanity", "sanity_failed")
+    if any(table["sanity_failed"]) or any(table["unchecked"]):
+        shown.add("sanity", "sanity_failed", sanity_mark, "unchecked")
     shown.mark("checkpoint", "checkpoint", note=REPLACED)
     if says(table["error"]):
         shown.add("error", "error", optional)

@@ -26,7 +26,7 @@ PLAIN += ["train_seconds", "model", "split", "protocol_digest", "recipe", "finge
 REPLACED = (
     "⚠ replaced: the checkpoint that lies beside the record now is not the one that was measured."
 )
-MARKS = ["checkpoint"]  # in files, only where a row says something
+MARKS = ["checkpoint", "unchecked"]  # in files, only where a row says something
 HIDDEN = [*MARKS, "slug", "fingerprint", "reference", "record"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
@@ -47,6 +47,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "cembench": record.environment.get("cembench"),
         "sanity_failed": " ".join(record.sanity_failed),
         "checkpoint": checkpoint_mark(record),
+        "unchecked": record.unchecked,
         "record": record,
     }
     for section in sections.SECTIONS:
@@ -62,6 +63,11 @@ def run_title(record: Record) -> str:
 def checkpoint_mark(record: Record) -> str:
     """Return what is wrong with the checkpoint beside a record, if anything."""
     return "replaced" if record.replaced else ""
+
+
+def sanity_mark(failed: str, unchecked: bool) -> str:
+    """Return the names of failed checks as a mark, and whether a protocol asked for none."""
+    return " ".join([f"⚠ {failed}"] * bool(failed) + ["unchecked"] * unchecked)
 
 
 def board_stem(first: pd.Series, taken: Container[str], *kind: str) -> str:

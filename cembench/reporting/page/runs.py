@@ -59,6 +59,7 @@ class Run:
         marks += [("doubt", "checkpoint replaced")] if record.replaced else []
         marks += [("doubt", "files not readable")] if self.problems else []
         marks += [("doubt", f"{failed} sanity check{'s' * (failed > 1)} failed")] if failed else []
+        marks += [("doubt", "unchecked")] if record.unchecked else []
         return marks
 
 
