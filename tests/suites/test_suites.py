@@ -196,6 +196,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path):
     assert process.returncode == 0 and ended(err) == ["long"], err
     after = pd.read_csv(history)
     assert len(after) == 40 and after["seconds"][0] == before["seconds"][0]
+    assert "stopped before its time limit" in (tmp_path / "runs/long/log.txt").read_text()
 
 
 @pytest.mark.slow

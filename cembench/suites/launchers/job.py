@@ -65,10 +65,20 @@ class Job(NamedTuple):
                 process_group=0,
             )
 
-    def run(self, blocked: Collection[signal.Signals] = ()) -> int:
-        """Start its process, which does not see `blocked` signals; return its exit code."""
+    def run(
+        self,
+        blocked: Collection[signal.Signals] = (),
+        begun: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+    ) -> int:
+        """Start its process and return its exit code.
+
+        Args:
+            blocked: signals that the process does not see.
+            begun: called with the process.
+        """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         process = self.start()
+        begun(process)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             return process.wait()

@@ -62,8 +62,13 @@ class RunLayout:
 
     @property
     def resume_state(self) -> Path:
-        """All that training needs to go on."""
+        """All that training needs to go on after its last whole epoch."""
         return self._own("last.ckpt")
+
+    @property
+    def midway_state(self) -> Path:
+        """The same in the middle of an epoch, where training was stopped or saved there."""
+        return self._own("midway.ckpt")
 
     @property
     def buffer(self) -> Path:
