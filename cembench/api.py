@@ -49,8 +49,9 @@ from cembench.evaluation.record import Record
 from cembench.samplers import Sampler, samplers
 from cembench.training.config import Experiment, load_experiment, parse_experiment
 from cembench.util.devices import pick_device
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name
 from cembench.util.lazy import lazy_imports
 from cembench.util.overrides import override
 
@@ -99,8 +100,8 @@ def train(
         CembenchError: for wrong settings, missing data, a run that is there, or divergence.
     """
     with process_group(device) as own:
-        experiment, stem = world().on_all_ranks(lambda: _experiment(config, overrides))
-        return train_in(experiment, Path(out) / (name or stem), resume=resume, device=own)
+        experiment, run = world().on_all_ranks(lambda: _experiment(config, overrides, name))
+        return train_in(experiment, Path(out) / run, resume=resume, device=own)
 
 
 def probe(
@@ -128,7 +129,8 @@ def probe(
         CembenchError: when it cannot be read, or was not trained by cembench.
     """
     experiment = probe_experiment(Path(checkpoint), mode, override({}, overrides))
-    name = name or f"{RunLayout.at(Path(checkpoint)).name}-{mode}"
+    if name is None:
+        name = f"{RunLayout.at(Path(checkpoint)).name}-{mode}"
     return train(experiment, out, name=name, resume=resume, device=device)
 
 
@@ -307,14 +309,17 @@ def check(
 
 
 def _experiment(
-    config: Place | Mapping[str, Any] | Experiment, overrides: Sequence[str]
+    config: Place | Mapping[str, Any] | Experiment, overrides: Sequence[str], name: str | None
 ) -> tuple[Experiment, str]:
-    """Return an experiment, and the name of its run unless another one is given."""
+    """Return an experiment, and the name of its run: of the file or method unless given."""
     if isinstance(config, str | Path):
-        return load_experiment(Path(config), overrides), Path(config).stem
-    values = config.dump() if isinstance(config, Experiment) else dict(config)
-    experiment = parse_experiment(override(values, overrides), "config")
-    return experiment, experiment.title
+        experiment, stem = load_experiment(Path(config), overrides), Path(config).stem
+    else:
+        values = config.dump() if isinstance(config, Experiment) else dict(config)
+        experiment = parse_experiment(override(values, overrides), "config")
+        stem = experiment.title
+    with blaming("--name"):
+        return experiment, file_name(stem if name is None else name)
 
 
 def _protocol(protocol: Place | Mapping[str, Any] | Protocol) -> Protocol:

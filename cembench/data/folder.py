@@ -18,6 +18,7 @@ from cembench.data import DataSettings, datasets
 from cembench.util.errors import CembenchError
 from cembench.util.files.parquet import read_arrow
 from cembench.util.lazy import lazy_imports
+from cembench.util.settings import Name
 
 with lazy_imports():
     import torch
@@ -38,7 +39,7 @@ class LocalData(DataSettings):
     """
 
     root: str
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    alias: Name
     mode: Literal["RGB", "L"] | None = None
     size: Annotated[int, Field(ge=1, le=4096)] | None = None
 

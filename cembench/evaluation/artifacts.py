@@ -17,6 +17,7 @@ from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name
 from cembench.util.files.tensors import read_tensors, write_tensors
 
 SEALED: dict[str, str] = {}  # metadata, by which a reader knows that a file must have a seal
@@ -52,6 +53,7 @@ def save_samples(cache: ChunkCache, record: Path) -> None:
     """Save the chunks of samples in the cache, a file each, in place of those that are there."""
     folder = RunLayout.samples(record)
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)  # also where every sampler failed
     for name in cache.names("samples"):
         values = cache.tensors(name)
         assert values is not None
@@ -118,7 +120,7 @@ def saved_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Sampl
 
 
 def _adversarial_file(record: Path, attack: str) -> Path:
-    return RunLayout.adversarial(record) / f"{attack}.safetensors"
+    return RunLayout.adversarial(record) / f"{file_name(attack)}.safetensors"
 
 
 def _read(path: Path, option: str) -> dict[str, Tensor]:

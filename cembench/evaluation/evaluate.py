@@ -26,7 +26,7 @@ from cembench.evaluation.record import Record, save_record
 from cembench.evaluation.record_header import identity, reusable
 from cembench.models.source import ModelSource
 from cembench.util.distributed import World, world
-from cembench.util.errors import CembenchError, ModelError
+from cembench.util.errors import CembenchError, ModelError, one_line
 from cembench.util.files import clear_leftovers, digest
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.locks import locked
@@ -175,9 +175,10 @@ class _Evaluation:
                 warnings.update(found.warnings)
                 table = None if self.context.header.kind == "encoder" else found.table
             except ModelError as error:
-                values["error"] = str(error)
+                values["error"] = one_line(error)
         values["warnings"] = [
-            text if times == 1 else f"{text} ({times} times)" for text, times in warnings.items()
+            one_line(text) if times == 1 else f"{one_line(text)} ({times} times)"
+            for text, times in warnings.items()
         ]
         values["seconds"] = round(time.monotonic() - self.started, 3)
         values["created"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -18,7 +18,7 @@ from cembench.util.files import read_bytes, sha256
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.parquet import read_frame, write_table
 from cembench.util.files.seal import UNSEALED, is_sealed, write_sealed
-from cembench.util.settings import LabelUse, Settings
+from cembench.util.settings import LabelUse, Settings, optional_field
 from cembench.util.stages import stage
 
 FORMAT = 4
@@ -55,6 +55,10 @@ class Header(Settings):
         recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
         table_sha256: SHA-256 of the table of verdicts beside it; empty where there is none.
         error: why there are no figures.
+        no_gradient: why the network has no gradient with respect to its images, if it has none:
+            its figures are those under black-box attacks alone.
+        not_applicable: the attacks and their stages, the samplers and the other parts of the
+            protocol that were left out for that.
         warnings: what attacks warned of.
         environment: versions, device and threads.
         seconds: wall time of the evaluation.
@@ -87,6 +91,8 @@ class Header(Settings):
     train_seconds: float | None = None
     table_sha256: str = ""
     error: str | None = None
+    no_gradient: str = optional_field("")
+    not_applicable: list[str] = optional_field([])
     warnings: list[str] = []
     environment: dict[str, Any] = {}
     seconds: float = 0.0
@@ -114,8 +120,9 @@ class Record(Base):
 
     @property
     def sanity_failed(self) -> list[str]:
-        """The names of the sanity checks that fail."""
-        return [check.name for check in SANITY.of(self) if check.verdict == "fail"]
+        """The names of the sanity checks that fail; `no_gradient` comes first, if it has none."""
+        failed = [check.name for check in SANITY.of(self) if check.verdict == "fail"]
+        return ["no_gradient"] * bool(self.no_gradient) + failed
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:

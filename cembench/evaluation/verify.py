@@ -25,7 +25,7 @@ from cembench.util.files.layout import RunLayout
 # What a record says of training and of its protocol, and checkpoint and protocol say too.
 SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}
 SAID |= {"protocol_digest", "gradients", "divergences", "parameters", "labels"}
-SAID |= {"kind", "weights_sha256"}
+SAID |= {"kind", "weights_sha256", "no_gradient", "not_applicable"}
 
 
 def verify_record(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from cembench.models import ModelSettings, Shape
 from cembench.models.heads import Head
-from cembench.util.errors import CembenchError, ModelError
+from cembench.util.errors import CembenchError, ModelError, one_line, said
 from cembench.util.frozen import frozen
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ class Classifier(nn.Module):
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
         self.register_buffer("std", std.reshape(1, -1, 1, 1))
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what `forward` does; an error names the network (outside what is compiled).
+
+        Raises:
+            ModelError: when the network raises anything.
+        """
+        return called(super().__call__, x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, or the embeddings."""
         return self.net((x - self.mean) / self.std)
@@ -54,7 +62,7 @@ class Classifier(nn.Module):
         features, kind = getattr(self.net, "features", None), type(self.net).__name__
         if not callable(features) or not isinstance(getattr(self.net, "head", None), nn.Module):
             raise ModelError(f"{kind} has no features(x) with a head on them")
-        found = features((x - self.mean) / self.std)
+        found = called(features, (x - self.mean) / self.std)
         if found.dim() != 2:
             raise ModelError(f"{kind} has no features(x): they are {tuple(found.shape)}, not N×D")
         return found
@@ -75,6 +83,23 @@ class UnitFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return N×D features of length 1."""
         return normalize(self.model.features(x).float())
+
+
+def called(network: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """Return what a network makes of images.
+
+    A GPU that runs out of memory is no error of the network: a smaller batch may do.
+
+    Raises:
+        ModelError: saying in one line what the network raised.
+    """
+    try:
+        return network(x)
+    except (CembenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shape = tuple(x.shape)
+        raise ModelError(f"the network raised {said(error)}; in forward on {shape}") from error
 
 
 def build_classifier(
@@ -113,7 +138,7 @@ def try_on(model: Classifier, shape: Shape, outputs: int, title: str) -> None:
         ModelError: when it fails, or does not give `outputs` numbers.
     """
     with _refusals(title, shape), frozen(model), torch.no_grad():
-        out = model(torch.zeros(1, *shape, device=model.mean.device))
+        out = model.forward(torch.zeros(1, *shape, device=model.mean.device))
     check_logits(out, 1, outputs)
 
 
@@ -123,17 +148,20 @@ def _refusals(title: str, shape: Shape) -> Iterator[None]:
         yield
     except CembenchError:
         raise
-    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:
+        reason = one_line(error) or type(error).__name__
         raise ModelError(f"model '{title}' does not take {shape}: {reason}") from error
 
 
 def check_logits(out: object, rows: int, classes: int) -> None:
-    """Refuse outputs that are not a rows×classes tensor.
+    """Refuse outputs that are not a rows×classes tensor of real numbers.
 
     Raises:
-        ModelError: naming both shapes.
+        ModelError: naming both shapes, or the type.
     """
     got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if got != (rows, classes):
         raise ModelError(f"the model returned {got}, expected {rows}×{classes} logits")
+    if isinstance(out, Tensor) and (out.is_complex() or out.layout != torch.strided):
+        kind = f"{out.dtype}, {out.layout}".replace("torch.", "")
+        raise ModelError(f"the model returned logits of {kind}, expected a dense tensor of numbers")

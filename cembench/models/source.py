@@ -17,6 +17,7 @@ from cembench.models import ModelSettings, Shape
 from cembench.models.checkpoint import network_of
 from cembench.models.classifier import Classifier, try_on
 from cembench.models.metadata import CheckpointMetadata, read_sealed_checkpoint
+from cembench.util.devices import device_of
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
@@ -152,8 +153,7 @@ def wrapped(
         ModelError: when it does not give one logit per class.
     """
     channels = whole.shape[0]
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
-    model = Classifier(module, mean, std).to(device)
+    model = Classifier(module, mean, std).to(device_of(module))
     try_on(model, whole.shape, len(whole.classes), type(module).__name__)
     return model

@@ -24,7 +24,7 @@ from cembench.training.optim import build_average, build_optimizer, build_schedu
 from cembench.training.run_folder import State
 from cembench.training.selection import best_epoch, summary, validate
 from cembench.util.distributed import world
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ModelError
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
@@ -203,6 +203,11 @@ class Trainer:
     def _update_weights(self, loss: Tensor) -> None:
         clip = self.config.optimizer.clip
         self.optimizer.zero_grad()
+        if not loss.requires_grad:
+            raise ModelError(
+                f"model '{self.config.model.title}' cannot be trained: its loss has no gradient "
+                "with respect to its weights (does it compute under no_grad, or in NumPy?)"
+            )
         loss.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip)

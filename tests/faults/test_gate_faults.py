@@ -182,9 +182,11 @@ def test_a_figure_that_the_record_lacks_is_an_error(cembench, baseline, found):
     figures = {"clean": record.figures["clean"], "worst_case": record.figures["worst_case"]}
     left = table[[column for column in table if not column.startswith("pgd")]]
     for lacking in (table, left):
-        found["at"] = record.model_copy(update={"figures": figures}), lacking
+        changed = {"figures": figures, "not_applicable": ["pgd"]}
+        found["at"] = record.model_copy(update=changed), lacking
         result = cembench("check", "--baseline", baseline)
         assert result.code == 2 and "the record has no such figure | ERROR" in result.out
+        assert "not any more: pgd | ERROR" in result.out
     update([], baseline, None, Evaluator())
     assert load_baseline(baseline).rows["at"].not_applicable == ["pgd"]
     require_sound(cembench, baseline)

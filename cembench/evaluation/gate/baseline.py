@@ -15,7 +15,7 @@ from cembench.evaluation.sections import SECTIONS
 from cembench.util.errors import blaming
 from cembench.util.files import write_text
 from cembench.util.files.yaml import read_yaml, to_yaml
-from cembench.util.settings import Settings, optional_field
+from cembench.util.settings import Name, Settings, optional_field
 
 
 class Row(Settings):
@@ -32,7 +32,8 @@ class Row(Settings):
         verdicts: a parquet file with one row per image, from the folder of the baseline. Its name
             contains its checksum.
         verdicts_sha256: its checksum.
-        not_applicable: attacks of the protocol that do not apply to the network.
+        not_applicable: attacks, their stages and other parts of the protocol that do not apply to
+            the network.
         sanity_failed: the sanity checks that failed already.
         sanity_passed: those that passed.
         metrics: the other figures.
@@ -77,7 +78,7 @@ class Baseline(Settings):
     protocol: Protocol
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
     level: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    rows: dict[str, Row] = {}
+    rows: dict[Name, Row] = {}
 
 
 def settled_name(protocol: Protocol) -> str:

@@ -10,8 +10,9 @@ from cembench.evaluation.gate.baseline import Baseline
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_table
 from cembench.util.devices import pick_device
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name, require_distinct
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -75,7 +76,9 @@ def named(checkpoints: Sequence[str], path: Path, baseline: Baseline | None) -> 
         name = name if equals else RunLayout.at(file).name
         if name in found:
             raise CembenchError(f"two checkpoints are called '{name}'; give NAME=CHECKPOINT")
-        found[name] = file
+        with blaming(f"NAME=CHECKPOINT {text}"):
+            found[file_name(name)] = file
+    require_distinct([*(baseline.rows if baseline else ()), *found])
     if not checkpoints and baseline is not None:
         found = {name: path.parent / row.checkpoint for name, row in baseline.rows.items()}
     if not found:

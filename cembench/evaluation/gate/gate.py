@@ -107,7 +107,7 @@ def judge(
         now = gated_of(one.record)
         rest += [_missing(name, key, was) for key, was in one.figures.items() if key not in own]
         rest += [_metric(name, key, was, now.get(key)) for key, was in one.row.metrics.items()]
-        rest += _software(name, one.row)
+        rest += _parts(name, one.row, one.record) + _software(name, one.row)
         rest.append(_sanity(name, one.row, one.record, allow_unchecked))
     adjusted = holm([pair.drop_p_value for _, pair in pairs])
     accuracies = [
@@ -171,6 +171,13 @@ def _metric(name: str, key: str, before: GatedValue, now: GatedValue | None) -> 
 
 def _missing(name: str, key: str, was: float) -> Outcome:
     return Outcome(name, key, "error", was, note="the record has no such figure")
+
+
+def _parts(name: str, row: Row, record: Record) -> list[Outcome]:
+    """Return what cannot be measured any more; an attack without some stages still has a figure."""
+    gone = [part for part in record.not_applicable if part not in row.not_applicable]
+    note = f"not any more: {', '.join(gone)}"
+    return [Outcome(name, "applicable parts", "error", note=note)] if gone else []
 
 
 def _software(name: str, row: Row) -> list[Outcome]:

@@ -117,7 +117,6 @@ def _row(
     protocol = baseline.protocol
     verdicts = verdicts_of(table, record.figures)
     file = write_verdicts(path, name, verdicts, protocol.deciding)
-    titles = [attack.title for attack in protocol.attacks]
     return Row(
         checkpoint=_relative(checkpoint, path.parent),
         checkpoint_sha256=record.checkpoint_sha256,
@@ -127,7 +126,7 @@ def _row(
         software={key: str(record.environment[key]) for key in versions()},
         verdicts=f"{file.parent.name}/{file.name}",
         verdicts_sha256=sha256(file),
-        not_applicable=[title for title in titles if title not in record.figures],
+        not_applicable=record.not_applicable,
         sanity_failed=record.sanity_failed,
         sanity_passed=[check.name for check in record.sanity if check.verdict == "pass"],
         metrics=_metrics(baseline, name, record),

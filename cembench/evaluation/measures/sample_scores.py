@@ -14,7 +14,7 @@ from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig
 from cembench.samplers.draw import Samples
 from cembench.util.display.image_grid import grid
-from cembench.util.errors import SamplingError
+from cembench.util.errors import SamplingError, one_line
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
 from cembench.util.progress import Bar
@@ -37,7 +37,7 @@ def score(
             drawn = source.obtain(sampler, bar)
             figures = _figures(drawn, reference, sampler.init, picture)
         except SamplingError as error:
-            figures = {"error": str(error)}
+            figures = {"error": one_line(error)}
         found[sampler.title] = SamplerFigures(
             sampler=sampler.dump(),
             start=sampler.init,

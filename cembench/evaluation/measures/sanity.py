@@ -129,6 +129,7 @@ CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
 }
 
 NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins}
+NEEDS_GRADIENT = {*NEEDS_BALL, zero_gradients, stands_at_any_radius}
 
 
 def measure(config: SanityConfig, measurement: Measurement) -> list[SanityCheck]:
@@ -139,7 +140,7 @@ def measure(config: SanityConfig, measurement: Measurement) -> list[SanityCheck]
 def sanity_checks(target: Target, split: Split, config: SanityConfig) -> list[SanityCheck]:
     """Run all checks on images of a split that are classified correctly.
 
-    Checks are skipped with fewer than twenty of them, or where there is no ball.
+    Checks are skipped with fewer than twenty of them, or where there is no ball or gradient.
     """
     some, _ = subset(split, config.images)
     x, y = some.pixels(), some.labels
@@ -153,7 +154,9 @@ def _checked(
     check: Callable[[SanityContext], tuple[float, bool]], meaning: str, context: SanityContext
 ) -> SanityCheck:
     name = check.__name__
-    if len(context.y) < FEWEST or (context.eps == 0 and check in NEEDS_BALL):
+    no_ball, no_gradient = context.eps == 0, bool(context.target.no_gradient)
+    lacking = (no_ball and check in NEEDS_BALL) or (no_gradient and check in NEEDS_GRADIENT)
+    if len(context.y) < FEWEST or lacking:
         return SanityCheck(name=name, verdict="skipped", figure=None, meaning=meaning)
     with isolated_rng(derive(context.target.seed, "sanity", name)):
         figure, failed = check(context)

@@ -27,6 +27,7 @@ from cembench.models.source import imported_metadata, wrapped
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name
 from cembench.util.files.yaml import parse_yaml
 from cembench.util.registry import add_plugin
 from cembench.util.rng import isolated_rng
@@ -84,7 +85,8 @@ def import_model(
     metadata = imported_metadata(
         settings, normalised, dataset, whole, budget, method=method, origin=origin
     )
-    file = out or Path("runs") / Path(source).stem
+    with blaming("--out"):
+        file = out or Path("runs") / file_name(Path(source).stem)
     file = file if file.suffix == ".safetensors" else RunLayout(file).checkpoint
     _write(file, normalised, metadata)
     return file

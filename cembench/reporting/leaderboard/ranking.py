@@ -71,6 +71,11 @@ def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
 
 
 def evidence(record: Record) -> int:
-    """Return on how many images AutoAttack was run, in full: the official one, or our own code."""
+    """Return on how many images AutoAttack was run, in full: the official one, or our own code.
+
+    Without a gradient it is never run in full.
+    """
+    if record.no_gradient:
+        return 0
     found = (record.figures.get(attack) for attack in ("autoattack", "autoattack-fast"))
     return next((figure.images for figure in found if figure is not None), 0)
