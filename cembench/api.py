@@ -197,6 +197,7 @@ def sample(
     label: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    data_root: str | None = None,
     **settings: Any,
 ) -> Samples:
     """Draw samples, all classes in turn; none is filtered.
@@ -209,6 +210,7 @@ def sample(
         label: the one class to draw.
         seed: decides starts and noise.
         device: where to compute.
+        data_root: where the data of a checkpoint lies now.
         settings: of the sampler, such as `steps=40` or `start="noise"`.
 
     Returns:
@@ -220,7 +222,7 @@ def sample(
     if isinstance(sampler, str):
         sampler = {"name": sampler}
     chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
-    source = _source(model, data, None)
+    source = _source(model, data, None).moved(data_root)
     images = CheckpointImages(source.file, source.metadata, torch.device(pick_device(device)))
     chunks = iter_samples(source, chosen, images, count, label, seed)
     return Samples.joined([drawn for drawn, _ in chunks])
@@ -339,6 +341,7 @@ def _source(
         if not trust_pixels and source.metadata.method == "imported":
             # refuses a network that wants other pixels than [0, 1], or gives no logits
             assert source.model is not None
+            source.metadata.require_named_root()
             infer_normalisation(source.model, source.metadata.data.load("train"), "none")
         return source
     if dataset is not None or threat is not None:
