@@ -71,7 +71,7 @@ def command(
         plan = None if protocol is None else load_protocol(protocol, overrides, limit)
         written = write(checkpoints, baseline, plan, evaluator)
         click.echo(f"wrote {baseline}: {', '.join(written.rows)}", err=True)
-        if written.protocol.sanity is None:
+        if written.protocol.sanity is None and written.protocol.attacks:
             click.echo(f"cembench: unchecked: {UNCHECKED}", err=True)
         return
     outcomes = check(

@@ -195,6 +195,6 @@ def _sanity(name: str, row: Row, record: Record, allow_unchecked: bool) -> Outco
         return Outcome(name, SANITY, "regression", note=f"new: {', '.join(new)}")
     if gone:
         return Outcome(name, SANITY, "error", note=f"no verdict any more: {', '.join(gone)}")
-    if not done or not record.protocol.get("sanity"):
+    if record.unchecked or not done:
         return Outcome(name, SANITY, "unchecked", note=UNCHECKED, allowed=allow_unchecked)
     return Outcome(name, SANITY, "pass", note="no check fails that did not before")
