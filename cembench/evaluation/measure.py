@@ -25,7 +25,7 @@ from cembench.evaluation.sections import SECTIONS
 from cembench.evaluation.target import target_of
 from cembench.models.engine import EXAMPLES
 from cembench.util.distributed import ALONE, World
-from cembench.util.frozen import exact, frozen
+from cembench.util.frozen import copied, exact, frozen
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, isolated_rng
 from cembench.util.stages import stage
@@ -109,6 +109,7 @@ class Measurement:
         results: of sections, by their key in records.
         warnings: what to be careful about.
         not_applicable: what was left out since the network has no gradient.
+        unused: a copy of the network made before anything was measured, where it can be copied.
     """
 
     context: EvaluationContext
@@ -118,6 +119,7 @@ class Measurement:
     results: dict[str, Any] = field(default_factory=dict)
     warnings: Counter[str] = field(default_factory=Counter)
     not_applicable: list[str] = field(default_factory=list)
+    unused: nn.Module | None = None
 
     @cached_property
     def target(self) -> Target:
@@ -142,9 +144,10 @@ def measure(
     classifier = context.header.kind == "classifier"
     with frozen(context.model), exact():
         table, seconds = pd.DataFrame(), dict[str, float]()
+        unused = copied(context.model) if classifier else None
         if classifier:
             table, seconds = table_of(context, attacks)
-        found = Measurement(context, samples, table, seconds)
+        found = Measurement(context, samples, table, seconds, unused=unused)
         for section in SECTIONS:
             config = section.config(context.protocol)
             if config or (section.always and classifier):
@@ -212,6 +215,8 @@ def verdict_table(
     seconds = dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
     work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
+        if seconds and cache is not None:  # nothing is run where there is none
+            bar.report(f"{len(split)} images under {', '.join(seconds)}")
         example = split.pixels(slice(EXAMPLES))
         classes, engine = len(split.classes), protocol.engine
         target = target_of(model, classes, protocol, threat, example, engine)
