@@ -19,6 +19,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import UNSEALED, open_sealed, sealing
+from cembench.util.files.temporary import clear_leftovers
 from cembench.util.files.tensors import write_tensors
 from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.stages import stage
@@ -122,8 +123,7 @@ class RunFolder(RunLayout):
 
     def begin(self, config: Experiment) -> None:
         """Save the resolved configuration, and delete files that a kill left half written."""
-        for leftover in self.folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        clear_leftovers(self.folder)
         write_text(self.config, to_yaml(config.dump()))
 
     def save(self, state: State) -> None:

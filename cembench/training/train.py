@@ -12,6 +12,7 @@ from cembench.data.loading import load_training
 from cembench.data.roots import remember
 from cembench.models.recipe import without_paths
 from cembench.training.config import Experiment
+from cembench.training.cost import CostBar
 from cembench.training.divergence import Diverged
 from cembench.training.pretrained import resolved
 from cembench.training.run_folder import RunFolder, State
@@ -22,7 +23,6 @@ from cembench.util.distributed import restarted, world
 from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.files.locks import locked
-from cembench.util.progress import Bar
 from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng
 from cembench.util.stopping import asked, postponed, stop_if
@@ -98,7 +98,7 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
     info = RunInfo(run.folder, run.folder.name, config.dump(), resumed=trainer.epoch > 0)
     trackers = config.tracker if ranks.first else []
     with (
-        Bar(run.folder.name, config.epochs * trainer.steps * trainer.batch) as bar,
+        CostBar(run.folder.name, trainer) as bar,
         track(trackers, info, bar.warn) as group,
         postponed(),
     ):
@@ -116,7 +116,7 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
                 roll_back(trainer, run, error)
                 state = trainer.state()
                 ranks.on_rank_zero(partial(run.save, state))
-                bar.report(f"{error}; back to epoch {trainer.epoch} with new randomness")
+                bar.warn(f"{error}; back to epoch {trainer.epoch} with new randomness")
                 continue
             ranks.on_rank_zero(partial(_keep, run, trainer, state))
             group.write(trainer.history)

@@ -19,7 +19,8 @@ from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started, St
 MINUTES = 240
 SAVING = 60.0  # seconds that a job has to save its state; SLURM signals 90 before the time limit
 # SLURM sends these to every process of a job; submitit answers them, in the process around it.
-ANSWERED = (signal.SIGTERM, signal.SIGUSR2)
+# Windows has the first of them alone.
+ANSWERED = tuple(s for s in signal.Signals if s.name in ("SIGTERM", "SIGUSR2"))
 
 
 class Requeued(Checkpointable):
@@ -57,9 +58,10 @@ def launcher(
     gpus = {"gpus_per_node": 1} if device == "cuda" else {}
     executor.update_parameters(**{"name": "cembench", "timeout_min": MINUTES, **gpus, **settings})
     running: set[submitit.Job[int]] = set()
+    owner = os.getpid() if executor.cluster == "local" else None
 
     def start(job: Job) -> Started:
-        submitted = executor.submit(Requeued(), job)
+        submitted = executor.submit(Requeued(), job._replace(owner=owner))
         running.add(submitted)
 
         def poll() -> Outcome | None:

@@ -119,6 +119,11 @@ class RunLayout:
         return record.with_name(f".{record.name}.lock")
 
     @staticmethod
+    def cache(record: Path, key: str) -> Path:
+        """Return the folder of finished chunks of an evaluation, which a key identifies."""
+        return record.with_name(f".{record.name}.{key}.parts")
+
+    @staticmethod
     def adversarial(record: Path) -> Path:
         """Return the folder of the adversarial images, one file per attack."""
         return record.with_suffix(".adversarial")
