@@ -46,8 +46,9 @@ from cembench.evaluation.record import Record
 from cembench.samplers import Sampler, samplers
 from cembench.training.config import Experiment, load_experiment, parse_experiment
 from cembench.util.devices import pick_device
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name
 from cembench.util.lazy import lazy_imports
 from cembench.util.overrides import override
 
@@ -96,8 +97,8 @@ def train(
         CembenchError: for wrong settings, missing data, a run that is there, or divergence.
     """
     with process_group(device) as own:
-        experiment, stem = world().on_all_ranks(lambda: _experiment(config, overrides))
-        return train_in(experiment, Path(out) / (name or stem), resume=resume, device=own)
+        experiment, run = world().on_all_ranks(lambda: _experiment(config, overrides, name))
+        return train_in(experiment, Path(out) / run, resume=resume, device=own)
 
 
 def probe(
@@ -125,7 +126,8 @@ def probe(
         CembenchError: when it cannot be read, or was not trained by cembench.
     """
     experiment = probe_experiment(Path(checkpoint), mode, override({}, overrides))
-    name = name or f"{RunLayout.at(Path(checkpoint)).name}-{mode}"
+    if name is None:
+        name = f"{RunLayout.at(Path(checkpoint)).name}-{mode}"
     return train(experiment, out, name=name, resume=resume, device=device)
 
 
@@ -192,6 +194,7 @@ def sample(
     label: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    data_root: str | None = None,
     **settings: Any,
 ) -> Samples:
     """Draw samples, all classes in turn; none is filtered.
@@ -204,6 +207,7 @@ def sample(
         label: the one class to draw.
         seed: decides starts and noise.
         device: where to compute.
+        data_root: where the data of a checkpoint lies now.
         settings: of the sampler, such as `steps=40` or `start="noise"`.
 
     Returns:
@@ -215,7 +219,7 @@ def sample(
     if isinstance(sampler, str):
         sampler = {"name": sampler}
     chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
-    source = _source(model, data, None)
+    source = _source(model, data, None).moved(data_root)
     images = CheckpointImages(source.file, source.metadata, torch.device(pick_device(device)))
     chunks = iter_samples(source, chosen, images, count, label, seed)
     return Samples.joined([drawn for drawn, _ in chunks])
@@ -257,14 +261,17 @@ def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Bo
 
 
 def _experiment(
-    config: Place | Mapping[str, Any] | Experiment, overrides: Sequence[str]
+    config: Place | Mapping[str, Any] | Experiment, overrides: Sequence[str], name: str | None
 ) -> tuple[Experiment, str]:
-    """Return an experiment, and the name of its run unless another one is given."""
+    """Return an experiment, and the name of its run: of the file or method unless given."""
     if isinstance(config, str | Path):
-        return load_experiment(Path(config), overrides), Path(config).stem
-    values = config.dump() if isinstance(config, Experiment) else dict(config)
-    experiment = parse_experiment(override(values, overrides), "config")
-    return experiment, experiment.title
+        experiment, stem = load_experiment(Path(config), overrides), Path(config).stem
+    else:
+        values = config.dump() if isinstance(config, Experiment) else dict(config)
+        experiment = parse_experiment(override(values, overrides), "config")
+        stem = experiment.title
+    with blaming("--name"):
+        return experiment, file_name(stem if name is None else name)
 
 
 def _protocol(protocol: Place | Mapping[str, Any] | Protocol) -> Protocol:
@@ -284,6 +291,7 @@ def _source(
         if not trust_pixels and source.metadata.method == "imported":
             # refuses a network that wants other pixels than [0, 1], or gives no logits
             assert source.model is not None
+            source.metadata.require_named_root()
             infer_normalisation(source.model, source.metadata.data.load("train"), "none")
         return source
     if dataset is not None or threat is not None:

@@ -131,7 +131,9 @@ PROTOCOL = partial(click.option, "--protocol", shell_complete=name_or_file("prot
 LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 JSON = partial(click.option, "--json", "as_json", is_flag=True)
 RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run.")
-DATA_ROOT = click.option("--data-root", help="Folder of the data set, if it has moved.")
+DATA_ROOT = click.option(
+    "--data-root", help="Folder of the data set, where it has moved, or you never named it."
+)
 WEIGHTS = click.option(
     *("--extractor-weights", "--inception-weights", "inception_weights"),
     type=FILE,

@@ -17,6 +17,7 @@ from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name
 from cembench.util.files.tensors import read_tensors, write_tensors
 
 SEALED: dict[str, str] = {}  # metadata, by which a reader knows that a file must have a seal
@@ -119,7 +120,7 @@ def saved_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Sampl
 
 
 def _adversarial_file(record: Path, attack: str) -> Path:
-    return RunLayout.adversarial(record) / f"{attack}.safetensors"
+    return RunLayout.adversarial(record) / f"{file_name(attack)}.safetensors"
 
 
 def _read(path: Path, option: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from cembench.util.errors import blaming
 from cembench.util.files import digest
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
-from cembench.util.settings import Count, Settings, optional_field
+from cembench.util.settings import Count, Name, Settings, optional_field
 from cembench.util.shipped import find_file, shipped
 
 
@@ -37,7 +37,7 @@ class Header(Settings):
             than one for networks with random layers.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Name
     description: str = ""
     split: Literal["test", "validation"] = "test"
     threat: ThreatChange = ThreatChange()

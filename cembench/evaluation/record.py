@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import create_model
+from pydantic import PrivateAttr, create_model
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.sections import RESULTS, SANITY
@@ -118,6 +118,16 @@ class Record(Base):
     after an error, and where the protocol asks for nothing.
     """
 
+    _replaced: bool = PrivateAttr(False)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the checkpoint beside its file is not the one that was measured.
+
+        Only a record that `load_beside` returned knows; no file says it.
+        """
+        return self._replaced
+
     @property
     def sanity_failed(self) -> list[str]:
         """The names of the sanity checks that fail; `no_gradient` comes first, if it has none."""
@@ -192,19 +202,26 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     return rest | {"format": max(version, FORMAT)}
 
 
-def of_run(path: Path, record: Record) -> bool:
-    """Return whether a record is of the folder's run, not of a file with a name of its own."""
-    return path.stem == record.protocol.get("name")
+def load_beside(path: Path) -> Record:
+    """Read a record as `load_record` does; it is marked if its checkpoint has been `replaced`.
+
+    A checkpoint that is missing marks nothing: records may be shipped alone.
+    """
+    record = load_record(path)
+    checkpoint = layout_of(path, record).checkpoint
+    if record.checkpoint_sha256 and checkpoint.is_file():
+        found = checkpoint.stat()
+        now = _sha256(checkpoint, found.st_size, found.st_mtime_ns)
+        record._replaced = record.checkpoint_sha256 != now
+    return record
 
 
-def outdated(path: Path, record: Record) -> bool:
-    """Return whether a record in a run folder is of other weights than those that lie there."""
-    checkpoint = RunLayout.of_record(path).checkpoint
-    if not of_run(path, record) or not checkpoint.exists():
-        return False
-    found = checkpoint.stat()
-    now = _sha256(checkpoint, found.st_size, found.st_mtime_ns)
-    return record.checkpoint_sha256 not in ("", now)
+def layout_of(path: Path, record: Record) -> RunLayout:
+    """Return the files of the checkpoint that a record is of: the folder's, or one by its name."""
+    protocol = str(record.protocol.get("name"))
+    own = "" if path.stem == protocol else path.stem.removesuffix(f".{protocol}")
+    folder = RunLayout.of_record(path).folder
+    return RunLayout(folder, f"{own}.safetensors") if own else RunLayout(folder)
 
 
 @lru_cache

@@ -38,8 +38,9 @@ def target_of(
     Raises:
         ModelError: when the network fails on the example.
     """
-    plain = attacked = CheckedModel(model, classes).eval()
-    no_gradient = "" if example is None else missing_gradient(plain, example)
+    trial, plain = CheckedModel(model, classes).eval(), CheckedModel(model, classes).eval()
+    no_gradient = "" if example is None else missing_gradient(trial, example)
+    attacked = plain
     if engine is not None and example is not None and not no_gradient:
         surrogate = engine.prepare(model, example)
         attacked = plain if surrogate is model else CheckedModel(surrogate, classes).eval()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,9 @@ from cembench.util.frozen import frozen
 
 if TYPE_CHECKING:
     from cembench.models.metadata import CheckpointMetadata
+
+
+LARGE = 2**20  # values of an image that networks are not tried on with memory
 
 
 class Classifier(nn.Module):
@@ -98,8 +103,8 @@ def called(network: Callable[[Tensor], Any], x: Tensor) -> Any:
     except (CembenchError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        shape = tuple(x.shape)
-        raise ModelError(f"the network raised {said(error)}; in forward on {shape}") from error
+        where = f"in forward on images {tuple(x.shape)}"
+        raise ModelError(f"the network raised {said(error)}; {where}") from error
 
 
 def build_classifier(
@@ -124,8 +129,7 @@ def build_classifier(
     with _refusals(settings.title, shape):
         model = Classifier(settings.build(shape, classes), mean, std, head).eval()
         if head is not None:
-            with torch.no_grad():
-                dimension = model.features(torch.zeros(1, *shape)).shape[1]
+            dimension = _answer(Classifier.features, model, shape).shape[1]
             model.net.head = head.build(dimension, classes).eval()
     try_on(model, shape, classes if head is None else head.outputs(classes), settings.title)
     return model.train()
@@ -137,9 +141,19 @@ def try_on(model: Classifier, shape: Shape, outputs: int, title: str) -> None:
     Raises:
         ModelError: when it fails, or does not give `outputs` numbers.
     """
-    with _refusals(title, shape), frozen(model), torch.no_grad():
-        out = model.forward(torch.zeros(1, *shape, device=model.mean.device))
-    check_logits(out, 1, outputs)
+    with _refusals(title, shape), frozen(model), suppress(NotImplementedError):
+        check_logits(_answer(Classifier.forward, model, shape), 1, outputs)
+
+
+def _answer(method: Callable[..., Tensor], model: Classifier, shape: Shape) -> Tensor:
+    """Return what a method gives for one black image; for a large image its shape alone.
+
+    Large ones take minutes and gigabytes in some networks, so the meta device has to do, on which
+    a network that looks at values raises NotImplementedError.
+    """
+    model = model if math.prod(shape) <= LARGE else copy.deepcopy(model).to("meta")
+    with torch.no_grad():
+        return method(model, torch.zeros(1, *shape, device=model.mean.device))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cembench.energy.ascent import gradient_of
+from cembench.models.classifier import called
 from cembench.util.errors import ModelError, NoGradientError, one_line
 from cembench.util.rng import isolated_rng
 
@@ -26,11 +27,11 @@ def missing_gradient(model: nn.Module, images: Tensor) -> str:
     with isolated_rng(0), torch.enable_grad():
         x = images.detach().requires_grad_()
         try:
-            gradient_of(model(x), x)
+            gradient_of(called(model, x), x)
         except NoGradientError as error:
             return error.reason
         except ModelError as error:
             with torch.no_grad():
-                model(images)
+                called(model, images)
             return one_line(error)
     return ""

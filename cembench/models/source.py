@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,6 +98,10 @@ class ModelSource:
         file = RunLayout(folder).checkpoint
         return ModelSource(known.model_copy(update=given), file, "", module)
 
+    def moved(self, root: str | None) -> ModelSource:
+        """Return the same network with its data under another root; itself for None."""
+        return replace(self, metadata=self.metadata.moved(root))
+
     @property
     def name(self) -> str:
         """Name in tables: that of its run, or of the class of a network in memory."""
@@ -130,18 +134,19 @@ def imported_metadata(
     Its data set has the training split `whole`, and a customary threat model unless one is given;
     `more` are other fields.
     """
-    return CheckpointMetadata(
-        model=settings,
-        shape=list(whole.shape),
-        classes=list(whole.classes),
-        mean=model.mean.flatten().tolist(),
-        std=model.std.flatten().tolist(),
-        data=data,
-        threat=threat or data.threat,
-        finished=True,
-        fingerprint=whole.fingerprint,
-        **{"method": "imported", **more},
-    )
+    values = {
+        "model": settings,
+        "shape": list(whole.shape),
+        "classes": list(whole.classes),
+        "mean": model.mean.flatten().tolist(),
+        "std": model.std.flatten().tolist(),
+        "data": data,
+        "threat": threat or data.threat,
+        "finished": True,
+        "fingerprint": whole.fingerprint,
+        "method": "imported",
+    }
+    return CheckpointMetadata.parse(values | more)
 
 
 def wrapped(

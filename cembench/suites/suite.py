@@ -14,12 +14,12 @@ from cembench.training.config import Experiment
 from cembench.training.probes import Probe, probe_settings
 from cembench.training.recipes import kind_of
 from cembench.util.errors import ConfigError, blaming
+from cembench.util.files.names import file_name, require_distinct
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import merge
-from cembench.util.settings import Settings, nearest
+from cembench.util.settings import Name, Settings, nearest
 from cembench.util.shipped import find_file
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Values = Annotated[list[Any], Field(min_length=1)]
 
 
@@ -88,6 +88,8 @@ def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experime
                 experiments[name + end] = Experiment.parse(values | chosen)
             except ConfigError as error:
                 wrong[name + end] = error
+    with blaming(path):
+        require_distinct(["leaderboards", *map(file_name, experiments)])
     mistakes = _mistakes(path, wrong)
     try:
         protocol = load_protocol(suite.protocol, base=file.parent)

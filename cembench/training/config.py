@@ -136,6 +136,16 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _possible_steps(self) -> Self:
+        for key, sampler in self.method.samplers.items():
+            try:
+                sampler.require_possible(self.threat)
+            except ConfigError as error:
+                ((place, text),) = error.problems
+                raise ConfigError.single(text, "method", key, *place) from None
+        return self
+
+    @model_validator(mode="after")
     def _enough_images(self) -> Self:
         if self.batch_size < self.method.min_batch_size:
             raise ValueError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cembench.data.loading import load_training
+from cembench.data.roots import remember
 from cembench.models.recipe import without_paths
 from cembench.training.config import Experiment
 from cembench.training.divergence import Diverged
@@ -65,6 +66,7 @@ def _hold(run: RunFolder, stack: ExitStack) -> None:
 
 def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experiment, bool]:
     """Return the experiment with its pretrained weights resolved, and whether it is finished."""
+    remember(config.data)
     config = resolved(config)
     if run.exists():
         if not resume:

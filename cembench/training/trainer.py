@@ -24,7 +24,7 @@ from cembench.training.optim import build_average, build_optimizer, build_schedu
 from cembench.training.run_folder import State
 from cembench.training.selection import best_epoch, summary, validate
 from cembench.util.distributed import world
-from cembench.util.errors import CembenchError, ModelError
+from cembench.util.errors import CembenchError, ModelError, said
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
@@ -203,12 +203,14 @@ class Trainer:
     def _update_weights(self, loss: Tensor) -> None:
         clip = self.config.optimizer.clip
         self.optimizer.zero_grad()
+        failure = f"model '{self.config.model.title}' cannot be trained: "
         if not loss.requires_grad:
-            raise ModelError(
-                f"model '{self.config.model.title}' cannot be trained: its loss has no gradient "
-                "with respect to its weights (does it compute under no_grad, or in NumPy?)"
-            )
-        loss.backward()
+            reason = "its loss has no gradient with respect to its weights"
+            raise ModelError(f"{failure}{reason} (does it compute under no_grad, or in NumPy?)")
+        try:
+            loss.backward()
+        except NotImplementedError as error:
+            raise ModelError(f"{failure}its backward pass raised {said(error)}") from error
         if clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()

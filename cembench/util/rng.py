@@ -14,11 +14,15 @@ from torch import Tensor
 
 
 @contextmanager
-def fork_rng() -> Iterator[None]:
-    """Restore the global generators of Python, NumPy and torch afterwards."""
+def fork_rng(gpus: Sequence[int] | None = None) -> Iterator[None]:
+    """Restore the global generators of Python, NumPy and torch afterwards.
+
+    Args:
+        gpus: those whose generators are restored, which starts CUDA there; all unless given.
+    """
     python, array = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(gpus):
             yield
     finally:
         random.setstate(python)

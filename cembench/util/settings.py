@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from cembench.util.errors import ConfigError
+from cembench.util.files.names import file_name
 
 LISTED = 30
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d*)?)\s*/\s*(\d+(?:\.\d*)?)\s*")
@@ -40,7 +42,8 @@ Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
 Fraction = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # for file names
+Name = Annotated[str, AfterValidator(file_name)]  # of a file or folder
+Label = Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # of columns too
 
 
 def optional_field(default: Any) -> Any:
@@ -113,6 +116,8 @@ def _problems(
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield what one error of pydantic stands for: the problems of a ConfigError, or itself."""
     place = tuple(str(part) for part in item["loc"])
+    if place[-1:] == ("[key]",):  # the text says which key
+        place = place[:-2]
     cause = item.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
         yield from (((*place, *inner), text) for inner, text in cause.problems)

@@ -4,6 +4,7 @@ White-box attacks do not apply to a network without gradient, black-box attacks 
 is marked. A network that raises has a record that says so, in one line.
 """
 
+import logging
 from functools import partial
 
 import numpy as np
@@ -20,9 +21,10 @@ from cembench.evaluation.record import load_record, load_table
 from cembench.evaluation.target import target_of
 from cembench.evaluation.verify import verify_record
 from cembench.models.gradient import missing_gradient
+from cembench.models.networks import SmallNet
 from cembench.reporting.leaderboard import build_boards
 from cembench.samplers import Sampler, samplers
-from cembench.util.errors import ModelError
+from cembench.util.errors import CembenchError, ModelError
 from cembench.util.files.yaml import to_yaml
 from tests.conftest import Linear, experiment, images, shorten_autoattack
 
@@ -149,9 +151,9 @@ def short(monkeypatch):
     shorten_autoattack(monkeypatch, steps=2, queries=20)
 
 
-def measured(call, engine="plain", plan=SHORT):
+def measured(call, engine="plain", plan=SHORT, trusted=True):
     net = Stumps() if call is None else Through(call)
-    return cb.evaluate(net.eval(), "digits", {**plan, "engine": engine}, trust_pixels=True)
+    return cb.evaluate(net.eval(), "digits", {**plan, "engine": engine}, trust_pixels=trusted)
 
 
 @pytest.mark.parametrize("name", WITHOUT)
@@ -172,6 +174,13 @@ def test_black_box_attacks_alone_count_on_a_network_without_gradient(name):
         "log_px",
         "max_softmax",
     }
+
+
+def test_outputs_that_no_attack_differentiates_need_not_be_logits():
+    for call in (winner, None, lambda net, x: net(x).detach().softmax(1)):
+        assert measured(call, plan=SHORT | {"limit": 8}, trusted=False).no_gradient
+    with pytest.raises(CembenchError, match="returns probabilities, not logits"):
+        measured(lambda net, x: net(x).softmax(1), trusted=False)
 
 
 @pytest.mark.parametrize("name", ["detached", "in place", "stumps"])
@@ -215,7 +224,10 @@ def test_the_row_of_a_network_without_gradient_is_marked_beside_an_honest_one():
     (board,) = build_boards(records)
     rows = board.shown.set_index("run")
     assert list(rows.index) == ["opaque", "honest"]
-    assert rows["sanity"].to_dict() == {"opaque": "⚠ no_gradient", "honest": ""}
+    assert rows["sanity"].to_dict() == {
+        "opaque": "⚠ no_gradient unchecked",
+        "honest": "unchecked",
+    }
     assert rows.loc["opaque", "pgd ↑"] == "–" and "%" in rows.loc["opaque", "autoattack ↑"]
 
 
@@ -230,6 +242,7 @@ class Noise(Named):
     name = "noise"
 
     def propose(self, target, x, y):
+        logging.getLogger("cembench").warning("by chance,\n with luck")
         return (x + 0.1 * torch.randn_like(x).sign()).clamp(0, 1)
 
 
@@ -259,7 +272,8 @@ def test_attacks_and_samplers_of_plugins_are_tried(monkeypatch):
     record = measured(WITHOUT["detached"][0], plan=plan)
     assert record.figures.keys() == {"clean", "noise", "worst_case"}
     assert record.not_applicable == ["slope", "samples climb-data"]
-    honest = measured(lambda net, x: net(x), plan=plan)
+    assert any(text.startswith("by chance, with luck") for text in record.warnings)
+    honest = measured(lambda net, x: net(x), plan=plan | {"samples": None})
     assert {"noise", "slope"} < honest.figures.keys() and honest.not_applicable == []
 
 
@@ -323,9 +337,16 @@ def test_a_record_of_such_a_checkpoint_is_verified(cembench, tmp_path, monkeypat
 
 @pytest.mark.parametrize("method", ["standard", {"name": "at", "negatives": {"steps": 1}}])
 def test_training_without_a_gradient_ends_in_one_line(method, tmp_path, monkeypatch):
-    monkeypatch.setattr("cembench.models.networks.SmallNet.forward", without_grad_forward)
+    monkeypatch.setattr(SmallNet, "forward", without_grad_forward)
     with pytest.raises(ModelError, match="gradient with respect to its"):
         cb.train(experiment(method=method), tmp_path)
+
+
+def test_training_through_a_function_without_backward_ends_in_one_line(tmp_path, monkeypatch):
+    forward = SmallNet.forward
+    monkeypatch.setattr(SmallNet, "forward", lambda self, x: NoBackward.apply(forward(self, x)))
+    with pytest.raises(ModelError, match="cannot be trained: its backward pass raised NotImpl"):
+        cb.train(experiment(method="standard"), tmp_path)
 
 
 def without_grad_forward(self, x):
@@ -344,7 +365,7 @@ def raising(error):
 
 RAISING = {
     "value": (raising(ValueError("two\n lines")), "raised ValueError: two lines; in forward on"),
-    "memory": (raising(MemoryError()), "raised MemoryError; in forward on (8, 1, 8, 8)"),
+    "memory": (raising(MemoryError()), "raised MemoryError; in forward on images (8, 1, 8, 8)"),
     "assertion": (raising(AssertionError("a\n\nb")), "raised AssertionError: a b; in forward"),
     "key": (raising(KeyError("a\nb")), r"raised KeyError: 'a\nb'; in forward"),
     "long": (raising(ValueError("x" * 9999)), "xxx…; in forward"),
@@ -374,6 +395,37 @@ def test_a_network_that_breaks_its_contract_has_a_record_that_names_it(name, eng
 def test_logits_that_are_no_numbers_in_a_dense_tensor_are_refused(call):
     with pytest.raises(ModelError, match="expected a dense tensor of numbers"):
         measured(call)
+
+
+def test_a_gradient_that_is_there_for_a_few_images_alone_is_an_error_of_the_network():
+    for attack in ("pgd", "autoattack"):
+        record = measured(
+            lambda net, x: net(x) if len(x) < 9 else net(x).detach(),
+            plan={"limit": 24, "attacks": [attack]},
+        )
+        assert "no gradient with respect to its images: autograd finds no path" in record.error
+
+
+def test_logits_near_the_end_of_float32_have_figures_like_any_others():
+    plan = {"limit": 24, "density": {"steps": 1}, "samples": PLAN["samples"]}
+    record = measured(lambda net, x: net(x) * 1e30, plan=plan)
+    assert record.error is None and record.density.energies["clean"].std > 1e29
+    found = record.generation.samplers["rcs-gaussian"]
+    assert found.error is None and found.lse_std > 1e29
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_of_the_network():
+    class Infinite(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * torch.inf
+
+    record = measured(lambda net, x: Infinite.apply(net(x)), plan={"limit": 8, "density": {}})
+    assert record.error == "the gradient of log p(x) of the model is not finite"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

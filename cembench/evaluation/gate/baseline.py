@@ -17,7 +17,7 @@ from cembench.util.files import sha256, write_text
 from cembench.util.files.parquet import read_frame, write_table
 from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Settings
+from cembench.util.settings import Name, Settings
 
 with lazy_imports():
     import pandas as pd
@@ -62,7 +62,7 @@ class Baseline(Settings):
     protocol: Protocol
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
     level: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    rows: dict[str, Row] = {}
+    rows: dict[Name, Row] = {}
 
 
 def load_baseline(path: Path) -> Baseline:

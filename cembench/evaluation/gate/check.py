@@ -20,8 +20,9 @@ from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_table
 from cembench.models.metadata import read_metadata
 from cembench.util.devices import pick_device
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name, require_distinct
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import nearest
 
@@ -156,7 +157,9 @@ def _named(checkpoints: Sequence[str], path: Path, baseline: Baseline | None) ->
         name = name if equals else RunLayout.at(file).name
         if name in named:
             raise CembenchError(f"two checkpoints are called '{name}'; give NAME=CHECKPOINT")
-        named[name] = file
+        with blaming(f"NAME=CHECKPOINT {text}"):
+            named[file_name(name)] = file
+    require_distinct([*(baseline.rows if baseline else ()), *named])
     if not checkpoints and baseline is not None:
         named = {name: path.parent / row.checkpoint for name, row in baseline.rows.items()}
     if not named:

@@ -27,7 +27,8 @@ from cembench.evaluation.sections.density_results import (
     OODScores,
 )
 from cembench.evaluation.sections.samples import Generation
-from cembench.evaluation.statistics import MeanStd, mean_std, rate
+from cembench.evaluation.statistics import MeanStd, mean_std, rate, widened
+from cembench.util.errors import ModelError
 from cembench.util.rng import derive, generator_of
 
 SCORES = {"lse": "log_px", "confidence": "max_softmax", "slope": "slope"}
@@ -87,15 +88,27 @@ def scores_of(target: Target, x: Tensor) -> dict[str, Tensor]:
     """Return `lse`, `confidence` (max-softmax) and `slope` (−‖∇ₓ LSE‖), N values each.
 
     There is no slope where the network has no gradient.
+
+    Raises:
+        ModelError: when a gradient is not finite.
     """
     wanted = not target.no_gradient
     x = x.detach().requires_grad_(wanted)
     with torch.set_grad_enabled(wanted):
         out = target.plain(x)
         lse = energy.marginal(out)
-        slope = {"slope": -gradient_of(lse, x).flatten(1).norm(dim=1)} if wanted else {}
+        slope = {"slope": -_lengths(gradient_of(lse, x))} if wanted else {}
     confidence = out.detach().softmax(1).amax(1)
     return {"lse": lse.detach(), "confidence": confidence, **slope}
+
+
+def _lengths(gradient: Tensor) -> Tensor:
+    found = gradient.flatten(1).norm(dim=1)
+    if not bool(found.isfinite().all()):  # squares overflow float32
+        found = gradient.flatten(1).double().norm(dim=1)
+    if not bool(found.isfinite().all()):
+        raise ModelError("the gradient of log p(x) of the model is not finite")
+    return found
 
 
 def measure(config: DensityConfig, measurement: Measurement) -> Density:
@@ -177,7 +190,7 @@ def ood_scores(inside: pd.Series, outside: pd.Series) -> OODScores:
 
 
 def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:
-    change = table[f"{name}_ball_lse"] - table["clean_lse"]
+    change = widened(table[f"{name}_ball_lse"]) - widened(table["clean_lse"])
     right = table[f"{name}_ball_pred"] == table["label"]
     return EnergyShift(
         accuracy=rate(right),

@@ -22,8 +22,9 @@ from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProg
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections.robustness import Figure, count
 from cembench.evaluation.target import applicable, applies, not_applicable
+from cembench.models.gradient import missing_gradient
 from cembench.util import stages as timing
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, NoGradientError
 from cembench.util.frozen import frozen
 from cembench.util.rng import derive, isolated_rng
 
@@ -235,6 +236,8 @@ def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     except (CembenchError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if reason := missing_gradient(target.model, x):  # although it has one on a few images
+            raise NoGradientError(reason) from error
         raise CembenchError(f"attack {title}, stage {stage.name}, failed: {error!r}") from error
     if proposed.shape != x.shape:
         raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")

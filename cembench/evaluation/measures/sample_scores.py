@@ -12,6 +12,7 @@ from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig
+from cembench.evaluation.statistics import LARGE
 from cembench.samplers.draw import Samples
 from cembench.util.display.image_grid import grid
 from cembench.util.errors import SamplingError, one_line
@@ -85,7 +86,9 @@ def _own_scores(drawn: Samples) -> dict[str, float]:
     """Return what the network's logits say of samples and initial images, if it has any."""
     if drawn.logits.shape[1] == 0:
         return {}
-    lse, lse_seeds = energy.marginal(drawn.logits), energy.marginal(drawn.start_logits)
+    lse, lse_seeds = (energy.marginal(out) for out in (drawn.logits, drawn.start_logits))
+    if max(lse.abs().max(), lse_seeds.abs().max()) > LARGE:
+        lse, lse_seeds = lse.double(), lse_seeds.double()
     asked = {"own_acc": drawn.summary()["own_acc"]} if drawn.conditional else {}
     return asked | {
         "lse": float(lse.mean()),

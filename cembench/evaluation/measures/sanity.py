@@ -92,7 +92,7 @@ def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
 
 def stands_at_any_radius(context: SanityContext) -> tuple[float, bool]:
     """Images survive in a ball that holds every image there is."""
-    everything = context.target.threat.ball.diameter(context.x)
+    everything = context.target.threat.ball.diameter(context.x[0].numel())
     return _share(context, ~context.search(everything, context.everyone), 0.02)
 
 

@@ -12,6 +12,7 @@ from cembench.evaluation.section import Section, rate_cells
 from cembench.evaluation.statistics import Rate, most_found, rate, wilson
 from cembench.util.display.charts import Cell, Table
 from cembench.util.display.format import NOTHING, number, percent
+from cembench.util.files.names import require_distinct
 from cembench.util.settings import optional_field
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def _distinct(values: list[Attack]) -> list[Attack]:
         reserved = {"clean", "worst_case", "curve", *attacks.names()} - {attack.name}
         if titles.count(title) > 1 or title in reserved or attack.label in VERSIONS:
             raise ValueError(f"the label '{title}' is taken; give each attack its own")
+    require_distinct(titles)
     return values
 
 

@@ -14,6 +14,7 @@ from cembench.samplers import Sampler, samplers
 from cembench.util.display.charts import EMPTY, Cell, Table
 from cembench.util.display.column import Column
 from cembench.util.display.format import number, percent, with_error, with_interval
+from cembench.util.files.names import require_distinct
 from cembench.util.settings import Count, Settings, optional_field
 
 HEAD = ["images", "KID ↓", "FD ↓", "IS ↑", "precision ↑", "recall ↑", "classifier agreement ↑"]
@@ -63,6 +64,7 @@ class SamplesConfig(Settings):
         for title in titles:
             if titles.count(title) > 1:
                 raise ValueError(f"two samplers are '{title}'; give each a label of its own")
+        require_distinct(titles)
         return values
 
 

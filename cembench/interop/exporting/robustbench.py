@@ -13,6 +13,7 @@ from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
+from cembench.util.files.names import file_name
 
 AUTHOR_FIELDS = {"link": "", "name": "", "authors": "", "venue": "", "additional_data": None}
 FULL_SIZE = 10_000  # test images that the leaderboard asks for on CIFAR
@@ -24,7 +25,7 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
     info = model_info(found, fields)
     if out.suffix != ".json":
         norm = found.threat.ball.library_name
-        out = out / "model_info" / str(info["dataset"]) / norm / f"{source.name}.json"
+        out = out / "model_info" / file_name(str(info["dataset"])) / norm / f"{source.name}.json"
     write_text(out, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     log = logging.getLogger("cembench")
     if empty := [key for key in AUTHOR_FIELDS if info[key] in ("", None)]:

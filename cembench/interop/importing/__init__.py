@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from cembench.data import DataSettings, datasets
+from cembench.data.roots import remember
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.interop.importing.normalisation import infer_normalisation
 from cembench.interop.importing.weights import load_weights, read_weights
@@ -27,6 +29,7 @@ from cembench.models.source import imported_metadata, wrapped
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import file_name
 from cembench.util.files.yaml import parse_yaml
 from cembench.util.registry import add_plugin
 from cembench.util.rng import isolated_rng
@@ -68,8 +71,10 @@ def import_model(
     values = _values(data, "--dataset")
     with blaming("--dataset"):
         dataset = datasets.parse(values).moved(data_root)
+    remember(dataset)
     whole = dataset.load("train")
     budget = (threat or ThreatChange()).over(dataset.threat)
+    budget.ball.require_below_diameter("eps", math.prod(whole.shape))
     settings = model_settings(model, dataset, budget)
     source = str(weights or settings.title)
     net = _built(settings, weights, (whole.shape, len(whole.classes)))
@@ -84,7 +89,8 @@ def import_model(
     metadata = imported_metadata(
         settings, normalised, dataset, whole, budget, method=method, origin=origin
     )
-    file = out or Path("runs") / Path(source).stem
+    with blaming("--out"):
+        file = out or Path("runs") / file_name(Path(source).stem)
     file = file if file.suffix == ".safetensors" else RunLayout(file).checkpoint
     _write(file, normalised, metadata)
     return file
@@ -146,7 +152,8 @@ def _write(file: Path, model: Classifier, metadata: CheckpointMetadata) -> None:
             )
     if file.exists():
         old, known = load_checkpoint(file)
-        if known != metadata or weights_digest(old.state_dict()) != weights_digest(weights):
+        same = weights_digest(old.state_dict()) == weights_digest(weights)
+        if not same or known.dump() != metadata.dump():
             raise CembenchError(f"{file}: another checkpoint is there; choose another --out")
         return
     save_checkpoint(file, weights, metadata)

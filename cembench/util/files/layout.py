@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cembench.util.files.names import file_name
+
 CHECKPOINT = "model.safetensors"
 
 
@@ -80,7 +82,7 @@ class RunLayout:
 
     def record(self, protocol: str) -> Path:
         """Return the record of the checkpoint under a protocol, by its name."""
-        return self.folder / "eval" / self._name(f"{protocol}.json")
+        return self.folder / "eval" / self._name(f"{file_name(protocol)}.json")
 
     def records(self, pattern: str = "*") -> list[Path]:
         """Return the records in the folder whose names, without `.json`, fit, sorted."""
@@ -125,7 +127,7 @@ class RunLayout:
     def picture(record: Path, sampler: str) -> Path:
         """Return the picture of a sampler's samples."""
         folder = RunLayout.samples(record)
-        return folder.with_name(f"{folder.name}-{sampler}.png")
+        return folder.with_name(f"{folder.name}-{file_name(sampler)}.png")
 
     @staticmethod
     def trajectory(record: Path, sampler: str) -> Path:

@@ -22,6 +22,8 @@ with lazy_imports():
     from safetensors.torch import load, save
     from torch import Tensor
 
+LONGEST_HEADER = 100_000_000  # bytes; safetensors has the same limit
+
 
 def write_tensors(
     path: Path,
@@ -73,6 +75,8 @@ def tensor_metadata(content: bytes) -> dict[str, Any] | None:
         ValueError, TypeError, AttributeError, RecursionError: when it is no such file.
     """
     length = int.from_bytes(content[:8], "little")
+    if length > min(len(content) - 8, LONGEST_HEADER):
+        raise ValueError("longer than the file, or than any header")
     return header_metadata(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
 
 
