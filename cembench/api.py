@@ -41,6 +41,9 @@ from typing import Any
 
 from cembench.data import DataSettings, datasets
 from cembench.energy.threat import Threat
+from cembench.evaluation.gate.check import check as check_baseline
+from cembench.evaluation.gate.evaluator import Evaluator
+from cembench.evaluation.gate.gate import Outcome
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
 from cembench.samplers import Sampler, samplers
@@ -258,6 +261,53 @@ def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Bo
     if out is not None:
         write_boards(boards, Path(out))
     return boards
+
+
+def check(
+    baseline: Place,
+    checkpoints: Sequence[Place] = (),
+    *,
+    allow_changed_software: bool = False,
+    allow_unchecked: bool = False,
+    out: Place | None = None,
+    device: str = "auto",
+    data_root: str | None = None,
+    inception_weights: Place | None = None,
+) -> list[Outcome]:
+    """Compare checkpoints with a baseline, figure by figure.
+
+    Args:
+        baseline: the file that `cembench check --update` wrote.
+        checkpoints: run folders, files, or `NAME=FILE` for the row of that name; those that the
+            baseline names unless given.
+        allow_changed_software: compare also when rows were measured with other versions.
+        allow_unchecked: let rows pass without sanity checks.
+        out: the folder of records; beside the checkpoints unless given.
+        device: where to compute.
+        data_root: where the data lies now.
+        inception_weights: weights for the extractor `inception`.
+
+    Returns:
+        One outcome per figure; `outcome.passes` says whether it needs no attention.
+
+    Raises:
+        CembenchError: when something is missing or cannot be evaluated, or when protocol, images
+            or software are not those that a row was measured under.
+    """
+    evaluator = Evaluator(
+        device,
+        data_root,
+        None if inception_weights is None else Path(inception_weights),
+        None if out is None else Path(out),
+        write_curve,
+    )
+    return check_baseline(
+        [str(checkpoint) for checkpoint in checkpoints],
+        Path(baseline),
+        evaluator,
+        allow_changed_software=allow_changed_software,
+        allow_unchecked=allow_unchecked,
+    )
 
 
 def _experiment(

@@ -128,8 +128,8 @@ def _records(layout: RunLayout) -> str:
             continue
         rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.figures.items()]
         failed = f"; failed checks: {', '.join(record.sanity_failed)}" * bool(record.sanity_failed)
-        failed += "; unchecked" * record.unchecked
         failed += "; ⚠ of another checkpoint than the one here" * record.replaced
+        failed += "; unchecked" * record.unchecked
         lines.append(f"{path}: {record.error or ', '.join(rates) or 'samples alone'}{failed}")
     return _list("Records", lines)
 

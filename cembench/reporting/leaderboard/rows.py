@@ -10,7 +10,7 @@ import pandas as pd
 from cembench.evaluation import sections
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
-from cembench.reporting.leaderboard.board import Shown, flagged, free_stem, slug
+from cembench.reporting.leaderboard.board import flagged, free_stem, slug
 from cembench.reporting.leaderboard.frame import says
 from cembench.util.files import digest
 
@@ -46,8 +46,8 @@ def row_of(record: Record) -> dict[str, Any]:
         "reference": _reference(record.generation),
         "cembench": record.environment.get("cembench"),
         "sanity_failed": " ".join(record.sanity_failed),
-        "unchecked": "unchecked" * record.unchecked,
         "checkpoint": checkpoint_mark(record),
+        "unchecked": record.unchecked,
         "record": record,
     }
     for section in sections.SECTIONS:
@@ -65,16 +65,9 @@ def checkpoint_mark(record: Record) -> str:
     return "replaced" if record.replaced else ""
 
 
-def sanity_mark(failed: str | int, unchecked: str | int, of: int | None = None) -> str:
-    """Return failed checks as a mark, and whether the protocol did not ask for any."""
-    return " ".join(filter(None, [flagged(failed, of), "unchecked" if unchecked else ""]))
-
-
-def show_sanity(shown: Shown, *of: str) -> None:
-    """Show the mark of each row, if any has one; arguments are those of `Shown.mark`."""
-    columns = [shown.table[name] for name in ("sanity_failed", "unchecked")]
-    if any(sanity_mark(*row) for row in zip(*columns, strict=True)):
-        shown.add("sanity", "sanity_failed", sanity_mark, "unchecked", *of)
+def sanity_mark(failed: str, unchecked: bool) -> str:
+    """Return the names of failed checks as a mark, and whether a protocol asked for none."""
+    return " ".join([f"⚠ {failed}"] * bool(failed) + ["unchecked"] * unchecked)
 
 
 def board_stem(first: pd.Series, taken: Container[str], *kind: str) -> str:

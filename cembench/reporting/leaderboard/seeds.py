@@ -20,7 +20,7 @@ from cembench.reporting.leaderboard.rows import (
     board_stem,
     filled,
     row_of,
-    show_sanity,
+    sanity_mark,
     with_marks,
 )
 from cembench.util.display.column import Column
@@ -74,8 +74,8 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         "divergences": int(group["divergences"].sum()),
         "train_gradients": float(group["train_gradients"].mean()),
         "sanity_failed": int((group["sanity_failed"] != "").sum()),
-        "unchecked": int((group["unchecked"] != "").sum()),
         "checkpoint": int((group["checkpoint"] != "").sum()),
+        "unchecked": bool(group["unchecked"].all()),
     }
     for column in figures:
         values = group[column].dropna().astype(float)
@@ -107,7 +107,8 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
         if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
             text = partial(_with_std, form=".1%" if column.endswith("acc") else ".3g")
             shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
-    show_sanity(shown, "seeds")
+    if any(table["sanity_failed"]) or any(table["unchecked"]):
+        shown.add("sanity", "sanity_failed", _sanity, "seeds", "unchecked")
     shown.mark("checkpoint", "checkpoint", "seeds", note=REPLACED)
     return shown
 
@@ -119,6 +120,10 @@ def heading(column: str) -> str:
         what, arrow = {"kid": (f"KID-{known.extractor}", "↓"), "gain": ("gain", "↑")}[known.metric]
         return f"{what} {known.sampler}, n{known.count} {arrow}"
     return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
+
+
+def _sanity(failed: int, seeds: int, unchecked: bool) -> str:
+    return sanity_mark(f"{failed} of {seeds}" if failed else "", unchecked)
 
 
 def _with_std(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:
