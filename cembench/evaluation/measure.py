@@ -215,6 +215,8 @@ def verdict_table(
     seconds = dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
     work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
+        if seconds and cache is not None:  # nothing is run where there is none
+            bar.report(f"{len(split)} images under {', '.join(seconds)}")
         example = split.pixels(slice(EXAMPLES))
         classes, engine = len(split.classes), protocol.engine
         target = target_of(model, classes, protocol, threat, example, engine)

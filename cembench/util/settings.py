@@ -40,7 +40,7 @@ def fraction(value: Any) -> Any:
 NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
 Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
 Fraction = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]  # products of two fit into 64 bits
 LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
 Name = Annotated[str, AfterValidator(file_name)]  # of a file or folder
 Label = Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # of columns too

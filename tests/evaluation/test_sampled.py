@@ -37,8 +37,8 @@ def noisy(strength, x, y):
 
 
 def beyond(x, y):
-    """Succeed on every image, within a ball that holds all of them."""
-    return 1 - x
+    """Succeed on every image, within a ball that holds nearly all of them."""
+    return x + 0.999 * (1 - 2 * x)
 
 
 @pytest.fixture

@@ -114,6 +114,30 @@ def test_show_tells_that_a_history_cannot_be_read(cembench, trained, tmp_path):
         assert result.code == 0 and f"validation    {run}/history.csv: not readable" in result.out
 
 
+FORMATS = sorted((Path(__file__).parents[1] / "fixtures").glob("format-[124]"))
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_a_table_of_verdicts_that_is_none_is_named_whatever_the_format(
+    cembench, tmp_path, form, spoil
+):
+    shutil.copytree(form / "at/eval", tmp_path / "at/eval")
+    (record, *_) = (tmp_path / "at/eval").glob("*.json")
+    assert cembench("compare", record, record).code == 0
+    SPOILED[spoil](record.with_suffix(".parquet"))
+    result = cembench("compare", record, record)
+    assert result.code == 2 and f"{record.with_suffix('.parquet')}: " in result.err
+    assert "unexpected" not in result.err and result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "table.csv", "quick.parquet"])
+def test_show_tells_that_a_file_is_of_another_kind(cembench, tmp_path, name):
+    (tmp_path / name).write_text("data: digits\n")
+    result = cembench("show", tmp_path / name)
+    assert result.code == 2 and f"{name}: " in result.err and "no record (.json)" in result.err
+
+
 def test_pictures_larger_than_a_page_can_hold_are_scaled_down(runs, tmp_path):
     place = RunLayout.picture(runs / "a/eval/standard.json", "rcs-noise")
     Image.new("L", (200, 20_000)).save(place)
@@ -226,6 +250,8 @@ SECTIONS = {
     "fingerprint": ["f", "g"],
     "protocol": [PLAN, {"name": "quick", "samples": {}, "seed": 1}],
     "warnings": [[], ["careful"]],
+    "no_gradient": ["", "no grad_fn"],
+    "not_applicable": [[], ["pgd"]],
 }
 RECORD = st.fixed_dictionaries({key: st.sampled_from(some) for key, some in SECTIONS.items()})
 

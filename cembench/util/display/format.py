@@ -43,3 +43,18 @@ def with_error(value: float | None, error: float | None, form: str = ".3g") -> s
     if form.endswith("%"):
         return f"{100 * value:{form[:-1]}f} ± {100 * error:{form[:-1]}f} %"
     return f"{value:{form}} ± {error:.2g}"
+
+
+def roughly(seconds: float) -> str:
+    """Return a duration without digits that nobody can know: `about 3 min`."""
+    if seconds < 45:
+        return "less than a minute"
+    minutes = seconds / 60
+    if minutes < 90:
+        step = 1 if minutes < 10 else 5
+        return f"about {max(1, round(minutes / step)) * step} min"
+    hours = minutes / 60
+    if hours < 36:
+        return f"about {round(hours)} h"
+    days = hours / 24
+    return f"about {days:.0f} days" if days < 700 else f"about {days / 365:,.0f} years"

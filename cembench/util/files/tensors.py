@@ -6,14 +6,14 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_bytes, unwritable
+from cembench.util.files import read_bytes, replacing
 from cembench.util.files.seal import header_entries, header_metadata, is_sealed, write_sealed
 from cembench.util.lazy import lazy_imports
 
@@ -102,22 +102,13 @@ def tensor_file(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     offset = 8 + len(text)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            file.flush()
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), offset, max(1, end))
-            file.truncate(offset + end)
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.flush()
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), offset, max(1, end))
+        file.truncate(offset + end)
         yield {
-            name: np.memmap(temporary, kind, "r+", offset + header[name]["data_offsets"][0], shape)
+            name: np.memmap(file, kind, "r+", offset + header[name]["data_offsets"][0], shape)
             for name, (kind, shape) in shapes.items()
         }
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
