@@ -27,7 +27,7 @@ from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
 from cembench.models.metadata import read_metadata
 from cembench.util.errors import CembenchError
-from cembench.util.files import clear_leftovers, sha256
+from cembench.util.files import sha256
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.locks import locked
 from cembench.util.lazy import lazy_imports
@@ -66,7 +66,6 @@ def update(
         _require_all_rows(path, before, files)
         try:
             baseline = _measured(_settled(before, files), path, files, evaluator)
-            clear_leftovers(path)
             save_baseline(path, baseline)
         finally:
             clear_unnamed(path, before)

@@ -96,7 +96,7 @@ def arranged(table: pd.DataFrame) -> pd.DataFrame:
 
 def with_marks(kept: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return columns of a file, without those of warnings that no row of the table has."""
-    marked = table[[c for c in MARKS if any(map(flagged, table[c]))]]
+    marked = table[[c for c in MARKS if c in table and any(map(flagged, table[c]))]]
     return kept.drop(columns=MARKS, errors="ignore").join(marked)
 
 
