@@ -117,6 +117,7 @@ def prepare(
     reader = None
     if measured.samples is not None:
         reader = shared_reader(measured.samples.extractor, device, inception_weights)
+    metadata.require_named_root()
     try:
         whole = metadata.images(protocol.split)
         metadata.check(whole)

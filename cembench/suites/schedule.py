@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from cembench.suites.launchers.job import Outcome, Started
+from cembench.util.stopping import asked, stop_if
 
 PAUSE = 0.25  # seconds from one look at what runs to the next
 
@@ -34,11 +35,12 @@ def schedule(
         for name in ready[: None if limit is None else limit - len(running)]:
             diverged = [base for base in waiting.pop(name) if outcomes[base].diverged]
             running[name] = start(name, next(iter(diverged), None))
-        asked = {n: it if isinstance(it, Outcome) else it() for n, it in running.items()}
-        over = {name: outcome for name, outcome in asked.items() if outcome is not None}
+        polled = {n: it if isinstance(it, Outcome) else it() for n, it in running.items()}
+        over = {name: outcome for name, outcome in polled.items() if outcome is not None}
         running = {name: it for name, it in running.items() if name not in over}
         outcomes |= over
         on_update(running.keys(), over)
+        stop_if(asked())  # Python drops an exception in a destructor, and with it a Ctrl-C
         if not over:
             time.sleep(PAUSE)
     return outcomes

@@ -111,12 +111,13 @@ def stop_if(number: int) -> None:
         KeyboardInterrupt: for any signal, since libraries know what to do with it.
     """
     if number:
-        _Now.asked = _Now.asked or number
+        _Now.asked, _Now.pending = _Now.asked or number, False
         raise KeyboardInterrupt
 
 
 def ending() -> Ending:
     """Return how this process ends: as the first signal asked, or as after Ctrl-C."""
+    _Now.pending = False
     return ENDINGS[signal.Signals(_Now.asked or signal.SIGINT)]
 
 

@@ -62,6 +62,7 @@ def test_a_folder_that_only_a_checkpoint_names_needs_its_user(cembench, trained,
     for command in commands:
         result = cembench(*command)
         assert result.code == 2 and len(result.err.splitlines()) == 1
+        assert result.err.count(str(file)) == 1
         with pytest.raises(CembenchError, match=remedy):
             raise CembenchError(result.err)
     probe = cembench("probe", file, "epochs=1")

@@ -224,7 +224,10 @@ def test_the_row_of_a_network_without_gradient_is_marked_beside_an_honest_one():
     (board,) = build_boards(records)
     rows = board.shown.set_index("run")
     assert list(rows.index) == ["opaque", "honest"]
-    assert rows["sanity"].to_dict() == {"opaque": "⚠ no_gradient", "honest": ""}
+    assert rows["sanity"].to_dict() == {
+        "opaque": "⚠ no_gradient unchecked",
+        "honest": "unchecked",
+    }
     assert rows.loc["opaque", "pgd ↑"] == "–" and "%" in rows.loc["opaque", "autoattack ↑"]
 
 

@@ -386,7 +386,8 @@ def test_each_experiment_is_a_row_as_soon_as_it_is_over(tmp_path):
     lines = err.splitlines()
     assert lines[0] == "0 of 2 experiments done, less than a minute left"
     begun = next(n for n, text in enumerate(lines) if text.startswith("two: "))
-    row = r"one: clean \d+\.\d%, worst-case \d+\.\d% \(1 of 2 experiments done, less than .* left\)"
+    row = r"one: clean \d+\.\d%, worst-case \d+\.\d%, sanity unchecked"
+    row += r" \(1 of 2 experiments done, less than .* left\)"
     assert re.fullmatch(row, lines[begun - 1]) and ended(err) == ["one", "two"]
     assert lines[-1] == "everything on one page: cembench report runs"
     assert "| one |" in out

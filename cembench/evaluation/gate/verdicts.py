@@ -11,6 +11,7 @@ from typing import Any
 
 from cembench.attacks import Attack
 from cembench.evaluation.gate.baseline import Baseline, Row, load_baseline
+from cembench.evaluation.sections.robustness import PARTS
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256, write_bytes
 from cembench.util.files.parquet import read_table, sealed_table
@@ -18,8 +19,6 @@ from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
     import pandas as pd
-
-    from cembench.evaluation.measures import attack_progress
 
 OWN = re.compile(r"\.?.+-[0-9a-f]{12}\.parquet(\.\w{8}\.tmp)?")  # also what a killed write left
 
@@ -111,8 +110,8 @@ def _problem(values: pd.Series, column: str) -> str:
     if column.endswith("_broken"):
         return "" if values.dtype == bool else "holds other values than true and false"
     if column.endswith("_sample"):
-        known = all(isinstance(part, str) and part in attack_progress.PARTS for part in values)
-        return "" if known else f"holds other values than {', '.join(attack_progress.PARTS[1:])}"
+        known = all(isinstance(part, str) and part in PARTS for part in values)
+        return "" if known else f"holds other values than {', '.join(PARTS[1:])}"
     if values.dtype.kind not in "iu" or values.isna().any() or (values < 0).any():
         return "holds other values than whole numbers from 0"
     return "numbers an image twice" if column == "index" and not values.is_unique else ""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cembench.attacks import Target
 from cembench.attacks.verdict import CheckedModel
 from cembench.data.split import Split
+from cembench.energy.ascent import gradient_of
 from cembench.energy.norms import per_row
 from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.evaluation.statistics import wilson
@@ -32,11 +33,10 @@ ROUNDING = 1e-4  # of logits, relative to the largest: smaller changes tell noth
 class Answers:
     """A network's answers to a few images that it was not asked about before.
 
-    They are the first attacked images, each moved at random inside the ball. All answers are taken
-    in one order, so that a change between calls has some calls to show in.
+    All answers are taken in one order, so that a change between calls has some calls to show in.
 
     Attributes:
-        x: the images, N×C×H×W.
+        x: the images, N×C×H×W: some attacked ones, each moved at random inside the ball.
         together: logits of all in one batch, N×K.
         unused: those of a copy of the network that nobody asked anything yet; None without one.
         alone: those of each image in a batch of its own; None where the network fails on one.
@@ -44,10 +44,9 @@ class Answers:
         again: those of all in one batch, asked last.
     """
 
-    def __init__(self, target: Target, split: Split, unused: nn.Module | None) -> None:
+    def __init__(self, target: Target, x: Tensor, unused: nn.Module | None) -> None:
         self.target = target
-        few, generator = split.pixels(slice(IMAGES)), generator_of(target.seed, split.labels.device)
-        self.x = target.threat.ball.uniform(few, generator)
+        self.x = target.threat.ball.uniform(x, generator_of(target.seed, x.device))
         with torch.no_grad():
             self.together = target.model(self.x)
             self.unused = None if unused is None else self._checked(unused)(self.x)
@@ -81,6 +80,8 @@ class Answers:
     def _alone(self) -> Tensor | None:
         try:
             return torch.cat([self.target.model(image) for image in self.x.split(1)])
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # as of a batch norm in training mode that is given a single value
             return None
 
@@ -107,8 +108,7 @@ def wrong_gradients(answers: Answers) -> Tensor:
     with torch.enable_grad():
         out = model(x)
         top = out.topk(2, dim=1).indices
-        (gradient,) = torch.autograd.grad(_gap(out, top).sum(), x, allow_unused=True)
-    gradient = torch.zeros_like(x) if gradient is None else gradient
+        gradient = gradient_of(_gap(out, top), x)
     largest = gradient.flatten(1).abs().amax(1)
     direction = gradient / per_row(largest.clamp_min(torch.finfo(x.dtype).tiny), x)
     expected = 2 * STEP * (gradient * direction).flatten(1).sum(1)
@@ -129,7 +129,7 @@ CHECKS: dict[Callable[[Answers], Tensor], str] = {
 
 
 def consistency_checks(target: Target, split: Split, unused: nn.Module | None) -> list[SanityCheck]:
-    """Make all checks on a few images of a split.
+    """Make all checks on the first images of a split, as many of 32 as fit into memory at once.
 
     All are skipped where a verdict is a mean over several passes, since such a network is random by
     design; those after the first where answers change from call to call; and the last without a
@@ -145,8 +145,19 @@ def consistency_checks(target: Target, split: Split, unused: nn.Module | None) -
     """
     if target.verifier is not target.model:
         return [_row(check, meaning, None) for check, meaning in CHECKS.items()]
+    x = split.pixels(slice(IMAGES))
+    while True:
+        try:
+            return _rows(target, x, unused)
+        except torch.OutOfMemoryError:
+            if len(x) == 1:
+                raise
+            x = x[: len(x) // 2]
+
+
+def _rows(target: Target, x: Tensor, unused: nn.Module | None) -> list[SanityCheck]:
     with isolated_rng(derive(target.seed, "consistency")):
-        answers = Answers(target, split, unused)
+        answers = Answers(target, x, unused)
         rows: list[SanityCheck] = []
         for check, meaning in CHECKS.items():
             changes = bool(rows) and rows[0].verdict == "fail"

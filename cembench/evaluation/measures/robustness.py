@@ -36,7 +36,7 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
 
     They say whether the attack succeeds as it is and rounded to 8 bits, by which stage, and the
     size of the perturbation (NaN without one). An attack with sampled stages has `X_sample` too:
-    what these did with each image, one of `attack_progress.PARTS`.
+    what these did with each image, one of `sections.robustness.PARTS`.
     """
     columns: Columns = {}
     before = AttackProgress.fresh(chunk.split.pixels())

@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from cembench.util.stopping import ENDINGS
+
 PAUSE = 0.1  # seconds from one look for the starter to the next
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def end_with(parent: int, owner: int | None = None) -> None:
@@ -58,7 +59,7 @@ def end_group(leader: int) -> None:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM until this ends, also from processes that it starts.
+    """Hold back signals that end a command until this ends, also from processes that it starts.
 
     Python ignores exceptions of what it calls around a fork, so a Ctrl-C would be lost there.
     """
@@ -66,7 +67,7 @@ def held_signals() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in STOPPING}
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in ENDINGS}
     _mask("SIG_BLOCK")
     try:
         yield
@@ -88,4 +89,4 @@ def release_signals() -> None:
 
 def _mask(how: str) -> None:
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(getattr(signal, how), STOPPING)
+        signal.pthread_sigmask(getattr(signal, how), ENDINGS)
