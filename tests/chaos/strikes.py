@@ -27,15 +27,22 @@ class Ended(NamedTuple):
     err: str
 
 
-def at_touch(number: int, act: Callable[[], object]) -> Callable[[], None]:
-    """Return what makes this process act when it touches files for the given time."""
+def at_touch(number: int, act: Callable[[], object], *, workers: bool = True) -> Callable[[], None]:
+    """Return what makes this process act when it touches files for the given time.
+
+    Args:
+        number: of the touch.
+        act: called then.
+        workers: whether the processes that it starts act too, each at its own touch of that number.
+    """
 
     def prepare() -> None:
-        count, place = itertools.count(1), str(Path.cwd())
+        count, place, own = itertools.count(1), str(Path.cwd()), os.getpid()
 
         def hook(event: str, args: tuple[object, ...]) -> None:
             paths = args[:1] if event == "open" else args[:2]
-            if event in TOUCHES and any(_below(place, p) for p in paths) and next(count) == number:
+            touched = event in TOUCHES and any(_below(place, path) for path in paths)
+            if touched and next(count) == number and (workers or os.getpid() == own):
                 act()
 
         sys.addaudithook(hook)
