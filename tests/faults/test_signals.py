@@ -47,7 +47,9 @@ RECIPES = {
 
 @pytest.fixture(autouse=True)
 def restored():
+    """Ignore no signal, as tests in the background of a script do, and restore the handlers."""
     with stopping.kept_handlers():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
         stopping.handle_signals()
 

@@ -13,13 +13,14 @@ from typing import Any, BinaryIO
 
 from cembench.util.errors import CembenchError
 from cembench.util.files.temporary import temporary_beside
+from cembench.util.stopping import postponed
 
 CHUNK = 1 << 20  # bytes that are read at once
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write content whole or not at all, as `replacing` does."""
-    with replacing(path) as file:
+    """Write content whole or not at all, as `replacing` does; a signal to stop waits for it."""
+    with postponed(), replacing(path) as file:
         file.write(content)
 
 
