@@ -20,9 +20,7 @@ from cembench.util.files.layout import RunLayout
 from cembench.util.files.yaml import to_yaml
 
 WIDTH = 88  # of what is wrapped
-UNCHECKED = "unchecked: nothing looked for gradient masking: it needs `sanity` and enough images"
-    "unchecked: nothing looked for gradient masking; it needs `sanity` and enough images"
-)
+UNCHECKED = "unchecked: nothing looked for gradient masking; it needs `sanity` and enough images"
 OMITTED = ("name", "description")
 
 
