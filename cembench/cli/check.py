@@ -11,7 +11,18 @@ from typing import Any
 import click
 
 from cembench.cli.arguments import runs_of
-from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, LIMIT, PROTOCOL, SET, WEIGHTS, Command
+from cembench.cli.base import (
+    DATA_ROOT,
+    DEVICE,
+    FILE,
+    JSON,
+    LIMIT,
+    PROTOCOL,
+    SET,
+    WEIGHTS,
+    Command,
+    say,
+)
 from cembench.cli.names import file
 from cembench.util.errors import CembenchError
 
@@ -63,15 +74,15 @@ def command(
     if update:
         plan = None if protocol is None else load_protocol(protocol, overrides, limit)
         rows = gate.update(checkpoints, baseline, plan, evaluator).rows
-        click.echo(f"wrote {baseline}: {', '.join(rows)}", err=True)
+        say(f"wrote {baseline}: {', '.join(rows)}", err=True)
         return
     outcomes = gate.check(checkpoints, baseline, evaluator)
     for path, text in ((junit, report.junit), (markdown, report.markdown)):
         if path is not None:
             write_text(path, text(outcomes))
     found = [asdict(outcome) for outcome in outcomes]
-    click.echo(json.dumps(found, indent=2) if as_json else report.markdown(outcomes), nl=as_json)
-    click.echo(f"cembench: {report.verdict_line(outcomes)}", err=True)
+    say(json.dumps(found, indent=2) if as_json else report.markdown(outcomes), nl=as_json)
+    say(f"cembench: {report.verdict_line(outcomes)}", err=True)
     verdicts = {outcome.verdict for outcome in outcomes}
     sys.exit(1 if "regression" in verdicts else 2 if verdicts - {"pass"} else 0)
 

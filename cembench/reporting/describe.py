@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def _figure(key: str, value: str) -> str:
 def _records(layout: RunLayout) -> str:
     """Return one line per record of the checkpoint."""
     lines = []
-    for path in layout.records(f"{layout.own_name}.*" if layout.own_name else "*"):
+    for path in layout.records(f"{glob.escape(layout.own_name)}.*" if layout.own_name else "*"):
         try:
             record = load_record(path)
         except CembenchError as error:

@@ -12,7 +12,7 @@ from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections import SECTIONS
-from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256, write_text
 from cembench.util.files.parquet import read_frame, write_table
 from cembench.util.files.yaml import read_yaml, to_yaml
@@ -66,15 +66,16 @@ class Baseline(Settings):
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read a baseline.
+    """Read a baseline; its protocol is named after the file unless it has a name.
 
     Raises:
         ConfigError: naming each wrong key.
     """
-    try:
-        return Baseline.parse(read_yaml(path))
-    except ConfigError as error:
-        raise ConfigError(error.problems, error.source or str(path)) from None
+    values = read_yaml(path)
+    if isinstance(values.get("protocol"), dict):
+        values["protocol"] = {"name": f"baseline-{path.stem}", **values["protocol"]}
+    with blaming(path):
+        return Baseline.parse(values)
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:

@@ -147,7 +147,8 @@ class Page:
 
     def _filled(self, parts: dict[int, Markup | str]) -> str:
         template = _templates().get_template("page.html")
-        return template.render(self._content, part=lambda thing: parts.get(id(thing)))
+        page = template.render(self._content, part=lambda thing: parts.get(id(thing)))
+        return page.encode(errors="backslashreplace").decode()  # paths need not be UTF-8
 
 
 def _templates() -> Environment:
