@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from cembench.util.lazy import lazy_imports
 from cembench.util.registry import Registry
@@ -39,8 +41,8 @@ class Projection(Head):
 
     name: ClassVar[str] = "projection"
     encodes: ClassVar[bool] = True
-    hidden: Count | None = None
-    dimension: Count = 128
+    hidden: Annotated[Count, Field(le=65_536)] | None = None
+    dimension: Annotated[Count, Field(le=65_536)] = 128
 
     def build(self, dimension: int, classes: int) -> nn.Module:
         """Build the head; classes are not used."""

@@ -24,6 +24,7 @@ from cembench.util.errors import ConfigError
 from cembench.util.files.names import file_name
 
 LISTED = 30
+MOST = 1_000_000_000
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d*)?)\s*/\s*(\d+(?:\.\d*)?)\s*")
 
 
@@ -37,10 +38,24 @@ def fraction(value: Any) -> Any:
     return float(match[1]) / float(match[2])
 
 
-NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
-Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
+def _computable(value: float) -> float:
+    """Refuse numbers that are zero or infinite in float32, in which networks compute."""
+    if value and not 1e-37 <= abs(value) <= 1e37:
+        raise ValueError("give 0, or a number between 1e-37 and 1e37")
+    return value
+
+
+def _countable(value: int) -> int:
+    """Refuse counts for which nothing would ever end, nor fit in memory."""
+    if value > MOST:
+        raise ValueError(f"give {MOST:,} or less")
+    return value
+
+
+NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0), AfterValidator(_computable)]
+Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0), AfterValidator(_computable)]
 Fraction = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
 LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
 Name = Annotated[str, AfterValidator(file_name)]  # of a file or folder
 Label = Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # of columns too
