@@ -41,6 +41,9 @@ from typing import Any
 
 from cembench.data import DataSettings, datasets
 from cembench.energy.threat import Threat
+from cembench.evaluation.gate.check import check as check_baseline
+from cembench.evaluation.gate.evaluator import Evaluator
+from cembench.evaluation.gate.gate import Outcome
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
 from cembench.samplers import Sampler, samplers
@@ -194,6 +197,7 @@ def sample(
     label: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    data_root: str | None = None,
     **settings: Any,
 ) -> Samples:
     """Draw samples, all classes in turn; none is filtered.
@@ -206,6 +210,7 @@ def sample(
         label: the one class to draw.
         seed: decides starts and noise.
         device: where to compute.
+        data_root: where the data of a checkpoint lies now.
         settings: of the sampler, such as `steps=40` or `start="noise"`.
 
     Returns:
@@ -217,7 +222,7 @@ def sample(
     if isinstance(sampler, str):
         sampler = {"name": sampler}
     chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
-    source = _source(model, data, None)
+    source = _source(model, data, None).moved(data_root)
     images = CheckpointImages(source.file, source.metadata, torch.device(pick_device(device)))
     chunks = iter_samples(source, chosen, images, count, label, seed)
     return Samples.joined([drawn for drawn, _ in chunks])
@@ -258,6 +263,53 @@ def rank(runs: Sequence[Place] = ("runs",), out: Place | None = None) -> list[Bo
     return boards
 
 
+def check(
+    baseline: Place,
+    checkpoints: Sequence[Place] = (),
+    *,
+    allow_changed_software: bool = False,
+    allow_unchecked: bool = False,
+    out: Place | None = None,
+    device: str = "auto",
+    data_root: str | None = None,
+    inception_weights: Place | None = None,
+) -> list[Outcome]:
+    """Compare checkpoints with a baseline, figure by figure.
+
+    Args:
+        baseline: the file that `cembench check --update` wrote.
+        checkpoints: run folders, files, or `NAME=FILE` for the row of that name; those that the
+            baseline names unless given.
+        allow_changed_software: compare also when rows were measured with other versions.
+        allow_unchecked: let rows pass without sanity checks.
+        out: the folder of records; beside the checkpoints unless given.
+        device: where to compute.
+        data_root: where the data lies now.
+        inception_weights: weights for the extractor `inception`.
+
+    Returns:
+        One outcome per figure; `outcome.passes` says whether it needs no attention.
+
+    Raises:
+        CembenchError: when something is missing or cannot be evaluated, or when protocol, images
+            or software are not those that a row was measured under.
+    """
+    evaluator = Evaluator(
+        device,
+        data_root,
+        None if inception_weights is None else Path(inception_weights),
+        None if out is None else Path(out),
+        write_curve,
+    )
+    return check_baseline(
+        [str(checkpoint) for checkpoint in checkpoints],
+        Path(baseline),
+        evaluator,
+        allow_changed_software=allow_changed_software,
+        allow_unchecked=allow_unchecked,
+    )
+
+
 def _experiment(
     config: Place | Mapping[str, Any] | Experiment, overrides: Sequence[str], name: str | None
 ) -> tuple[Experiment, str]:
@@ -289,6 +341,7 @@ def _source(
         if not trust_pixels and source.metadata.method == "imported":
             # refuses a network that wants other pixels than [0, 1], or gives no logits
             assert source.model is not None
+            source.metadata.require_named_root()
             infer_normalisation(source.model, source.metadata.data.load("train"), "none")
         return source
     if dataset is not None or threat is not None:

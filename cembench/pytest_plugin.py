@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
+    """Add the options."""
     text = "check the checkpoints of a baseline, one test per figure"
     group = parser.getgroup("cembench")
     group.addoption("--cembench-baseline", type=Path, metavar="FILE", help=text)
+    text = "compare also when versions are others than those of the baseline"
+    group.addoption("--cembench-allow-changed-software", action="store_true", help=text)
+    text = "skip, rather than fail, where the protocol has no sanity checks"
+    group.addoption("--cembench-allow-unchecked", action="store_true", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,20 +51,33 @@ class BaselineFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         """Yield a test for each figure that the baseline knows."""
         from cembench.evaluation.gate.check import figures_of
+        from cembench.util.errors import CembenchError
 
-        for name, figures in figures_of(self.path).items():
+        try:
+            found = figures_of(self.path)
+        except CembenchError as error:
+            raise self.CollectError(str(error)) from error
+        for name, figures in found.items():
             for figure in figures:
                 yield Figure.from_parent(self, name=f"{name}::{figure}", key=(name, figure))
 
     @cached_property
     def outcomes(self) -> dict[tuple[str, str], Outcome]:
         """The outcomes by row and figure, or none when something could not be evaluated."""
-        from cembench.evaluation.gate.check import Evaluator, check
+        from cembench.evaluation.gate.check import check
+        from cembench.evaluation.gate.evaluator import Evaluator
         from cembench.util.errors import CembenchError
 
+        option = self.config.getoption
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = check([], self.path, Evaluator(out=Path(folder)))
+                found = check(
+                    [],
+                    self.path,
+                    Evaluator(out=Path(folder)),
+                    allow_changed_software=option("--cembench-allow-changed-software"),
+                    allow_unchecked=option("--cembench-allow-unchecked"),
+                )
             except CembenchError as error:
                 self.problem = str(error)
                 return {}
@@ -83,7 +100,9 @@ class Figure(pytest.Item):
         outcome = parent.outcomes.get(self.key)
         if outcome is None:
             pytest.fail(parent.problem, pytrace=False)
-        if outcome.verdict != "pass":
+        if outcome.allowed:
+            pytest.skip(sentence(outcome))
+        if not outcome.passes:
             pytest.fail(sentence(outcome), pytrace=False)
 
     def reportinfo(self) -> tuple[Path, None, str]:

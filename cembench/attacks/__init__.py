@@ -34,6 +34,10 @@ class Target:
         classes: the number of logits.
         seed: of all randomness.
         max_batch: how many images may go through the network in one batch.
+        no_gradient: why the network has no gradient with respect to its images; empty where it has
+            one.
+        example: a few images, on which an attack is tried of which nobody knows whether it needs
+            a gradient.
     """
 
     model: CheckedModel
@@ -43,6 +47,8 @@ class Target:
     classes: int
     seed: int
     max_batch: int = 256
+    no_gradient: str = ""
+    example: Tensor | None = None
 
     @classmethod
     def of(cls, net: nn.Module, threat: Threat, classes: int, seed: int = 0) -> Target:
@@ -98,6 +104,11 @@ class Attack(Choice):
     def own_title(self) -> str:
         """Its name in tables without the ending: the label, or else the name of the attack."""
         return self.label or self.name
+
+    @property
+    def black_box(self) -> frozenset[str] | None:
+        """Names of the stages that need no gradient; None where nobody knows: those are tried."""
+        return None
 
     @property
     def sampling(self) -> Sampling | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
-from cembench.energy.ascent import DIRECTIONS
+from cembench.energy.ascent import DIRECTIONS, gradient_of
 from cembench.energy.norms import Ball, per_row
 from cembench.energy.potentials import Potential, cross_entropy
 
@@ -224,5 +224,5 @@ def evaluate(
         x = x.detach().requires_grad_()
         out = model(x)
         value = potential(out, target)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
+        gradient = gradient_of(value, x)
     return out.detach(), value.detach(), gradient

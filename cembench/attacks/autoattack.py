@@ -12,10 +12,14 @@ from typing import Any, ClassVar, Literal
 
 from cembench.attacks import Attack, Propose, Target, attacks
 from cembench.energy.threat import Threat
+from cembench.util.devices import device_of
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
     from torch import Tensor, nn
+
+
+BLACK_BOX = frozenset({"square"})  # stages that need no gradient
 
 
 class AutoAttack(Attack):
@@ -56,6 +60,11 @@ class AutoAttack(Attack):
     def own_title(self) -> str:
         """`autoattack` is the standard version alone."""
         return self.name if self.version == "standard" else f"{self.name}-{self.version}"
+
+    @property
+    def black_box(self) -> frozenset[str]:
+        """Square."""
+        return BLACK_BOX
 
     def under(self, engine: str) -> Attack:
         """Return our attacks under the fast engine, in place of the standard version."""
@@ -100,7 +109,7 @@ def official_autoattack(
     """Return pyautoattack's object."""
     import pyautoattack
 
-    norm, device = threat.ball.library_name, next(model.parameters()).device
+    norm, device = threat.ball.library_name, device_of(model)
     return pyautoattack.AutoAttack(
         model, norm=norm, eps=threat.eps, seed=seed, version=version, device=device
     )

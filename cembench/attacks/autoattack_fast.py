@@ -8,7 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 from cembench.attacks import Attack, Propose, Sampling, Target
-from cembench.attacks.autoattack import standard_attacks
+from cembench.attacks.autoattack import BLACK_BOX, standard_attacks
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, optional_field
 
@@ -69,6 +69,11 @@ class FastAutoAttack(Attack):
     def own_title(self) -> str:
         """`autoattack-fast` is the attack on all images alone."""
         return self.name if self.sample is None else "autoattack-sampled"
+
+    @property
+    def black_box(self) -> frozenset[str]:
+        """Square."""
+        return BLACK_BOX
 
     @property
     def sampling(self) -> Sampling | None:

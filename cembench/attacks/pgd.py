@@ -34,6 +34,11 @@ class PGDAttack(Attack, PGD):
 
     name: ClassVar[str] = "pgd"
 
+    @property
+    def black_box(self) -> frozenset[str]:
+        """None: it follows gradients."""
+        return frozenset()
+
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return one stage with all restarts."""
 

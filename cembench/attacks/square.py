@@ -23,6 +23,7 @@ def square(
     *,
     queries: int = 5000,
     max_batch: int,
+    pace: float = 1.0,
 ) -> Tensor:
     """Attack by random search, and return the last accepted proposal per image, N×C×H×W.
 
@@ -31,11 +32,12 @@ def square(
     Args:
         queries: proposals per image.
         max_batch: proposals per batch.
+        pace: how much faster than with 5000 queries windows shrink.
 
     Raises:
         CembenchError: for a norm that Square does not have.
     """
-    search = by_norm(SEARCHES, state.ball.name, "Square")(state, generator, queries)
+    search = by_norm(SEARCHES, state.ball.name, "Square")(state, generator, queries, pace)
     walk = _Walk(model, search, max_batch)
     while len(walk.rows):
         walk.step()

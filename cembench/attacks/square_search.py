@@ -16,7 +16,7 @@ INITIAL_FRACTION = 0.8  # of the pixels that the first windows hold
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
-def window_fraction(number: int) -> float:
+def window_fraction(number: float) -> float:
     """Return the fraction of pixels that proposal `number` changes."""
     return INITIAL_FRACTION / 2 ** sum(number > limit for limit in HALVINGS)
 
@@ -57,18 +57,21 @@ class Search(ABC):
     Attributes:
         first: the initial images, N×C×H×W.
         queries: the number of proposals that follow.
+        pace: how much faster than in the paper windows shrink.
     """
 
     first: Tensor
 
-    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
-        self.state, self.generator, self.queries = state, generator, queries
+    def __init__(
+        self, state: AttackState, generator: torch.Generator, queries: int, pace: float = 1.0
+    ) -> None:
+        self.state, self.generator, self.queries, self.pace = state, generator, queries, pace
         self.channels, self.height, self.width = state.x.shape[1:]
 
     def sides(self, least: int, odd: bool) -> Tensor:
         """Return the side of the window of each proposal."""
         area = self.height * self.width
-        areas = [window_fraction(number) * area for number in range(self.queries)]
+        areas = [window_fraction(number * self.pace) * area for number in range(self.queries)]
         sides = [max(round(math.sqrt(area)), least) for area in areas]
         found = torch.tensor(sides, device=self.state.x.device)
         found = found + (found % 2 == 0) if odd else found
@@ -101,8 +104,10 @@ class Search(ABC):
 class LinfSearch(Search):
     """Search among the corners of the ball: vertical stripes, then squares of one colour."""
 
-    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
-        super().__init__(state, generator, queries)
+    def __init__(
+        self, state: AttackState, generator: torch.Generator, queries: int, pace: float = 1.0
+    ) -> None:
+        super().__init__(state, generator, queries, pace)
         self.low = (state.x - state.ball.eps).clamp_min(0)
         self.high = (state.x + state.ball.eps).clamp_max(1)
         stripes = self.signs(len(state.x), self.channels, 1, self.width)
@@ -125,8 +130,10 @@ class LinfSearch(Search):
 class L2Search(Search):
     """Search among bumps of opposite sign: the mass of one window moves into another."""
 
-    def __init__(self, state: AttackState, generator: torch.Generator, queries: int) -> None:
-        super().__init__(state, generator, queries)
+    def __init__(
+        self, state: AttackState, generator: torch.Generator, queries: int, pace: float = 1.0
+    ) -> None:
+        super().__init__(state, generator, queries, pace)
         self.first = (state.x + state.ball.eps * unit(self._tiles())).clamp(0, 1)
         side = self.sides(3, odd=True)
         self.into, self.out_of = self.windows(side), self.windows(side)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import inspect
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import field_validator, model_validator
 
 from cembench.attacks import Attack, Propose, Target
+from cembench.util.devices import device_of
 from cembench.util.errors import CembenchError
 from cembench.util.settings import fraction, nearest
 
@@ -55,6 +58,11 @@ class TorchattacksAttack(Attack):
         """The label, or the class name in lower case."""
         return self.label or self.attack.lower()
 
+    @property
+    def black_box(self) -> frozenset[str]:
+        """The attack itself, if it follows no gradients."""
+        return frozenset({self.title} if self.attack in BLACK_BOX else ())
+
     @model_validator(mode="after")
     def _usable(self) -> Self:
         known = library_attacks()
@@ -78,9 +86,12 @@ class TorchattacksAttack(Attack):
         takes = inspect.signature(kind).parameters
         args = {"eps": target.threat.eps, **self.args} if "eps" in takes else self.args
         try:
-            return [(self.title, kind(target.model, **args))]
+            with redirect_stdout(StringIO()):  # it prints where it finds no parameters
+                attack = kind(target.model, **args)
         except (TypeError, ValueError, AssertionError) as error:
             raise CembenchError(f"torchattacks.{self.attack}: {error}") from error
+        attack.set_device(device_of(target.model))
+        return [(self.title, attack)]
 
 
 @cache
@@ -94,4 +105,5 @@ def library_attacks() -> list[str]:
     raise CembenchError(f"{spec.origin}: names no attacks; install torchattacks 3.5.1")
 
 
+BLACK_BOX = {"GN", "SPSA", "OnePixel", "Pixle", "Square"}  # classes that follow no gradients
 _NOT_ATTACKS = {"AutoAttack", "VANILA", "MultiAttack", "LGV", "__version__", "__wrapper__"}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cembench.energy.ascent import to_bytes
 from cembench.energy.norms import Ball, per_row
-from cembench.models.classifier import check_logits
+from cembench.models.classifier import called, check_logits
 from cembench.util.errors import ModelError
 
 LOCK = threading.Lock()  # several threads may attack the same network
@@ -20,7 +20,8 @@ LOCK = threading.Lock()  # several threads may attack the same network
 class CheckedModel(nn.Module):
     """A network that must keep returning finite logits, rows×classes, while it is attacked.
 
-    Whether they are finite is recorded on the device in each pass and read by `require_finite`, so
+    Logits of any real type count, integers and booleans included, as they are in float32. Whether
+    they are finite there is recorded on the device in each pass and read by `require_finite`, so
     attacks do not wait for the device.
     """
 
@@ -31,16 +32,17 @@ class CheckedModel(nn.Module):
         self._largest: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits in float32.
+        """Return the logits in float32, on the device of the images.
 
         Raises:
-            ModelError: for anything but rows×classes logits.
+            ModelError: for anything but rows×classes logits, and when the network raises an error.
         """
-        out = self.model(x)
+        out = called(self.model, x)
         check_logits(out, len(x), self.classes)
+        out = (out.clone() if out.is_inference() else out).to(x.device, torch.float32)
         if len(out):
             self._note(out.detach().abs().amax())  # NaN if one of them is
-        return out.float()
+        return out
 
     def _note(self, largest: Tensor) -> None:
         with LOCK:
@@ -55,7 +57,7 @@ class CheckedModel(nn.Module):
         """
         largest, self._largest = self._largest, None
         if largest is not None and not math.isfinite(largest):
-            raise ModelError(f"the model returned logits that are not finite {where}")
+            raise ModelError(f"the model returned logits that are not finite {where} (in float32)")
 
 
 class Averaged(nn.Module):

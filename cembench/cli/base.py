@@ -16,6 +16,7 @@ from cembench.cli.arguments import Device, Module, require_assignments, value_of
 from cembench.cli.names import name_or_file
 from cembench.util.errors import CembenchError
 from cembench.util.files.names import shown
+from cembench.util.stopping import asked, ending, interruptible
 
 # Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
 # run of 6 s took 20 to 45 s beside one other process). It must be set before torch is imported.
@@ -34,6 +35,8 @@ def alone() -> bool:
 
 class Command(click.Command):
     """A command whose errors are one line on stderr and exit code 2; `--debug` shows where.
+
+    A signal ends it in one line too, with an exit code of its own.
 
     Args:
         args: as click takes them.
@@ -74,26 +77,32 @@ class Command(click.Command):
         """Run the command."""
         debug = context.params.pop("debug")
         try:
-            for module in context.params.pop("plugin"):
-                from cembench.util.registry import add_plugin
-
-                add_plugin(module)
-            if changes := context.params.pop("changes", ()):
-                context.params["overrides"] += require_assignments(changes)
-            return super().invoke(context)
+            with interruptible():
+                return self._run(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except KeyboardInterrupt:
-            fail("interrupted; what was finished is kept", 130)
+            fail(*ending(), reporting_rank=0)
         except Exception as error:
             if debug:
                 traceback.print_exc()
             known = isinstance(error, CembenchError | OSError) and str(error)
+            if asked() and not known:  # C++ code made another exception of it
+                fail(*ending(), reporting_rank=0)
             message = known or f"unexpected {error!r}; --debug shows where"
             fail(message, reporting_rank=getattr(error, "reporting_rank", None))
+
+    def _run(self, context: click.Context) -> Any:
+        for module in context.params.pop("plugin"):
+            from cembench.util.registry import add_plugin
+
+            add_plugin(module)
+        if changes := context.params.pop("changes", ()):
+            context.params["overrides"] += require_assignments(changes)
+        return super().invoke(context)
 
 
 def fail(message: str, code: int = 2, reporting_rank: int | None = None) -> None:
@@ -137,7 +146,7 @@ PROTOCOL = partial(click.option, "--protocol", shell_complete=name_or_file("prot
 LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 JSON = partial(click.option, "--json", "as_json", is_flag=True)
 RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run.")
-DATA_ROOT = click.option("--data-root", help="Folder of the data set, if it has moved.")
+DATA_ROOT = click.option("--data-root", help="Folder of the data set, if moved or never named.")
 WEIGHTS = click.option(
     *("--extractor-weights", "--inception-weights", "inception_weights"),
     type=FILE,

@@ -34,6 +34,8 @@ from cembench.util.errors import CembenchError
 @PROTOCOL(help="Protocol of a new baseline, with --update.")
 @SET(help="Change a setting of that protocol.")
 @LIMIT
+@click.option("--allow-changed-software", is_flag=True, help="Compare across versions.")
+@click.option("--allow-unchecked", is_flag=True, help="Let rows pass without sanity checks.")
 @click.option("--junit", type=FILE, help="Write the outcomes as JUnit XML.")
 @click.option("--markdown", type=FILE, help="Write the table to a file too.")
 @JSON(help="Print the outcomes with all images as JSON.")
@@ -51,6 +53,8 @@ def command(
     junit: Path | None,
     markdown: Path | None,
     as_json: bool,
+    allow_changed_software: bool,
+    allow_unchecked: bool,
     device: str,
     **options: Any,
 ) -> None:
@@ -58,11 +62,14 @@ def command(
 
     Of a folder of runs all are checked. They are evaluated again and compared image by image.
 
-    Exit code 0 when nothing got worse, 1 after a regression, 2 when something could not be
-    evaluated or too few images tell.
+    Exit code 0 when nothing got worse, 1 after a regression, else 2 when something could not be
+    evaluated or compared, when the protocol has no sanity checks, or when too few images tell.
     """
-    from cembench.evaluation.gate import check as gate
     from cembench.evaluation.gate import report
+    from cembench.evaluation.gate.check import check
+    from cembench.evaluation.gate.evaluator import Evaluator
+    from cembench.evaluation.gate.gate import UNCHECKED
+    from cembench.evaluation.gate.update import update as write
     from cembench.evaluation.protocol import load_protocol
     from cembench.reporting.plots.curves import write_curve
     from cembench.util.files import write_text
@@ -70,21 +77,28 @@ def command(
     checkpoints = tuple(str(path) for word in checkpoints for path in _paths(word))
     if (protocol or overrides or limit) and not (update and protocol):
         raise CembenchError("--protocol, --set and --limit begin a new baseline: use --update")
-    evaluator = gate.Evaluator(device, on_record=write_curve, **options)
+    evaluator = Evaluator(device, on_record=write_curve, **options)
     if update:
         plan = None if protocol is None else load_protocol(protocol, overrides, limit)
-        rows = gate.update(checkpoints, baseline, plan, evaluator).rows
-        say(f"wrote {baseline}: {', '.join(rows)}", err=True)
+        written = write(checkpoints, baseline, plan, evaluator)
+        say(f"wrote {baseline}: {', '.join(written.rows)}", err=True)
+        if written.protocol.sanity is None and written.protocol.attacks:
+            say(f"cembench: unchecked: {UNCHECKED}", err=True)
         return
-    outcomes = gate.check(checkpoints, baseline, evaluator)
+    outcomes = check(
+        checkpoints,
+        baseline,
+        evaluator,
+        allow_changed_software=allow_changed_software,
+        allow_unchecked=allow_unchecked,
+    )
     for path, text in ((junit, report.junit), (markdown, report.markdown)):
         if path is not None:
             write_text(path, text(outcomes))
     found = [asdict(outcome) for outcome in outcomes]
     say(json.dumps(found, indent=2) if as_json else report.markdown(outcomes), nl=as_json)
     say(f"cembench: {report.verdict_line(outcomes)}", err=True)
-    verdicts = {outcome.verdict for outcome in outcomes}
-    sys.exit(1 if "regression" in verdicts else 2 if verdicts - {"pass"} else 0)
+    sys.exit(report.exit_code(outcomes))
 
 
 def _paths(word: str) -> list[str] | list[Path]:

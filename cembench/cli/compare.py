@@ -51,7 +51,7 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
 
 def _record(path: Path, protocol: str | None) -> Path:
     """Return the record that a path means: itself, or the one of a run folder."""
-    from cembench.evaluation.record import load_record, outdated
+    from cembench.evaluation.record import load_beside
 
     if path.suffix == ".json":
         return path
@@ -59,7 +59,7 @@ def _record(path: Path, protocol: str | None) -> Path:
     others = [file for file in found if not file.name.startswith("baseline-")]  # of `check`
     found = others if len(others) == 1 else found
     if len(found) == 1:
-        if outdated(found[0], load_record(found[0])):
+        if load_beside(found[0]).replaced:
             raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")
         return found[0]
     names = ", ".join(file.stem for file in found)

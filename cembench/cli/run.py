@@ -11,7 +11,8 @@ import click
 from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, say, show
 from cembench.cli.names import name_or_file
 from cembench.suites.launchers import EXTRAS
-from cembench.suites.launchers.job import DIVERGED, FAILED, end_with
+from cembench.suites.launchers.job import DIVERGED, FAILED
+from cembench.suites.launchers.processes import end_with
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Jobs(click.ParamType):
 @click.option("--only", hidden=True, help="Run one experiment, as launchers do; rank nothing.")
 @click.option("--digest", hidden=True, help="Refuse to run another one than this identifies.")
 @click.option("--parent", type=int, hidden=True, help="End when this process does.")
+@click.option("--owner", type=int, hidden=True, help="End when this process does, too.")
 @DEVICE
 def command(
     suite: Path,
@@ -55,6 +57,7 @@ def command(
     only: str | None,
     digest: str | None,
     parent: int | None,
+    owner: int | None,
     **options: Any,
 ) -> None:
     """Train, evaluate and rank the experiments of a suite.
@@ -63,7 +66,7 @@ def command(
     done twice.
     """
     if parent is not None:
-        end_with(parent)
+        end_with(parent, owner)
     from cembench.suites.run import run_one, run_suite
     from cembench.util.overrides import override
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, JSON, SET, SETTINGS, Command, say
+from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, SET, SETTINGS, Command, say
 from cembench.cli.names import offer
 from cembench.util.errors import CembenchError
 
@@ -34,6 +34,7 @@ KEYS = "cembench.samplers.energy:EnergySampler"
 @click.option("--seed", default=0, type=click.IntRange(0), help="Of initial images and noise.")
 @click.option("--out", "picture", type=FILE, default="grid.png", help="Picture of samples (PNG).")
 @click.option("--save-tensors", "tensors", type=FILE, help="Save samples as safetensors.")
+@DATA_ROOT
 @click.option("--trajectory", type=FILE, help="Save the chains' steps: a .gif or .png strip.")
 @JSON(help="Print all settings and scores as JSON.")
 @DEVICE
@@ -48,6 +49,7 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
     device: str,
+    data_root: str | None,
     **options: Any,
 ) -> None:
     """Draw samples from a checkpoint into a picture.
@@ -74,9 +76,11 @@ def command(
                 "--class: with --image, or a sampler without target classes; drop it"
             )
         options["label"] = classes.index(label)
+    from cembench.models.source import ModelSource
     from cembench.samplers.to_files import sample_to_files
 
-    summary = sample_to_files(checkpoint, settings, count, device=pick_device(device), **options)
+    source = ModelSource.at(checkpoint).moved(data_root)
+    summary = sample_to_files(source, settings, count, device=pick_device(device), **options)
     if as_json:
         values = {"samples": count, "sampler": settings.dump(), **summary}
         say(json.dumps(values, indent=2))

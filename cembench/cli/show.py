@@ -8,7 +8,10 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import FILE, JSON, Command, say
+from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
+
+OTHERS = {".yaml": "settings", ".csv": "a table", ".md": "a table", ".parquet": "verdicts"}
 
 
 @click.command("show", cls=Command, example="runs/at/eval/quick.json")
@@ -24,6 +27,8 @@ def command(file: Path, as_json: bool) -> None:
     from cembench.models.metadata import read_metadata
     from cembench.reporting.describe import record_page, run_page
 
+    if (what := OTHERS.get(file.suffix)) and not file.is_dir():
+        raise CembenchError(f"{file}: {what}, no record (.json), checkpoint or run folder")
     layout = RunLayout.at(file)
     found = load_record(file) if file.suffix == ".json" else read_metadata(layout.checkpoint)
     if as_json:

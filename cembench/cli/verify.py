@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, WEIGHTS, Command, say
+from cembench.cli.base import DATA_ROOT, DEVICE, FILE, WEIGHTS, Command, say
 from cembench.util.errors import CembenchError
 
 
@@ -15,9 +15,14 @@ from cembench.util.errors import CembenchError
 @click.argument("claim", type=FILE, metavar="RECORD|TABLE.csv")
 @click.argument("proofs", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT|RUNS...")
 @WEIGHTS
+@DATA_ROOT
 @DEVICE
 def command(
-    claim: Path, proofs: tuple[Path, ...], inception_weights: Path | None, device: str
+    claim: Path,
+    proofs: tuple[Path, ...],
+    inception_weights: Path | None,
+    data_root: str | None,
+    device: str,
 ) -> None:
     """Recompute a record or a table; exit 1 if it differs.
 
@@ -35,7 +40,7 @@ def command(
     if claim.suffix == ".csv":
         rows = compare_table(claim, find_records(proofs).values())
     elif len(proofs) == 1:
-        rows = verify_record(claim, proofs[0], pick_device(device), inception_weights)
+        rows = verify_record(claim, proofs[0], pick_device(device), inception_weights, data_root)
     else:
         raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
     shown = {

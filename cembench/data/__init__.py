@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
@@ -50,6 +51,15 @@ class DataSettings(Choice):
         if "root" not in type(self).model_fields:
             raise CembenchError(f"data set '{self.name}' has no root to replace")
         return self.model_copy(update={"root": root})
+
+    @property
+    def image_folder(self) -> Path | None:
+        """The folder whose images are taken whatever they show, if the data set has a `root`.
+
+        A data set that recognises its files, by names and checksums, has none.
+        """
+        root = getattr(self, "root", None)
+        return Path(root).expanduser().resolve() if isinstance(root, str) else None
 
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:

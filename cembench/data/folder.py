@@ -6,6 +6,7 @@ import io
 import json
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field, field_validator, model_validator
 
 from cembench.data import DataSettings, datasets
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.parquet import read_arrow
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Name
@@ -53,7 +54,10 @@ class LocalData(DataSettings):
     def _folder_name(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("root"), str):
             return values
-        folder = Path(values["root"]).expanduser().resolve().name
+        try:
+            folder = Path(values["root"]).expanduser().resolve().name
+        except (RuntimeError, OSError) as error:  # no such user, or links in a circle
+            raise ConfigError.single(f"no folder {values['root']}: {error}", "root") from None
         return {"alias": re.sub(r"[^A-Za-z0-9_.]+", "-", folder).strip("-.") or "data", **values}
 
     @field_validator("alias")
@@ -70,6 +74,8 @@ class LocalData(DataSettings):
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
         try:
             items, classes = self._items(root, split)
+            if twice := [name for name, times in Counter(classes).items() if times > 1]:
+                raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
             images, labels = self._decode(items)
             return Split(images, torch.tensor(labels), classes)
         except CembenchError as error:

@@ -31,6 +31,11 @@ class TorchvisionData(DataSettings):
 
     root: str | None = None
 
+    @property
+    def image_folder(self) -> Path | None:
+        """None: torchvision recognises the files of its data sets."""
+        return None
+
     def load(self, split: Literal["train", "test"]) -> Split:
         """Read one split."""
         root = Path(self.root or CACHE).expanduser()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cembench.energy.norms import NORMS, Ball
+from cembench.util.errors import CembenchError, NoGradientError, said
 from cembench.util.rng import normal
 
 ROUNDING = 1e-4  # in units of 1/255: float32 rounding must not cost a perturbation a whole level
@@ -71,6 +72,9 @@ def ascend(
 
     Returns:
         The last iterate of each row, detached.
+
+    Raises:
+        NoGradientError: when autograd finds none.
     """
     result = x.detach().clone()
     rows = torch.arange(len(x), device=x.device)
@@ -89,7 +93,7 @@ def ascend(
             raise ValueError("rows of a coupled potential belong together: none may leave")
         with torch.enable_grad():
             value = potential(out if keep is None else out[keep], _kept(target, keep))
-            (gradient,) = torch.autograd.grad(value.sum(), x)
+            gradient = gradient_of(value, x)
         if keep is not None:
             result[rows[~keep]] = x.detach()[~keep]
             rows, target, gradient = rows[keep], target[keep], gradient[keep]
@@ -102,6 +106,25 @@ def ascend(
         x = project(x)
     result[rows] = x.detach()
     return result
+
+
+def gradient_of(value: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient of the sum of values at the images x, of the shape of x.
+
+    Raises:
+        NoGradientError: when autograd finds none, or fails. A gradient of zeros is one.
+    """
+    found: Tensor | None = None
+    try:
+        if value.requires_grad:
+            (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
+    except (CembenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise NoGradientError(f"its backward pass raised {said(error)}") from error
+    if found is None:
+        raise NoGradientError("autograd finds no path from its outputs back to the images")
+    return found
 
 
 def _projection(ball: Ball | None, centre: Tensor | None) -> Callable[[Tensor], Tensor]:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 T = TypeVar("T")
+
+LARGEST_IMAGE = 3 * 4096**2  # values of an image, C·H·W: no larger ones are taken
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,29 @@ class Ball(ABC):
         """Return the norm of each perturbation, N values."""
         return delta.flatten(1).norm(p=self.order, dim=1)
 
-    def diameter(self, x: Tensor) -> float:
-        """Return the radius of a ball that holds every image of the shape of x, N×C×H×W."""
-        return float(self.size(x.new_ones(1, *x.shape[1:]).double()))
+    @classmethod
+    def diameter(cls, values: int) -> float:
+        """Return the radius of a ball that holds every image of so many values, C·H·W."""
+        return float(values ** (1 / cls.order))
+
+    def require_below_diameter(self, key: str = "eps", values: int = LARGEST_IMAGE) -> None:
+        """Refuse a radius, or the length of a step, that reaches every image from any other.
+
+        Args:
+            key: its place in the settings.
+            values: of an image, C·H·W.
+
+        Raises:
+            ConfigError: naming the diameter, and 8/255 where 8 was given.
+        """
+        if self.eps < (whole := self.diameter(values)):
+            return
+        meant = f"; did you mean {self.eps:g}/255?" if 1 <= self.eps <= 255 else ""
+        raise ConfigError.single(
+            f"{self.eps:g} reaches every image, since pixels are in [0, 1] and no two images are "
+            f"further apart than {whole:.4g} in {self.name}{meant}",
+            *key.split("."),
+        )
 
 
 class Linf(Ball):

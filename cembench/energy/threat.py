@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field, model_validator
 
 from cembench.energy.norms import NORMS, Ball, by_norm
 from cembench.util.errors import ConfigError
@@ -23,6 +23,7 @@ def known_norm(name: str) -> str:
 
 
 NormName = Annotated[str, AfterValidator(known_norm)]
+Radius = Annotated[NonNegative, Field(le=1e8)]  # no norm and no image has a larger one
 
 
 class Threat(Settings):
@@ -34,7 +35,7 @@ class Threat(Settings):
     """
 
     norm: NormName
-    eps: NonNegative
+    eps: Radius
 
     @property
     def ball(self) -> Ball:
@@ -67,15 +68,29 @@ class ThreatChange(Settings):
     """
 
     norm: NormName | None = None
-    eps: NonNegative | None = None
+    eps: Radius | None = None
 
-    def over(self, base: Threat) -> Threat:
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.norm is not None and self.eps is not None:
+            NORMS[self.norm](self.eps).require_below_diameter()
+        return self
+
+    def over(self, base: Threat, key: str = "eps") -> Threat:
         """Return `base` with what is given here in its place.
 
+        Args:
+            base: the threat model of a data set or a checkpoint.
+            key: the place of `eps` in the settings, for errors.
+
         Raises:
-            ConfigError: for another norm without `eps`.
+            ConfigError: for another norm without `eps`, and for an `eps` that allows every image.
         """
         norm = self.norm or base.norm
         if self.eps is None and norm != base.norm:
-            raise ConfigError.single(f"give it too, since the norm is not {base.norm}", "eps")
+            raise ConfigError.single(
+                f"give it too, since the norm is not {base.norm}", *key.split(".")
+            )
+        if self.eps is not None:
+            NORMS[norm](self.eps).require_below_diameter(key)
         return Threat(norm=norm, eps=base.eps if self.eps is None else self.eps)

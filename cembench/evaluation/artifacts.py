@@ -53,6 +53,7 @@ def save_samples(cache: ChunkCache, record: Path) -> None:
     """Save the chunks of samples in the cache, a file each, in place of those that are there."""
     folder = RunLayout.samples(record)
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)  # also where every sampler failed
     for name in cache.names("samples"):
         values = cache.tensors(name)
         assert values is not None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
 from cembench.util.errors import CembenchError
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.locks import locked
 from cembench.util.files.parquet import read_table, write_table
 from cembench.util.files.tensors import read_tensors, write_tensors
 from cembench.util.stages import stage
+
+HIDDEN = re.compile(r"\.(?P<stem>.+)\.json\.(lock|[0-9a-f]{12}\.parts)")
 
 
 def attack_key(attack: str, start: int) -> str:
@@ -25,18 +31,18 @@ def sample_key(sampler: str, number: int) -> str:
 
 
 class ChunkCache:
-    """A folder of chunks, named by the content of what they are a part of.
+    """A folder of chunks beside a record, named by the content of what they are a part of.
 
     Chunks are independent, so an evaluation that was killed takes these and computes the rest.
     A file that is damaged, or of another chunk or evaluation, counts as missing.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder = folder / f".{key}.parts"
+    def __init__(self, record: Path, key: str) -> None:
+        self.folder = RunLayout.cache(record, key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CembenchError(f"cannot write {folder}: {error.strerror}") from error
+            raise CembenchError(f"cannot write {record.parent}: {error.strerror}") from error
 
     def get(self, start: int) -> tuple[pd.DataFrame, dict[str, float]] | None:
         """Return the table and seconds of the chunk that begins at an image, if it is whole."""
@@ -81,3 +87,26 @@ class ChunkCache:
     def _named(self, file: str) -> tuple[Path, str]:
         """Return the path of a file, and the name that it is sealed under."""
         return self.folder / file, f"{self.folder.name}/{file}"
+
+
+def clear_abandoned(record: Path) -> None:
+    """Remove locks and caches that killed evaluations left, now that there is a record.
+
+    These are evaluations of the same checkpoint and protocol, which may have had other settings
+    then. What a process is at is left alone.
+    """
+    left: dict[str, list[Path]] = {}
+    for path in record.parent.glob(".*"):
+        match = HIDDEN.fullmatch(path.name)
+        if match and _protocol(match["stem"]) == _protocol(record.stem):
+            left.setdefault(f"{match['stem']}.json", []).append(path)
+    for name, paths in left.items():
+        lock = RunLayout.record_lock(record.with_name(name))
+        with suppress(CembenchError), locked(lock, name, patience=0):  # which removes the lock
+            for path in paths:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _protocol(stem: str) -> str:
+    """Return the name of a record without the digest of settings that differ from the shipped."""
+    return re.sub("-[0-9a-f]{6}$", "", stem)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cembench.data.split import Split, subset
+from cembench.energy.threat import Threat
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors.features import FeatureReader, shared_reader
 from cembench.evaluation.measures.reference import ReferenceSet
@@ -20,8 +22,9 @@ from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.source import ModelSource
+from cembench.samplers import Sampler
 from cembench.samplers.context import CheckpointImages
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
 from cembench.util.shared import shared
@@ -114,19 +117,39 @@ def prepare(
     reader = None
     if measured.samples is not None:
         reader = shared_reader(measured.samples.extractor, device, inception_weights)
+    metadata.require_named_root()
     try:
         whole = metadata.images(protocol.split)
         metadata.check(whole)
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
-    header = header_of(source, metadata, protocol, split, device, reader)
+    with blaming(file):
+        header = header_of(source, metadata, protocol, split, device, reader)
+        _require_possible(measured, header.threat, split.shape)
     path = RunLayout(folder or file.parent, file.name).record(protocol.name)
     images = CheckpointImages(file, metadata, device, header.threat)
     split = split.to(device)
     return EvaluationContext(
         source, metadata, measured, header, path, whole, split, rows, images, reader
     )
+
+
+def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int, int]) -> None:
+    """Refuse radii and steps that reach every image: they are bytes, where pixels are wanted.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    values = math.prod(shape)
+    threat.ball.require_below_diameter("threat.eps", values)
+    for radius in (protocol.curve and protocol.curve.eps) or []:
+        if radius > threat.ball.diameter(values):
+            replace(threat.ball, eps=radius).require_below_diameter("curve.eps", values)
+    drawn = [] if protocol.samples is None else protocol.samples.samplers
+    for sampler in (*protocol.attacks, *drawn):
+        if isinstance(sampler, Sampler):
+            sampler.require_possible(threat)
 
 
 def measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:

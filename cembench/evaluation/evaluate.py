@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from cembench.evaluation import artifacts
-from cembench.evaluation.cache import ChunkCache
+from cembench.evaluation.cache import ChunkCache, clear_abandoned
 from cembench.evaluation.context import EvaluationContext, prepare
 from cembench.evaluation.measure import measure, table_of
 from cembench.evaluation.measures.robustness import RunAttacks
@@ -26,10 +26,11 @@ from cembench.evaluation.record import Record, save_record
 from cembench.evaluation.record_header import identity, reusable
 from cembench.models.source import ModelSource
 from cembench.util.distributed import World, world
-from cembench.util.errors import CembenchError, ModelError
-from cembench.util.files import clear_leftovers, digest
+from cembench.util.errors import CembenchError, ModelError, one_line
+from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.locks import locked
+from cembench.util.files.temporary import clear_leftovers
 from cembench.util.frozen import exact, frozen
 from cembench.util.shared import sharing
 
@@ -91,12 +92,13 @@ def evaluate(
     in_memory = context.source.model is not None
     old = reusable(context.path, context.header) if reuse and not in_memory else None
     if (old := ranks.on_rank_zero(lambda: old)) is not None:
+        ranks.on_rank_zero(lambda: clear_abandoned(context.path))
         return old, context.path
     ranks.on_all_ranks(lambda: context.reference)  # too few images are found before any attack
     with ExitStack() as stack:
         ranks.on_rank_zero(lambda: _hold(stack, context.path))
         ranks.require_shared_filesystem(context.path.parent)
-        cache = ChunkCache(context.path.parent, digest(identity(context.header)))
+        cache = ChunkCache(context.path, digest(identity(context.header)))
         if in_memory:  # nothing tells whether it is the network of a killed evaluation
             ranks.on_rank_zero(cache.restart)
         evaluation = _Evaluation(replace(context, cache=cache), cache)
@@ -108,13 +110,14 @@ def evaluate(
                 on_record(context.path, record)
             return record
 
-        return ranks.on_rank_zero(finish), context.path
+        record = ranks.on_rank_zero(finish)
+    ranks.on_rank_zero(lambda: clear_abandoned(context.path))
+    return record, context.path
 
 
 def _hold(stack: ExitStack, path: Path) -> None:
     stack.enter_context(locked(RunLayout.record_lock(path), str(path)))
-    for own in (path, RunLayout.table(path)):
-        clear_leftovers(own)
+    clear_leftovers(path.parent)
 
 
 class _Evaluation:
@@ -175,9 +178,10 @@ class _Evaluation:
                 warnings.update(found.warnings)
                 table = None if self.context.header.kind == "encoder" else found.table
             except ModelError as error:
-                values["error"] = str(error)
+                values["error"] = one_line(error)
         values["warnings"] = [
-            text if times == 1 else f"{text} ({times} times)" for text, times in warnings.items()
+            one_line(text) if times == 1 else f"{one_line(text)} ({times} times)"
+            for text, times in warnings.items()
         ]
         values["seconds"] = round(time.monotonic() - self.started, 3)
         values["created"] = datetime.now(UTC).isoformat(timespec="seconds")

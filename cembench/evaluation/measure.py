@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from cembench.attacks import Attack, Target
-from cembench.attacks.verdict import CheckedModel, averaged
 from cembench.data.split import Split
 from cembench.energy.ascent import to_bytes
 from cembench.energy.threat import Threat
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections import SECTIONS
+from cembench.evaluation.target import target_of
 from cembench.models.engine import EXAMPLES
 from cembench.util.distributed import ALONE, World
-from cembench.util.frozen import exact, frozen
+from cembench.util.frozen import copied, exact, frozen
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, isolated_rng
 from cembench.util.stages import stage
@@ -108,6 +108,8 @@ class Measurement:
         seconds: wall time of each attack, by title.
         results: of sections, by their key in records.
         warnings: what to be careful about.
+        not_applicable: what was left out since the network has no gradient.
+        unused: a copy of the network made before anything was measured, where it can be copied.
     """
 
     context: EvaluationContext
@@ -116,13 +118,16 @@ class Measurement:
     seconds: dict[str, float]
     results: dict[str, Any] = field(default_factory=dict)
     warnings: Counter[str] = field(default_factory=Counter)
+    not_applicable: list[str] = field(default_factory=list)
+    unused: nn.Module | None = None
 
     @cached_property
     def target(self) -> Target:
         """The frozen network as it is, whatever the engine, and the threat model."""
         context = self.context
         classes, threat = len(context.split.classes), context.header.threat
-        return target_of(context.model, classes, context.protocol, threat)
+        example = context.split.pixels(slice(EXAMPLES))
+        return target_of(context.model, classes, context.protocol, threat, example)
 
 
 def measure(
@@ -139,15 +144,28 @@ def measure(
     classifier = context.header.kind == "classifier"
     with frozen(context.model), exact():
         table, seconds = pd.DataFrame(), dict[str, float]()
+        unused = copied(context.model) if classifier else None
         if classifier:
             table, seconds = table_of(context, attacks)
-        found = Measurement(context, samples, table, seconds)
+        found = Measurement(context, samples, table, seconds, unused=unused)
         for section in SECTIONS:
             config = section.config(context.protocol)
             if config or (section.always and classifier):
                 with stage(section.key):
                     found.results[section.result_key] = section.measure(config, found)
+        if classifier and found.target.no_gradient:
+            _say_no_gradient(found)
     return found
+
+
+def _say_no_gradient(found: Measurement) -> None:
+    """Say in the record that the network has no gradient, and what was left out for that."""
+    reason, left_out = found.target.no_gradient, found.not_applicable
+    found.results |= {"no_gradient": reason, "not_applicable": left_out}
+    listed = ", ".join(left_out) or "nothing"
+    found.warnings.update(
+        [f"the network has no gradient, black-box attacks only: {reason}; not applicable: {listed}"]
+    )
 
 
 def table_of(
@@ -197,8 +215,11 @@ def verdict_table(
     seconds = dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
     work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
+        if seconds and cache is not None:  # nothing is run where there is none
+            bar.report(f"{len(split)} images under {', '.join(seconds)}")
         example = split.pixels(slice(EXAMPLES))
-        target = target_of(model, len(split.classes), protocol, threat, example)
+        classes, engine = len(split.classes), protocol.engine
+        target = target_of(model, classes, protocol, threat, example, engine)
         for start in world.shard(range(0, len(split), protocol.batch_size)):
             numbers = torch.arange(start, min(start + protocol.batch_size, len(split)))
             cached = None if cache is None else cache.get(start)
@@ -212,30 +233,6 @@ def verdict_table(
             tables.append(cached[0])
             seconds = {key: value + cached[1].get(key, 0.0) for key, value in seconds.items()}
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), seconds
-
-
-def target_of(
-    model: nn.Module,
-    classes: int,
-    protocol: Protocol,
-    threat: Threat,
-    example: Tensor | None = None,
-) -> Target:
-    """Return what the attacks of a protocol face.
-
-    Args:
-        model: the network as it is, frozen.
-        classes: how many logits it returns.
-        protocol: says how verdicts are taken, and which engine proposes.
-        threat: the ball that perturbations must stay in.
-        example: a few images that the engine tries its copy on; without them the network is
-            attacked as it is.
-    """
-    plain = CheckedModel(model, classes).eval()
-    surrogate = model if example is None else protocol.engine.prepare(model, example)
-    attacked = plain if surrogate is model else CheckedModel(surrogate, classes).eval()
-    verifier = averaged(plain, protocol.passes)
-    return Target(attacked, plain, verifier, threat, classes, protocol.seed, protocol.batch_size)
 
 
 def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:

@@ -94,10 +94,15 @@ class Protocol(Base):
         return self.model_copy(update=left) if any(left.values()) else None
 
     @property
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide verdicts: all but name and description, as plain values."""
+        values = self.dump()
+        return {key: values[key] for key in values if key not in ("name", "description")}
+
+    @property
     def digest(self) -> str:
         """Identifies everything that decides verdicts."""
-        values = self.dump()
-        return digest({key: values[key] for key in values if key not in ("name", "description")})
+        return digest(self.deciding)
 
 
 def load_protocol(

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import create_model
+from pydantic import PrivateAttr, create_model
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.sections import RESULTS, SANITY
@@ -18,7 +18,7 @@ from cembench.util.files import read_bytes, sha256
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.parquet import read_frame, write_table
 from cembench.util.files.seal import UNSEALED, is_sealed, write_sealed
-from cembench.util.settings import LabelUse, Settings
+from cembench.util.settings import LabelUse, Settings, optional_field
 from cembench.util.stages import stage
 
 FORMAT = 4
@@ -55,6 +55,10 @@ class Header(Settings):
         recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
         table_sha256: SHA-256 of the table of verdicts beside it; empty where there is none.
         error: why there are no figures.
+        no_gradient: why the network has no gradient with respect to its images, if it has none:
+            its figures are those under black-box attacks alone.
+        not_applicable: the attacks and their stages, the samplers and the other parts of the
+            protocol that were left out for that.
         warnings: what attacks warned of.
         environment: versions, device and threads.
         seconds: wall time of the evaluation.
@@ -87,6 +91,8 @@ class Header(Settings):
     train_seconds: float | None = None
     table_sha256: str = ""
     error: str | None = None
+    no_gradient: str = optional_field("")
+    not_applicable: list[str] = optional_field([])
     warnings: list[str] = []
     environment: dict[str, Any] = {}
     seconds: float = 0.0
@@ -112,10 +118,26 @@ class Record(Base):
     after an error, and where the protocol asks for nothing.
     """
 
+    _replaced: bool = PrivateAttr(False)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the checkpoint beside its file is not the one that was measured.
+
+        Only a record that `load_beside` returned knows; no file says it.
+        """
+        return self._replaced
+
     @property
     def sanity_failed(self) -> list[str]:
-        """The names of the sanity checks that fail."""
-        return [check.name for check in SANITY.of(self) if check.verdict == "fail"]
+        """The names of the sanity checks that fail; `no_gradient` comes first, if it has none."""
+        failed = [check.name for check in SANITY.of(self) if check.verdict == "fail"]
+        return ["no_gradient"] * bool(self.no_gradient) + failed
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether it has accuracies under attack, but no checks for gradient masking of them."""
+        return len(self.figures) > 1 and self.protocol.get("sanity", ...) is None
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
@@ -180,19 +202,26 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     return rest | {"format": max(version, FORMAT)}
 
 
-def of_run(path: Path, record: Record) -> bool:
-    """Return whether a record is of the folder's run, not of a file with a name of its own."""
-    return path.stem == record.protocol.get("name")
+def load_beside(path: Path) -> Record:
+    """Read a record as `load_record` does; it is marked if its checkpoint has been `replaced`.
+
+    A checkpoint that is missing marks nothing: records may be shipped alone.
+    """
+    record = load_record(path)
+    checkpoint = layout_of(path, record).checkpoint
+    if record.checkpoint_sha256 and checkpoint.is_file():
+        found = checkpoint.stat()
+        now = _sha256(checkpoint, found.st_size, found.st_mtime_ns)
+        record._replaced = record.checkpoint_sha256 != now
+    return record
 
 
-def outdated(path: Path, record: Record) -> bool:
-    """Return whether a record in a run folder is of other weights than those that lie there."""
-    checkpoint = RunLayout.of_record(path).checkpoint
-    if not of_run(path, record) or not checkpoint.exists():
-        return False
-    found = checkpoint.stat()
-    now = _sha256(checkpoint, found.st_size, found.st_mtime_ns)
-    return record.checkpoint_sha256 not in ("", now)
+def layout_of(path: Path, record: Record) -> RunLayout:
+    """Return the files of the checkpoint that a record is of: the folder's, or one by its name."""
+    protocol = str(record.protocol.get("name"))
+    own = "" if path.stem == protocol else path.stem.removesuffix(f".{protocol}")
+    folder = RunLayout.of_record(path).folder
+    return RunLayout(folder, f"{own}.safetensors") if own else RunLayout(folder)
 
 
 @lru_cache
@@ -207,9 +236,22 @@ def load_table(record: Path) -> pd.DataFrame:
     Raises:
         CembenchError: when it is missing, or not the one that the record was written with.
     """
+    import pyarrow as pa
+
     path = RunLayout.table(record)
     content = read_bytes(path)
-    checksum = load_record(record).table_sha256
-    if checksum and hashlib.sha256(content).hexdigest() != checksum:
-        raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
-    return read_frame(content)
+    known = load_record(record)
+    try:
+        if known.table_sha256 in ("", hashlib.sha256(content).hexdigest()):
+            frame = read_frame(content)
+            if known.table_sha256 or _fits(frame, known):
+                return frame
+    except (pa.ArrowException, OSError, ValueError):  # earlier formats have no checksum of it
+        pass
+    raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
+
+
+def _fits(frame: pd.DataFrame, record: Record) -> bool:
+    """Return whether a table without a checksum can be that of a record."""
+    named = {"index", "label", "clean_pred"} <= set(frame)
+    return named and all(len(frame) == figure.images for figure in record.figures.values())

@@ -40,7 +40,7 @@ def record_header(
     """
     return Record(
         dataset=data.title,
-        threat=protocol.threat.over(threat),
+        threat=protocol.threat.over(threat, "threat.eps"),
         protocol=protocol.dump(),
         protocol_digest=protocol.digest,
         split=protocol.split,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 ONE_SIDED = 0.05  # probability that a one-sided bound is wrong
 Z = 1.959964  # the 97.5 % quantile of the normal distribution
+LARGE = 1e15  # sums of squares of larger numbers may leave float32
 
 
 class Rate(Settings):
@@ -84,7 +85,13 @@ def rate(correct: pd.Series) -> Rate:
 
 def mean_std(values: pd.Series) -> MeanStd:
     """Return the mean and the standard deviation of a column of numbers."""
+    values = widened(values)
     return MeanStd(mean=float(values.mean()), std=float(values.std(ddof=0)), images=len(values))
+
+
+def widened(values: pd.Series) -> pd.Series:
+    """Return a column of numbers, in float64 where sums of their squares may leave float32."""
+    return values.astype("float64") if values.abs().max() > LARGE else values
 
 
 def paired_interval(lost: float, won: float, images: int) -> tuple[float, float]:

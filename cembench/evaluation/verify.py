@@ -25,11 +25,15 @@ from cembench.util.files.layout import RunLayout
 # What a record says of training and of its protocol, and checkpoint and protocol say too.
 SAID = {"method", "dataset", "model", "seed", "recipe", "epoch", "finished", "threat", "split"}
 SAID |= {"protocol_digest", "gradients", "divergences", "parameters", "labels"}
-SAID |= {"kind", "weights_sha256"}
+SAID |= {"kind", "weights_sha256", "no_gradient", "not_applicable"}
 
 
 def verify_record(
-    path: Path, checkpoint: Path, device: str = "cpu", inception_weights: Path | None = None
+    path: Path,
+    checkpoint: Path,
+    device: str = "cpu",
+    inception_weights: Path | None = None,
+    data_root: str | None = None,
 ) -> list[Comparison]:
     """Measure a record again and compare every figure.
 
@@ -42,12 +46,13 @@ def verify_record(
         checkpoint: the checkpoint, or its run folder.
         device: where to compute; randomness of a GPU is not that of a CPU.
         inception_weights: weights for the extractor inception.
+        data_root: the folder of the data, if it is not the one of training.
 
     Raises:
         CembenchError: when the record is of another checkpoint or other data, or its artifacts are
             missing or damaged.
     """
-    context, record = _reopen(path, checkpoint, torch.device(device), inception_weights)
+    context, record = _reopen(path, checkpoint, torch.device(device), inception_weights, data_root)
     table = load_table(path) if record.kind == "classifier" else pd.DataFrame()
     samples = SavedSamples(context, path, SAMPLES.of(record))
     found = measure(context, SavedAttacks(path, context.rows, table), samples)
@@ -62,7 +67,11 @@ def verify_record(
 
 
 def _reopen(
-    path: Path, checkpoint: Path, device: torch.device, inception_weights: Path | None
+    path: Path,
+    checkpoint: Path,
+    device: torch.device,
+    inception_weights: Path | None,
+    data_root: str | None,
 ) -> tuple[EvaluationContext, Record]:
     record = load_record(path)
     if record.error is not None:
@@ -75,7 +84,9 @@ def _reopen(
     if protocol.passes > 1:
         raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
     require_artifacts(path, measured_of(protocol, source.metadata, source.file))
-    context = prepare(source, protocol, device, inception_weights=inception_weights)
+    context = prepare(
+        source, protocol, device, data_root=data_root, inception_weights=inception_weights
+    )
     if context.split.fingerprint != record.fingerprint:
         raise CembenchError("the attacked images are not those of the record")
     return context, record

@@ -9,13 +9,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from cembench.models.bounds import Misfit, fill, limit, registering_at_most, require_fit
 from cembench.models.classifier import Classifier, build_classifier
 from cembench.models.metadata import (
     FORMAT,
     CheckpointMetadata,
     read_sealed_checkpoint,
 )
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ModelError
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import UNSEALED
 from cembench.util.files.tensors import write_tensors
@@ -63,20 +64,35 @@ def load_checkpoint(
     """
     path = RunLayout.at(path).checkpoint
     content, metadata = read_sealed_checkpoint(path)
-    return network_of(content, metadata, path).to(device), metadata
+    try:
+        return network_of(content, metadata, path).to(device), metadata
+    except CembenchError as error:
+        if str(path) in str(error):
+            raise
+        kind = ModelError if isinstance(error, ModelError) else CembenchError
+        raise kind(f"{path}: {error}") from error
 
 
 def network_of(content: bytes, metadata: CheckpointMetadata, path: Path) -> Classifier:
     """Return the network in the content of a checkpoint, in evaluation mode.
 
+    Nothing of the size of the architecture is allocated before its shapes are known to be those of
+    the weights.
+
     Raises:
         CembenchError: naming `path`, for weights that do not fit the architecture.
+        ModelError: when the network cannot be built.
     """
-    model = build_network(metadata)
     try:
-        model.load_state_dict(load(content))
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CembenchError(f"{path}: does not fit its architecture: {reason}") from error
+        weights = load(content)
+    except SafetensorError as error:
+        raise CembenchError(f"{path}: damaged: {error}") from error
+    try:
+        require_fit(metadata, weights)
+        with registering_at_most(weights, limit(weights)):
+            model = build_network(metadata)
+        fill(model, weights)
+    except Misfit as error:
+        raise CembenchError(f"{path}: does not fit its architecture: {error}") from error
     model.metadata = metadata
     return model.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
@@ -22,7 +23,9 @@ class Factory(ModelSettings):
     """The network that a callable returns, such as `mypackage.nets:resnet18`.
 
     A checkpoint must not run code that the user did not ask for, so the user has to name the module
-    too: with `--plugin`, `cembench.add_plugin`, or by an installed plugin.
+    too: with `--plugin`, `cembench.add_plugin`, or by an installed plugin. The callable is a
+    function, class or method that this module defines itself, or the package around it if that was
+    named: what it imports from elsewhere is never called.
 
     Attributes:
         target: import path of the module, a colon, and the name in it.
@@ -43,11 +46,13 @@ class Factory(ModelSettings):
 
         Raises:
             CembenchError: when the user did not name its module.
-            ModelError: when it is not found, raises, or returns no network.
+            ModelError: when it is not found, is not defined there, raises, or returns no network.
         """
         factory = self._found()
         try:
             net = factory(**self.args)
+        except CembenchError:
+            raise
         except Exception as error:
             raise ModelError(f"factory {self.target} raised {error!r}") from error
         if not isinstance(net, nn.Module):
@@ -71,7 +76,20 @@ class Factory(ModelSettings):
             if not hasattr(found, part):
                 public = [name for name in vars(found) if not name.startswith("_")]
                 raise ModelError(f"{module} has no '{part}'; {nearest(part, public)}")
-            found = getattr(found, part)
-        if not callable(found):
-            raise ModelError(f"factory {self.target} is a {type(found).__name__}: not callable")
-        return found
+            within, found = found, getattr(found, part)
+            if not _defined(found) or not (inspect.ismodule(within) or inspect.isclass(within)):
+                raise ModelError(
+                    f"factory {self.target}: '{part}' is a {type(found).__name__}, not a function "
+                    f"or class that {module} defines itself; name one of those"
+                )
+        factory: Callable[..., Any] = found
+        return factory
+
+
+def _defined(found: Any) -> bool:
+    """Return whether this is a function, method or class that a trusted module defines.
+
+    Whatever a module imports could be called otherwise: `mine:os.system`, once `mine` is trusted.
+    """
+    kinds = inspect.isfunction(found) or inspect.ismethod(found) or inspect.isclass(found)
+    return kinds and is_trusted(str(getattr(found, "__module__", "")))

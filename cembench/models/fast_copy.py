@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from cembench.models.folding import folded
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ModelError
 
 ROWS = 64  # batch size of a compiled network, since each shape costs a compilation
 
@@ -35,7 +35,8 @@ def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -
         if compiled:
             prepared(example[:2])
     except Exception as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
+        origin = error.__cause__ if isinstance(error, ModelError) and error.__cause__ else error
+        reason = (str(origin).splitlines() or [repr(origin)])[0]
         raise CembenchError(f"engine fast cannot compile this network here: {reason}") from error
     return prepared.eval().requires_grad_(False)
 

@@ -9,12 +9,15 @@ from pydantic import Field
 
 from cembench.util.lazy import lazy_imports
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice, Count, Positive
+from cembench.util.settings import Choice, Positive
 
 with lazy_imports():
     from torch import nn
 
     from cembench.models.head_layers import NeighbourVotes, Projector
+
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class Head(Choice):
@@ -41,8 +44,8 @@ class Projection(Head):
 
     name: ClassVar[str] = "projection"
     encodes: ClassVar[bool] = True
-    hidden: Annotated[Count, Field(le=65_536)] | None = None
-    dimension: Annotated[Count, Field(le=65_536)] = 128
+    hidden: Width | None = None
+    dimension: Width = 128
 
     def build(self, dimension: int, classes: int) -> nn.Module:
         """Build the head; classes are not used."""
@@ -62,7 +65,7 @@ class Neighbours(Head):
     """
 
     name: ClassVar[str] = "knn"
-    neighbours: Count = 20
+    neighbours: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     temperature: Positive = 0.1
 
     def build(self, dimension: int, classes: int) -> nn.Module:

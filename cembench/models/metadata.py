@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from cembench.data import HELD_OUT, DataSettings, datasets
+from cembench.data.roots import remember, require_named
+from cembench.energy.norms import LARGEST_IMAGE
 from cembench.energy.threat import Threat
 from cembench.models import ModelSettings, models
 from cembench.models.heads import Head, heads
@@ -15,7 +20,7 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes
 from cembench.util.files.seal import is_sealed
 from cembench.util.files.tensors import tensor_metadata
-from cembench.util.settings import Count, LabelUse, Settings, optional_field
+from cembench.util.settings import Count, Fraction, LabelUse, Settings, optional_field
 from cembench.util.version import __version__
 
 if TYPE_CHECKING:
@@ -23,6 +28,37 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 SEALED = 2  # the first format with a seal
+DEEPEST = 32  # nesting of settings
+
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Line = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]  # is printed
+
+
+class _Validation(Settings):
+    model_config = ConfigDict(extra="allow")
+    fraction: Fraction = HELD_OUT
+
+
+class _Training(Settings):
+    """The settings of a training that are used without the rest of them."""
+
+    model_config = ConfigDict(extra="allow")
+    epochs: Count | None = None
+    validation: _Validation = _Validation()
+    pretrained: dict[str, Any] | None = None
+
+
+def _known_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training as they are, after checking those that are used."""
+    _Training.parse(config)
+    return config
+
+
+def _distinct(names: list[str]) -> list[str]:
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"'{name:.40}' is there {times} times")
+    return names
 
 
 class CheckpointMetadata(Settings):
@@ -56,32 +92,61 @@ class CheckpointMetadata(Settings):
     model: Annotated[SerializeAsAny[ModelSettings], models.field()]
     head: Annotated[SerializeAsAny[Head], heads.field()] | None = None
     shape: list[Count] = Field(min_length=3, max_length=3)
-    classes: list[str] = Field(min_length=2)
+    classes: Annotated[
+        list[str], Field(min_length=2, max_length=100_000), AfterValidator(_distinct)
+    ]
     mean: list[float]
-    std: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
     data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
     threat: Threat
-    method: str
-    seed: int = 0
-    epoch: int = 0
+    method: Line
+    seed: Whole = 0
+    epoch: Whole = 0
     finished: bool = False
-    gradients: int = 0
-    fingerprint: str = ""
-    divergences: int = 0
+    gradients: Whole = 0
+    fingerprint: Line = ""
+    divergences: Whole = 0
     labels: LabelUse = "all"
-    config: dict[str, Any] = {}
-    origin: str = optional_field("")
-    version: str = __version__
+    config: Annotated[dict[str, Any], AfterValidator(_known_keys)] = {}
+    origin: Line = optional_field("")
+    version: Line = __version__
+
+    _stated: tuple[Path, DataSettings] | None = PrivateAttr(None)  # what a file says of its data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        channels, size = self.shape[0], math.prod(self.shape)
+        if size > LARGEST_IMAGE:
+            raise ConfigError.single(f"{size:,} values, of {LARGEST_IMAGE:,} at most", "shape")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                raise ConfigError.single(f"{len(values)} values for {channels} channels", key)
+        encodes = self.head is not None and self.head.encodes
+        if encodes != (self.kind == "encoder"):
+            raise ConfigError.single(f"no {self.kind}, since its head says otherwise", "kind")
+        return self
 
     @property
     def held_out(self) -> float:
         """Fraction of the training images that training held out for validation."""
-        fraction: float = self.config.get("validation", {}).get("fraction", HELD_OUT)
-        return fraction
+        return _Training.parse(self.config).validation.fraction
 
     def moved(self, root: str | None) -> CheckpointMetadata:
         """Return the same metadata with another root of the data; unchanged for None."""
-        return self.model_copy(update={"data": self.data.moved(root)})
+        if root is None:
+            return self
+        data = self.data.moved(root)
+        remember(data)
+        return self.model_copy(update={"data": data})
+
+    def require_named_root(self) -> None:
+        """Refuse data whose folder nobody but the checkpoint named; see `data.roots`.
+
+        Raises:
+            CembenchError: naming the folder, and how to name it.
+        """
+        if self._stated is not None and self._stated[1] is self.data:
+            require_named(self.data, self._stated[0])
 
     def training_split(self) -> tuple[Split, Split]:
         """Return the images that training used, and those that it held out for validation.
@@ -91,6 +156,7 @@ class CheckpointMetadata(Settings):
         """
         from cembench.data.loading import load_training
 
+        self.require_named_root()
         loaded = load_training(self.data, self.held_out)
         self.check(loaded.training)
         if self.fingerprint and loaded.fingerprint != self.fingerprint:
@@ -101,6 +167,7 @@ class CheckpointMetadata(Settings):
         """Return the images of `test`, or of `validation`, held out of the training images."""
         from cembench.data.loading import load_test
 
+        self.require_named_root()
         return load_test(self.data) if split == "test" else self.training_split()[1]
 
     def check(self, split: Split) -> None:
@@ -136,13 +203,45 @@ def read_sealed_checkpoint(path: Path) -> tuple[bytes, CheckpointMetadata]:
         raise CembenchError(damaged) from error
     if values is None:
         raise CembenchError(f"{path}: safetensors, but not written by cembench")
-    version = values.pop("format", None)
-    if not isinstance(version, int) or version > FORMAT:
-        raise CembenchError(f"{path}: format version {version}; this cembench reads up to {FORMAT}")
-    if version >= SEALED and not is_sealed(content):
+    if _version(path, values.pop("format", None)) >= SEALED and not is_sealed(content):
         raise CembenchError(damaged)
     try:
-        return content, CheckpointMetadata.parse(values)
-    except ConfigError as error:
-        hint = "is a plugin missing? Give it with --plugin"
-        raise CembenchError(f"{path}: cannot be understood: {error} ({hint})") from error
+        _require_plain(values)
+        metadata = CheckpointMetadata.parse(values)
+    except ValueError as error:
+        hint = " (is a plugin missing? Give it with --plugin)" * ("unknown" in str(error))
+        raise CembenchError(f"{path}: cannot be understood: {error}{hint}") from error
+    metadata._stated = path, metadata.data
+    return content, metadata
+
+
+def _version(path: Path, version: object) -> int:
+    """Return the version of the format of a checkpoint."""
+    if not isinstance(version, int) or isinstance(version, bool):
+        text = json.dumps(version)
+        raise CembenchError(f"{path}: format version {text:.40} is not a whole number")
+    if not 1 <= version <= FORMAT:
+        raise CembenchError(
+            f"{path}: format version {version}; this cembench reads versions 1 to {FORMAT}"
+        )
+    return version
+
+
+def _require_plain(values: Any, place: str = "", depth: int = 0) -> None:
+    """Refuse texts that cannot be written, and nesting that no settings have.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if depth > DEEPEST:
+        raise ConfigError.single(f"nested more than {DEEPEST} levels deep", place)
+    if isinstance(values, str):
+        try:
+            values.encode(errors="surrogateescape")  # paths may have bytes that are not UTF-8
+        except UnicodeEncodeError:
+            raise ConfigError.single(f"no text: {values!a:.40}", place) from None
+    elif isinstance(values, dict | list):
+        for key, inner in values.items() if isinstance(values, dict) else enumerate(values):
+            where = ".".join(filter(None, [place, ascii(key).strip("'")[:40]]))
+            _require_plain(key, where, depth + 1)
+            _require_plain(inner, where, depth + 1)

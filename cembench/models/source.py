@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from cembench.models import ModelSettings, Shape
 from cembench.models.checkpoint import network_of
 from cembench.models.classifier import Classifier, try_on
 from cembench.models.metadata import CheckpointMetadata, read_sealed_checkpoint
+from cembench.util.devices import device_of
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
@@ -97,6 +98,10 @@ class ModelSource:
         file = RunLayout(folder).checkpoint
         return ModelSource(known.model_copy(update=given), file, "", module)
 
+    def moved(self, root: str | None) -> ModelSource:
+        """Return the same network with its data under another root; itself for None."""
+        return replace(self, metadata=self.metadata.moved(root))
+
     @property
     def name(self) -> str:
         """Name in tables: that of its run, or of the class of a network in memory."""
@@ -129,18 +134,19 @@ def imported_metadata(
     Its data set has the training split `whole`, and a customary threat model unless one is given;
     `more` are other fields.
     """
-    return CheckpointMetadata(
-        model=settings,
-        shape=list(whole.shape),
-        classes=list(whole.classes),
-        mean=model.mean.flatten().tolist(),
-        std=model.std.flatten().tolist(),
-        data=data,
-        threat=threat or data.threat,
-        finished=True,
-        fingerprint=whole.fingerprint,
-        **{"method": "imported", **more},
-    )
+    values = {
+        "model": settings,
+        "shape": list(whole.shape),
+        "classes": list(whole.classes),
+        "mean": model.mean.flatten().tolist(),
+        "std": model.std.flatten().tolist(),
+        "data": data,
+        "threat": threat or data.threat,
+        "finished": True,
+        "fingerprint": whole.fingerprint,
+        "method": "imported",
+    }
+    return CheckpointMetadata.parse(values | more)
 
 
 def wrapped(
@@ -152,8 +158,7 @@ def wrapped(
         ModelError: when it does not give one logit per class.
     """
     channels = whole.shape[0]
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
-    model = Classifier(module, mean, std).to(device)
+    model = Classifier(module, mean, std).to(device_of(module))
     try_on(model, whole.shape, len(whole.classes), type(module).__name__)
     return model

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cembench.evaluation.record import Record, load_record
+from cembench.evaluation.record import Record, load_beside
 from cembench.evaluation.sections import SANITY
 from cembench.models.metadata import CheckpointMetadata
 from cembench.reporting.details import settings, tables
+from cembench.reporting.history import read_history
 from cembench.util.display.charts import Cell, Table
-from cembench.util.display.format import number, percent
+from cembench.util.display.format import missing, number, percent
 from cembench.util.display.text_table import text_table
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.yaml import to_yaml
 
 WIDTH = 88  # of what is wrapped
+UNCHECKED = "unchecked: the protocol has no `sanity`, so nothing looked for gradient masking"
 OMITTED = ("name", "description")
 
 
@@ -51,11 +52,12 @@ def run_page(layout: RunLayout, metadata: CheckpointMetadata) -> str:
         "method": f"{metadata.method}{_given(metadata.config.get('method'))}",
         "model": f"{metadata.model.title}{_given(metadata.model.dump())}",
         "data": f"{metadata.data.title}, {shape} pixels, {of} classes",
+        "images in": str(metadata.data.image_folder or ""),
         "threat model": str(metadata.threat),
         "training": _training(
             metadata.epoch, metadata.finished, metadata.seed, metadata.divergences, metadata.config
         ),
-        "validation": _validation(layout.history, metadata.epoch),
+        "validation": _validation(layout.history, metadata),
         "origin": metadata.origin,
         "written by": f"cembench {metadata.version}",
     }
@@ -96,22 +98,24 @@ def _given(values: Any) -> str:
     return f" ({told})" if told else ""
 
 
-def _validation(history: Path, epoch: int) -> str:
+def _validation(file: Path, metadata: CheckpointMetadata) -> str:
     """Return what training measured on held-out images after the kept epoch."""
-    try:
-        rows = [*csv.DictReader(history.read_text(encoding="utf-8").splitlines())]
-    except (OSError, UnicodeDecodeError):
+    if not file.exists():
         return ""
-    kept = next((row for row in rows if row.get("epoch") == str(epoch)), {})
-    values = {key.removeprefix("val_"): kept[key] for key in kept if key.startswith("val_")}
-    return ", ".join(f"{key} {_figure(key, value)}" for key, value in values.items() if value)
-
-
-def _figure(key: str, value: str) -> str:
     try:
-        return percent(float(value)) if key.endswith("acc") else number(float(value))
-    except ValueError:
-        return value
+        history = read_history(file, metadata)
+    except CembenchError as error:
+        return str(error)
+    if metadata.epoch not in history["epoch"]:
+        return ""
+    kept = history["epoch"].index(metadata.epoch)
+    values = {key[4:]: column[kept] for key, column in history.items() if key[:4] == "val_"}
+    known = {key: value for key, value in values.items() if not missing(value)}
+    return ", ".join(f"{key} {_figure(key, value)}" for key, value in known.items())
+
+
+def _figure(key: str, value: float) -> str:
+    return percent(value) if key.endswith("acc") else number(value)
 
 
 def _records(layout: RunLayout) -> str:
@@ -119,12 +123,14 @@ def _records(layout: RunLayout) -> str:
     lines = []
     for path in layout.records(f"{glob.escape(layout.own_name)}.*" if layout.own_name else "*"):
         try:
-            record = load_record(path)
+            record = load_beside(path)
         except CembenchError as error:
             lines.append(str(error))
             continue
         rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.figures.items()]
         failed = f"; failed checks: {', '.join(record.sanity_failed)}" * bool(record.sanity_failed)
+        failed += "; ⚠ of another checkpoint than the one here" * record.replaced
+        failed += "; unchecked" * record.unchecked
         lines.append(f"{path}: {record.error or ', '.join(rates) or 'samples alone'}{failed}")
     return _list("Records", lines)
 
@@ -132,14 +138,15 @@ def _records(layout: RunLayout) -> str:
 def _checks(record: Record) -> str:
     """Return the verdicts of the sanity checks, and the meaning of those that failed."""
     checks = SANITY.of(record)
-    if not checks:
+    if not checks and not record.unchecked:
         return ""
     rows = [
         ["⚠" if check.verdict == "fail" else "", check.name, check.verdict, number(check.figure)]
         for check in checks
     ]
     failed = [f"{one.name}: {one.meaning}" for one in checks if one.verdict == "fail"]
-    lines = text_table(["", "check", "verdict", "value"], rows)
+    failed += [UNCHECKED] if record.unchecked else []
+    lines = text_table(["", "check", "verdict", "value"], rows) if rows else []
     return "\n".join(["Sanity checks", *lines, *map(_wrapped, failed)])
 
 

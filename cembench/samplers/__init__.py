@@ -127,6 +127,13 @@ class Sampler(Choice):
         """Return what has to be prepared before the sampler draws."""
         return Needs()
 
+    def require_possible(self, threat: Threat) -> None:
+        """Refuse a step that reaches every image, in the norm of the threat model.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+
     @abstractmethod
     def draw(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cembench import energy
 from cembench.energy.ascent import Visit
+from cembench.models.gradient import missing_gradient
 from cembench.samplers import Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
@@ -108,10 +109,33 @@ def draw(
 
     Raises:
         SamplingError: when the sampler needs logits and the network is an encoder, when it needs a
-            replay buffer or a second sample and there is none, or when values are not finite.
+            replay buffer, a second sample or a gradient and there is none, or when values are not
+            finite.
     """
     _require_suitable(sampler, y, images)
     surrogate = model if surrogate is None else surrogate
+    try:
+        return _draw(model, sampler, y, images, seed, visit, surrogate)
+    except (SamplingError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a plugin's sampler may fail on such a network in any way
+        reason = missing_gradient(surrogate, torch.zeros(2, *images.shape, device=y.device))
+        if not reason:
+            raise
+        raise SamplingError(
+            f"sampler {sampler.name}: not applicable, the network has no gradient: {reason}"
+        ) from error
+
+
+def _draw(
+    model: nn.Module,
+    sampler: Sampler,
+    y: Tensor,
+    images: CheckpointImages,
+    seed: int,
+    visit: Visit | None,
+    surrogate: nn.Module,
+) -> Samples:
     generator = generator_of(derive(seed, "starts", sampler.init), y.device)
     context = images.context(sampler, generator)
     x, target = torch.zeros(len(y), *images.shape, device=y.device), y

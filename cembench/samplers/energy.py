@@ -14,7 +14,7 @@ from cembench import energy
 from cembench.data import DataSettings, datasets
 from cembench.energy.norms import NORMS, Ball, Linf, by_norm
 from cembench.energy.potentials import Potential
-from cembench.energy.threat import NormName
+from cembench.energy.threat import NormName, Radius
 from cembench.samplers import FITTED, Needs, Sampler, SamplerContext
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
@@ -47,7 +47,7 @@ class EnergySampler(Sampler):
             (`outside`).
         clusters: number of clusters.
         outside: that other data set.
-        eps: radius of a ball around the initial image; none unless given.
+        eps: radius of a ball around the initial image, in pixels; none unless given.
         norm: norm of that ball.
         box: whether samples are clipped to [0, 1].
         buffer: number of images in the replay buffer.
@@ -63,7 +63,7 @@ class EnergySampler(Sampler):
     start: Start = "gaussian"
     clusters: Annotated[int, Field(ge=1, le=10_000)] = 10
     outside: Annotated[SerializeAsAny[DataSettings], datasets.field()] | None = None
-    eps: NonNegative | None = None
+    eps: Radius | None = None
     norm: NormName = "l2"
     box: bool = True
     buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
@@ -77,6 +77,14 @@ class EnergySampler(Sampler):
     def _has_other_data(self) -> Self:
         if self.start == "outside" and self.outside is None:
             raise ValueError("start: outside needs a data set in outside")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_in_pixels(self) -> Self:
+        if self.eps is not None:
+            NORMS[self.norm](self.eps).require_below_diameter()
+        if self.step_size is not None and self.direction == "sign":
+            Linf(self.step_size).require_below_diameter("step_size")
         return self
 
     @property

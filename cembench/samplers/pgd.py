@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
 
 from cembench.energy import potentials
 from cembench.energy.norms import Ball
 from cembench.energy.potentials import Potential
+from cembench.energy.threat import Threat
 from cembench.samplers import Sampler, SamplerContext
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, NonNegative, Positive
@@ -41,6 +43,11 @@ class InBall(Sampler):
         if self.step_size is not None:
             return self.step_size
         return (1.25 if self.steps == 1 else 2.5 / self.steps) * eps
+
+    def require_possible(self, threat: Threat) -> None:
+        """Refuse a step that reaches every image."""
+        if self.step_size is not None:
+            replace(threat.ball, eps=self.step_size).require_below_diameter("step_size")
 
     def _ascend(
         self,

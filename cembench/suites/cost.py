@@ -20,8 +20,9 @@ with lazy_imports():
 
     from cembench.data.loading import TrainingData, load_training
     from cembench.data.split import Split
-    from cembench.samplers import InitialImages, SamplerContext
-    from cembench.util.rng import generator_of, isolated_rng
+    from cembench.energy.ascent import gradient_of
+    from cembench.training.cost import gradients_per_image
+    from cembench.util.rng import isolated_rng
 
 TINY = 2e6  # operations of a forward pass; below, threads wait for each other more than they work
 BATCH = 64
@@ -94,7 +95,7 @@ def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) 
         x = split.pixels(slice(BATCH)).requires_grad_()
         for _ in range(5):
             begun = time.perf_counter()
-            torch.autograd.grad(net(x).square().sum(), x)
+            gradient_of(net(x).square(), x)
             taken.append(time.perf_counter() - begun)
     finally:
         torch.set_num_threads(before)
@@ -102,8 +103,7 @@ def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) 
 
 
 def _training_gradients(experiment: Experiment, data: TrainingData) -> float:
-    context = SamplerContext(experiment.threat, generator_of(0, "cpu"), InitialImages())
-    images = len(data.training) * experiment.method.cost(context)
+    images = len(data.training) * gradients_per_image(experiment)
     validation = experiment.validation
     attacked = min(validation.images, len(data.held)) * validation.steps
     return experiment.epochs * (images + attacked / validation.every)
@@ -159,15 +159,3 @@ class TimeLeft:
         for name in left.keys() & self.begun.keys():
             left[name] = max(left[name] / 10, left[name] - (now - self.begun[name]))
         return max([sum(left.values()) / self.jobs, *left.values()], default=0.0)
-
-
-def roughly(seconds: float) -> str:
-    """Return a duration without digits that nobody can know: `about 3 min`."""
-    if seconds < 45:
-        return "less than a minute"
-    minutes = seconds / 60
-    if minutes < 90:
-        step = 1 if minutes < 10 else 5
-        return f"about {max(1, round(minutes / step)) * step} min"
-    hours = minutes / 60
-    return f"about {round(hours)} h" if hours < 36 else f"about {round(hours / 24)} days"

@@ -19,7 +19,7 @@ from cembench.suites.launchers.job import Outcome
 from cembench.training.config import Experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
-from cembench.util.errors import CembenchError, TrainingDiverged
+from cembench.util.errors import CembenchError, TrainingDiverged, one_line
 from cembench.util.files.layout import RunLayout
 
 
@@ -78,7 +78,7 @@ def save_divergence(
         gradients=0 if state is None else state.gradients,
         labels=experiment.labels,
         divergences=1 if state is None else state.divergences + 1,
-        error=f"training diverged: {why}",
+        error=one_line(f"training diverged: {why}"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     save_record(RunLayout(folder).record(protocol.name), record, None)

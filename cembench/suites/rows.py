@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.ranking import ROBUST, robust_attack
+from cembench.reporting.leaderboard.rows import sanity_mark
 from cembench.util.display.format import percent, with_error
 
 
@@ -18,8 +19,8 @@ def cells(record: Record) -> dict[str, str]:
         scores = next(iter(record.generation.samplers.values())).samples
         if scores is not None:
             found["KID ↓"] = with_error(scores.kid, scores.kid_error)
-    if record.sanity_failed:
-        found["sanity"] = f"⚠ {' '.join(record.sanity_failed)}"
+    if mark := sanity_mark(" ".join(record.sanity_failed), record.unchecked):
+        found["sanity"] = mark
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,11 @@ def build_model(config: Experiment, training: Split) -> tuple[Classifier, tuple[
     """Return the network, and the pixel means and standard deviations inside it, C values each.
 
     Where the experiment starts from another run, features and pixel statistics are that run's.
+
+    Raises:
+        ConfigError: for a threat model that allows every image of this shape.
     """
+    config.threat.ball.require_below_diameter("threat.eps", math.prod(training.shape))
     statistics = pixel_statistics(training)
     model = build_classifier(
         config.model, training.shape, len(training.classes), *statistics, config.method.head
@@ -56,23 +62,24 @@ def build_metadata(
         state: the state that holds the weights.
     """
     mean, std = statistics
-    return CheckpointMetadata(
-        kind=config.method.kind,
-        model=config.model,
-        head=config.method.head,
-        shape=list(data.shape),
-        classes=list(data.classes),
-        mean=mean.tolist(),
-        std=std.tolist(),
-        data=config.data,
-        threat=config.threat,
-        method=config.title,
-        seed=config.seed,
-        epoch=state.kept_epoch,
-        finished=state.epoch == config.epochs,
-        fingerprint=state.data,
-        divergences=state.divergences,
-        gradients=state.gradients,
-        labels=config.labels,
-        config=config.dump(),
-    )
+    values = {
+        "kind": config.method.kind,
+        "model": config.model,
+        "head": config.method.head,
+        "shape": list(data.shape),
+        "classes": list(data.classes),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "data": config.data,
+        "threat": config.threat,
+        "method": config.title,
+        "seed": config.seed,
+        "epoch": state.kept_epoch,
+        "finished": state.epoch == config.epochs,
+        "fingerprint": state.data,
+        "divergences": state.divergences,
+        "gradients": state.gradients,
+        "labels": config.labels,
+        "config": config.dump(),
+    }
+    return CheckpointMetadata.parse(values)

@@ -19,7 +19,7 @@ from cembench.training.trackers import Tracker, trackers
 from cembench.util.errors import ConfigError, blaming
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
-from cembench.util.settings import Count, Fraction, LabelUse, Settings, optional_field
+from cembench.util.settings import Count, Fraction, LabelUse, Positive, Settings, optional_field
 from cembench.util.shipped import find_file
 
 
@@ -49,6 +49,8 @@ class Experiment(Settings):
         divergence: what happens when a loss, an energy or a weight is not finite.
         tracker: trackers of the history besides `history.csv`: a name, settings, or a list of them.
             They do not affect results, so they are no part of what identifies a run.
+        save_every: minutes after which the state is saved within an epoch too, for epochs that take
+            hours; a run that is killed goes on from there. It is no part of what identifies a run.
     """
 
     data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
@@ -69,6 +71,7 @@ class Experiment(Settings):
     validation: Validation = Validation()
     divergence: Divergence = Divergence()
     tracker: list[Annotated[SerializeAsAny[Tracker], trackers.field()]] = Field([], exclude=True)
+    save_every: Positive | None = Field(None, exclude=True)
 
     @property
     def title(self) -> str:
@@ -133,6 +136,16 @@ class Experiment(Settings):
                 f"select: {self.select} needs labels, which {self.method.name} does not use; "
                 "leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _possible_steps(self) -> Self:
+        for key, sampler in self.method.samplers.items():
+            try:
+                sampler.require_possible(self.threat)
+            except ConfigError as error:
+                ((place, text),) = error.problems
+                raise ConfigError.single(text, "method", key, *place) from None
         return self
 
     @model_validator(mode="after")

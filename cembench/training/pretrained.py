@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from cembench.data.loading import load_training
+from cembench.models.bounds import HEAD
 from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import CheckpointMetadata
@@ -15,8 +16,6 @@ from cembench.training.config import Experiment
 from cembench.training.sections import Pretrained
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
-
-HEAD = "net.head."
 
 
 def resolved(config: Experiment) -> Experiment:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from cembench.data.roots import require_named
 from cembench.models.metadata import read_metadata
 from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment, parse_experiment
@@ -84,4 +85,8 @@ def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) ->
         raise CembenchError(f"{file}: says nothing of its training; a probe needs its data split")
     base = parse_experiment(metadata.config, str(file))
     values = merge(probe_settings(base, checkpoint, mode), overrides)
-    return parse_experiment(values, f"probe of {file}")
+    probe = parse_experiment(values, f"probe of {file}")
+    given = overrides.get("data")
+    if not (isinstance(given, dict) and "root" in given):
+        require_named(probe.data, file, "data.root=")
+    return probe

@@ -14,18 +14,21 @@ from torch import Tensor
 from cembench.models.checkpoint import save_checkpoint
 from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.training.config import Experiment, parse_experiment
+from cembench.training.epoch import Midway
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import UNSEALED, open_sealed, sealing
+from cembench.util.files.temporary import clear_leftovers
 from cembench.util.files.tensors import write_tensors
 from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.stages import stage
+from cembench.util.stopping import postponed
 
 
 @dataclass
 class State:
-    """State of a run after an epoch: what it resumes from, and what it publishes.
+    """State of a run after an epoch or within one: what it resumes from, and what it publishes.
 
     Attributes:
         epoch: epochs done.
@@ -42,6 +45,7 @@ class State:
         divergences: times that training was rolled back.
         gradients: gradient evaluations, images times steps.
         buffer: replay buffer, N×C×H×W.
+        midway: what is done of the next epoch; None after an epoch.
     """
 
     epoch: int
@@ -58,6 +62,7 @@ class State:
     divergences: int
     gradients: int
     buffer: Tensor | None
+    midway: Midway | None = None
 
 
 class RunFolder(RunLayout):
@@ -118,15 +123,21 @@ class RunFolder(RunLayout):
 
     def begin(self, config: Experiment) -> None:
         """Save the resolved configuration, and delete files that a kill left half written."""
-        for leftover in self.folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        clear_leftovers(self.folder)
         write_text(self.config, to_yaml(config.dump()))
 
     def save(self, state: State) -> None:
-        """Save the resume state."""
-        with stage("saving"), sealing(self.resume_state) as file:
+        """Save the state to resume from.
+
+        One within an epoch has a file of its own: after a divergence, training goes back to the
+        last whole epoch, whenever it was stopped.
+        """
+        path = self.resume_state if state.midway is None else self.midway_state
+        with stage("saving"), postponed(), sealing(path) as file:  # torch would garble a signal
             torch.save(vars(state), file)
             file.write(UNSEALED.encode())
+        if state.midway is None:
+            self.midway_state.unlink(missing_ok=True)
 
     def publish(self, state: State, metadata: CheckpointMetadata) -> None:
         """Write history, replay buffer and checkpoint from the resume state.
@@ -147,20 +158,33 @@ class RunFolder(RunLayout):
             save_checkpoint(self.checkpoint, state.kept, metadata)
 
     def load(self) -> State | None:
-        """Read the resume state onto the CPU; None if none was saved.
+        """Read the state after the last whole epoch onto the CPU; None if none was saved.
 
         Raises:
             CembenchError: when it is damaged; only tensors and numbers are ever unpickled.
         """
-        if not self.resume_state.exists():
+        return _read(self.resume_state, "to train from the beginning")
+
+    def load_midway(self, whole: State) -> State | None:
+        """Read the state within the epoch that follows a whole one; None if none was saved.
+
+        Raises:
+            CembenchError: when it is damaged.
+        """
+        state = _read(self.midway_state, f"to go on after epoch {whole.epoch}")
+        if state is None or (state.epoch, state.divergences) != (whole.epoch, whole.divergences):
             return None
-        try:
-            with open_sealed(self.resume_state) as file:
-                return State(**torch.load(file, map_location="cpu", weights_only=True))
-        except (CembenchError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
-            raise CembenchError(
-                f"{self.resume_state}: damaged resume state; delete it to train from the beginning"
-            ) from error
+        return state
+
+
+def _read(path: Path, remedy: str) -> State | None:
+    if not path.exists():
+        return None
+    try:
+        with open_sealed(path) as file:
+            return State(**torch.load(file, map_location="cpu", weights_only=True))
+    except (CembenchError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
+        raise CembenchError(f"{path}: damaged resume state; delete it {remedy}") from error
 
 
 def _flat(values: dict[str, Any], place: str = "") -> dict[str, Any]:

@@ -62,13 +62,13 @@ class Divergence(Settings):
             np-jem, since energy-based training diverges now and then, and `stop` for the others.
         bound: largest absolute value of loss and energies.
         lower: factor by which a rollback multiplies the learning rate.
-        limit: number of rollbacks after which the run ends.
+        limit: number of rollbacks after which the run ends, 1000 at most.
     """
 
     policy: Literal["stop", "rollback"] | None = None
     bound: Positive = 1e8
     lower: Annotated[Positive, Field(le=1)] = 0.5
-    limit: Count = 5
+    limit: Annotated[Count, Field(le=1000)] = 5
 
 
 class Validation(Settings):

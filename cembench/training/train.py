@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from cembench.data.loading import load_training
+from cembench.data.roots import remember
 from cembench.models.recipe import without_paths
 from cembench.training.config import Experiment
+from cembench.training.cost import CostBar
 from cembench.training.divergence import Diverged
 from cembench.training.pretrained import resolved
 from cembench.training.run_folder import RunFolder, State
@@ -21,9 +23,9 @@ from cembench.util.distributed import restarted, world
 from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.files.locks import locked
-from cembench.util.progress import Bar
 from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng
+from cembench.util.stopping import asked, postponed, stop_if
 
 
 def train(
@@ -32,7 +34,8 @@ def train(
     """Train one experiment in its run folder and return the path of the kept checkpoint.
 
     An interrupted run that is resumed with the same settings ends with the same weights as one that
-    was never stopped: bit for bit on the CPU of one machine with one number of threads.
+    was never stopped: bit for bit on the CPU of one machine with one number of threads. A signal
+    to stop, where signals are handled, ends the step and saves the state within the epoch.
 
     Args:
         config: the experiment.
@@ -65,6 +68,7 @@ def _hold(run: RunFolder, stack: ExitStack) -> None:
 
 def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experiment, bool]:
     """Return the experiment with its pretrained weights resolved, and whether it is finished."""
+    remember(config.data)
     config = resolved(config)
     if run.exists():
         if not resume:
@@ -87,15 +91,16 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
     trainer = ranks.on_all_ranks(lambda: Trainer(config, device))
     trainer.wrap_ddp()
     saved = ranks.on_all_ranks(lambda: _saved(config, run, trainer))
-    if saved is not None:
-        trainer.restore(saved)
-    state = trainer.state() if saved is None else saved
+    for each in saved:
+        trainer.restore(each)
+    state = saved[0] if saved else trainer.state()
     ranks.on_rank_zero(lambda: _begin(config, run, trainer, state))
     info = RunInfo(run.folder, run.folder.name, config.dump(), resumed=trainer.epoch > 0)
     trackers = config.tracker if ranks.first else []
     with (
-        Bar(run.folder.name, config.epochs * trainer.steps * trainer.batch) as bar,
+        CostBar(run.folder.name, trainer) as bar,
         track(trackers, info, bar.warn) as group,
+        postponed(),
     ):
         if ranks.size > 1:
             bar.warn(
@@ -103,7 +108,7 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
                 f"learning rate is {config.optimizer.lr:g}, as in one process"
             )
         group.write(trainer.history)
-        bar.advance(trainer.epoch * trainer.steps * trainer.batch)
+        bar.advance(trainer.steps_done * trainer.batch)
         while trainer.epoch < config.epochs:
             try:
                 state = trainer.run_epoch(bar)
@@ -111,10 +116,11 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
                 roll_back(trainer, run, error)
                 state = trainer.state()
                 ranks.on_rank_zero(partial(run.save, state))
-                bar.report(f"{error}; back to epoch {trainer.epoch} with new randomness")
+                bar.warn(f"{error}; back to epoch {trainer.epoch} with new randomness")
                 continue
             ranks.on_rank_zero(partial(_keep, run, trainer, state))
             group.write(trainer.history)
+            stop_if(ranks.highest(asked()))
 
 
 def roll_back(trainer: Trainer, run: RunFolder, error: Diverged) -> None:
@@ -135,22 +141,29 @@ def roll_back(trainer: Trainer, run: RunFolder, error: Diverged) -> None:
     trainer.divergences, trainer.gradients = divergences, spent
 
 
-def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> State | None:
-    """Return the state that the run resumes from, after checking that it is its own."""
-    state = run.load()
-    if state is not None:
-        run.check_own(run.resume_state, state.config == digest(config.identity))
-        run.check_data(state.data, trainer.fingerprint)
-    return state
+def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> list[State]:
+    """Return the states that the run resumes from, after checking that they are its own.
+
+    That after the last whole epoch comes first; the one within the next epoch may be missing.
+    """
+    whole = run.load()
+    midway = None if whole is None else run.load_midway(whole)
+    found = {run.resume_state: whole, run.midway_state: midway}
+    for file, state in found.items():
+        if state is not None:
+            run.check_own(file, state.config == digest(config.identity))
+            run.check_data(state.data, trainer.fingerprint)
+    return [state for state in found.values() if state is not None]
 
 
 def _begin(config: Experiment, run: RunFolder, trainer: Trainer, state: State) -> None:
     run.begin(config)
-    if state.epoch == 0:
+    if not run.resume_state.exists():
         run.save(state)
     run.publish(state, trainer.metadata(state))
 
 
 def _keep(run: RunFolder, trainer: Trainer, state: State) -> None:
     run.save(state)
-    run.publish(state, trainer.metadata(state))
+    if state.midway is None:
+        run.publish(state, trainer.metadata(state))

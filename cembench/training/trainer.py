@@ -20,15 +20,17 @@ from cembench.training import ddp
 from cembench.training.build import build_metadata, build_model, memory_format
 from cembench.training.config import Experiment
 from cembench.training.divergence import require_bounded, require_finite
+from cembench.training.epoch import Epoch, Midway
 from cembench.training.optim import build_average, build_optimizer, build_scheduler
 from cembench.training.run_folder import State
 from cembench.training.selection import best_epoch, summary, validate
 from cembench.util.distributed import world
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ModelError, said
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
 from cembench.util.stages import stage
+from cembench.util.stopping import asked, interruptible
 
 
 class Trainer:
@@ -46,6 +48,8 @@ class Trainer:
         objective: the loss of the method as a module, which DDP wraps.
         average: moving average of the weights, if there is one.
         epoch: epochs done.
+        midway: what is done of the next one, where that was interrupted.
+        saved: when the state was last saved, as `time.monotonic` tells.
         history: one row per epoch.
         kept: weights of the selected epoch, `kept_epoch`, with their `kept_buffer`.
         divergences: times that training was rolled back.
@@ -62,6 +66,8 @@ class Trainer:
         initial = source.initial(config.method.sampler)
         self.initial = replace(initial, buffer=ddp.shared_buffer(initial.buffer, self.world))
         self.epoch = 0
+        self.midway: Midway | None = None
+        self.saved = time.monotonic()
         self.history: list[dict[str, float]] = []
         self.kept: dict[str, Tensor] = {}
         self.kept_epoch = 0
@@ -113,53 +119,79 @@ class Trainer:
         """Network that is validated and kept: the average of weights, if there is one."""
         return self.model if self.average is None else self.average.module
 
-    def run_epoch(self, bar: Bar) -> State:
-        """Train one epoch, validate, and return the state to save.
+    @property
+    def steps_done(self) -> int:
+        """Steps taken of the run."""
+        return self.epoch * self.steps + (0 if self.midway is None else self.midway["steps"])
 
-        Each epoch draws from generators seeded by its number, so resuming needs no RNG state.
+    def run_epoch(self, bar: Bar) -> State:
+        """Train to the end of the epoch, validate, and return the state to save.
+
+        It returns within the epoch when a signal asks to stop or `save_every` is over; the next
+        call goes on from there.
 
         Raises:
             Diverged: when loss, energy or weights are not finite or beyond the bound.
         """
-        started = time.monotonic()
+        stream = (self.config.seed, "epoch", self.epoch, self.divergences)
         rate = self.optimizer.param_groups[0]["lr"]
+        epoch = Epoch(stream, len(self.data), self.device, self.world, rate, self.midway)
         with stage("training steps"):
-            sums = self._run_steps(bar)
-        require_finite(self.model, self.epoch)
-        self.epoch += 1
-        row: dict[str, float] = {"epoch": self.epoch, "lr": rate}
-        row |= {key: total / self.steps for key, total in sums.items()}
-        if self.epoch % self.config.validation.every == 0 or self.epoch == self.config.epochs:
-            row |= self.world.on_rank_zero(self._validated)
-        row |= {"divergences": self.divergences, "gradients": self.gradients}
-        row["seconds"] = time.monotonic() - started
-        self.history.append(row)
-        words = summary(sums, self.steps, self.history)
-        bar.report(f"epoch {self.epoch}/{self.config.epochs} {words}")
-        self._keep_if_best()
+            whole = self._run_steps(epoch, bar)
+        found = self._validated() if whole else None
+        if found is None:
+            self.midway = epoch.midway()
+        else:
+            self._end(epoch, found)
+            words = summary(epoch.sums, self.steps, self.history)
+            bar.report(f"epoch {self.epoch}/{self.config.epochs} {words}")
         return self.state()
 
-    def _validated(self) -> dict[str, float]:
-        with stage("validation"):
-            return validate(self.evaluated, self.held, self.config, self.batch)
-
-    def _run_steps(self, bar: Bar) -> dict[str, float]:
-        """Take all steps of an epoch, and return the sums of what they log."""
-        stream = (self.config.seed, "epoch", self.epoch, self.divergences)
-        rank = ("rank", self.world.rank) if self.world.rank else ()
-        seed_everything(derive(*stream, *rank))
-        generator = ddp.batch_generator(derive(*stream, "draws"), self.device, self.world)
-        order = torch.randperm(len(self.data), generator=generator, device=self.device)
-        if self.epoch == 0:
+    def _run_steps(self, epoch: Epoch, bar: Bar) -> bool:
+        """Take the steps that are left, and return whether the epoch may end now."""
+        if self.epoch == 0 and epoch.steps == 0:
             self.config.method.fit(self.model, self.data)
-        sums: dict[str, float] = {}
-        for step in range(self.steps):
-            rows = order[step * self.batch : (step + 1) * self.batch]
-            for key, value in self.step(step, rows, generator).items():
-                sums[key] = sums.get(key, 0.0) + float(value)
-            words = summary(sums, step + 1, self.history)
+        while epoch.steps < self.steps:
+            start = epoch.steps * self.batch
+            rows = epoch.order[start : start + self.batch]
+            epoch.add(self.step(epoch.steps, rows, epoch.generator))
+            words = summary(epoch.sums, epoch.steps, self.history)
             bar.advance(self.batch, f"epoch {self.epoch + 1} {words}")
-        return sums
+            if self.world.highest(asked() or int(self._save_is_due())):
+                return False
+        return True
+
+    def _save_is_due(self) -> bool:
+        minutes = self.config.save_every
+        return minutes is not None and time.monotonic() - self.saved > 60 * minutes
+
+    def _validated(self) -> dict[str, float] | None:
+        """Return what validation finds after this epoch; None when it was asked to stop first."""
+        require_finite(self.model, self.epoch)
+        epoch = self.epoch + 1
+        if epoch % self.config.validation.every and epoch != self.config.epochs:
+            return {}
+        return self.world.on_rank_zero(self._validate)
+
+    def _validate(self) -> dict[str, float] | None:
+        try:
+            with stage("validation"), interruptible():
+                return validate(self.evaluated, self.held, self.config, self.batch)
+        except KeyboardInterrupt:
+            if asked():
+                return None
+            raise
+
+    def _end(self, epoch: Epoch, found: dict[str, float]) -> None:
+        """Add the row of an epoch to the history, and keep the weights if they are the best."""
+        self.epoch += 1
+        self.midway = None
+        row: dict[str, float] = {"epoch": self.epoch, "lr": epoch.lr}
+        row |= {key: total / self.steps for key, total in epoch.sums.items()} | found
+        row |= {"divergences": self.divergences, "gradients": self.gradients}
+        row["seconds"] = epoch.seconds
+        self.history.append(row)
+        self._keep_if_best()
 
     def _keep_if_best(self) -> None:
         method = self.config.method
@@ -203,7 +235,14 @@ class Trainer:
     def _update_weights(self, loss: Tensor) -> None:
         clip = self.config.optimizer.clip
         self.optimizer.zero_grad()
-        loss.backward()
+        failure = f"model '{self.config.model.title}' cannot be trained: "
+        if not loss.requires_grad:
+            reason = "its loss has no gradient with respect to its weights"
+            raise ModelError(f"{failure}{reason} (does it compute under no_grad, or in NumPy?)")
+        try:
+            loss.backward()
+        except NotImplementedError as error:
+            raise ModelError(f"{failure}its backward pass raised {said(error)}") from error
         if clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
@@ -218,7 +257,8 @@ class Trainer:
             group["lr"] *= factor
 
     def state(self) -> State:
-        """Return the state that a run resumes from."""
+        """Return the state that a run resumes from, which is to be saved."""
+        self.saved = time.monotonic()
         return State(
             epoch=self.epoch,
             data=self.fingerprint,
@@ -234,6 +274,7 @@ class Trainer:
             divergences=self.divergences,
             gradients=self.gradients,
             buffer=ddp.whole_buffer(self.initial.buffer, self.world),
+            midway=self.midway,
         )
 
     def restore(self, state: State) -> None:
@@ -243,7 +284,7 @@ class Trainer:
         self.scheduler.load_state_dict(state.scheduler)
         if self.average is not None and state.average is not None:
             self.average.load_state_dict(state.average)
-        self.epoch, self.history = state.epoch, state.history
+        self.epoch, self.history, self.midway = state.epoch, state.history, state.midway
         self.kept, self.kept_epoch = state.kept, state.kept_epoch
         self.kept_buffer = state.kept_buffer
         self.divergences, self.gradients = state.divergences, state.gradients

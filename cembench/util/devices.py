@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
     import torch
+    from torch import nn
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 KNOWN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -41,3 +43,9 @@ def pick_device(name: str) -> str:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise CembenchError(f"device {name}: torch sees no GPU of Apple; use cpu")
     return name
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a network is; the CPU for one that keeps no tensors."""
+    kept = chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in kept), torch.device("cpu"))

@@ -74,6 +74,14 @@ class World:
         means = (total / self.size).unbind()
         return dict(zip(values, means, strict=True))
 
+    def highest(self, value: int) -> int:
+        """Return the largest of the values of all processes, in every process."""
+        if self.size == 1:
+            return value
+        number = torch.tensor(value)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        return int(number)
+
     def on_all_ranks(self, work: Callable[[], T]) -> T:
         """Call a function in every process; if it fails in one, raise its error in all.
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Self
 
 SHOWN = 20  # problems that a message lists
+LONGEST = 200  # characters of somebody else's error that a message repeats
 
 
 class CembenchError(Exception):
@@ -39,6 +40,18 @@ class ModelError(CembenchError):
     """A network broke its contract: wrong number of logits, or logits that are not finite."""
 
 
+class NoGradientError(ModelError):
+    """A network has no gradient with respect to its images.
+
+    Attributes:
+        reason: what autograd says of it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the network has no gradient with respect to its images: {reason}")
+
+
 class ConfigError(CembenchError, ValueError):
     """Wrong settings. Each problem is a place such as `("method", "eps")` and a sentence.
 
@@ -65,6 +78,17 @@ class ConfigError(CembenchError, ValueError):
         lines = [f"{'.'.join(place)}: {text}" if place else text for place, text in shown]
         lines += [f"and {len(rest)} more"] * bool(rest)
         return (f"{self.source}: " if self.source else "") + "; ".join(lines)
+
+
+def one_line(text: object) -> str:
+    """Return a text without line breaks."""
+    return " ".join(str(text).split())
+
+
+def said(error: BaseException) -> str:
+    """Return the kind of somebody else's error and what it says, in one short line."""
+    words = one_line(f"{type(error).__name__}: {error}").removesuffix(":")
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"
 
 
 @contextmanager

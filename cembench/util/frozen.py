@@ -1,7 +1,8 @@
-"""Frozen models, restored afterwards; and deterministic convolutions."""
+"""Frozen models, restored afterwards; copies of models; deterministic convolutions."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
@@ -32,6 +33,14 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterato
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
+
+
+def copied(model: nn.Module) -> nn.Module | None:
+    """Return a copy of a model that shares nothing with it; None where it cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # of locks, generators, what lies in another process, or too little memory
+        return None
 
 
 def exact() -> AbstractContextManager[None]:

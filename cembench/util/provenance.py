@@ -27,13 +27,17 @@ def environment(device: torch.device) -> dict[str, Any]:
         name = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
-        "cembench": __version__,
-        **{package: version(package) for package in PACKAGES},
+        **versions(),
         **code_version(),
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
         "precision": "fp32",
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of cembench and of the packages that it computes with."""
+    return {"cembench": __version__, **{package: version(package) for package in PACKAGES}}
 
 
 @cache

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,15 @@ from torch import Tensor
 
 
 @contextmanager
-def fork_rng() -> Iterator[None]:
-    """Restore the global generators of Python, NumPy and torch afterwards."""
+def fork_rng(gpus: Sequence[int] | None = None) -> Iterator[None]:
+    """Restore the global generators of Python, NumPy and torch afterwards.
+
+    Args:
+        gpus: those whose generators are restored, which starts CUDA there; all unless given.
+    """
     python, array = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(gpus):
             yield
     finally:
         random.setstate(python)
@@ -38,6 +43,35 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def rng_state(generator: torch.Generator) -> dict[str, Any]:
+    """Return the states of the global generators and of another one, as plain values and tensors.
+
+    The state of the GPU that the generator is on is among them.
+    """
+    array: Any = np.random.get_state()
+    name, keys, *rest = array
+    own = generator.device
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(own) if own.type == "cuda" else None,
+        "generator": generator.get_state(),
+        "rank": rank_generator(generator).get_state(),
+    }
+
+
+def restore_rng(state: dict[str, Any], generator: torch.Generator) -> None:
+    """Put the generators back into a state of `rng_state`."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], generator.device)
+    rank_generator(generator).set_state(state["rank"])
+    generator.set_state(state["generator"])
 
 
 def derive(seed: int, *path: object) -> int:

@@ -24,7 +24,6 @@ from cembench.util.errors import ConfigError
 from cembench.util.files.names import file_name
 
 LISTED = 30
-MOST = 1_000_000_000
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d*)?)\s*/\s*(\d+(?:\.\d*)?)\s*")
 
 
@@ -45,17 +44,10 @@ def _computable(value: float) -> float:
     return value
 
 
-def _countable(value: int) -> int:
-    """Refuse counts for which nothing would ever end, nor fit in memory."""
-    if value > MOST:
-        raise ValueError(f"give {MOST:,} or less")
-    return value
-
-
 NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0), AfterValidator(_computable)]
 Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0), AfterValidator(_computable)]
 Fraction = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
+Count = Annotated[int, Field(ge=1, lt=2_147_483_648)]  # products of two fit into 64 bits
 LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
 Name = Annotated[str, AfterValidator(file_name)]  # of a file or folder
 Label = Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # of columns too

@@ -10,19 +10,26 @@ import torch
 from scipy.stats import binom
 
 from cembench.evaluation.gate.baseline import gated_of, load_baseline
-from cembench.evaluation.gate.check import Evaluator, check, update
-from cembench.evaluation.gate.gate import judge
+from cembench.evaluation.gate.check import check
+from cembench.evaluation.gate.evaluator import Evaluator
+from cembench.evaluation.gate.gate import Measured, judge
+from cembench.evaluation.gate.update import update
+from cembench.evaluation.gate.verdicts import load_verdicts
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record import load_record, load_table
 from cembench.evaluation.section import GatedValue
-from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.evaluation.statistics import holm
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.util.files.yaml import read_yaml, to_yaml
 from tests.conftest import NOTHING
 
 pytest_plugins = "pytester"
-PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 5}]", "density={steps: 1}"]
+PLAN = [
+    *NOTHING,
+    "attacks=[{name: pgd, steps: 5}]",
+    "density={steps: 1}",
+    "sanity={images: 48, steps: 2, queries: 5}",
+]
 
 
 @pytest.fixture(scope="module")
@@ -124,19 +131,36 @@ def test_other_figures_may_move_within_their_tolerance_and_in_the_good_direction
     assert [row.verdict for row in found if row.metric == "auroc noise"] == [verdict]
 
 
-def test_a_sanity_check_that_fails_now_and_did_not_before_is_a_regression(baseline):
+def sanity_of(baseline, verdicts):
+    """Return the outcome of the sanity checks, if some had other verdicts today."""
     (path,) = (baseline.parent / "tiny" / "eval").glob("baseline-*.json")
-    record, table = (
-        load_record(path),
-        Evaluator().measure("tiny", baseline.parent / "tiny", load_baseline(baseline).protocol)[1],
-    )
-    bad = SanityCheck(name="zero_gradients", verdict="fail", figure=1.0, meaning="…")
-    context = {"tiny": (record.model_copy(update={"sanity": [bad]}), table)}
-    (row,) = [r for r in judge(load_baseline(baseline), baseline, context) if r.metric == "sanity"]
+    today, record = load_baseline(baseline), load_record(path)
+    checks = [
+        check.model_copy(update={"verdict": verdicts.get(check.name, check.verdict)})
+        for check in record.sanity
+    ]
+    row, before = today.rows["tiny"], load_verdicts(baseline, today, "tiny")
+    changed = record.model_copy(update={"sanity": checks})
+    found = {"tiny": Measured(row, before, changed, load_table(path))}
+    (outcome,) = [one for one in judge(today, found) if one.metric == "sanity"]
+    return outcome
+
+
+def test_a_sanity_check_that_fails_now_and_did_not_before_is_a_regression(baseline):
+    assert sanity_of(baseline, {}).verdict == "pass"
+    row = sanity_of(baseline, {"zero_gradients": "fail"})
     assert row.verdict == "regression" and "zero_gradients" in row.note
     edit(baseline, lambda v: v["rows"]["tiny"].update(sanity_failed=["zero_gradients"]))
-    (row,) = [r for r in judge(load_baseline(baseline), baseline, context) if r.metric == "sanity"]
-    assert row.verdict == "pass"
+    assert sanity_of(baseline, {"zero_gradients": "fail"}).verdict == "pass"
+
+
+def test_a_sanity_check_that_has_no_verdict_any_more_is_an_error(baseline):
+    row = sanity_of(baseline, {"zero_gradients": "skipped"})
+    assert row.verdict == "error" and "no verdict any more: zero_gradients" in row.note
+    edit(baseline, lambda v: v["rows"]["tiny"].update(sanity_passed=[], sanity_failed=[]))
+    (path,) = (baseline.parent / "tiny" / "eval").glob("baseline-*.json")
+    none = {check.name: "skipped" for check in load_record(path).sanity}
+    assert sanity_of(baseline, none).verdict == "unchecked"
 
 
 def test_holm_adjusts_each_p_value_by_its_rank():
@@ -199,7 +223,7 @@ def test_a_network_that_cannot_be_evaluated_is_no_pass(cembench, baseline):
 def test_pytest_has_a_test_a_figure(pytester, baseline):
     pytester.makepyfile("def test_own(): pass")
     result = pytester.runpytest_inprocess("--cembench-baseline", baseline, "-v")
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=7)
     result.stdout.fnmatch_lines(["*tiny::worst_case PASSED*"])
     shutil.copy(weakened(baseline, 0.5) / "model.safetensors", baseline.parent / "tiny")
     result = pytester.runpytest_inprocess("--cembench-baseline", Path(baseline), "-v", "-m", "")

@@ -21,6 +21,7 @@ from cembench.models.metadata import read_metadata
 from cembench.reporting.leaderboard import build_boards
 from cembench.samplers.trajectory import Trace
 from cembench.util.errors import CembenchError
+from cembench.util.files import locks
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.locks import locked
 from cembench.util.files.parquet import read_frame
@@ -364,7 +365,8 @@ def test_a_network_that_is_nan_outside_the_data_gets_an_error_record(copy, monke
     assert "not finite" in record.error and record.figures == {} and record.density is None
 
 
-def test_two_evaluations_of_one_record_do_not_mix(copy):
+def test_two_evaluations_of_one_record_do_not_mix(copy, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     plan = protocol(SMALL)
     first, path = evaluate(copy, plan)
     with locked(path.with_name(f".{path.name}.lock"), "the other one"):

@@ -13,6 +13,7 @@ from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.measure import target_of
+from cembench.evaluation.measures import black_box, consistency
 from cembench.evaluation.measures.nearest_first import FEW, GROUP, nearest_first
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
@@ -194,7 +195,10 @@ def test_checks_that_cannot_be_made_are_skipped_and_say_nothing(plain):
 
 def test_the_record_holds_a_row_a_check_and_the_table_marks_failures(copy):
     found, _ = evaluate(copy, load_protocol("quick", [*NOTHING, "sanity={steps: 3, queries: 20}"]))
-    assert [row.name for row in found.sanity] == [check.__name__ for check in CHECKS]
+    assert [row.name for row in found.sanity] == [
+        *(check.__name__ for check in [*CHECKS, *consistency.CHECKS]),
+        black_box.NAME,
+    ]
     assert all(row.meaning for row in found.sanity)
     bad = SanityCheck(name="zero_gradients", verdict="fail", figure=0.3, meaning="…")
     good = SanityCheck(name="black_box_wins", verdict="pass", figure=0.0, meaning="…")

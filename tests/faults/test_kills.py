@@ -19,6 +19,7 @@ from cembench.models.checkpoint import load_checkpoint
 from cembench.training.config import load_experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
+from cembench.util.files import locks
 from cembench.util.files.yaml import to_yaml
 from cembench.util.rng import generator_of
 from tests.conftest import experiment
@@ -190,7 +191,8 @@ def test_a_lock_that_a_killed_process_left_locks_nobody_out(content, copy, confi
         assert not left[0].exists()
 
 
-def test_of_two_trainings_of_a_run_one_wins_and_is_not_disturbed(config, trained):
+def test_of_two_trainings_of_a_run_one_wins_and_is_not_disturbed(config, trained, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     out = config.parent / "runs"
     command = ["train", config, "--out", out, "--resume"]
     blow = Blow(out / "c", 30, signal.SIGSTOP)
@@ -199,7 +201,8 @@ def test_of_two_trainings_of_a_run_one_wins_and_is_not_disturbed(config, trained
     assert (out / "c" / name).read_bytes() == (trained / name).read_bytes()
 
 
-def test_of_two_evaluations_of_a_run_one_wins_and_is_not_disturbed(copy, protocol):
+def test_of_two_evaluations_of_a_run_one_wins_and_is_not_disturbed(copy, protocol, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     _, path = evaluate(copy, load_protocol(str(protocol)))
     alone = settled(path)
     path.unlink()

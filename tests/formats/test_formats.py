@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cembench.evaluation.gate.baseline import load_baseline, load_verdicts
+from cembench.evaluation.gate.baseline import load_baseline
+from cembench.evaluation.gate.verdicts import load_verdicts
 from cembench.evaluation.record import FORMAT, load_record, load_table
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint
@@ -72,7 +73,7 @@ def test_figures_of_a_record_are_the_same_when_measured_again(name, tmp_path):
 def test_a_baseline_is_read_and_checked(cembench, tmp_path):
     folder = shutil.copytree(TODAY, tmp_path / "today")
     baseline = load_baseline(folder / "baseline.yaml")
-    assert len(load_verdicts(folder / "baseline.yaml", baseline.rows["at"])) == 24
+    assert len(load_verdicts(folder / "baseline.yaml", baseline, "at")) == 24
     result = cembench("check", "--baseline", folder / "baseline.yaml", "--json")
     verdicts = {row["metric"]: row["verdict"] for row in json.loads(result.out)}
     assert "regression" not in verdicts.values() and "error" not in verdicts.values()

@@ -243,7 +243,7 @@ def test_files_that_are_no_weights_are_refused(trained: Path, tmp_path: Path) ->
         ("elsewhere:fails", "raised OSError.*the disk on my laptop is not here"),
         ("elsewhere:returns_text", "returned str, not a torch.nn.Module"),
         ("elsewhere:smal", "has no 'smal'; did you mean 'small'"),
-        ("elsewhere:number", "is a int: not callable"),
+        ("elsewhere:number", "is a int, not a function or class"),
         ("nowhere_at_all:net", "cannot be imported"),
         ("elsewhere:", "--model"),
         ("smal_cnn", "did you mean 'small_cnn'"),

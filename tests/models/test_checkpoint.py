@@ -1,32 +1,20 @@
 """The checkpoint file: complete in itself, and every wrong file refused by name."""
 
 import errno
-import json
 import os
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import save_file
 
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
-from cembench.util.files.seal import UNSEALED, seal
 from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
-
-
-def rewrite(trained, path, change):
-    """Copy the trained checkpoint with its metadata changed, sealed anew."""
-    from safetensors import safe_open
-
-    with safe_open(trained / "model.safetensors", framework="pt") as file:
-        values = json.loads(file.metadata()["cembench"])
-    change(values)
-    metadata = {"cembench": json.dumps(values | {"seal": UNSEALED})}
-    path.write_bytes(seal(save(load_file(trained / "model.safetensors"), metadata)))
+from tests.support.checkpoints import rewrite
 
 
 def test_a_checkpoint_needs_nothing_else(trained, tmp_path):
@@ -80,7 +68,7 @@ def spoiled(name, trained, path):
         ("torch zip", "a pickle, which could run code"),
         ("pickle", "a pickle, which could run code"),
         ("foreign", "not written by cembench"),
-        ("version", "format version 99"),
+        ("version", "format version 99; this cembench reads versions 1 to 2"),
         ("unfit", "does not fit its architecture: .*size mismatch"),
         ("unknown model", "unknown model 'small_cn'; did you mean 'small_cnn'.*--plugin"),
         ("nonsense", "cannot be understood: shape"),

@@ -15,7 +15,7 @@ from cembench.evaluation.sections.samples import SamplerFigures
 from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.page import page, write_report
 from cembench.util.errors import CembenchError
-from tests.support.pages import HOSTILE, encoder, leave, png
+from tests.support.pages import HOSTILE, encoder, leave
 from tests.support.records import both, drawn, sampled, scores, touch
 
 
@@ -173,33 +173,21 @@ def test_a_record_of_a_file_with_its_own_name_does_not_take_the_history_of_the_r
     assert 'id="training"' in write_report([tmp_path], tmp_path).read_text()
 
 
-def a_picture(runs):
-    return next(runs.glob("good/samples/*.png"))
-
-
 @pytest.mark.parametrize("command", ["report", "plot"])
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda runs: runs / "nowhere", "no records below"),
-        (lambda runs: (runs / "good/history.csv").write_bytes(b"\xff\x00"), "history.csv: not the"),
-        (lambda runs: (runs / "good/history.csv").write_text("a,b\n1,2\n"), "history.csv: not the"),
-        (lambda runs: (runs / "good/history.csv").write_text(""), "history.csv: not the history"),
-        (
-            lambda runs: a_picture(runs).write_bytes(png()[:200]),
-            "damaged picture",
-        ),
-        (lambda runs: a_picture(runs).write_text("text"), "damaged picture"),
+        (lambda record: record.unlink(), "no records below"),
+        (lambda record: record.write_text("{}"), "standard.json: not a record"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(
-    cembench, runs, tmp_path, command, spoil, message
+def test_a_bad_record_is_one_line_and_leaves_nothing(
+    cembench, single, tmp_path, command, spoil, message
 ):
-    where = spoil(runs)
-    out = tmp_path / "out"
-    result = cembench(command, where if where == runs / "nowhere" else runs, "--out", out)
+    spoil(single / "run/eval/standard.json")
+    result = cembench(command, single, "--out", tmp_path / "out")
     assert result.code == 2 and result.out == "" and result.err.count("\n") == 1
-    assert message in result.err and not out.exists()
+    assert message in result.err and not (tmp_path / "out").exists()
 
 
 def test_a_record_of_a_later_version_says_so(cembench, runs, tmp_path):

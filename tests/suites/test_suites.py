@@ -196,6 +196,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path):
     assert process.returncode == 0 and ended(err) == ["long"], err
     after = pd.read_csv(history)
     assert len(after) == 40 and after["seconds"][0] == before["seconds"][0]
+    assert "stopped before its time limit" in (tmp_path / "runs/long/log.txt").read_text()
 
 
 @pytest.mark.slow
@@ -384,8 +385,9 @@ def test_each_experiment_is_a_row_as_soon_as_it_is_over(tmp_path):
     assert code == 0, err
     lines = err.splitlines()
     assert lines[0] == "0 of 2 experiments done, less than a minute left"
-    begun = next(n for n, text in enumerate(lines) if text.startswith("two: epoch 1/1"))
-    row = r"one: clean \d+\.\d%, worst-case \d+\.\d% \(1 of 2 experiments done, less than .* left\)"
+    begun = next(n for n, text in enumerate(lines) if text.startswith("two: "))
+    row = r"one: clean \d+\.\d%, worst-case \d+\.\d%, sanity unchecked"
+    row += r" \(1 of 2 experiments done, less than .* left\)"
     assert re.fullmatch(row, lines[begun - 1]) and ended(err) == ["one", "two"]
     assert lines[-1] == "everything on one page: cembench report runs"
     assert "| one |" in out

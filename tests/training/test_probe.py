@@ -207,7 +207,7 @@ def test_a_network_without_features_has_nothing_to_probe(tmp_path, arch, colours
     save_checkpoint(tmp_path / "net" / "model.safetensors", net.state_dict(), metadata)
     for mode in ("linear", "knn"):
         with pytest.raises(CembenchError, match="has no features"):
-            fit(tmp_path / "net", mode, tmp_path / mode)
+            fit(tmp_path / "net", mode, tmp_path / mode, data={"root": str(colours)})
 
 
 @pytest.mark.parametrize(

@@ -2,49 +2,65 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from cembench.attacks import Attack
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections import SECTIONS
-from cembench.util.errors import CembenchError, blaming
-from cembench.util.files import sha256, write_text
-from cembench.util.files.parquet import read_frame, write_table
+from cembench.util.errors import blaming
+from cembench.util.files import write_text
 from cembench.util.files.yaml import read_yaml, to_yaml
-from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Name, Settings
-
-with lazy_imports():
-    import pandas as pd
-
-KEPT = ("_broken", "_sample", "_pred")  # endings of the columns of verdicts
+from cembench.util.settings import Name, Settings, optional_field
 
 
 class Row(Settings):
-    """One checkpoint.
+    """One checkpoint, and what it was measured under.
 
     Attributes:
         checkpoint: where it lies, from the folder of the baseline.
         checkpoint_sha256: its checksum when the figures were taken.
+        protocol_digest: identifies the protocol of the figures. In format 1 the name of the
+            protocol does.
         fingerprint: SHA-256 of the attacked images.
-        verdicts: a parquet file with one row per image, from the folder of the baseline.
+        extractor: SHA-256 of the weights that features of samples are taken with; empty for none.
+        software: versions of cembench and of the packages that it computes with. Format 1 has none.
+        verdicts: a parquet file with one row per image, from the folder of the baseline. Its name
+            contains its checksum.
         verdicts_sha256: its checksum.
+        not_applicable: attacks, their stages and other parts of the protocol that do not apply to
+            the network.
         sanity_failed: the sanity checks that failed already.
+        sanity_passed: those that passed.
         metrics: the other figures.
     """
 
     checkpoint: str
     checkpoint_sha256: str
+    protocol_digest: str = ""
     fingerprint: str
+    extractor: str = optional_field("")
+    software: dict[str, str] = {}
     verdicts: str
     verdicts_sha256: str
+    not_applicable: list[str] = optional_field([])
     sanity_failed: list[str] = []
+    sanity_passed: list[str] = []
     metrics: dict[str, GatedValue] = {}
+
+    def is_under(self, protocol: Protocol) -> bool:
+        """Return whether the figures were taken under this protocol."""
+        if self.protocol_digest:
+            return self.protocol_digest == protocol.digest
+        return protocol.name == settled_name(protocol)
+
+    def applicable(self, protocol: Protocol) -> list[Attack]:
+        """Return the attacks of its protocol that apply to the network."""
+        return [attack for attack in protocol.attacks if attack.title not in self.not_applicable]
 
 
 class Baseline(Settings):
@@ -58,11 +74,16 @@ class Baseline(Settings):
         rows: by name of the run.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     protocol: Protocol
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
     level: Annotated[float, Field(gt=0, lt=1)] = 0.05
     rows: dict[Name, Row] = {}
+
+
+def settled_name(protocol: Protocol) -> str:
+    """Return the name of a baseline's protocol, which contains the first digits of its digest."""
+    return f"baseline-{protocol.digest[:6]}"
 
 
 def load_baseline(path: Path) -> Baseline:
@@ -79,47 +100,8 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:
-    """Write a baseline."""
-    write_text(path, to_yaml(baseline.dump()))
-
-
-def load_verdicts(path: Path, row: Row) -> pd.DataFrame:
-    """Read the verdicts of a row of the baseline at `path`.
-
-    Raises:
-        CembenchError: when they are missing, damaged or others.
-    """
-    file = path.parent / row.verdicts
-    if sha256(file) != row.verdicts_sha256:
-        raise CembenchError(f"{file}: not the verdicts of {path}; restore it, or --update")
-    return read_frame(file)
-
-
-def updated(
-    baseline: Baseline, path: Path, name: str, checkpoint: Path, record: Record, table: pd.DataFrame
-) -> Baseline:
-    """Return the baseline with a row as it is now; its verdicts are written beside the file.
-
-    Tolerances that are there already stay as they are.
-    """
-    file = path.parent / f"{path.stem}-verdicts" / f"{name}.parquet"
-    kept = [c for c in table.columns if c.endswith(KEPT) or c in ("index", "label")]
-    write_table(file, table[kept])
-    old = baseline.rows[name].metrics if name in baseline.rows else {}
-    metrics = {
-        key: old[key].model_copy(update={"value": metric.value}) if key in old else metric
-        for key, metric in gated_of(record).items()
-    }
-    row = Row(
-        checkpoint=relative(checkpoint, path.parent),
-        checkpoint_sha256=record.checkpoint_sha256,
-        fingerprint=record.fingerprint,
-        verdicts=relative(file, path.parent),
-        verdicts_sha256=sha256(file),
-        sanity_failed=record.sanity_failed,
-        metrics=metrics,
-    )
-    return baseline.model_copy(update={"rows": {**baseline.rows, name: row}})
+    """Write a baseline, whole or not at all."""
+    write_text(path, to_yaml(baseline.model_copy(update={"format": 2}).dump()))
 
 
 def gated_of(record: Record) -> dict[str, GatedValue]:
@@ -128,8 +110,3 @@ def gated_of(record: Record) -> dict[str, GatedValue]:
     for section in SECTIONS:
         found |= section.gated(section.of(record))
     return found
-
-
-def relative(path: Path, folder: Path) -> str:
-    """Return a path as seen from a folder."""
-    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

@@ -15,17 +15,21 @@ with lazy_imports():
     import pandas as pd
 
 SHOWN = 12  # images that a line names
-SIGNS = {"pass": "pass", "regression": "REGRESSION", "inconclusive": "inconclusive"}
+LOUD = ("regression", "error")
+ORDER = ("regression", "error", "unchecked", "inconclusive", "pass")
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Return 1 after a regression, else 2 where something is left to do, else 0."""
+    if any(outcome.verdict == "regression" for outcome in outcomes):
+        return 1
+    return 0 if all(outcome.passes for outcome in outcomes) else 2
 
 
 def verdict_line(outcomes: Sequence[Outcome]) -> str:
     """Return the number of outcomes per verdict in one line."""
     counts = pd.Series([outcome.verdict for outcome in outcomes]).value_counts()
-    told = [
-        f"{counts[key]} {key}"
-        for key in ("regression", "error", "inconclusive", "pass")
-        if key in counts
-    ]
+    told = [f"{counts[key]} {key}" for key in ORDER if key in counts]
     return ", ".join(told)
 
 
@@ -38,7 +42,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
             "baseline": [_number(outcome, outcome.was) for outcome in outcomes],
             "now": [_number(outcome, outcome.now) for outcome in outcomes],
             "difference": [outcome.note for outcome in outcomes],
-            "verdict": [SIGNS.get(outcome.verdict, "ERROR") for outcome in outcomes],
+            "verdict": [_word(outcome) for outcome in outcomes],
         }
     )
     lines = [
@@ -69,18 +73,28 @@ def junit(outcomes: Sequence[Outcome]) -> str:
     for row, group in groupby(outcomes, key=lambda outcome: outcome.row):
         cases = list(group)
         failed = sum(outcome.verdict == "regression" for outcome in cases)
-        broken = sum(outcome.verdict in ("error", "inconclusive") for outcome in cases)
-        counts = {"tests": len(cases), "failures": failed, "errors": broken}
+        allowed = sum(outcome.allowed for outcome in cases)
+        broken = sum(not outcome.passes for outcome in cases) - failed
+        counts = {"tests": len(cases), "failures": failed, "errors": broken, "skipped": allowed}
         told = {"name": row, **{key: str(value) for key, value in counts.items()}}
         suite = ElementTree.SubElement(root, "testsuite", told)
         for outcome in cases:
             case = ElementTree.SubElement(suite, "testcase", classname=row, name=outcome.metric)
             if outcome.verdict != "pass":
-                kind = "failure" if outcome.verdict == "regression" else "error"
-                problem = ElementTree.SubElement(case, kind, message=outcome.note)
+                problem = ElementTree.SubElement(case, _kind(outcome), message=outcome.note)
                 problem.text = sentence(outcome)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _kind(outcome: Outcome) -> str:
+    if outcome.allowed:
+        return "skipped"
+    return "failure" if outcome.verdict == "regression" else "error"
+
+
+def _word(outcome: Outcome) -> str:
+    return outcome.verdict.upper() if outcome.verdict in LOUD else outcome.verdict
 
 
 def _number(outcome: Outcome, value: float | None) -> str:

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from cembench.attacks.verdict import Verdict
+from cembench.evaluation.sections.robustness import PARTS
 from cembench.util.rng import generator_of
 
 BEFORE = "before"  # what succeeded on an image that an attack was not given any more
 
-# What sampled stages do with an image: nothing, since there is no need to; attack it as one of the
-# sample; attack it after all; leave it untried.
-PARTS = ("", "drawn", "rest", "untried")
 DRAWN, REST, UNTRIED = (PARTS.index(part) for part in PARTS[1:])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from cembench.evaluation.measure import Chunk, Columns, Measurement
 from cembench.evaluation.measures.robustness import Stage, run_stages, stages_of
 from cembench.evaluation.sections.curve import TITLE, CurveConfig, CurvePoint, points
+from cembench.evaluation.target import applies, not_applicable
 
 
 def chunk_columns(config: CurveConfig, chunk: Chunk) -> Columns:
@@ -17,8 +18,11 @@ def chunk_columns(config: CurveConfig, chunk: Chunk) -> Columns:
 
     It is 0 for an image that is misclassified without attack, and NaN where every radius fails.
     What succeeds at one radius is in all larger balls, so the image is not attacked again there.
+    There is no column where the attack does not apply.
     """
     target = chunk.target
+    if not applies(config.attack, target):
+        return {}
     tolerance = target.threat.ball.tolerance
     radii = torch.tensor(config.radii(target.threat.eps), dtype=torch.float64)
     known = smallest(chunk).double().cpu()
@@ -47,10 +51,15 @@ def smallest(chunk: Chunk) -> Tensor:
     """
     known = torch.where(chunk.correct, torch.inf, 0.0)
     for attack in chunk.protocol.attacks:
-        known = torch.fmin(known, torch.as_tensor(chunk.columns[f"{attack.title}_norm"]))
+        if (norms := chunk.columns.get(f"{attack.title}_norm")) is not None:
+            known = torch.fmin(known, torch.as_tensor(norms))
     return known
 
 
 def measure(config: CurveConfig, measurement: Measurement) -> list[CurvePoint]:
-    """Count the images that survive each radius."""
+    """Count the images that survive each radius; no radius where the attack does not apply."""
+    missing = not_applicable(config.attack, measurement.target)
+    measurement.not_applicable += [f"curve {stage}" for stage in missing]
+    if not applies(config.attack, measurement.target):
+        return []
     return points(measurement.table, config.radii(measurement.context.header.threat.eps))

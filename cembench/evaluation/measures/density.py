@@ -10,11 +10,12 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from cembench import energy
+from cembench.attacks import Target
 from cembench.data import DataSettings
 from cembench.data.resize import resized
 from cembench.data.split import subset
 from cembench.energy import potentials
-from cembench.energy.ascent import ascend
+from cembench.energy.ascent import ascend, gradient_of
 from cembench.energy.threat import Threat
 from cembench.evaluation.measure import Chunk, Columns, Measurement
 from cembench.evaluation.sections.density import DensityConfig
@@ -26,7 +27,8 @@ from cembench.evaluation.sections.density_results import (
     OODScores,
 )
 from cembench.evaluation.sections.samples import Generation
-from cembench.evaluation.statistics import MeanStd, mean_std, rate
+from cembench.evaluation.statistics import MeanStd, mean_std, rate, widened
+from cembench.util.errors import ModelError
 from cembench.util.rng import derive, generator_of
 
 SCORES = {"lse": "log_px", "confidence": "max_softmax", "slope": "slope"}
@@ -36,12 +38,15 @@ def chunk_columns(config: DensityConfig, chunk: Chunk) -> Columns:
     """Return what the network says of p(x) on a chunk, one value per image.
 
     `clean_lse`, `clean_confidence` and `clean_slope` as `scores_of` has them; and for `pgd` and
-    `ta` inside the ball, `X_ball_pred` and `X_ball_lse`.
+    `ta` inside the ball, `X_ball_pred` and `X_ball_lse`. Without a gradient there are neither
+    slopes nor pushed images.
     """
     seed = derive(chunk.protocol.seed, "density", int(chunk.rows[0]))
-    x, y, model = chunk.split.pixels(), chunk.split.labels, chunk.target.plain
-    columns: Columns = {f"clean_{key}": value for key, value in scores_of(model, x).items()}
-    for name, moved in push(model, x, y, chunk.target.threat, config.steps, seed).items():
+    x, y, target = chunk.split.pixels(), chunk.split.labels, chunk.target
+    model = target.plain
+    columns: Columns = {f"clean_{key}": value for key, value in scores_of(target, x).items()}
+    pushed = {} if target.no_gradient else push(model, x, y, target.threat, config.steps, seed)
+    for name, moved in pushed.items():
         with torch.no_grad():
             out = model(moved)
         columns |= {f"{name}_ball_pred": out.argmax(1), f"{name}_ball_lse": energy.marginal(out)}
@@ -79,16 +84,31 @@ def push(
     }
 
 
-def scores_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return `lse`, `confidence` (max-softmax) and `slope` (−‖∇ₓ LSE‖), N values each."""
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        out = model(x)
+def scores_of(target: Target, x: Tensor) -> dict[str, Tensor]:
+    """Return `lse`, `confidence` (max-softmax) and `slope` (−‖∇ₓ LSE‖), N values each.
+
+    There is no slope where the network has no gradient.
+
+    Raises:
+        ModelError: when a gradient is not finite.
+    """
+    wanted = not target.no_gradient
+    x = x.detach().requires_grad_(wanted)
+    with torch.set_grad_enabled(wanted):
+        out = target.plain(x)
         lse = energy.marginal(out)
-        (gradient,) = torch.autograd.grad(lse.sum(), x)
+        slope = {"slope": -_lengths(gradient_of(lse, x))} if wanted else {}
     confidence = out.detach().softmax(1).amax(1)
-    slope = -gradient.flatten(1).norm(dim=1)
-    return {"lse": lse.detach(), "confidence": confidence, "slope": slope}
+    return {"lse": lse.detach(), "confidence": confidence, **slope}
+
+
+def _lengths(gradient: Tensor) -> Tensor:
+    found = gradient.flatten(1).norm(dim=1)
+    if not bool(found.isfinite().all()):  # squares overflow float32
+        found = gradient.flatten(1).double().norm(dim=1)
+    if not bool(found.isfinite().all()):
+        raise ModelError("the gradient of log p(x) of the model is not finite")
+    return found
 
 
 def measure(config: DensityConfig, measurement: Measurement) -> Density:
@@ -98,7 +118,8 @@ def measure(config: DensityConfig, measurement: Measurement) -> Density:
     """
     table = measurement.table
     energies = {"clean": mean_std(table["clean_lse"])}
-    energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in ("pgd", "ta")}
+    pushed = [name for name in ("pgd", "ta") if f"{name}_ball_lse" in table]
+    energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in pushed}
     outside, fingerprints = {}, {}
     data_sets = [other for other in config.outside if other != "noise"]
     everything: list[str | DataSettings] = ["noise", *data_sets]
@@ -110,8 +131,11 @@ def measure(config: DensityConfig, measurement: Measurement) -> Density:
             outside[title] = {
                 label: ood_scores(table[f"clean_{key}"], others[key])
                 for key, label in SCORES.items()
+                if key in others
             }
-    if len(measurement.context.split.classes) == 2:
+    if measurement.target.no_gradient:
+        measurement.not_applicable += ["density slope", "density pgd", "density ta"]
+    elif len(measurement.context.split.classes) == 2:
         measurement.warnings.update(["with two classes TA's one target is PGD's: they coincide"])
     right = table["clean_pred"] == table["label"]
     return Density(
@@ -119,7 +143,7 @@ def measure(config: DensityConfig, measurement: Measurement) -> Density:
         energies=energies | sample_energies(measurement.results.get("generation")),
         outside=outside,
         outside_fingerprints=fingerprints,
-        pushed={name: _energy_shift(table, name) for name in ("pgd", "ta")},
+        pushed={name: _energy_shift(table, name) for name in pushed},
     )
 
 
@@ -166,7 +190,7 @@ def ood_scores(inside: pd.Series, outside: pd.Series) -> OODScores:
 
 
 def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:
-    change = table[f"{name}_ball_lse"] - table["clean_lse"]
+    change = widened(table[f"{name}_ball_lse"]) - widened(table["clean_lse"])
     right = table[f"{name}_ball_pred"] == table["label"]
     return EnergyShift(
         accuracy=rate(right),
@@ -179,7 +203,7 @@ def _read_outside(
     settings: str | DataSettings, measurement: Measurement
 ) -> tuple[str, pd.DataFrame]:
     """Return the SHA-256 of out-of-distribution images, as many as are attacked, and scores."""
-    context, model = measurement.context, measurement.target.model
+    context, target = measurement.context, measurement.target
     count, shape, seed = len(context.split), list(context.split.shape), context.protocol.seed
     if isinstance(settings, str):
         images = torch.rand(count, *shape, generator=generator_of(derive(seed, "noise"), "cpu"))
@@ -187,7 +211,7 @@ def _read_outside(
         images = resized(subset(settings.load("test"), count)[0], shape).pixels()
     fingerprint = hashlib.sha256(images.numpy().tobytes()).hexdigest()
     batches = images.split(context.protocol.batch_size)
-    parts = [scores_of(model, batch.to(context.split.labels.device)) for batch in batches]
-    model.require_finite(f"on {settings if isinstance(settings, str) else settings.title}")
-    scores = {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in SCORES}
+    parts = [scores_of(target, batch.to(context.split.labels.device)) for batch in batches]
+    target.require_finite(f"on {settings if isinstance(settings, str) else settings.title}")
+    scores = {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in parts[0]}
     return fingerprint, pd.DataFrame(scores)

@@ -14,6 +14,7 @@ from cembench.energy import potentials
 from cembench.util.rng import generator_of
 
 GROUP = 12  # images that are attacked together, the nearest to a success first
+ENOUGH = 1000  # queries that Square needs, with windows that shrink as in the paper
 FEW = 2  # fewer successes in a group mean that the images after it are too far from one
 
 
@@ -57,6 +58,8 @@ def square_nearest_first(
 ) -> None:
     """Attack all images by Square with a twentieth of the queries, then the nearest with all.
 
+    With fewer queries than `ENOUGH` its windows shrink faster, so that it ends at the same size.
+
     Args:
         model: the network to attack.
         state: of the images; successes are recorded there.
@@ -67,8 +70,9 @@ def square_nearest_first(
 
     def attack(part: AttackState, count: int) -> Tensor:
         generator = generator_of(seed, state.x.device)
-        return square(model, part, generator, queries=count, max_batch=max_batch)
+        return square(model, part, generator, queries=count, max_batch=max_batch, pace=pace)
 
+    pace = max(1.0, ENOUGH / queries)
     out = model(attack(state, max(1, queries // 20)))
     rivals = out.scatter(1, state.y[:, None], -torch.inf).amax(1)
     left = state.active

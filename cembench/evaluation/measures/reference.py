@@ -20,7 +20,7 @@ from cembench.evaluation.extractors.features import (
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, one_line
 from cembench.util.rng import isolated_rng
 
 FEWEST = 20
@@ -138,7 +138,7 @@ class ReferenceSet:
                 with isolated_rng(0):
                     values[metric.title] = metric.finite(images, self.real)
             except CembenchError as error:
-                failed[metric.title] = str(error)
+                failed[metric.title] = one_line(error)
         return {"metrics": values, "failed": failed}
 
     def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:

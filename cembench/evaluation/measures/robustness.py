@@ -21,8 +21,10 @@ from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_tab
 from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections.robustness import Figure, count
+from cembench.evaluation.target import applicable, applies, not_applicable
+from cembench.models.gradient import missing_gradient
 from cembench.util import stages as timing
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, NoGradientError
 from cembench.util.frozen import frozen
 from cembench.util.rng import derive, isolated_rng
 
@@ -34,11 +36,14 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
 
     They say whether the attack succeeds as it is and rounded to 8 bits, by which stage, and the
     size of the perturbation (NaN without one). An attack with sampled stages has `X_sample` too:
-    what these did with each image, one of `attack_progress.PARTS`.
+    what these did with each image, one of `sections.robustness.PARTS`.
     """
     columns: Columns = {}
     before = AttackProgress.fresh(chunk.split.pixels())
     for attack in config:
+        if not applies(attack, chunk.target):
+            chunk.bar.advance(len(chunk.rows))
+            continue
         begun = time.monotonic()
         progress = chunk.attacks.attacked(attack, chunk, before)
         before = before.followed_by(progress)
@@ -54,8 +59,11 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
 
 
 def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]:
-    """Count the table of verdicts."""
-    return count(measurement.table, [attack.title for attack in config], measurement.seconds)
+    """Count the table of verdicts; attacks that do not apply have no columns in it."""
+    for attack in config:
+        measurement.not_applicable += not_applicable(attack, measurement.target)
+    titles = [a.title for a in config if applies(a, measurement.target)]
+    return count(measurement.table, titles, measurement.seconds)
 
 
 def attack_split(
@@ -147,7 +155,7 @@ class Stage:
 
 def stages_of(attack: Attack, target: Target, alive: Tensor) -> list[Stage]:
     """Return the stages of an attack on a target; those on what a sample left out come last."""
-    stages = [Stage(name, target, propose, alive) for name, propose in attack.stages(target)]
+    stages = [Stage(name, target, propose, alive) for name, propose in applicable(attack, target)]
     if attack.sampling is None:
         return stages
     images, names = attack.sampling
@@ -228,6 +236,8 @@ def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     except (CembenchError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if reason := missing_gradient(target.model, x):  # although it has one on a few images
+            raise NoGradientError(reason) from error
         raise CembenchError(f"attack {title}, stage {stage.name}, failed: {error!r}") from error
     if proposed.shape != x.shape:
         raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")

@@ -12,9 +12,10 @@ from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig
+from cembench.evaluation.statistics import LARGE
 from cembench.samplers.draw import Samples
 from cembench.util.display.image_grid import grid
-from cembench.util.errors import SamplingError
+from cembench.util.errors import SamplingError, one_line
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
 from cembench.util.progress import Bar
@@ -37,7 +38,7 @@ def score(
             drawn = source.obtain(sampler, bar)
             figures = _figures(drawn, reference, sampler.init, picture)
         except SamplingError as error:
-            figures = {"error": str(error)}
+            figures = {"error": one_line(error)}
         found[sampler.title] = SamplerFigures(
             sampler=sampler.dump(),
             start=sampler.init,
@@ -85,7 +86,9 @@ def _own_scores(drawn: Samples) -> dict[str, float]:
     """Return what the network's logits say of samples and initial images, if it has any."""
     if drawn.logits.shape[1] == 0:
         return {}
-    lse, lse_seeds = energy.marginal(drawn.logits), energy.marginal(drawn.start_logits)
+    lse, lse_seeds = (energy.marginal(out) for out in (drawn.logits, drawn.start_logits))
+    if max(lse.abs().max(), lse_seeds.abs().max()) > LARGE:
+        lse, lse_seeds = lse.double(), lse_seeds.double()
     asked = {"own_acc": drawn.summary()["own_acc"]} if drawn.conditional else {}
     return asked | {
         "lse": float(lse.mean()),

@@ -44,6 +44,9 @@ def measure(config: SamplesConfig, measurement: Measurement) -> Generation:
     with _bar(measurement.context, reference) as bar:
         found = score(config, measurement, reference, bar)
     reference.free_pixels()
+    if measurement.context.header.kind == "classifier" and measurement.target.no_gradient:
+        failed = [title for title, one in found.samplers.items() if one.error is not None]
+        measurement.not_applicable += [f"samples {title}" for title in failed]
     measurement.warnings.update(_cautions(found, reference, config))
     return found
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from cembench.attacks import Target
 from cembench.data.split import Split, subset
 from cembench.evaluation.measure import Measurement
+from cembench.evaluation.measures.black_box import black_box_check
+from cembench.evaluation.measures.consistency import consistency_checks
 from cembench.evaluation.measures.nearest_first import nearest_first
 from cembench.evaluation.measures.sanity_attacks import SanityContext
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
@@ -90,7 +92,7 @@ def loss_does_not_grow(context: SanityContext) -> tuple[float, bool]:
 
 def stands_at_any_radius(context: SanityContext) -> tuple[float, bool]:
     """Images survive in a ball that holds every image there is."""
-    everything = context.target.threat.ball.diameter(context.x)
+    everything = context.target.threat.ball.diameter(context.x[0].numel())
     return _share(context, ~context.search(everything, context.everyone), 0.02)
 
 
@@ -129,17 +131,25 @@ CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
 }
 
 NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins}
+NEEDS_GRADIENT = {*NEEDS_BALL, zero_gradients, stands_at_any_radius}
 
 
-def measure(config: SanityConfig, measurement: Measurement) -> list[SanityCheck]:
-    """Run all checks on the network as it is, whatever the engine."""
-    return sanity_checks(measurement.target, measurement.context.split, config)
+def measure(config: SanityConfig | None, measurement: Measurement) -> list[SanityCheck]:
+    """Run the checks on the network as it is, whatever the engine.
+
+    Those for which a protocol asks come first, then those that are always made.
+    """
+    target, context = measurement.target, measurement.context
+    asked = [] if config is None else sanity_checks(target, context.split, config)
+    consistency = consistency_checks(target, context.split, measurement.unused)
+    attacks = context.protocol.attacks
+    return [*asked, *consistency, black_box_check(measurement.table, attacks, target)]
 
 
 def sanity_checks(target: Target, split: Split, config: SanityConfig) -> list[SanityCheck]:
-    """Run all checks on images of a split that are classified correctly.
+    """Run the nine checks on images of a split that are classified correctly.
 
-    Checks are skipped with fewer than twenty of them, or where there is no ball.
+    Checks are skipped with fewer than twenty of them, or where there is no ball or gradient.
     """
     some, _ = subset(split, config.images)
     x, y = some.pixels(), some.labels
@@ -153,7 +163,9 @@ def _checked(
     check: Callable[[SanityContext], tuple[float, bool]], meaning: str, context: SanityContext
 ) -> SanityCheck:
     name = check.__name__
-    if len(context.y) < FEWEST or (context.eps == 0 and check in NEEDS_BALL):
+    no_ball, no_gradient = context.eps == 0, bool(context.target.no_gradient)
+    lacking = (no_ball and check in NEEDS_BALL) or (no_gradient and check in NEEDS_GRADIENT)
+    if len(context.y) < FEWEST or lacking:
         return SanityCheck(name=name, verdict="skipped", figure=None, meaning=meaning)
     with isolated_rng(derive(context.target.seed, "sanity", name)):
         figure, failed = check(context)

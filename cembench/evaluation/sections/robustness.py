@@ -45,6 +45,10 @@ class Figure(Rate):
 
 VERSIONS = ("autoattack-sampled", "autoattack-rand")  # of AutoAttack: labels of no other attack
 
+# What sampled stages do with an image: nothing, since there is no need to; attack it as one of the
+# sample; attack it after all; leave it untried.
+PARTS = ("", "drawn", "rest", "untried")
+
 
 def _distinct(values: list[Attack]) -> list[Attack]:
     titles = [attack.title for attack in values]

@@ -66,6 +66,7 @@ def model_info(record: Record, fields: dict[str, object]) -> dict[str, Any]:
 
 def _footnote(record: Record, attacked: Figure) -> str:
     failed = "".join(f"; fails {name}" for name in record.sanity_failed)
+    failed += "; not checked for gradient masking" if record.unchecked else ""
     return (
         f"Measured by cembench {record.environment.get('cembench')} on {attacked.images} "
         f"{record.split} images ({attacked.low:.2%} to {attacked.high:.2%}, 95 % Wilson interval), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from cembench.data import DataSettings, datasets
+from cembench.data.roots import remember
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.interop.importing.normalisation import infer_normalisation
 from cembench.interop.importing.weights import load_weights, read_weights
@@ -69,8 +71,10 @@ def import_model(
     values = _values(data, "--dataset")
     with blaming("--dataset"):
         dataset = datasets.parse(values).moved(data_root)
+    remember(dataset)
     whole = dataset.load("train")
     budget = (threat or ThreatChange()).over(dataset.threat)
+    budget.ball.require_below_diameter("eps", math.prod(whole.shape))
     settings = model_settings(model, dataset, budget)
     source = str(weights or settings.title)
     net = _built(settings, weights, (whole.shape, len(whole.classes)))
@@ -148,7 +152,8 @@ def _write(file: Path, model: Classifier, metadata: CheckpointMetadata) -> None:
             )
     if file.exists():
         old, known = load_checkpoint(file)
-        if known != metadata or weights_digest(old.state_dict()) != weights_digest(weights):
+        same = weights_digest(old.state_dict()) == weights_digest(weights)
+        if not same or known.dump() != metadata.dump():
             raise CembenchError(f"{file}: another checkpoint is there; choose another --out")
         return
     save_checkpoint(file, weights, metadata)

@@ -14,6 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from cembench.data.split import Split, subset
 from cembench.data.statistics import pixel_statistics
+from cembench.models.classifier import called
+from cembench.models.gradient import missing_gradient
 from cembench.util.errors import CembenchError
 from cembench.util.frozen import exact, frozen
 
@@ -126,12 +128,15 @@ def try_on(net: nn.Module, some: Split, statistics: Statistics) -> Trial:
     """Classify some images under a normalisation, in evaluation mode.
 
     Raises:
-        CembenchError: when outputs are no logits.
+        CembenchError: when the network raises an error, and when outputs are no logits, unless no
+            attack could follow their gradients anyway.
     """
     mean, std = (values.reshape(1, -1, 1, 1) for values in statistics)
     with frozen(net), torch.no_grad(), exact():
-        out = torch.cat([net((x - mean) / std).float() for x in some.pixels().split(BATCH)])
-    require_logits(out)
+        batches = [(x - mean) / std for x in some.pixels().split(BATCH)]
+        out = torch.cat([called(net, x).float() for x in batches])
+        if not missing_gradient(net, batches[0][:2]):
+            require_logits(out)
     losses = [cross_entropy(out / scale, some.labels) for scale in torch.logspace(-2, 3, 51)]
     loss = float(torch.stack(losses).nan_to_num(torch.inf).min())
     return Trial(out.argmax(1) == some.labels, loss)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from cembench.evaluation.record import Record, load_record, outdated
+from cembench.evaluation.record import Record, load_beside
 from cembench.reporting.leaderboard.board import Board, write_boards
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.leaderboard.samples import sample_boards
@@ -33,8 +33,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
     """Return the last record of each checkpoint, data set, threat model and protocol."""
     last = {}
     for record in sorted(records, key=lambda record: record.created):
-        where = (record.dataset, str(record.threat), record.protocol_digest, record.fingerprint)
-        last[(*where, record.run, record.checkpoint_sha256 or record.weights_sha256)] = record
+        last[(*_way(record), record.checkpoint_sha256 or record.weights_sha256)] = record
     return list(last.values())
 
 
@@ -43,7 +42,8 @@ def find_records(
 ) -> dict[Path, Record]:
     """Read every record below run folders, or folders of them, by its file.
 
-    A record whose checkpoint has changed since, because training went on, is left out.
+    A record whose checkpoint is another by now, since it was replaced or training went on, is
+    marked as `replaced`; it is left out where there is the same one of that other checkpoint.
 
     Args:
         paths: the folders.
@@ -55,9 +55,16 @@ def find_records(
     records: dict[Path, Record] = {}
     for path in paths:
         files = RunLayout.records_below(path)
-        found = {file: current.get(file) or load_record(file) for file in files}
-        kept = {k: v for k, v in found.items() if k in current or not outdated(k, v)}
-        if not kept:
+        if not files:
             raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
-        records |= kept
+        found = {file: current.get(file) or load_beside(file) for file in files}
+        present = {(k.parent, *_way(v)) for k, v in found.items() if not v.replaced}
+        left = {k for k, v in found.items() if v.replaced and (k.parent, *_way(v)) in present}
+        records |= {file: record for file, record in found.items() if file not in left}
     return records
+
+
+def _way(record: Record) -> tuple[str, ...]:
+    """Return the run, and what was measured of it in which way."""
+    way = (record.protocol_digest, record.fingerprint)
+    return (record.run, record.dataset, str(record.threat), *way)

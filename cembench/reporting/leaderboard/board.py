@@ -30,6 +30,7 @@ class Board:
         shown: the columns for people, as text.
         numbers: by column of `shown`, the column of `table` that is behind its text.
         sources: the records behind each row; empty where there are none.
+        notes: what marks in the table mean.
     """
 
     stem: str
@@ -38,6 +39,7 @@ class Board:
     shown: pd.DataFrame
     numbers: Mapping[str, str] = field(default_factory=dict)
     sources: Sources = ()
+    notes: Sequence[str] = ()
 
     def csv(self) -> str:
         """Return every column, numbers with six digits.
@@ -48,8 +50,8 @@ class Board:
         return safe.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
     def markdown(self) -> str:
-        """Return the table for people."""
-        return markdown_table(self.shown)
+        """Return the table for people, with the meaning of its marks below."""
+        return "".join([markdown_table(self.shown), *(f"\n{note}\n" for note in self.notes)])
 
 
 class Shown:
@@ -59,6 +61,7 @@ class Shown:
         self.table = table
         self.cells: dict[str, Any] = {}
         self.numbers: dict[str, str] = {}
+        self.notes: list[str] = []
 
     @property
     def labels(self) -> list[str]:
@@ -81,9 +84,23 @@ class Shown:
         self.cells[heading] = shown
         self.numbers[heading] = column
 
+    def mark(self, heading: str, column: str, *of: str, note: str = "") -> None:
+        """Show a column of warnings, if any row has one.
+
+        Args:
+            heading: for people.
+            column: its name; words, or how many of the rows in column `of` are concerned.
+            of: that column.
+            note: what the mark means, for a line below the table.
+        """
+        if any(map(flagged, self.table[column])):
+            self.add(heading, column, flagged, *of)
+            self.notes += [note] if note else []
+
     def board(self, stem: str, title: str, kept: pd.DataFrame, sources: Sources) -> Board:
         """Return the board, whose file has the columns `kept`."""
-        return Board(stem, title, kept, pd.DataFrame(self.cells), self.numbers, sources)
+        shown = pd.DataFrame(self.cells)
+        return Board(stem, title, kept, shown, self.numbers, sources, self.notes)
 
 
 def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
@@ -113,3 +130,9 @@ def free_stem(stem: str, more: Iterable[str], taken: Container[str]) -> str:
 def optional(text: object) -> str:
     """Return a text, empty where there is none."""
     return "" if missing(text) else str(text)
+
+
+def flagged(what: str | int, of: int | None = None) -> str:
+    """Return words or a count as a mark, empty where there is nothing to say."""
+    text = "" if what == 0 else optional(what)
+    return text and f"⚠ {text}" + ("" if of is None else f" of {of}")

@@ -7,12 +7,11 @@ all attacks. Samplers are ranked by KID.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 import pandas as pd
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.sections.samples import Generation
 from cembench.util.display.column import Column
 
 ROBUST = {  # the first one measured counts
@@ -41,10 +40,16 @@ def nearest_first(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values([DISTANCE, "run", "sampler"])
 
 
-def lead_column(generation: Generation) -> Column:
-    """Return the column by which the samples of a network rank: the first sampler's KID."""
-    title = next(iter(generation.samplers))
-    return Column(title, generation.extractor, generation.count, DISTANCE)
+def lead_column(records: Iterable[Record]) -> Column | None:
+    """Return the column by which samples rank: KID of the first sampler of the first record.
+
+    Records without samples have none; where no record has any, None is returned.
+    """
+    for record in records:
+        if (generation := record.generation) is not None and generation.samplers:
+            title = next(iter(generation.samplers))
+            return Column(title, generation.extractor, generation.count, DISTANCE)
+    return None
 
 
 def pareto_front(table: pd.DataFrame, lead: Column) -> pd.Series:
@@ -71,6 +76,11 @@ def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
 
 
 def evidence(record: Record) -> int:
-    """Return on how many images AutoAttack was run, in full: the official one, or our own code."""
+    """Return on how many images AutoAttack was run, in full: the official one, or our own code.
+
+    Without a gradient it is never run in full.
+    """
+    if record.no_gradient:
+        return 0
     found = (record.figures.get(attack) for attack in ("autoattack", "autoattack-fast"))
     return next((figure.images for figure in found if figure is not None), 0)

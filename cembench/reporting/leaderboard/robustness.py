@@ -9,8 +9,17 @@ import pandas as pd
 
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown, optional
+from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import ROBUST, best_first, lead_column, pareto_front
-from cembench.reporting.leaderboard.rows import SAME, arranged, board_stem, filled, row_of
+from cembench.reporting.leaderboard.rows import (
+    REPLACED,
+    SAME,
+    arranged,
+    board_stem,
+    filled,
+    row_of,
+    sanity_mark,
+)
 from cembench.util.display.column import Column
 from cembench.util.display.format import NOTHING, number, with_error, with_interval
 
@@ -21,7 +30,7 @@ def robust_boards(records: Sequence[Record]) -> list[Board]:
     The one with most images, then most runs, of a data set and threat model gets the short name;
     the name of any other says its protocol.
     """
-    rows = pd.DataFrame([row_of(record) for record in records])
+    rows = frame(map(row_of, records))
     if rows.empty:
         return []
     rows["reference"] = filled(rows)
@@ -36,8 +45,7 @@ def robust_boards(records: Sequence[Record]) -> list[Board]:
 
 def _board(stem: str, group: pd.DataFrame) -> Board:
     group = best_first(group, "run")
-    drawn = [record.generation for record in group["record"] if record.generation is not None]
-    lead = lead_column(drawn[0]) if drawn else None
+    lead = lead_column(group["record"])
     if lead is not None:
         group["pareto"] = pareto_front(group, lead)
     first = group.iloc[0]
@@ -57,7 +65,7 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     accuracy = partial(with_interval, form=".1%")
     for column in table.columns:
         ends = f"{column}_low", f"{column}_high"
-        if column.endswith("_acc") and ends[0] in table and table[column].notna().any():
+        if column.endswith("_acc") and ends[0] in table and says(table[column]):
             shown.add(f"{column.removesuffix('_acc')} ↑", column, accuracy, *ends)
     for attack in ROBUST:
         if attack != "worst_case" and f"{attack}_untried" in table:
@@ -69,9 +77,10 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     if table["divergences"].any():
         shown.add("divergences", "divergences")
     shown.add("gradients ↓", "train_gradients", partial(number, form=".2g"))
-    if (table["sanity_failed"] != "").any():
-        shown.add("sanity", "sanity_failed", lambda names: f"⚠ {names}" if names else "")
-    if table["error"].notna().any():
+    if any(table["sanity_failed"]) or any(table["unchecked"]):
+        shown.add("sanity", "sanity_failed", sanity_mark, "unchecked")
+    shown.mark("checkpoint", "checkpoint", note=REPLACED)
+    if says(table["error"]):
         shown.add("error", "error", optional)
     return shown
 

@@ -10,7 +10,8 @@ import pandas as pd
 from cembench.evaluation import sections
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
-from cembench.reporting.leaderboard.board import free_stem, slug
+from cembench.reporting.leaderboard.board import flagged, free_stem, slug
+from cembench.reporting.leaderboard.frame import says
 from cembench.util.files import digest
 
 HEAD = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
@@ -22,7 +23,11 @@ LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "
 LAST += ["error"]
 PLAIN = ["method", "labels", "dataset", "seed", "weights_sha256", "parameters", "divergences"]
 PLAIN += ["train_seconds", "model", "split", "protocol_digest", "recipe", "fingerprint", "error"]
-HIDDEN = ["slug", "fingerprint", "reference", "record"]
+REPLACED = (
+    "⚠ replaced: the checkpoint that lies beside the record now is not the one that was measured."
+)
+MARKS = ["checkpoint", "unchecked"]  # in files, only where a row says something
+HIDDEN = [*MARKS, "slug", "fingerprint", "reference", "record"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
 
@@ -41,6 +46,8 @@ def row_of(record: Record) -> dict[str, Any]:
         "reference": _reference(record.generation),
         "cembench": record.environment.get("cembench"),
         "sanity_failed": " ".join(record.sanity_failed),
+        "checkpoint": checkpoint_mark(record),
+        "unchecked": record.unchecked,
         "record": record,
     }
     for section in sections.SECTIONS:
@@ -53,6 +60,16 @@ def run_title(record: Record) -> str:
     return record.run if record.finished else f"{record.run} (unfinished)"
 
 
+def checkpoint_mark(record: Record) -> str:
+    """Return what is wrong with the checkpoint beside a record, if anything."""
+    return "replaced" if record.replaced else ""
+
+
+def sanity_mark(failed: str, unchecked: bool) -> str:
+    """Return the names of failed checks as a mark, and whether a protocol asked for none."""
+    return " ".join([f"⚠ {failed}"] * bool(failed) + ["unchecked"] * unchecked)
+
+
 def board_stem(first: pd.Series, taken: Container[str], *kind: str) -> str:
     """Return the file name of a board with this row; it says the protocol if others need to."""
     held = "" if first["split"] == "test" else first["split"]
@@ -63,7 +80,7 @@ def board_stem(first: pd.Series, taken: Container[str], *kind: str) -> str:
 
 def filled(rows: pd.DataFrame) -> pd.Series:
     """Give rows without samples the reference of those that they share a board with."""
-    known = rows["reference"].replace("", None)
+    known = rows["reference"].where(rows["reference"] != "")
     keys = [rows[key] for key in SAME if key != "reference"]
     return known.fillna(known.groupby(keys).transform("first")).fillna("")
 
@@ -71,10 +88,16 @@ def filled(rows: pd.DataFrame) -> pd.Series:
 def arranged(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns in the order of the file, without those that no row has."""
     named = [*HEAD, *OURS, *TAIL, *COSTS, *LAST, *HIDDEN]
-    ours = [c for c in OURS if table[c].notna().any()]
-    figures = [c for c in table.columns if c not in named and table[c].notna().any()]
+    ours = [c for c in OURS if says(table[c])]
+    figures = [c for c in table.columns if c not in named and says(table[c])]
     kept = [*HEAD, *ours, *TAIL, *figures, *COSTS, *LAST]
-    return table[kept].reset_index(drop=True)
+    return with_marks(table[kept], table).reset_index(drop=True)
+
+
+def with_marks(kept: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return columns of a file, without those of warnings that no row of the table has."""
+    marked = table[[c for c in MARKS if c in table and any(map(flagged, table[c]))]]
+    return kept.drop(columns=MARKS, errors="ignore").join(marked)
 
 
 def _reference(generation: Generation | None) -> str:

@@ -11,9 +11,10 @@ import pandas as pd
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
 from cembench.reporting.leaderboard.board import Board, Shown, free_stem, optional, slug
+from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import nearest_first
-from cembench.reporting.leaderboard.rows import run_title
-from cembench.util.display.format import number, percent, with_error, with_interval
+from cembench.reporting.leaderboard.rows import REPLACED, checkpoint_mark, run_title, with_marks
+from cembench.util.display.format import missing, number, percent, with_error, with_interval
 from cembench.util.files import digest
 
 KEYS = ["dataset", "start", "plan", "extractor", "extractor_sha256", "n_samples", "reference"]
@@ -26,7 +27,7 @@ def sample_boards(records: Sequence[Record]) -> list[Board]:
     Chains that start from noise are ranked apart from those that start from a Gaussian fitted to
     the data, which is close to real images already.
     """
-    rows = pd.DataFrame([row for record in records for row in _rows(record)])
+    rows = frame(row for record in records for row in _rows(record))
     if rows.empty:
         return []
     groups = [group for _, group in rows.groupby(KEYS, sort=True)]
@@ -75,6 +76,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
             "recipe": record.recipe,
             "fingerprint": generation.reference_fingerprint,
             "error": _error(found),
+            "checkpoint": checkpoint_mark(record),
             "record": record,
         }
 
@@ -121,10 +123,8 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
     group = group.drop(columns=["further", "better"]).join(further)
     first = group.iloc[0]
     name = f"{first['extractor']}, n={first['n_samples']}"
-    numbers = ["kid", "kid_error", "kid_seeds", "gain", "fd", "inception_score", "judge_acc"]
-    group = group.astype(dict.fromkeys([*numbers, "precision", "recall"], float))
     floor = "real images have no floor here"
-    if pd.notna(first["kid_floor"]):
+    if not missing(first["kid_floor"]):
         floor = f"real images score KID {first['kid_floor']:.2g}, FD {first['fd_floor']:.3g}"
     title = (
         f"{first['dataset']}: samples started from {first['start']}, beside {first['n_samples']} "
@@ -132,7 +132,7 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         f"reads {first['judge_acc_real']:.1%} of them"
     )
     sources = [[record] for record in group["record"]]
-    kept = group.drop(columns="record").reset_index(drop=True)
+    kept = with_marks(group.drop(columns="record"), group).reset_index(drop=True)
     return _shown(group, name, better).board(stem, title, kept, sources)
 
 
@@ -151,6 +151,7 @@ def _shown(table: pd.DataFrame, name: str, better: Mapping[str, str]) -> Shown:
     shown.add("read as intended ↑", "judge_acc", percent)
     for title, direction in better.items():
         shown.add(f"{title} {'↑' if direction == 'higher' else '↓'}", title, number)
-    if table["error"].notna().any():
+    shown.mark("checkpoint", "checkpoint", note=REPLACED)
+    if says(table["error"]):
         shown.add("error", "error", optional)
     return shown

@@ -12,8 +12,17 @@ import pandas as pd
 
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board, Shown
+from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import best_first
-from cembench.reporting.leaderboard.rows import SAME, board_stem, filled, row_of
+from cembench.reporting.leaderboard.rows import (
+    REPLACED,
+    SAME,
+    board_stem,
+    filled,
+    row_of,
+    sanity_mark,
+    with_marks,
+)
 from cembench.util.display.column import Column
 from cembench.util.display.format import number, with_error
 from cembench.util.lazy import lazy_imports
@@ -26,7 +35,7 @@ SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "_ball_lse")
 
 def seed_boards(records: Sequence[Record]) -> list[Board]:
     """Return a board of means for each way of measuring in which an experiment has two seeds."""
-    rows = pd.DataFrame([row_of(record) for record in records if record.recipe])
+    rows = frame(row_of(record) for record in records if record.recipe)
     if rows.empty:
         return []
     rows = rows.drop_duplicates([*SAME[:-1], "recipe", "seed"])
@@ -43,16 +52,16 @@ def seed_boards(records: Sequence[Record]) -> list[Board]:
 
 def _board(stem: str, rows: pd.DataFrame) -> Board:
     averaged = [c for c in rows.columns if c == "ece" or c.endswith(SUFFIXES)]
-    figures = [c for c in averaged if rows[c].notna().any()]
+    figures = [c for c in averaged if says(rows[c])]
     means = [_mean(group, figures) for _, group in rows.groupby("recipe")]
     first = rows.iloc[0]
-    table = best_first(pd.DataFrame(means), "runs")
+    table = best_first(frame(means), "runs")
     title = (
         f"{first['dataset']}, {first['threat']}, protocol {first['protocol']}, "
         f"{first['split']} images: mean ± standard deviation over seeds "
         "(CSV: also half the 95 % t-interval of the mean)"
     )
-    kept = table.drop(columns="records").reset_index(drop=True)
+    kept = with_marks(table.drop(columns="records"), table).reset_index(drop=True)
     return _shown(table, figures).board(stem, title, kept, table["records"].tolist())
 
 
@@ -65,6 +74,8 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         "divergences": int(group["divergences"].sum()),
         "train_gradients": float(group["train_gradients"].mean()),
         "sanity_failed": int((group["sanity_failed"] != "").sum()),
+        "checkpoint": int((group["checkpoint"] != "").sum()),
+        "unchecked": bool(group["unchecked"].all()),
     }
     for column in figures:
         values = group[column].dropna().astype(float)
@@ -96,8 +107,9 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
         if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
             text = partial(_with_std, form=".1%" if column.endswith("acc") else ".3g")
             shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
-    if table["sanity_failed"].any():
-        shown.add("sanity", "sanity_failed", lambda n, of: f"⚠ {n} of {of}" if n else "", "seeds")
+    if any(table["sanity_failed"]) or any(table["unchecked"]):
+        shown.add("sanity", "sanity_failed", _sanity, "seeds", "unchecked")
+    shown.mark("checkpoint", "checkpoint", "seeds", note=REPLACED)
     return shown
 
 
@@ -108,6 +120,10 @@ def heading(column: str) -> str:
         what, arrow = {"kid": (f"KID-{known.extractor}", "↓"), "gain": ("gain", "↑")}[known.metric]
         return f"{what} {known.sampler}, n{known.count} {arrow}"
     return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
+
+
+def _sanity(failed: int, seeds: int, unchecked: bool) -> str:
+    return sanity_mark(f"{failed} of {seeds}" if failed else "", unchecked)
 
 
 def _with_std(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:

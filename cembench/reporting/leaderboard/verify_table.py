@@ -16,7 +16,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 
 KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, where a table has it
-VARIES = ("cembench", "recipe", "protocol_digest", "plan")
+VARIES = ("cembench", "recipe", "protocol_digest", "plan", "unchecked")
 
 
 def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
@@ -39,7 +39,8 @@ def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
     """
     old, new = _table(path, read_bytes(path)), _table(path, _remade(path, records))
     both = [row for row in old.index if row in new.index]
-    # settings that gain a key give the same figures under other digests
+    # Settings that gain a key give the same figures under other digests. Whether a protocol has
+    # checks is no figure, and tables of earlier versions do not say it.
     varies = [c for c in [*old, *new] if c in VARIES or c.endswith("_seconds")]
     columns = [c for c in dict.fromkeys([*old, *new]) if c not in varies]
     differing = [row for column in columns for row in _differing(old, new, column, both)]

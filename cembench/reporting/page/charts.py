@@ -36,9 +36,9 @@ def charts(runs: Sequence[Run]) -> Iterator[PlacedChart]:
             records = {name: run.record for name, run in named.items()}
             yield from _placed(section.panels(records), board, named)
     best = {id(run): run for _, named in groups for run in named.values()}  # colours by rank
-    folders = {run.folder: run for run in (best | {id(run): run for run in runs}).values()}
+    trained = {run.checkpoint: run for run in (best | {id(run): run for run in runs}).values()}
     alike: dict[tuple[str, str], list[Run]] = {}
-    for run in folders.values():
+    for run in trained.values():
         alike.setdefault((run.record.dataset, run.record.kind), []).append(run)
     for (dataset, kind), group in alike.items():
         yield from history(group, slug(dataset, kind, "training"), f"{dataset}, {kind}s")
@@ -47,8 +47,8 @@ def charts(runs: Sequence[Run]) -> Iterator[PlacedChart]:
 def history(runs: Sequence[Run], stem: str, title: str) -> list[PlacedChart]:
     """Return the training history of runs; nothing where none is known."""
     named = {name: run for name, run in labelled(runs).items() if run.history is not None}
-    frames = {name: run.history for name, run in named.items() if run.history is not None}
-    return [PlacedChart(chart, stem, title, named) for chart in training(frames)]
+    known = {name: run.history for name, run in named.items() if run.history is not None}
+    return [PlacedChart(chart, stem, title, named) for chart in training(known)]
 
 
 def _groups(runs: Sequence[Run]) -> list[tuple[Board, Named]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ from cembench.reporting import details
 from cembench.reporting.leaderboard import Board, build_boards
 from cembench.reporting.leaderboard.published import published_board
 from cembench.reporting.page.charts import PlacedChart, charts, history
+from cembench.reporting.page.panels import Panels, tell
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, by_record, gather
 from cembench.reporting.page.svg import inline
@@ -43,9 +44,11 @@ def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) 
         out: the folder of the page.
         apart: boards of figures that others reported, besides what was published for the data sets.
 
+    A panel that cannot be made, since a file of it is damaged, is named on the page and logged.
+
     Raises:
-        CembenchError: when a path holds no record, a file is damaged, the page cannot be written,
-            or the tables alone are too much for one page.
+        CembenchError: when a path holds no record, one is damaged, the page cannot be written, or
+            the tables alone are too much for one page.
     """
     runs = gather(paths)
     reported = published_board({run.record.dataset for run in runs})
@@ -61,6 +64,7 @@ class Page:
 
     runs: list[Run]
     apart: Sequence[Board] = ()
+    panels: Panels = field(default_factory=Panels)
 
     def render(self) -> str:
         """Return the page, with as many pictures as it can hold.
@@ -80,12 +84,16 @@ class Page:
         """Return charts and pictures that fit, by identity."""
         fitting: dict[int, Markup | str] = {}
         for thing in self._by_need():
-            part = thing.uri() if isinstance(thing, Picture) else self._inline(thing)
-            size = len(part.encode()) + SPARE
-            if size <= room:
+            part = self.panels.make(_name(thing), partial(self._part, thing))
+            size = len((part or "").encode()) + SPARE
+            if part is not None and size <= room:
                 room -= size
                 fitting[id(thing)] = part
+        tell(self.panels.lines)
         return fitting
+
+    def _part(self, thing: PlacedChart | Picture) -> Markup | str:
+        return thing.uri() if isinstance(thing, Picture) else self._inline(thing)
 
     def _by_need(self) -> list[PlacedChart | Picture]:
         """Return charts and pictures, the most important first."""
@@ -147,8 +155,18 @@ class Page:
 
     def _filled(self, parts: dict[int, Markup | str]) -> str:
         template = _templates().get_template("page.html")
-        page = template.render(self._content, part=lambda thing: parts.get(id(thing)))
+        page = template.render(
+            self._content, part=lambda thing: parts.get(id(thing)), broken=self._broken
+        )
         return page.encode(errors="backslashreplace").decode()  # paths need not be UTF-8
+
+    def _broken(self, thing: PlacedChart | Picture) -> str:
+        """Return why a chart or picture cannot be shown, if so."""
+        return self.panels.problems.get(_name(thing), "")
+
+
+def _name(thing: PlacedChart | Picture) -> str:
+    return str(thing.file) if isinstance(thing, Picture) else thing.stem
 
 
 def _templates() -> Environment:

@@ -13,6 +13,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 
 LOSSLESS = 60_000  # bytes up to which a picture keeps every pixel
+LONGEST = 16_383  # pixels of a side that WebP can hold
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,5 @@ def load_picture(file: Path, sampler: str, strip: bool) -> Picture:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         damaged = f"{file}: damaged picture; evaluate again, or delete it"
         raise CembenchError(damaged) from error
+    image.thumbnail((LONGEST, LONGEST))  # leaves smaller ones as they are
     return Picture(file, sampler, strip, content, image)

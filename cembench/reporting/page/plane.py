@@ -24,9 +24,9 @@ CAPTION = (
 def plane(board: Board, runs: Mapping[str, Run]) -> list[Chart]:
     """Return the plane of a board, whose rows are these runs; none without samples."""
     drawn = [run.record.generation for run in runs.values() if run.record.generation is not None]
-    if not drawn:
+    lead = lead_column(run.record for run in runs.values())
+    if lead is None:
         return []
-    lead = lead_column(drawn[0])
     rows = zip(board.table.to_dict("records"), runs.items(), strict=True)
     found = [_point({str(k): v for k, v in row.items()}, lead, *named) for row, named in rows]
     points = [point for point in found if point is not None]

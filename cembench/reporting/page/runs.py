@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
-from cembench.evaluation.record import Record, of_run
+from cembench.evaluation.record import Record, layout_of
+from cembench.reporting.history import History, read_history
 from cembench.reporting.leaderboard import find_records, newest
+from cembench.reporting.page.panels import Panels, tell
 from cembench.reporting.page.pictures import Picture, load_picture
-from cembench.util.errors import CembenchError
-from cembench.util.files import read_bytes
 from cembench.util.files.layout import RunLayout
 
 
@@ -25,22 +23,24 @@ class Run:
         path: the file that it was read from.
         record: what it says.
         anchor: what it is called on a page; empty where there is none.
-        history: of its training, one row per epoch; None where none is known.
+        history: of its training; None where none is known.
         pictures: of its samples, those of the lead sampler first.
         missing: pictures that should be there.
+        problems: panels whose files could not be read, and why.
     """
 
     path: Path
     record: Record
     anchor: str
-    history: pd.DataFrame | None
+    history: History | None
     pictures: list[Picture]
     missing: list[Path]
+    problems: list[str]
 
     @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return self.path.parent.parent
+    def checkpoint(self) -> Path:
+        """The place of the checkpoint, which records under several protocols may share."""
+        return layout_of(self.path, self.record).checkpoint
 
     @property
     def link(self) -> str:
@@ -56,20 +56,27 @@ class Run:
         marks = [("error", "error")] if record.error is not None else []
         marks += [] if record.finished else [("unfinished", "unfinished")]
         marks += [("error", f"{title} failed") for title, one in found if one.error is not None]
+        marks += [("doubt", "checkpoint replaced")] if record.replaced else []
+        marks += [("doubt", "files not readable")] if self.problems else []
         marks += [("doubt", f"{failed} sanity check{'s' * (failed > 1)} failed")] if failed else []
+        marks += [("doubt", "unchecked")] if record.unchecked else []
         return marks
 
 
 def gather(paths: Iterable[Path]) -> list[Run]:
     """Read the records below run folders that are ranked, with the files beside them.
 
+    A file that cannot be read is logged, and its panel is missing.
+
     Raises:
-        CembenchError: when a path holds no record, or a file is damaged.
+        CembenchError: when a path holds no record, or a record is damaged.
     """
     found = find_records(paths)
     kept = {id(record) for record in newest(found.values())}
-    runs = [(path, record) for path, record in found.items() if id(record) in kept]
-    return [_run(path, record, number) for number, (path, record) in enumerate(runs)]
+    ranked = [(path, record) for path, record in found.items() if id(record) in kept]
+    runs = [_run(path, record, number) for number, (path, record) in enumerate(ranked)]
+    tell(problem for run in runs for problem in run.problems)
+    return runs
 
 
 def labelled(runs: Iterable[Run]) -> dict[str, Run]:
@@ -89,30 +96,25 @@ def by_record(runs: Sequence[Run]) -> dict[int, Run]:
 
 
 def _run(path: Path, record: Record, number: int) -> Run:
-    pictures, missing = [], []
-    samplers = record.generation.samplers if record.generation is not None else {}
-    for title, found in samplers.items():
-        if found.error is not None:
-            continue
-        for strip, place in ((False, RunLayout.picture), (True, RunLayout.trajectory)):
-            file = place(path, title)
-            if file.exists():
-                pictures.append(load_picture(file, title, strip))
-            elif not strip:
-                missing.append(file)
-    history = _history(path.parent.parent / "history.csv") if of_run(path, record) else None
-    return Run(path, record, f"run-{number}", history, pictures, missing)
+    panels, history = Panels(), None
+    there, missing = _pictures(path, record)
+    read = [panels.make(_panel(*one[1:]), partial(load_picture, *one)) for one in there]
+    pictures = [picture for picture in read if picture is not None]
+    file = layout_of(path, record).history
+    if file.exists():
+        history = panels.make("training history", partial(read_history, file, record))
+    return Run(path, record, f"run-{number}", history, pictures, missing, panels.lines)
 
 
-def _history(file: Path) -> pd.DataFrame | None:
-    if not file.exists():
-        return None
-    content = io.BytesIO(read_bytes(file))
-    try:
-        frame = pd.read_csv(content).astype(float)
-        if frame.empty or not {"epoch", "loss"} <= set(frame):
-            raise ValueError("columns are missing")
-    except ValueError as error:
-        damaged = f"{file}: not the history of a training, or damaged; restore it, or delete it"
-        raise CembenchError(damaged) from error
-    return frame
+def _panel(sampler: str, strip: bool) -> str:
+    return f"{'trajectories' if strip else 'samples'} of {sampler}"
+
+
+def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, bool]], list[Path]]:
+    """Return the pictures of a record with their samplers and kinds, and those that are missing."""
+    samplers = {} if record.generation is None else record.generation.samplers
+    titles = [title for title, found in samplers.items() if found.error is None]
+    places = ((False, RunLayout.picture), (True, RunLayout.trajectory))
+    all_of = [(place(path, title), title, strip) for title in titles for strip, place in places]
+    missing = [file for file, _, strip in all_of if not strip and not file.exists()]
+    return [one for one in all_of if one[0].exists()], missing

@@ -32,7 +32,8 @@ def of_board(board: Board, known: dict[int, Run], apart: str = "") -> LinkedTabl
     columns = [_column(board, heading) for heading in board.shown.columns]
     what, _, how = board.title.partition(";")
     head = [_plain(str(heading)) for heading in board.shown.columns]
-    table = Table(what, head, list(zip(*columns, strict=True)), how.strip())
+    note = ". ".join(filter(None, [how.strip(), *board.notes]))
+    table = Table(what, head, list(zip(*columns, strict=True)), note)
     sources = board.sources or [()] * len(board.shown)
     runs = [[known[id(record)] for record in row if id(record) in known] for row in sources]
     return LinkedTable(table, runs, apart)

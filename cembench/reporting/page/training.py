@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pandas as pd
-
+from cembench.reporting.history import History
 from cembench.util.display.charts import Axis, Chart, Lines, Series
 
 METRIC = "val_"
@@ -15,22 +14,22 @@ CAPTION = (
 )
 
 
-def training(frames: Mapping[str, pd.DataFrame]) -> list[Chart]:
+def training(histories: Mapping[str, History]) -> list[Chart]:
     """Return the histories of runs, a panel per validation metric and one for the loss."""
-    if not frames:
+    if not histories:
         return []
-    columns = [str(column) for frame in frames.values() for column in frame]
+    columns = [column for history in histories.values() for column in history]
     metrics = dict.fromkeys(column for column in columns if column.startswith(METRIC))
-    panels = [_panel(frames, column) for column in (*metrics, "loss")]
+    panels = [_panel(histories, column) for column in (*metrics, "loss")]
     return [Chart("training", "Training", CAPTION, panels, columns=3)]
 
 
-def _panel(frames: Mapping[str, pd.DataFrame], column: str) -> Lines:
+def _panel(histories: Mapping[str, History], column: str) -> Lines:
     series = [
-        Series(name, frame["epoch"].tolist(), frame[column].tolist())
-        if column in frame
+        Series(name, history["epoch"], history[column])
+        if column in history
         else Series(name, [], [])
-        for name, frame in frames.items()
+        for name, history in histories.items()
     ]
     x, y = Axis("epoch", integer=True), Axis(percent=column.endswith("acc"))
     return Lines(series, x, y, _title(column))

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
+
+from cembench.suites.launchers.processes import end_group
 
 FAILED, DIVERGED = 2, 3  # exit codes of a job whose last line says why
 TAIL = 1 << 16  # bytes of a log that its last line is sought in
@@ -34,36 +34,56 @@ class Job(NamedTuple):
         arguments: what follows `cembench`.
         log: the file that its output is appended to.
         place: the working folder, which relative paths start from.
+        owner: process id of what it ends with, besides the process that starts it. Both are on one
+            machine.
     """
 
     arguments: tuple[str, ...]
     log: Path
     place: Path
+    owner: int | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start its process, which imports what this one can, and ends when this one does."""
+        """Start its process, which imports what this one can, and ends when this one does.
+
+        It leads a process group, so Ctrl-C reaches it through this process alone.
+        """
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         command = [sys.executable, "-P", "-m", "cembench", *self.arguments]
+        command += ["--parent", str(os.getpid())]
+        command += [] if self.owner is None else ["--owner", str(self.owner)]
         log = self.place / self.log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             return subprocess.Popen(
-                [*command, "--parent", str(os.getpid())],
+                command,
                 cwd=self.place,
                 env={**os.environ, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                process_group=0,
             )
 
-    def run(self, blocked: Collection[signal.Signals] = ()) -> int:
-        """Start its process, which does not see `blocked` signals; return its exit code."""
+    def run(
+        self,
+        blocked: Collection[signal.Signals] = (),
+        begun: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+    ) -> int:
+        """Start its process and return its exit code.
+
+        Args:
+            blocked: signals that the process does not see.
+            begun: called with the process.
+        """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         process = self.start()
+        begun(process)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             return process.wait()
         finally:
+            end_group(process.pid)
             process.kill()  # where something interrupts the wait
 
     def outcome(self, code: int | None) -> Outcome | None:
@@ -100,14 +120,3 @@ def last_line(log: Path) -> str:
             return (file.read().decode(errors="replace").splitlines() or [""])[-1]
     except OSError:
         return ""
-
-
-def end_with(parent: int) -> None:
-    """End this process within a second of its parent's end, however that came."""
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

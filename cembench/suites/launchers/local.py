@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -15,7 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cembench.suites.launchers.job import Outcome, Started, end_with, ended
+from cembench.suites.launchers.job import Outcome, Started, ended
+from cembench.suites.launchers.processes import (
+    end_group,
+    end_with,
+    held_signals,
+    release_signals,
+)
 from cembench.util.errors import CembenchError
 
 Run = Callable[[str], Outcome]
@@ -50,22 +55,29 @@ def workers(work: Work, jobs: int, gpus: Sequence[str] = ()) -> Iterator[Callabl
         gpus: assigned to them in turn.
     """
     own = [gpus[number % len(gpus)] if gpus else None for number in range(jobs)]
-    slots = [_Worker(work, gpu) for gpu in own]
+    slots: dict[int, _Worker] = {}
+
+    def fill(number: int) -> None:
+        with held_signals():
+            slots[number] = _Worker(work, own[number])
 
     def start(name: str) -> Started:
-        number = next(n for n, worker in enumerate(slots) if worker.idle)
-        if not slots[number].process.is_alive():
-            slots[number] = _Worker(work, own[number])
+        number = next(n for n, worker in slots.items() if worker.idle)
+        if slots[number].died:
+            slots[number].end()
+            fill(number)
         worker = slots[number]
         worker.start(name)
         return lambda: worker.poll(work.log_of(name))
 
     try:
+        for number in range(jobs):
+            fill(number)
         yield start
     finally:
-        for worker in slots:
-            worker.process.kill()
-            worker.process.join()
+        with held_signals():
+            for worker in slots.values():
+                worker.end()
 
 
 class _Worker:
@@ -88,6 +100,11 @@ class _Worker:
                 os.environ.pop(key) if value is None else os.environ.update({key: value})
         theirs.close()
 
+    @property
+    def died(self) -> bool:
+        """Whether its process has ended; what it started may hold its end of the connection."""
+        return not self.process.is_alive()
+
     def start(self, name: str) -> None:
         self.idle = False
         with contextlib.suppress(OSError):  # it has died; `poll` says how
@@ -95,15 +112,23 @@ class _Worker:
 
     def poll(self, log: Path) -> Outcome | None:
         """Return the outcome of its experiment; None while it runs."""
-        if not self.connection.poll():
+        if not (self.connection.poll() or self.died):
             return None
         self.idle = True
         try:
-            outcome: Outcome = self.connection.recv()
+            if self.connection.poll():
+                outcome: Outcome = self.connection.recv()
+                return outcome
         except (EOFError, OSError):
-            self.process.join()
-            outcome = ended(self.process.exitcode or 1, log)
-        return outcome
+            pass
+        self.end()
+        return ended(self.process.exitcode or 1, log)
+
+    def end(self) -> None:
+        """Kill its process, if it still runs, and all that this one has started."""
+        end_group(self.process.pid)
+        self.process.kill()
+        self.process.join()
 
 
 def may_fork() -> bool:
@@ -117,8 +142,8 @@ def may_fork() -> bool:
 
 def _serve(work: Work, connection: Connection, parent: int) -> None:
     """Run the experiments of the names that arrive, until the process that sends them ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with(parent)
+    release_signals()
     import threadpoolctl
     import torch
 

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, StartJob
+from cembench.util.stopping import kept_handlers
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def launcher(
     task = settings.pop("task", {})
     local = {} if "address" in settings else {"include_dashboard": False}
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
-    ray.init(**{**quiet, **local, **settings})
+    with kept_handlers():
+        ray.init(**{**quiet, **local, **settings})
     try:
         has_gpus = device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
         run = ray.remote(**{"num_gpus": int(has_gpus), "max_retries": 0, **task})(Job.run)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cembench.util.errors import CembenchError
+from cembench.util.files.temporary import temporary_beside
 
 CHUNK = 1 << 20  # bytes that are read at once
 
@@ -28,33 +27,22 @@ def write_bytes(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a temporary neighbour that takes the place of a file when all went well.
 
-    So a reader never sees half a file.
+    So a reader never sees half a file. What killed writes of the same file left is removed.
 
     Raises:
         CembenchError: when the folder is not writable or the disk is full; the old file stays.
     """
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        with temporary_beside(path) as (descriptor, temporary):
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):  # gone already, or the file system is read-only by now
-                Path(temporary).unlink()
-
-
-def clear_leftovers(path: Path) -> None:
-    """Remove what killed writes of this file left; nobody else may be writing it."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -66,8 +66,13 @@ class RunLayout:
 
     @property
     def resume_state(self) -> Path:
-        """All that training needs to go on."""
+        """All that training needs to go on after its last whole epoch."""
         return self._own("last.ckpt")
+
+    @property
+    def midway_state(self) -> Path:
+        """The same in the middle of an epoch, where training was stopped or saved there."""
+        return self._own("midway.ckpt")
 
     @property
     def buffer(self) -> Path:
@@ -116,6 +121,11 @@ class RunLayout:
     def record_lock(record: Path) -> Path:
         """Return the lock of the process that evaluates."""
         return record.with_name(f".{record.name}.lock")
+
+    @staticmethod
+    def cache(record: Path, key: str) -> Path:
+        """Return the folder of finished chunks of an evaluation, which a key identifies."""
+        return record.with_name(f".{record.name}.{key}.parts")
 
     @staticmethod
     def adversarial(record: Path) -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_bytes
-from cembench.util.files.seal import header_entries, header_metadata, is_sealed, write_sealed
+from cembench.util.files import read_bytes, write_bytes
+from cembench.util.files.seal import header_entries, header_metadata, is_sealed, seal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,13 @@ def write_table(
     Raises:
         CembenchError: when it cannot be written.
     """
+    write_bytes(path, sealed_table(frame, metadata, name))
+
+
+def sealed_table(
+    frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None, name: str = ""
+) -> bytes:
+    """Return the content of the file that `write_table` writes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -40,7 +47,7 @@ def write_table(
     entries = table.schema.metadata | header_entries(metadata)
     stream = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(entries), stream)
-    write_sealed(path, stream.getvalue(), name)
+    return seal(stream.getvalue(), name)
 
 
 def read_table(path: Path, name: str = "", *, legacy: bool = False) -> pd.DataFrame:

@@ -6,14 +6,14 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_bytes, unwritable
+from cembench.util.files import read_bytes, replacing
 from cembench.util.files.seal import header_entries, header_metadata, is_sealed, write_sealed
 from cembench.util.lazy import lazy_imports
 
@@ -21,6 +21,8 @@ with lazy_imports():
     import numpy as np
     from safetensors.torch import load, save
     from torch import Tensor
+
+LONGEST_HEADER = 100_000_000  # bytes; safetensors has the same limit
 
 
 def write_tensors(
@@ -73,6 +75,8 @@ def tensor_metadata(content: bytes) -> dict[str, Any] | None:
         ValueError, TypeError, AttributeError, RecursionError: when it is no such file.
     """
     length = int.from_bytes(content[:8], "little")
+    if length > min(len(content) - 8, LONGEST_HEADER):
+        raise ValueError("longer than the file, or than any header")
     return header_metadata(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
 
 
@@ -98,22 +102,13 @@ def tensor_file(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     offset = 8 + len(text)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            file.flush()
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), offset, max(1, end))
-            file.truncate(offset + end)
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.flush()
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), offset, max(1, end))
+        file.truncate(offset + end)
         yield {
-            name: np.memmap(temporary, kind, "r+", offset + header[name]["data_offsets"][0], shape)
+            name: np.memmap(file, kind, "r+", offset + header[name]["data_offsets"][0], shape)
             for name, (kind, shape) in shapes.items()
         }
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

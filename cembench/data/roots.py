@@ -1,0 +1,72 @@
+"""Data roots: the folders that a checkpoint may have read, since its user named them.
+
+A checkpoint says where its images lie, and may come from anyone; the images of a folder end up in
+pictures and samples. So the folders that a user named, in a training, an import or with
+`--data-root`, are remembered, and others are only read where they lie within reach.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from cembench.data import DataSettings
+from cembench.util.errors import CembenchError
+
+_named: set[str] = set()  # in this process, whether or not it can be kept
+_told: set[Path] = set()
+
+
+def remember(data: DataSettings) -> None:
+    """Remember the folder of a data set that the user named, for later commands too."""
+    if data.image_folder is None:
+        return
+    line = str(data.image_folder)
+    if line in _all_named():
+        return
+    _named.add(line)
+    with suppress(OSError, UnicodeError):  # then later commands ask again
+        _memory().parent.mkdir(parents=True, exist_ok=True)
+        with _memory().open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def require_named(data: DataSettings, checkpoint: Path, option: str = "--data-root ") -> None:
+    """Refuse to read a folder that only a checkpoint names.
+
+    Folders in the working folder, and beside the checkpoint, are read, with a line on stderr.
+
+    Args:
+        data: what the checkpoint says of its data.
+        checkpoint: the file.
+        option: what names a folder in the command that reads it.
+
+    Raises:
+        CembenchError: naming the folder and the option with which to name it.
+    """
+    folder = data.image_folder
+    if folder is None or str(folder) in _all_named():
+        return
+    if not any(folder.is_relative_to(near.resolve()) for near in (Path(), checkpoint.parent)):
+        raise CembenchError(
+            f"{checkpoint}: says that its images lie in {folder}, outside the working folder, "
+            f"which you never named; if they are yours to use here, give {option}{folder}"
+        )
+    if folder not in _told and os.environ.get("RANK", "0") == "0":
+        _told.add(folder)
+        print(f"cembench: reading images from {folder}, as {checkpoint} says", file=sys.stderr)
+
+
+def _all_named() -> set[str]:
+    """Return the folders that were named in this process and before."""
+    try:
+        return _named | set(_memory().read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeError):
+        return _named
+
+
+def _memory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "cembench" / "data-roots"
