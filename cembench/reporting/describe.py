@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def _figure(key: str, value: float) -> str:
 def _records(layout: RunLayout) -> str:
     """Return one line per record of the checkpoint."""
     lines = []
-    for path in layout.records(f"{layout.own_name}.*" if layout.own_name else "*"):
+    for path in layout.records(f"{glob.escape(layout.own_name)}.*" if layout.own_name else "*"):
         try:
             record = load_beside(path)
         except CembenchError as error:

@@ -47,8 +47,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 text as `write_bytes` does; bytes of file names that are not UTF-8 as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def unwritable(path: Path, error: OSError) -> CembenchError:
