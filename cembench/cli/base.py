@@ -15,6 +15,7 @@ import click
 from cembench.cli.arguments import Device, Module, require_assignments, value_of
 from cembench.cli.names import name_or_file
 from cembench.util.errors import CembenchError
+from cembench.util.files.names import shown
 from cembench.util.stopping import asked, ending, interruptible
 
 # Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
@@ -108,14 +109,19 @@ def fail(message: str, code: int = 2, reporting_rank: int | None = None) -> None
     """Say what went wrong in one line and leave; what all processes know is said by the first."""
     if reporting_rank is None or rank() == 0:
         where = f"process {reporting_rank or rank()}: " if reporting_rank or rank() else ""
-        click.echo(f"cembench: error: {where}{' '.join(message.split())}", err=True)
+        click.echo(f"cembench: error: {where}{shown(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 
-def say(text: object) -> None:
-    """Print a line on stdout, in the first of several processes alone."""
+def say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print as `click.echo` does, in the first of several processes alone.
+
+    A path is printed byte by byte, for scripts. In other texts, some of which come from files of
+    others, what a terminal would obey is printed as escapes.
+    """
     if rank() == 0:
-        click.echo(text)
+        safe = bytes(text) if isinstance(text, Path) else shown(str(text), kept="\n")
+        click.echo(safe, err=err, nl=nl)
 
 
 def show(boards: list[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cembench.cli.base import DEVICE, FILE, JSON, Command
+from cembench.cli.base import DEVICE, FILE, JSON, Command, say
 from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
@@ -77,7 +77,7 @@ def command(
     given = context.get_parameter_source("images") is ParameterSource.COMMANDLINE
     limit = options["images"] if given else None
     rows = [row for work in works or WORKS for row in _rows(work, device, limit, options)]
-    click.echo(json.dumps(rows, indent=2) if as_json else _text(rows), nl=as_json)
+    say(json.dumps(rows, indent=2) if as_json else _text(rows), nl=as_json)
 
 
 def _rows(

@@ -11,7 +11,18 @@ from typing import Any
 import click
 
 from cembench.cli.arguments import runs_of
-from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, LIMIT, PROTOCOL, SET, WEIGHTS, Command
+from cembench.cli.base import (
+    DATA_ROOT,
+    DEVICE,
+    FILE,
+    JSON,
+    LIMIT,
+    PROTOCOL,
+    SET,
+    WEIGHTS,
+    Command,
+    say,
+)
 from cembench.cli.names import file
 from cembench.util.errors import CembenchError
 
@@ -70,9 +81,9 @@ def command(
     if update:
         plan = None if protocol is None else load_protocol(protocol, overrides, limit)
         written = write(checkpoints, baseline, plan, evaluator)
-        click.echo(f"wrote {baseline}: {', '.join(written.rows)}", err=True)
+        say(f"wrote {baseline}: {', '.join(written.rows)}", err=True)
         if written.protocol.sanity is None and written.protocol.attacks:
-            click.echo(f"cembench: unchecked: {UNCHECKED}", err=True)
+            say(f"cembench: unchecked: {UNCHECKED}", err=True)
         return
     outcomes = check(
         checkpoints,
@@ -85,8 +96,8 @@ def command(
         if path is not None:
             write_text(path, text(outcomes))
     found = [asdict(outcome) for outcome in outcomes]
-    click.echo(json.dumps(found, indent=2) if as_json else report.markdown(outcomes), nl=as_json)
-    click.echo(f"cembench: {report.verdict_line(outcomes)}", err=True)
+    say(json.dumps(found, indent=2) if as_json else report.markdown(outcomes), nl=as_json)
+    say(f"cembench: {report.verdict_line(outcomes)}", err=True)
     sys.exit(report.exit_code(outcomes))
 
 

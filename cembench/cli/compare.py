@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, JSON, PROTOCOL, Command
+from cembench.cli.base import FILE, JSON, PROTOCOL, Command, say
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
@@ -30,7 +30,7 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
 
     rows = compare_records(_record(first, protocol), _record(second, protocol))
     if as_json:
-        click.echo(json.dumps([row.dump() for row in rows], indent=2))
+        say(json.dumps([row.dump() for row in rows], indent=2))
         return
     shown = {
         "metric": [row.figure for row in rows],
@@ -46,7 +46,7 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     }
     if any(row.untried for row in rows):
         shown["untried"] = [row.untried for row in rows]
-    click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
+    say(markdown_table(pd.DataFrame(shown)), nl=False)
 
 
 def _record(path: Path, protocol: str | None) -> Path:

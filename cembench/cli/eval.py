@@ -121,7 +121,7 @@ def _records(
             failed.append(error)
             line = str(error) if str(path) in str(error) else f"{path}: {error}"
         if len(checkpoints) > 1 and rank() == 0:
-            click.echo(line, err=True)
+            say(line, err=True)
     return records, failed
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import FILE, SET, Command
+from cembench.cli.base import FILE, SET, Command, say
 
 FORMATS = click.Choice(["robustbench", "huggingface", "onnx"])
 
@@ -31,4 +31,4 @@ def command(
     from cembench.interop.exporting import export as run
     from cembench.util.overrides import override
 
-    click.echo(run(checkpoint, to, out, record=record, fields=override({}, overrides)))
+    say(run(checkpoint, to, out, record=record, fields=override({}, overrides)))

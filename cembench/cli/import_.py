@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cembench.cli.base import DATA_ROOT, FILE, Command
+from cembench.cli.base import DATA_ROOT, FILE, Command, say
 from cembench.energy.norms import NORMS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +57,7 @@ def imported(
     threat = ThreatChange.parse({key: value for key, value in given.items() if value is not None})
     options |= {"data_root": data_root, "threat": threat, "method": method or "imported"}
     file = import_model(model, dataset, **options)
-    click.echo(f"cembench: {read_metadata(file).origin}", err=True)
+    say(f"cembench: {read_metadata(file).origin}", err=True)
     return file
 
 
@@ -72,4 +72,4 @@ def command(**options: Any) -> None:
     unpickled. The normalisation of pixels (none, half for [-1, 1], imagenet, cifar10, data, … or
     means/deviations) is inferred from training images, unless given.
     """
-    click.echo(imported(**options))
+    say(imported(**options))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, Command
+from cembench.cli.base import FILE, Command, say
 from cembench.cli.names import name_or_file
 
 RECIPES = name_or_file("recipes")
@@ -23,4 +23,4 @@ def command(config: Path, recipe: str, force: bool) -> None:
     from cembench.training.recipes import copy_recipe
 
     kind = copy_recipe(recipe, config, force)
-    click.echo(f"cembench {'run' if kind == 'suite' else 'train'} {config}")
+    say(f"cembench {'run' if kind == 'suite' else 'train'} {config}")

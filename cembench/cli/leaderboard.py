@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, RUNS, Command, show
+from cembench.cli.base import FILE, RUNS, Command, say, show
 
 
 @click.command("leaderboard", cls=Command, example="runs --out leaderboards")
@@ -27,5 +27,5 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     if (reported := published_board({record.dataset for record in records})) is not None:
         boards.append(reported)
     for path in write_boards(boards, out):
-        click.echo(f"wrote {path}", err=True)
+        say(f"wrote {path}", err=True)
     show(boards)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from cembench.cli.base import Command, show
+from cembench.cli.base import Command, say, show
 from cembench.cli.names import KINDS, classes, names, starting
 from cembench.util.shipped import Kind, find_file
 
@@ -42,18 +42,18 @@ def command(name: str | None) -> None:
         show([board for board in [published_board(published()["dataset"])] if board])
     elif name is None:
         for kind in KINDS:
-            click.echo(f"{kind}: {', '.join(names(kind))}")
+            say(f"{kind}: {', '.join(names(kind))}")
     elif name == "recipes":
         from cembench.training.recipes import recipes
 
         for recipe in recipes():
-            click.echo("{:20} {:10}  {:13}  {}".format(*recipe))
+            say("{:20} {:10}  {:13}  {}".format(*recipe))
     elif name in KINDS:
-        click.echo("\n".join(names(name)))
+        say("\n".join(names(name)))
         if name == "attacks":
-            click.echo(_library())
+            say(_library())
     else:
-        click.echo("\n\n".join(_pages(name)))
+        say("\n\n".join(_pages(name)))
 
 
 def _library() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import FILE, RUNS, Command
+from cembench.cli.base import FILE, RUNS, Command, say
 
 FORMATS = click.Choice(["png", "svg", "pdf"])
 
@@ -24,4 +24,4 @@ def command(runs: tuple[Path, ...], out: Path, form: Any) -> None:
     from cembench.reporting.page import write_plots
 
     for path in write_plots(runs, out, form):
-        click.echo(path)
+        say(path)

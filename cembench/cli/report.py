@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, RUNS, Command
+from cembench.cli.base import FILE, RUNS, Command, say
 
 
 @click.command("report", cls=Command, example="runs --out report")
@@ -21,4 +21,4 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     """
     from cembench.reporting.page import write_report
 
-    click.echo(write_report(runs, out))
+    say(write_report(runs, out))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, show
+from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, say, show
 from cembench.cli.names import name_or_file
 from cembench.suites.launchers import EXTRAS
 from cembench.suites.launchers.job import DIVERGED, FAILED
@@ -77,7 +77,7 @@ def command(
         outcome = run_one(suite, out, name=only, digest=digest, **own)
         if outcome.failure is not None:
             fail(outcome.failure, DIVERGED if outcome.diverged else FAILED)
-        click.echo("done", err=True)
+        say("done", err=True)
         return
     settings = override({}, assignments, "--launcher-set")
     found = run_suite(suite, out, settings=settings, **options)
@@ -90,14 +90,14 @@ def command(
 def finish(found: SuiteResult, out: Path) -> None:
     """Draw figures, now that all numbers are printed, and say where everything is."""
     if not found.boards:
-        click.echo(NOTHING, err=True)
+        say(NOTHING, err=True)
         return
     from cembench.reporting.plots.curves import write_missing_curves
 
     write_missing_curves(found.records)
-    click.echo(f"tables and records are in {out}", err=True)
+    say(f"tables and records are in {out}", err=True)
     kinds = {"samples": "samples/*.png", "accuracy over the radius": "eval/*.curve.png"}
     for what, pattern in kinds.items():
         if any(out.glob(f"*/{pattern}")):
-            click.echo(f"pictures of {what}: {out}/*/{pattern}", err=True)
-    click.echo(f"everything on one page: cembench report {out}", err=True)
+            say(f"pictures of {what}: {out}/*/{pattern}", err=True)
+    say(f"everything on one page: cembench report {out}", err=True)

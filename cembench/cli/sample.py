@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, SET, SETTINGS, Command
+from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, SET, SETTINGS, Command, say
 from cembench.cli.names import offer
 from cembench.util.errors import CembenchError
 
@@ -83,13 +83,13 @@ def command(
     summary = sample_to_files(source, settings, count, device=pick_device(device), **options)
     if as_json:
         values = {"samples": count, "sampler": settings.dump(), **summary}
-        click.echo(json.dumps(values, indent=2))
+        say(json.dumps(values, indent=2))
         return
-    click.echo(f"{count} samples of {settings.title}, {settings.steps} steps: {options['picture']}")
+    say(f"{count} samples of {settings.title}, {settings.steps} steps: {options['picture']}")
     for words, key, form in (
         ("classified as intended", "own_acc", ".1%"),
         ("log p(x) + const", "lse", ".3g"),
     ):
         if key in summary:
             before, after = (format(summary[k], form) for k in (f"{key}_start", key))
-            click.echo(f"{words}: {after} (initial images: {before})")
+            say(f"{words}: {after} (initial images: {before})")

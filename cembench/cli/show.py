@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, JSON, Command
+from cembench.cli.base import FILE, JSON, Command, say
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
@@ -32,8 +32,8 @@ def command(file: Path, as_json: bool) -> None:
     layout = RunLayout.at(file)
     found = load_record(file) if file.suffix == ".json" else read_metadata(layout.checkpoint)
     if as_json:
-        click.echo(json.dumps(found.dump(), indent=2, ensure_ascii=False))
+        say(json.dumps(found.dump(), indent=2, ensure_ascii=False))
     elif isinstance(found, Record):
-        click.echo(record_page(found), nl=False)
+        say(record_page(found), nl=False)
     else:
-        click.echo(run_page(layout, found), nl=False)
+        say(run_page(layout, found), nl=False)

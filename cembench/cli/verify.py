@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DATA_ROOT, DEVICE, FILE, WEIGHTS, Command
+from cembench.cli.base import DATA_ROOT, DEVICE, FILE, WEIGHTS, Command, say
 from cembench.util.errors import CembenchError
 
 
@@ -49,9 +49,9 @@ def command(
         "recomputed": [_cell(row.again) for row in rows],
         "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
     }
-    click.echo(markdown_table(pd.DataFrame(shown)), nl=False)
+    say(markdown_table(pd.DataFrame(shown)), nl=False)
     if not all(row.agrees for row in rows):
-        click.echo(f"cembench: {claim} does not agree with its evidence", err=True)
+        say(f"cembench: {claim} does not agree with its evidence", err=True)
         sys.exit(1)
 
 

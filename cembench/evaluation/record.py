@@ -12,6 +12,7 @@ from pydantic import PrivateAttr, create_model
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.sections import RESULTS, SANITY
+from cembench.evaluation.sections.sanity import ALWAYS
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256
@@ -136,8 +137,13 @@ class Record(Base):
 
     @property
     def unchecked(self) -> bool:
-        """Whether it has accuracies under attack, but no checks for gradient masking of them."""
-        return len(self.figures) > 1 and self.protocol.get("sanity", ...) is None
+        """Whether it has accuracies under attack, but no verdict of a check that looks at them.
+
+        The protocol asks for none, or too few images were classified correctly.
+        """
+        asked = [check for check in SANITY.of(self) if check.name not in ALWAYS]
+        made = any(check.verdict != "skipped" for check in asked)
+        return len(self.figures) > 1 and "sanity" in self.protocol and not made
 
 
 def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:

@@ -237,7 +237,7 @@ def _require_plain(values: Any, place: str = "", depth: int = 0) -> None:
         raise ConfigError.single(f"nested more than {DEEPEST} levels deep", place)
     if isinstance(values, str):
         try:
-            values.encode()
+            values.encode(errors="surrogateescape")  # paths may have bytes that are not UTF-8
         except UnicodeEncodeError:
             raise ConfigError.single(f"no text: {values!a:.40}", place) from None
     elif isinstance(values, dict | list):

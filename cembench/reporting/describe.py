@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from cembench.util.files.layout import RunLayout
 from cembench.util.files.yaml import to_yaml
 
 WIDTH = 88  # of what is wrapped
-UNCHECKED = "unchecked: the protocol has no `sanity`, so nothing looked for gradient masking"
+UNCHECKED = "unchecked: nothing looked for gradient masking; it needs `sanity` and enough images"
 OMITTED = ("name", "description")
 
 
@@ -120,7 +121,7 @@ def _figure(key: str, value: float) -> str:
 def _records(layout: RunLayout) -> str:
     """Return one line per record of the checkpoint."""
     lines = []
-    for path in layout.records(f"{layout.own_name}.*" if layout.own_name else "*"):
+    for path in layout.records(f"{glob.escape(layout.own_name)}.*" if layout.own_name else "*"):
         try:
             record = load_beside(path)
         except CembenchError as error:

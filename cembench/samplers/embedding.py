@@ -99,7 +99,7 @@ class BankSampler(EmbeddingSampler):
         others: size of the bank; its images are random.
     """
 
-    others: Count = 64
+    others: Annotated[Count, Field(le=1_000_000)] = 64
 
     def needs(self) -> Needs:
         """Return the same as other energy samplers, and a bank of training images."""

@@ -92,7 +92,8 @@ def load_suite(path: Path, out: Path = Path("runs")) -> tuple[dict[str, Experime
         require_distinct(["leaderboards", *map(file_name, experiments)])
     mistakes = _mistakes(path, wrong)
     try:
-        protocol = load_protocol(suite.protocol, base=file.parent)
+        with blaming(f"{path}: protocol"):
+            protocol = load_protocol(suite.protocol, base=file.parent)
     except ConfigError as error:
         mistakes.append(error)
     if mistakes:

@@ -49,8 +49,8 @@ class Schedule(Settings):
 
     name: Literal["constant", "cosine", "one-cycle", "multistep"] = "cosine"
     peak: Fraction = 0.3
-    milestones: list[Count] = [100, 150]
-    gamma: Positive = 0.1
+    milestones: Annotated[list[Count], Field(max_length=100)] = [100, 150]
+    gamma: Annotated[Positive, Field(le=1000)] = 0.1
 
 
 class Divergence(Settings):

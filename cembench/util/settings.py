@@ -37,10 +37,17 @@ def fraction(value: Any) -> Any:
     return float(match[1]) / float(match[2])
 
 
-NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0)]
-Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0)]
+def _computable(value: float) -> float:
+    """Refuse numbers that are zero or infinite in float32, in which networks compute."""
+    if value and not 1e-37 <= abs(value) <= 1e37:
+        raise ValueError("give 0, or a number between 1e-37 and 1e37")
+    return value
+
+
+NonNegative = Annotated[float, BeforeValidator(fraction), Field(ge=0), AfterValidator(_computable)]
+Positive = Annotated[float, BeforeValidator(fraction), Field(gt=0), AfterValidator(_computable)]
 Fraction = Annotated[float, BeforeValidator(fraction), Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]  # products of two fit into 64 bits
+Count = Annotated[int, Field(ge=1, lt=2_147_483_648)]  # products of two fit into 64 bits
 LabelUse = Literal["all", "probe", "none"]  # what training knew of the labels
 Name = Annotated[str, AfterValidator(file_name)]  # of a file or folder
 Label = Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=64)]  # of columns too

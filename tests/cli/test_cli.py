@@ -150,10 +150,10 @@ def test_a_bad_checkpoint_does_not_lose_the_good_ones(cembench, trained, tmp_pat
     assert result.code == 2 and "| good |" in result.out
     assert "No such file" in result.err.splitlines()[-1]
     assert "none" in cembench("leaderboard", tmp_path / "good", tmp_path / "none").err
-    # A record does not outlive the checkpoint that it was made from.
+    # A record of a checkpoint that another one replaced says so.
     assert cembench("leaderboard", tmp_path, "--out", tmp_path / "b").code == 0
     copy.write_bytes(b"other")
-    assert "no records" in cembench("leaderboard", tmp_path, "--out", tmp_path / "b").err
+    assert "⚠ replaced" in cembench("leaderboard", tmp_path, "--out", tmp_path / "b").out
 
 
 def test_an_evaluation_that_cannot_be_written_fails_before_it_attacks(cembench, trained, tmp_path):

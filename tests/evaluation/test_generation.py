@@ -121,11 +121,11 @@ def test_a_strip_shows_how_the_first_chains_of_the_samples_move(copy, monkeypatc
 
 
 def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
-    wild = "{name: cs, direction: raw, step_size: 3e38, start: noise, box: false}"
+    wild = "{name: cs, direction: raw, step_size: 1e37, start: noise, box: false}"
     plan = f"samples.samplers=[{{name: sgld}}, {wild}, {{name: rcs, steps: 1}}]"
     record, _ = evaluate(copy, protocol(plan, SMALL))
     buffer, diverged, fine = record.generation.samplers.values()
-    assert "no replay buffer" in buffer.error and "step_size, which is 3e+38" in diverged.error
+    assert "no replay buffer" in buffer.error and "step_size, which is 1e+37" in diverged.error
     assert buffer.samples is None and diverged.gain is None and fine.error is None
     strips = [path.name for path in copy.parent.glob("samples/*.trajectory.png")]
     assert len(strips) == 1 and "rcs" in strips[0]

@@ -180,7 +180,7 @@ def test_a_network_for_large_images_is_loaded_without_computing_one(
 
 
 WRONG = [
-    ({"threat": {"norm": "linf", "eps": 1e300}}, "threat.eps: input should be less than"),
+    ({"threat": {"norm": "linf", "eps": 1e300}}, "threat.eps: give 0, or a number between"),
     ({"threat": {"norm": "linf", "eps": -0.1}}, "threat.eps: input should be greater"),
     ({"threat": {"norm": "linf", "eps": float("nan")}}, "threat.eps: input should be a finite"),
     ({"seed": -1}, "seed: input should be greater"),

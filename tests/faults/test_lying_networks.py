@@ -15,6 +15,7 @@ from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.measures.black_box import black_box_check
 from cembench.evaluation.measures.consistency import consistency_checks
 from cembench.evaluation.protocol import Protocol
+from cembench.evaluation.sections.sanity import ALWAYS
 from cembench.evaluation.target import target_of
 from cembench.models.checkpoint import load_checkpoint
 from cembench.models.source import ModelSource
@@ -176,6 +177,12 @@ def test_an_honest_network_is_not_marked(engine, nets, tmp_path):
         }
 
 
+def test_checks_that_all_were_skipped_are_no_checks(nets, tmp_path):
+    found = measured(Saturated(*nets), tmp_path, sanity={**FEW, "images": 19})
+    assert tuple(check.name for check in found.sanity[9:]) == ALWAYS
+    assert found.sanity_failed == [] and found.unchecked
+
+
 def test_few_queries_are_enough_for_square_to_beat_pgd_on_a_decoy(nets, tmp_path):
     plan = {"sanity": {**FEW, "images": 40}, "limit": 40}
     assert "black_box_wins" in measured(Decoy(*nets), tmp_path, **plan).sanity_failed
@@ -278,6 +285,6 @@ def test_the_marks_are_on_board_page_and_terminal(nets, tmp_path):
     cells = dict(zip(board.shown["run"], board.shown["sanity"], strict=True))
     assert cells == {"liar": f"⚠ {BATCH} unchecked", "honest": "unchecked"}
     assert list(board.table["unchecked"]) == [True, True]
-    assert f"⚠  {BATCH}" in record_page(liar) and "unchecked: the protocol" in record_page(honest)
+    assert f"⚠  {BATCH}" in record_page(liar) and "unchecked: nothing" in record_page(honest)
     (board,) = build_boards([record("earlier")])
     assert "sanity" not in board.shown and "unchecked" not in board.table

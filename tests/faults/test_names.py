@@ -1,9 +1,13 @@
 """Names that would be paths, options, formulas or escape sequences: refused before any file."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from cembench.evaluation.gate.baseline import load_baseline
 from cembench.evaluation.protocol import load_protocol, parse_protocol
@@ -161,3 +165,62 @@ def test_committed_names_stay_legal():
         for path in folder.rglob("*"):
             assert path.name.startswith(".") or file_name(path.name)
     assert {*load_baseline(ROOT / "leaderboards" / "reference" / "baseline.yaml").rows}
+
+
+def test_a_baseline_without_a_name_takes_that_of_its_file(baseline):
+    text = baseline.read_text()
+    baseline.write_text(text.replace("  name: baseline-e1e984\n", ""))
+    assert load_baseline(baseline).protocol.name == "baseline-baseline"
+
+
+def test_what_a_terminal_would_obey_is_printed_as_escapes(copy, tmp_path, cembench):
+    folder = copy.parent.rename(tmp_path / "a\x1b]0;b\x07|\nc\u202e")
+    page = cembench("show", folder)
+    assert page.code == 0 and r"a\x1b]0;b\x07|\nc\u202e" in page.out
+    wrong = cembench("eval", folder / "none.safetensors", "--protocol", "quick")
+    assert wrong.code == 2 and len(wrong.err.splitlines()) == 1
+    assert wrong.err.rstrip("\n").isprintable()
+
+
+BYTES = os.fsdecode(b"caf\xe9")
+PLAN = {"attacks": [{"name": "pgd", "steps": 2}], "limit": 8}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there alone")
+@pytest.mark.parametrize("name", [BYTES, "=1+1|a\nb", "z" * 255])
+def test_a_folder_with_any_name_is_measured_and_ranked(name, copy, tmp_path, cembench):
+    run, plan = tmp_path / "runs" / name, tmp_path / f"{name[:9]}.yaml"
+    run.parent.mkdir()
+    copy.parent.rename(run)
+    plan.write_text(to_yaml({"name": "p", **PLAN}))
+    assert cembench("eval", run, "--protocol", plan).code == 0
+    assert cembench("show", run).code == 0
+    out = tmp_path / f"out-{name[:9]}"
+    ranked = cembench("leaderboard", run, "--out", out)
+    assert ranked.code == 0 and len(ranked.out.splitlines()) == 6
+    (table,) = out.glob("*.csv")
+    assert len(pd.read_csv(table)) == 1 and not pd.read_csv(table).run[0].startswith("=")
+    for command in ("report", "plot"):
+        assert cembench(command, run, "--out", out).code == 0
+    row = cembench("check", run, "--baseline", tmp_path / "b.yaml", "--update", "--protocol", plan)
+    assert row.code == 2 and "NAME=CHECKPOINT" in row.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there alone")
+def test_data_with_names_that_are_not_utf8_is_trained_on_and_measured(tmp_path, cembench):
+    root = tmp_path / BYTES
+    for split in ("train", "test"):
+        for label, kind in enumerate((BYTES, "b\nc")):
+            (root / split / kind).mkdir(parents=True)
+            for number in range(4):
+                image = Image.new("L", (8, 8), 100 * label + 9 * number)
+                image.save(root / split / kind / f"{BYTES}{number}.png")
+    (tmp_path / BYTES / "c.yaml").write_text(
+        to_yaml({**TINY, "data": {"name": "folder", "root": str(root)}, "batch_size": 2})
+    )
+    runs = tmp_path / f"runs-{BYTES}"
+    trained = cembench("train", root / "c.yaml", "--out", runs, "validation.fraction=0.25")
+    assert trained.code == 0, trained.err
+    (tmp_path / "p.yaml").write_text(to_yaml(PLAN))
+    measured = cembench("eval", runs / "c", "--protocol", tmp_path / "p.yaml")
+    assert measured.code == 0, measured.err

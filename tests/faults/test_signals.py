@@ -23,6 +23,7 @@ from cembench.training.trainer import Trainer
 from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
 from tests.support.divergence import diverging
+from tests.support.forks import Fork
 from tests.support.ranks import Place, called, free_port, start
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,9 @@ RECIPES = {
 
 @pytest.fixture(autouse=True)
 def restored():
+    """Ignore no signal, as tests in the background of a script do, and restore the handlers."""
     with stopping.kept_handlers():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
         stopping.handle_signals()
 
@@ -206,14 +209,21 @@ def test_signals_end_every_command():
     assert len(commands) > 10 and all(isinstance(one, Command) for one in commands)
 
 
-def test_an_import_is_finished_before_a_signal_ends_the_command(command, tmp_path, monkeypatch):
+def test_an_import_is_finished_before_a_signal_ends_the_command(tmp_path, monkeypatch):
     """Extension modules swallow an exception within, and leave half of what they imported."""
     plugin = tmp_path / "struck_plugin.py"
     plugin.write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\ndone = True\n")
     monkeypatch.syspath_prepend(tmp_path)
-    require_stopped(command("list", "methods", "--plugin", "struck_plugin"), signal.SIGTERM)
-    assert sys.modules.pop("struck_plugin").done
-    time.sleep(2 * stopping.MOMENT)  # the second try of the signal finds the command ended
+
+    def work():
+        stopping.handle_signals()
+        result = called(["list", "methods", "--plugin", "struck_plugin"])
+        time.sleep(2 * stopping.MOMENT)  # the second try of the signal finds the command ended
+        return result, sys.modules["struck_plugin"].done
+
+    result, done = Fork(work, tmp_path / "result.pt").result()
+    require_stopped(result, signal.SIGTERM)
+    assert done
 
 
 @pytest.mark.parametrize("number", CODES)

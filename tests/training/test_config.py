@@ -15,11 +15,12 @@ from cembench.models import models
 from cembench.training.config import Experiment, load_experiment, parse_experiment
 from cembench.training.optim import learning_rate_factor
 from cembench.util.errors import CembenchError, ConfigError
-from cembench.util.files.yaml import parse_yaml, read_yaml, to_yaml
+from cembench.util.files.yaml import in_line, parse_yaml, read_yaml, to_yaml
 from cembench.util.overrides import override
 from cembench.util.registry import Registry
 from cembench.util.settings import Settings, fraction
 from tests.conftest import TINY, experiment
+from tests.support.fuzz_configs import fuzz_configs
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,40 @@ def test_any_config_is_read_or_refused_by_name(config):
         assert isinstance(parse_experiment(config, "test"), Experiment)
     except ConfigError as error:
         assert str(error).startswith("test: ")
+
+
+def test_spoilt_configurations_are_read_or_refused_in_one_line():
+    found = fuzz_configs(200, seed=0)
+    assert found.total() - found["slow"] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_many_spoilt_configurations_are_read_or_refused_in_one_line(seed):
+    print(found := fuzz_configs(10_000, seed))
+    assert found.total() - found["slow"] == 10_000
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.booleans())
+def test_any_text_comes_back_from_yaml(text, flow):
+    long = {"k": text, "l": ["x " * 38 + text] * 2}
+    assert parse_yaml((in_line if flow else to_yaml)(long), "x") == long
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"epochs": 10**18}, "epochs"),
+        ({"optimizer": {"lr": 1e308}}, r"optimizer\.lr"),
+        ({"optimizer": {"lr": 1e-320}}, r"optimizer\.lr"),
+        ({"schedule": {"name": "multistep", "gamma": 1e30}}, r"schedule\.gamma"),
+        ({"validation": {"steps": 10**12}}, r"validation\.steps"),
+        ({"method": {"name": "jem", "negatives": {"name": "sgld", "noise": 1e300}}}, "noise"),
+    ],
+)
+def test_numbers_that_no_run_could_use_are_refused(changes, key):
+    with pytest.raises(ConfigError, match=rf"{key}: (give|input should be less)"):
+        experiment(**changes)
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,16 @@ def settled_name(protocol: Protocol) -> str:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read a baseline.
+    """Read a baseline; its protocol is named after the file unless it has a name.
 
     Raises:
         ConfigError: naming each wrong key.
     """
+    values = read_yaml(path)
+    if isinstance(values.get("protocol"), dict):
+        values["protocol"] = {"name": f"baseline-{path.stem}", **values["protocol"]}
     with blaming(path):
-        return Baseline.parse(read_yaml(path))
+        return Baseline.parse(values)
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:

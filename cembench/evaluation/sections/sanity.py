@@ -10,6 +10,13 @@ from cembench.util.display.charts import Cell, Table
 from cembench.util.display.format import number
 from cembench.util.settings import Count, Settings
 
+ALWAYS = (  # the checks that are made whether a protocol asks for any or not
+    "answers_change_between_calls",
+    "answers_depend_on_batch",
+    "wrong_gradients",
+    "black_box_beats_white_box",
+)
+
 
 class SanityConfig(Settings):
     """Settings of the gradient-masking checks (`sanity` in a protocol).

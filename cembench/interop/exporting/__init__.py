@@ -10,7 +10,8 @@ from typing import Literal
 from cembench.evaluation.record import Record, load_record
 from cembench.models.source import ModelSource
 from cembench.reporting.leaderboard.ranking import evidence
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, blaming
+from cembench.util.files.names import file_name
 from cembench.util.settings import nearest
 
 Format = Literal["robustbench", "huggingface", "onnx"]
@@ -44,7 +45,8 @@ def export(
     if to not in FORMATS:
         raise CembenchError(f"--to {to}: {nearest(to, FORMATS)}")
     source = ModelSource.at(Path(checkpoint))
-    place = Path("export") / source.name if out is None else Path(out)
+    with blaming("--out"):
+        place = Path("export") / file_name(source.name) if out is None else Path(out)
     write = import_module(f"cembench.interop.exporting.{to}").write
     written: Path = write(source, place, record and Path(record), dict(fields or {}))
     return written

@@ -15,6 +15,7 @@ from cembench.interop.exporting import merge_fields
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
+from cembench.util.files.names import file_name
 from cembench.util.frozen import exact, frozen
 from cembench.util.rng import generator_of
 
@@ -47,7 +48,7 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
         content = proto.SerializeToString()
         for count in BATCHES:
             _require_same(model, content, (count, *metadata.shape), source)
-    path = out if out.suffix == ".onnx" else out / f"{source.name}.onnx"
+    path = out if out.suffix == ".onnx" else out / f"{file_name(source.name)}.onnx"
     write_bytes(path, content)
     return path
 

@@ -25,7 +25,8 @@ def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str,
     info = model_info(found, fields)
     if out.suffix != ".json":
         norm = found.threat.ball.library_name
-        out = out / "model_info" / file_name(str(info["dataset"])) / norm / f"{source.name}.json"
+        folder = out / "model_info" / file_name(str(info["dataset"])) / norm
+        out = folder / f"{file_name(source.name)}.json"
     write_text(out, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     log = logging.getLogger("cembench")
     if empty := [key for key in AUTHOR_FIELDS if info[key] in ("", None)]:

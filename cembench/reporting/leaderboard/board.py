@@ -15,6 +15,7 @@ from cembench.util.display.format import missing
 from cembench.util.display.markdown import markdown_table
 from cembench.util.files import write_text
 
+FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.]|inf)")  # not a negative number
 Sources = Sequence[Sequence[Record]]
 
 
@@ -41,8 +42,12 @@ class Board:
     notes: Sequence[str] = ()
 
     def csv(self) -> str:
-        """Return every column, numbers with six digits."""
-        return self.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        """Return every column, numbers with six digits.
+
+        Text that a table program would take for a formula has an apostrophe before it.
+        """
+        safe = self.table.map(lambda cell: f"'{cell}" if FORMULA.match(str(cell)) else cell)
+        return safe.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
     def markdown(self) -> str:
         """Return the table for people, with the meaning of its marks below."""

@@ -38,7 +38,7 @@ def write_plots(paths: Iterable[Path], out: Path, form: Format = "png") -> list[
     tell(panels.lines)
     for run in runs:
         for picture in run.pictures:
-            place = out / "samples" / slug(run.record.run, picture.file.name)
+            place = out / "samples" / slug(run.record.run[:40], picture.file.name)
             files[_free(files, place)] = picture.content
     for file, content in files.items():
         write_bytes(file, content)

@@ -155,9 +155,10 @@ class Page:
 
     def _filled(self, parts: dict[int, Markup | str]) -> str:
         template = _templates().get_template("page.html")
-        return template.render(
+        page = template.render(
             self._content, part=lambda thing: parts.get(id(thing)), broken=self._broken
         )
+        return page.encode(errors="backslashreplace").decode()  # paths need not be UTF-8
 
     def _broken(self, thing: PlacedChart | Picture) -> str:
         """Return why a chart or picture cannot be shown, if so."""

@@ -13,13 +13,14 @@ from typing import Any, BinaryIO
 
 from cembench.util.errors import CembenchError
 from cembench.util.files.temporary import temporary_beside
+from cembench.util.stopping import postponed
 
 CHUNK = 1 << 20  # bytes that are read at once
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write content whole or not at all, as `replacing` does."""
-    with replacing(path) as file:
+    """Write content whole or not at all, as `replacing` does; a signal to stop waits for it."""
+    with postponed(), replacing(path) as file:
         file.write(content)
 
 
@@ -46,8 +47,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 text as `write_bytes` does; bytes of file names that are not UTF-8 as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def unwritable(path: Path, error: OSError) -> CembenchError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cembench.util.files.names import file_name
+from cembench.util.errors import blaming
+from cembench.util.files.names import file_name, shown
 
 CHECKPOINT = "model.safetensors"
 
@@ -42,8 +43,11 @@ class RunLayout:
 
     @property
     def name(self) -> str:
-        """The name of the run: that of the folder, or of a checkpoint with a name of its own."""
-        return self.own_name or self.folder.resolve().name
+        """The name of the run: that of the folder, or of a checkpoint with a name of its own.
+
+        It is for people: characters that cannot be shown are escapes.
+        """
+        return shown(self.own_name or self.folder.resolve().name)
 
     @property
     def checkpoint(self) -> Path:
@@ -137,7 +141,8 @@ class RunLayout:
     def picture(record: Path, sampler: str) -> Path:
         """Return the picture of a sampler's samples."""
         folder = RunLayout.samples(record)
-        return folder.with_name(f"{folder.name}-{file_name(sampler)}.png")
+        with blaming(record):
+            return folder.with_name(f"{folder.name}-{file_name(sampler)}.png")
 
     @staticmethod
     def trajectory(record: Path, sampler: str) -> Path:

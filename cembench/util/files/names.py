@@ -27,9 +27,24 @@ def file_name(name: str) -> str:
         ConfigError: saying what is wrong with it.
     """
     if why := _mistake(name):
-        shown = ascii(name[:50])[1:-1] + "…" * (len(name) > 50)
-        raise ConfigError.single(f"'{shown}' cannot be the name of a file: {why}; choose another")
+        told = shown(name[:50]) + "…" * (len(name) > 50)
+        raise ConfigError.single(f"'{told}' cannot be the name of a file: {why}; choose another")
     return name
+
+
+def shown(text: str, kept: str = "") -> str:
+    """Return a text with escapes such as `\\x1b` in place of characters that cannot be shown.
+
+    These are control characters, which a terminal may obey, bytes of file names that are not
+    UTF-8, and marks that turn the direction of writing.
+
+    Args:
+        text: any text.
+        kept: characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
 def require_distinct(names: Iterable[str]) -> None:

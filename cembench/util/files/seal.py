@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import CHUNK, replacing
+from cembench.util.stopping import postponed
 
 UNSEALED = "sha256:" + 64 * "0"
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
@@ -91,7 +92,7 @@ def write_sealed(path: Path, content: bytes, name: str = "") -> None:
     Raises:
         CembenchError: when it cannot be written.
     """
-    with sealing(path, name) as file:
+    with postponed(), sealing(path, name) as file:
         file.write(content)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import SafeRepresenter
 
 from cembench.util.errors import ConfigError
 from cembench.util.files import read_bytes
 
 LONGEST = 100_000  # characters of settings, aliases followed: reading takes seconds at most
-_UNWRITABLE = re.compile(r"[\0\ud800-\udfff]")
+DEEPEST = 100  # levels of nesting
+_UNWRITABLE = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # bytes of paths are between them
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -26,13 +28,17 @@ def parse_yaml(text: str, source: str) -> Any:
     try:
         if len(text) > LONGEST:
             raise ValueError(f"longer than {LONGEST} characters")
-        values = YAML(typ="safe", pure=True).load(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.max_depth = DEEPEST  # before 0.19 ruamel ends at Python's own limit, after a second
+        yaml.composer.warn_double_anchors = False
+        values = yaml.load(text)
         _require_plain(values)
         return values
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" in line {mark.line + 1}" if mark else ""
         problem = (error.problem or error.context or "syntax error").splitlines()[0][:200]
+        problem = problem.removesuffix(", if necessary increase YAML().max_depth")
         raise ConfigError.single(f"{source}: not valid YAML{line}: {problem}") from None
     except (YAMLError, ValueError, KeyError, RecursionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -80,19 +86,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_yaml(values: Any) -> str:
     """Write plain values as block-style YAML in the given order."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = io.StringIO()
-    yaml.dump(values, stream)
-    return stream.getvalue()
+    return _dumped(values, flow=False)
 
 
 def in_line(value: Any) -> str:
     """Write a plain value as YAML in one line: `{name: pgd, steps: 5}`."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.width = True, 1_000_000
+    return _dumped(value, flow=True).removesuffix("...\n").strip()
+
+
+class _Representer(SafeRepresenter):
+    """Plain values; text that ruamel would read back as another is in quotes, with escapes."""
+
+    def represent_str(self, data: str) -> Any:
+        """Return the node of a text."""
+        plain = data.isprintable() and not data.startswith(("?", ":"))
+        style = None if plain else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
+def _dumped(values: Any, flow: bool) -> str:
+    yaml, stream = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.Representer = _Representer
+    yaml.default_flow_style = flow
+    yaml.width = 1_000_000  # where it folds lines, blanks and tabs are lost
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = io.StringIO()
-    yaml.dump(value, stream)
-    return stream.getvalue().removesuffix("...\n").strip()
+    yaml.dump(values, stream)
+    return stream.getvalue()
