@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cembench.cli import main
+from cembench.__main__ import main
 from tests.support.forks import LIMIT, TOUCHES
 
 PATIENCE = 10  # seconds in which the processes that a command started must end after it
@@ -126,7 +126,8 @@ def _run(
         sys.stdout, sys.stderr = (os.fdopen(d, "w", buffering=1, closefd=False) for d in (1, 2))
         for step in prepare:
             step()
-        main(words, prog_name="cembench")
+        sys.argv = ["cembench", *words]
+        main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:
