@@ -6,6 +6,7 @@ The build fails on a page that shows `--8<--` rather than the file it should inc
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
@@ -18,13 +19,14 @@ EITHER = re.compile(f"{CODE}|{FORMULA}", re.S | re.M)
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})(?![^<]*</a>)")
 TAG = re.compile(r"<[^>]+>")
 SNIPPET = re.compile(r"--\s*8\s*&lt;\s*--")
+WHOLE = re.compile(r'--8<-- "(\w+\.md)"\s*')  # a page that is a file of the top folder
 _formulas: list[str] = []  # of the page
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put a word in the place of each formula, `$inline$` or `$$block$$`, outside of code."""
     _formulas.clear()
-    return EITHER.sub(_keep, markdown)
+    return EITHER.sub(_keep, _whole(markdown))
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
@@ -34,6 +36,14 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
     for number, formula in enumerate(_formulas):
         html = html.replace(f"FORMULA{number}END", formula)
     return ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', html)
+
+
+def _whole(markdown: str) -> str:
+    """Return the file that a page consists of, with its links as seen from `docs`."""
+    if (match := WHOLE.fullmatch(markdown)) is None:
+        return markdown
+    text = Path(match[1]).read_text(encoding="utf-8")
+    return text.replace("](docs/", "](").replace("](SECURITY.md", "](security.md")
 
 
 def _keep(match: re.Match[str]) -> str:
