@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from cembench.util.files import write_text
 
 T = TypeVar("T")
 TIMEOUT = "CEMBENCH_TIMEOUT"  # the variable with the seconds that a process waits for the others
+# Seconds in which gloo's threads free the tensors of the last collective, for which they need the
+# interpreter: a process whose interpreter ends before that is aborted.
+AFTER = 0.1
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 MINUTES = 30
 LOST = re.compile("gloo|nccl|closed by peer|timed? ?out", re.IGNORECASE)  # torch has no type for it
@@ -198,6 +202,7 @@ def process_group(device: str) -> Iterator[str]:
         ) from error
     finally:
         dist.destroy_process_group()
+        time.sleep(AFTER)
 
 
 def _own_device(device: str) -> str:
