@@ -18,7 +18,6 @@ from cembench.cli.base import (
     WEIGHTS,
     Command,
     alone,
-    rank,
     say,
     show,
 )
@@ -120,7 +119,7 @@ def _records(
         except CembenchError as error:
             failed.append(error)
             line = str(error) if str(path) in str(error) else f"{path}: {error}"
-        if len(checkpoints) > 1 and rank() == 0:
+        if len(checkpoints) > 1:
             say(line, err=True)
     return records, failed
 

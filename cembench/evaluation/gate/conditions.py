@@ -20,8 +20,16 @@ with lazy_imports():
 SHOWN = 5  # changed settings that a message names
 
 
-def require_protocol(path: Path, baseline: Baseline, name: str) -> None:
+def require_protocol(
+    path: Path, baseline: Baseline, name: str, remedy: str = "measure all rows again with --update"
+) -> None:
     """Require that a row was measured under the protocol that the baseline at `path` has now.
+
+    Args:
+        path: the file of the baseline.
+        baseline: the baseline.
+        name: of the row.
+        remedy: what else than restoring the protocol would help.
 
     Raises:
         CembenchError: naming what changed.
@@ -31,7 +39,7 @@ def require_protocol(path: Path, baseline: Baseline, name: str) -> None:
         changes = changed_settings(path, row, baseline.protocol)
         raise CembenchError(
             f"{path}: the protocol changed since row '{name}' was measured{changes}; restore it, "
-            "or measure all rows again with --update"
+            f"or {remedy}"
         )
 
 

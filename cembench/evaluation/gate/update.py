@@ -19,7 +19,7 @@ from cembench.evaluation.gate.baseline import (
     save_baseline,
     settled_name,
 )
-from cembench.evaluation.gate.conditions import changed_settings
+from cembench.evaluation.gate.conditions import require_protocol
 from cembench.evaluation.gate.evaluator import Evaluator, named
 from cembench.evaluation.gate.verdicts import clear_unnamed, verdicts_of, write_verdicts
 from cembench.evaluation.protocol import Protocol
@@ -84,14 +84,9 @@ def _settled(baseline: Baseline, files: dict[str, Path]) -> Baseline:
 
 def _require_all_rows(path: Path, before: Baseline, names: Iterable[str]) -> None:
     """Require that rows measured under another protocol are all measured again."""
+    remedy = "update all rows at once: name all checkpoints, or none"
     for name in sorted({*before.rows} - {*names}):
-        row = before.rows[name]
-        if not row.is_under(before.protocol):
-            changes = changed_settings(path, row, before.protocol)
-            raise CembenchError(
-                f"{path}: the protocol changed since row '{name}' was measured{changes}; restore "
-                "it, or update all rows at once: name all checkpoints, or none"
-            )
+        require_protocol(path, before, name, remedy)
 
 
 def _measured(

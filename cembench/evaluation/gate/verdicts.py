@@ -77,9 +77,10 @@ def clear_unnamed(path: Path, before: Baseline) -> None:
 
     Of files without a checksum in their names, only those that rows named before are removed.
     """
+    old = _named(path, before)
     now = _named(path, load_baseline(path)) if path.exists() else set()
     for file in folder_of(path).glob("*"):
-        own = OWN.fullmatch(file.name) or file.resolve() in _named(path, before)
+        own = OWN.fullmatch(file.name) or file.resolve() in old
         if own and file.resolve() not in now:
             with suppress(OSError):  # nobody reads it, and the next update tries again
                 file.unlink()
