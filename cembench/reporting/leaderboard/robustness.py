@@ -18,7 +18,7 @@ from cembench.reporting.leaderboard.rows import (
     board_stem,
     filled,
     row_of,
-    sanity_mark,
+    show_sanity,
 )
 from cembench.util.display.column import Column
 from cembench.util.display.format import NOTHING, number, with_error, with_interval
@@ -77,8 +77,7 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     if table["divergences"].any():
         shown.add("divergences", "divergences")
     shown.add("gradients ↓", "train_gradients", partial(number, form=".2g"))
-    if any(table["sanity_failed"]) or any(table["unchecked"]):
-        shown.add("sanity", "sanity_failed", sanity_mark, "unchecked")
+    show_sanity(shown)
     shown.mark("checkpoint", "checkpoint", note=REPLACED)
     if says(table["error"]):
         shown.add("error", "error", optional)

@@ -10,7 +10,7 @@ import pandas as pd
 from cembench.evaluation import sections
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
-from cembench.reporting.leaderboard.board import flagged, free_stem, slug
+from cembench.reporting.leaderboard.board import Shown, flagged, free_stem, slug
 from cembench.reporting.leaderboard.frame import says
 from cembench.util.files import digest
 
@@ -65,9 +65,15 @@ def checkpoint_mark(record: Record) -> str:
     return "replaced" if record.replaced else ""
 
 
-def sanity_mark(failed: str, unchecked: bool) -> str:
-    """Return the names of failed checks as a mark, and whether a protocol asked for none."""
-    return " ".join([f"⚠ {failed}"] * bool(failed) + ["unchecked"] * unchecked)
+def sanity_mark(failed: str | int, unchecked: bool, of: int | None = None) -> str:
+    """Return failed checks as a mark, as `flagged` does, and whether a protocol asked for none."""
+    return " ".join(filter(None, [flagged(failed, of), "unchecked" * unchecked]))
+
+
+def show_sanity(shown: Shown, *of: str) -> None:
+    """Show failed checks, and rows without checks, if there are any; as `Shown.mark` does."""
+    if any(shown.table["sanity_failed"]) or any(shown.table["unchecked"]):
+        shown.add("sanity", "sanity_failed", sanity_mark, "unchecked", *of)
 
 
 def board_stem(first: pd.Series, taken: Container[str], *kind: str) -> str:

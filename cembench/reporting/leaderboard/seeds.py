@@ -20,7 +20,7 @@ from cembench.reporting.leaderboard.rows import (
     board_stem,
     filled,
     row_of,
-    sanity_mark,
+    show_sanity,
     with_marks,
 )
 from cembench.util.display.column import Column
@@ -107,8 +107,7 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
         if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
             text = partial(_with_std, form=".1%" if column.endswith("acc") else ".3g")
             shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
-    if any(table["sanity_failed"]) or any(table["unchecked"]):
-        shown.add("sanity", "sanity_failed", _sanity, "seeds", "unchecked")
+    show_sanity(shown, "seeds")
     shown.mark("checkpoint", "checkpoint", "seeds", note=REPLACED)
     return shown
 
@@ -120,10 +119,6 @@ def heading(column: str) -> str:
         what, arrow = {"kid": (f"KID-{known.extractor}", "↓"), "gain": ("gain", "↑")}[known.metric]
         return f"{what} {known.sampler}, n{known.count} {arrow}"
     return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
-
-
-def _sanity(failed: int, seeds: int, unchecked: bool) -> str:
-    return sanity_mark(f"{failed} of {seeds}" if failed else "", unchecked)
 
 
 def _with_std(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:
