@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cembench.data import DataSettings
 from cembench.util.errors import CembenchError
+from cembench.util.files.layout import user_cache
 
 _named: set[str] = set()  # in this process, whether or not it can be kept
 _told: set[Path] = set()
@@ -68,5 +69,4 @@ def _all_named() -> set[str]:
 
 
 def _memory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base) / "cembench" / "data-roots"
+    return user_cache() / "data-roots"

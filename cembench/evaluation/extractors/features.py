@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
+from cembench.util.files.layout import user_cache
 from cembench.util.files.tensors import read_tensors, write_tensors
 from cembench.util.frozen import exact
 from cembench.util.shared import shared
@@ -139,9 +139,8 @@ def shared_reader(
 
 
 def cache_folder() -> Path:
-    """Return where reference features are kept: below `$XDG_CACHE_HOME` or `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base) / "cembench" / "features"
+    """Return where reference features are kept, in the user's cache."""
+    return user_cache() / "features"
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from cembench.util.errors import blaming
 from cembench.util.files.names import file_name, shown
 
 CHECKPOINT = "model.safetensors"
+
+
+def user_cache() -> Path:
+    """Return what the user's commands share: below `$XDG_CACHE_HOME` or `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "cembench"
 
 
 @dataclass(frozen=True)
