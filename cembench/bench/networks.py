@@ -5,7 +5,6 @@ The images are real and need no download, and cost as much as CIFAR-10's; traini
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -43,7 +42,7 @@ class EnlargedDigits(Digits):
         small = super().load(split)
         pixels = small.pixels() * 255
         large = interpolate(pixels, size=SHAPE[1:], mode="bilinear").round().byte()
-        return replace(small, images=large.repeat(1, SHAPE[0], 1, 1), levels=255)
+        return Split.of(large.repeat(1, SHAPE[0], 1, 1), small.labels, small.classes)
 
 
 def trained(kind: str, device: str) -> Classifier:

@@ -81,6 +81,6 @@ datasets: Registry[DataSettings] = Registry(
         "cifar100": "cembench.data.torchvision:CIFAR100",
         "svhn": "cembench.data.torchvision:SVHN",
         "folder": "cembench.data.folder:Folder",
-        "parquet": "cembench.data.folder:Parquet",
+        "parquet": "cembench.data.parquet:Parquet",
     },
 )

@@ -37,4 +37,4 @@ class Digits(DataSettings):
         rows = rows[-TEST_IMAGES:] if split == "test" else rows[:-TEST_IMAGES]
         images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
         labels = torch.from_numpy(digits.target).long()
-        return Split(images[rows], labels[rows], tuple("0123456789"), levels=16)
+        return Split.of(images[rows], labels[rows], tuple("0123456789"), levels=16)

@@ -31,4 +31,4 @@ def resized(split: Split, shape: Sequence[int]) -> Split:
         small = max(x.shape[-2:]) > min(height, width)
         x = interpolate(x, (height, width), mode="bilinear", antialias=small)
         parts.append((x.clamp(0, 1) * 255).round().to(torch.uint8))
-    return Split(torch.cat(parts), split.labels, split.classes)
+    return Split.of(torch.cat(parts), split.labels, split.classes)

@@ -1,16 +1,21 @@
-"""Split of a data set in memory: images as bytes, labels, class names; and choices of rows."""
+"""Split of a data set: images as bytes in a store, labels, class names; and choices of rows."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cembench.data.store import Store
+from cembench.data.store.memory import MemoryStore
 from cembench.util.errors import CembenchError
+
+BATCH_BYTES = 16 * 1024**2  # read at a time where all images are gone through
 
 
 @dataclass(frozen=True)
@@ -18,20 +23,29 @@ class Split:
     """The images and labels of one split.
 
     Attributes:
-        images: uint8, N×C×H×W, values 0..levels.
-        labels: int64, N, values 0..len(classes)-1.
+        store: the images, uint8, values 0..levels.
+        labels: int64, N, values 0..len(classes)-1, on the device of the store.
         classes: class names in label order.
         levels: the integer that stands for 1.0.
+        known: the fingerprint, where it is known without reading the images.
     """
 
-    images: Tensor
+    store: Store
     labels: Tensor
     classes: tuple[str, ...]
     levels: int = 255
+    known: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls, images: Tensor, labels: Tensor, classes: tuple[str, ...], levels: int = 255
+    ) -> Split:
+        """Return a split of images in memory, uint8, N×C×H×W."""
+        return cls(MemoryStore(images), labels, classes, levels)
 
     def __post_init__(self) -> None:
-        if len(self.images) == 0 or len(self.images) != len(self.labels):
-            raise CembenchError(f"{len(self.images)} images and {len(self.labels)} labels")
+        if len(self.store) == 0 or len(self.store) != len(self.labels):
+            raise CembenchError(f"{len(self.store)} images and {len(self.labels)} labels")
         if len(self.classes) < 2:
             raise CembenchError(f"{len(self.classes)} class; a classifier needs two or more")
         low, high = int(self.labels.min()), int(self.labels.max())
@@ -45,31 +59,57 @@ class Split:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+        return self.store.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches and labels are."""
+        return self.store.device
+
+    def batch(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Return images as bytes, M×C×H×W, on the device: those of some rows, or all."""
+        return self.store.batch(torch.arange(len(self))[rows] if isinstance(rows, slice) else rows)
 
     def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """Return images as float32 in [0, 1], M×C×H×W: those of some rows, or all."""
-        return self.images[rows].float() / self.levels
+        return self.batch(rows).float() / self.levels
+
+    def parts(self, size: int | None = None) -> Iterator[Tensor]:
+        """Return the row numbers of one batch after the other, in order.
+
+        Args:
+            size: images in each; as many as a few megabytes hold unless given.
+        """
+        bytes_each = int(np.prod(self.shape))
+        return iter(torch.arange(len(self)).split(size or max(1, BATCH_BYTES // bytes_each)))
+
+    def batches(self, size: int | None = None) -> Iterator[Tensor]:
+        """Return all images as bytes, one batch after the other; `size` as for `parts`."""
+        return self.store.batches(self.parts(size))
 
     def take(self, rows: Tensor) -> Split:
         """Return a split of some rows alone."""
-        return replace(self, images=self.images[rows], labels=self.labels[rows])
+        labels = self.labels[rows.to(self.labels.device)]
+        return replace(self, store=self.store.chosen(rows), labels=labels, known=None)
 
     def unlabelled(self) -> Split:
         """Return the split without its labels: all are 0, the first class."""
-        return replace(self, labels=torch.zeros_like(self.labels))
+        return replace(self, labels=torch.zeros_like(self.labels), known=None)
 
     def to(self, device: torch.device) -> Split:
-        """Return the split with its tensors on a device."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        """Return the split with its batches and labels on a device."""
+        return replace(self, store=self.store.to(device), labels=self.labels.to(device))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shape, levels, class names, labels and every pixel."""
-        sha = hashlib.sha256(repr((tuple(self.images.shape), self.levels, self.classes)).encode())
+        if self.known is not None:
+            return self.known
+        shape = len(self), *self.shape
+        sha = hashlib.sha256(repr((shape, self.levels, self.classes)).encode())
         sha.update(self.labels.cpu().numpy().tobytes())
-        sha.update(self.images.cpu().contiguous().numpy().data)
+        for images in self.batches():
+            sha.update(images.cpu().contiguous().numpy().data)
         return sha.hexdigest()
 
 

@@ -13,9 +13,11 @@ def pixel_statistics(split: Split) -> tuple[Tensor, Tensor]:
 
     They come from counts of each level, so they do not depend on the order of summation.
     """
-    values = split.images.transpose(0, 1).flatten(1)
-    counts = [torch.bincount(channel, minlength=split.levels + 1).double() for channel in values]
-    shares = torch.stack(counts) / values.shape[1]
+    counts = torch.zeros(split.shape[0], split.levels + 1, dtype=torch.double)
+    for images in split.batches():
+        for total, values in zip(counts, images.transpose(0, 1).flatten(1), strict=True):
+            total += torch.bincount(values, minlength=split.levels + 1).cpu()
+    shares = counts / counts.sum(1, keepdim=True)
     grid = torch.arange(split.levels + 1).double() / split.levels
     mean = shares @ grid
     std = (shares @ grid**2 - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)

@@ -49,7 +49,7 @@ class TorchvisionData(DataSettings):
             ) from error
         images = torch.as_tensor(np.ascontiguousarray(self._pixels(source)))
         labels = torch.as_tensor(np.asarray(self._labels(source))).long()
-        return Split(images, labels, self._classes(source))
+        return Split.of(images, labels, self._classes(source))
 
     def _open(self, root: Path, split: str, download: bool) -> Any:
         import torchvision

@@ -81,7 +81,7 @@ class TrainingImages(ImageSource):
     """
 
     def __init__(self, data: Split, seed: int, labelled: bool = True) -> None:
-        super().__init__(data.images.device)
+        super().__init__(data.device)
         self._data, self.seed = data, seed
         self.classes = len(data.classes) if labelled else 1
 

@@ -25,7 +25,7 @@ def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> d
         return found
     settings = config.validation
     attack = PGD(steps=settings.steps)
-    generator = generator_of(derive(config.seed, "validation"), held.images.device)
+    generator = generator_of(derive(config.seed, "validation"), held.device)
     context = SamplerContext(config.threat, generator)
     clean, attacked = 0, 0
     limit = min(settings.images, len(held))

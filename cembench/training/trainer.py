@@ -227,7 +227,7 @@ class Trainer:
 
     def _augmented(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return images as floats in [0, 1]; methods without labels make views of their own."""
-        data, images = self.config.data, self.data.images[rows]
+        data, images = self.config.data, self.data.batch(rows)
         if self.labelled:
             images = augment(images, data.crop, data.flip, generator)
         return (images.float() / self.data.levels).contiguous(memory_format=self.layout)

@@ -55,8 +55,8 @@ def test_digits_are_the_whole_of_the_real_scans_split_once():
     assert (len(train), len(test)) == (1200, 597) and train.shape == (1, 8, 8)
     pixels = train.pixels()
     assert pixels.max() == 1 and pixels.min() == 0 and train.levels == 16
-    rows = {image.numpy().tobytes() for image in train.images}
-    assert sum(image.numpy().tobytes() in rows for image in test.images) < 3
+    rows = {image.numpy().tobytes() for image in train.batch()}
+    assert sum(image.numpy().tobytes() in rows for image in test.batch()) < 3
     assert test.fingerprint == datasets.parse("digits").load("test").fingerprint
     assert test.fingerprint != train.fingerprint
 
@@ -82,7 +82,7 @@ def test_parquet_reads_the_hub_layout(tmp_path):
     data = datasets.parse({"name": "parquet", "root": str(tmp_path), "alias": "mine"})
     test = data.load("test")
     assert test.classes == ("a", "b") and test.shape == (3, 8, 8) and data.title == "mine"
-    assert test.images[0, :, 0, 0].tolist() == [200, 0, 255]
+    assert test.batch()[0, :, 0, 0].tolist() == [200, 0, 255]
     assert len(data.load("train")) == 2
 
 
@@ -186,7 +186,7 @@ def test_idx_files_read_as_torchvision_reads_them(tmp_path):
         (raw / f"{stem}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 2) + b"\x03\x09")
     test = datasets.parse({"name": "fashion-mnist", "root": str(tmp_path)}).load("test")
-    assert np.array_equal(test.images[:, 0].numpy(), pixels) and test.labels.tolist() == [3, 9]
+    assert np.array_equal(test.batch()[:, 0].numpy(), pixels) and test.labels.tolist() == [3, 9]
     assert test.classes[9] == "Ankle boot"
     for content in (b"", b"garbage", (raw / "t10k-images-idx3-ubyte").read_bytes()[:99]):
         (raw / "train-images-idx3-ubyte").write_bytes(content)
@@ -201,9 +201,9 @@ def test_idx_files_read_as_torchvision_reads_them(tmp_path):
 
 def test_splits_check_themselves():
     with pytest.raises(CembenchError, match="label 3 is outside the 2 classes"):
-        Split(torch.zeros(1, 1, 2, 2).byte(), torch.tensor([3]), ("a", "b"))
+        Split.of(torch.zeros(1, 1, 2, 2).byte(), torch.tensor([3]), ("a", "b"))
     with pytest.raises(CembenchError, match="0 images"):
-        Split(torch.zeros(0, 1, 2, 2).byte(), torch.tensor([]).long(), ("a", "b"))
+        Split.of(torch.zeros(0, 1, 2, 2).byte(), torch.tensor([]).long(), ("a", "b"))
 
 
 def test_augmentation_moves_whole_images_and_repeats():

@@ -232,7 +232,7 @@ def test_verdicts_on_a_randomised_network_are_repeatable_and_leave_the_generator
     model = conv_net()
     noisy = Before(model, lambda x: x + 0.3 * torch.randn_like(x)).eval()
     x = images(24)
-    split = Split((x * 255).round().byte(), model.eval()(x).argmax(1), tuple("0123456789"))
+    split = Split.of((x * 255).round().byte(), model.eval()(x).argmax(1), tuple("0123456789"))
     plan = {"name": "test", "passes": 5, "attacks": [{"name": "pgd", "steps": 2}]}
     eot = {**plan, "attacks": [{"name": "autoattack", "version": "rand"}]}
     before = torch.get_rng_state()

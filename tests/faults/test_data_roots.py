@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
         for row in range(60):
             place = tmp_path / "images" / split / str(int(digits.labels[row]))
             place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((digits.images[row, 0] * 15).numpy()).save(place / f"{row}.png")
+            Image.fromarray((digits.store.images[row, 0] * 15).numpy()).save(place / f"{row}.png")
     return tmp_path / "images"
 
 

@@ -40,7 +40,7 @@ def test_the_tables_cover_every_sampler():
 
 
 def prepared():
-    split = Split((images(40) * 255).byte(), labels(40), tuple("0123456789"))
+    split = Split.of((images(40) * 255).byte(), labels(40), tuple("0123456789"))
     buffer = ReplayBuffer(50, (1, 8, 8), 10, generator_of(0, "cpu"))
     return context(THREATS[0], initial=InitialImages(GaussianInit(split), buffer))
 
@@ -114,7 +114,7 @@ def test_gaussian_seeds_have_the_mean_and_covariance_of_their_class():
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(8, 8, generator=generator) * 0.03
     data = (0.5 + torch.randn(400, 8, generator=generator) @ mixing).clamp(0, 1)
-    split = Split((data * 255).round().byte().reshape(400, 1, 2, 4), labels(400, 2), ("a", "b"))
+    split = Split.of((data * 255).round().byte().reshape(400, 1, 2, 4), labels(400, 2), ("a", "b"))
     drawn = GaussianInit(split).draw(torch.zeros(20000, dtype=torch.long), generator).flatten(1)
     real = split.pixels(split.labels == 0).flatten(1)
     assert torch.allclose(drawn.mean(0), real.mean(0), atol=0.005)

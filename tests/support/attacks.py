@@ -34,7 +34,7 @@ def assert_untouched(before, model):
 
 
 def split_of(x, y, classes):
-    return Split((x * 255).round().byte(), y, tuple(map(str, range(classes))))
+    return Split.of((x * 255).round().byte(), y, tuple(map(str, range(classes))))
 
 
 def run(model, split, threat, *attacks, **options):

@@ -228,7 +228,7 @@ def test_changed_training_data_is_noticed(tmp_path, monkeypatch, trained):
 
     def poisoned(self, split):
         data = load(self, split)
-        data.images[0] = 16 - data.images[0]
+        data.store.images[0] = 16 - data.store.images[0]
         return data
 
     monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
