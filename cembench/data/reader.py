@@ -29,7 +29,7 @@ class Reader:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the first image, which all have."""
-        channels, height, width = self._decoded(self.source.read(0), 0).shape
+        channels, height, width = self._decoded(self.content(0), 0).shape
         return channels, height, width
 
     @property
@@ -42,9 +42,20 @@ class Reader:
 
         Raises:
             CembenchError: naming an image that cannot be read, or has another shape.
-            OSError: when its file cannot be read.
         """
-        return self.decode(self.source.read(row), row)
+        return self.decode(self.content(row), row)
+
+    def content(self, row: int) -> bytes:
+        """Return the content of an image file.
+
+        Raises:
+            CembenchError: naming one that cannot be read.
+        """
+        try:
+            return self.source.read(row)
+        except OSError as error:
+            name = self.source.name(row)
+            raise CembenchError(f"cannot read {name}: {error.strerror}") from error
 
     def decode(self, content: bytes, row: int) -> np.ndarray:
         """Return the image in the content of a row, as `read` does."""
