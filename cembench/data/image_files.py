@@ -16,10 +16,10 @@ from cembench.util.settings import Name, Positive
 
 with lazy_imports():
     from cembench.data.decode import Decoder, mode_of
-    from cembench.data.reader import Reader
+    from cembench.data.reader import Reader, content_of
     from cembench.data.source import Source
     from cembench.data.split import Split
-    from cembench.data.store.open import open_split
+    from cembench.data.store.open import Mend, open_split
 
 
 class LocalData(DataSettings):
@@ -68,13 +68,21 @@ class LocalData(DataSettings):
         return alias
 
     def load(self, split: Literal["train", "test"]) -> Split:
-        """Read one split."""
+        """Return one split; it is decoded first unless it was kept on disk before."""
+        return self._opened(split)
+
+    def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
+        """Return one split; what was kept of it on disk and is damaged is made again."""
+        return self._opened(split, "all" if verify else "sizes")
+
+    def _opened(self, split: str, mend: Mend = "nothing") -> Split:
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
         try:
             reader = self._reader(self.source(root, split))
-            return open_split(reader, self.store, self.memory_limit * 2**30)
+            title = f"{root}, {split} split"
+            return open_split(reader, self.store, self.memory_limit * 2**30, title, mend)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
 
@@ -89,5 +97,5 @@ class LocalData(DataSettings):
     def _reader(self, source: Source) -> Reader:
         if not len(source):
             raise CembenchError("holds no images")
-        mode = self.mode or mode_of(source.read(0), source.name(0))
+        mode = self.mode or mode_of(content_of(source, 0), source.name(0))
         return Reader(source, Decoder(mode, self.size))
