@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -73,11 +74,11 @@ def _runs(rows: np.ndarray, size: int) -> Iterator[tuple[int, int, list[int]]]:
     """
     order = np.argsort(rows, kind="stable")
     rising = rows[order]
-    begins = np.flatnonzero((np.diff(rising, prepend=-2) != 1) | (rising % size == 0))
-    for start, end in zip(begins, [*begins[1:], len(rows)], strict=True):
+    begins = np.flatnonzero((np.diff(rising, prepend=-2) != 1) | (rising % size == 0)).tolist()
+    for start, end in pairwise([*begins, len(rows)]):
         for at in range(start, end, MOST_BUFFERS):
-            run = order[at : min(end, at + MOST_BUFFERS)].tolist()
-            yield int(rising[at] // size), int(rising[at] % size), run
+            shard, first = divmod(int(rising[at]), size)
+            yield shard, first, order[at : min(end, at + MOST_BUFFERS)].tolist()
 
 
 class _Shards:
