@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,14 +12,14 @@ from pydantic import Field, field_validator, model_validator
 from cembench.data import DataSettings, datasets
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Name
+from cembench.util.settings import Name, Positive
 
 with lazy_imports():
-    import torch
-
     from cembench.data.decode import Decoder, mode_of
+    from cembench.data.reader import Reader
     from cembench.data.source import Source
     from cembench.data.split import Split
+    from cembench.data.store.open import open_split
 
 
 class LocalData(DataSettings):
@@ -31,12 +30,19 @@ class LocalData(DataSettings):
         alias: the name of the data set in results; the name of the folder unless given.
         mode: `RGB` or `L` (grey); that of the first image unless given.
         size: height and width to bring every image to.
+        store: where decoded images are kept: in `memory`, or on `disk`, in the user's cache; `auto`
+            goes by `memory_limit`. It does not affect results, so it is no part of what identifies
+            a run.
+        memory_limit: GiB of decoded images of a split, at most, that `auto` keeps in memory. It is
+            no part of what identifies a run either.
     """
 
     root: str
     alias: Name
     mode: Literal["RGB", "L"] | None = None
     size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    store: Literal["auto", "memory", "disk"] = Field("auto", exclude=True)
+    memory_limit: Positive = Field(1.0, exclude=True)
 
     @property
     def title(self) -> str:
@@ -67,12 +73,8 @@ class LocalData(DataSettings):
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
         try:
-            source = self.source(root, split)
-            if twice := [name for name, times in Counter(source.classes).items() if times > 1]:
-                raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
-            if not len(source):
-                raise CembenchError("holds no images")
-            return Split.of(self._decoded(source), torch.tensor(source.labels), source.classes)
+            reader = self._reader(self.source(root, split))
+            return open_split(reader, self.store, self.memory_limit * 2**30)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
 
@@ -84,20 +86,8 @@ class LocalData(DataSettings):
             CembenchError: when files are missing or do not fit together.
         """
 
-    def _decoded(self, source: Source) -> torch.Tensor:
-        """Return all images, uint8, N×C×H×W."""
+    def _reader(self, source: Source) -> Reader:
+        if not len(source):
+            raise CembenchError("holds no images")
         mode = self.mode or mode_of(source.read(0), source.name(0))
-        decoder = Decoder(mode, self.size)
-        images = torch.empty(0, dtype=torch.uint8)
-        for row in range(len(source)):
-            image = torch.from_numpy(decoder.decode(source.read(row), source.name(row)))
-            if row == 0:
-                images = torch.empty((len(source), *image.shape), dtype=torch.uint8)
-            if image.shape != images.shape[1:]:
-                (height, width), (high, wide) = image.shape[1:], images.shape[2:]
-                raise CembenchError(
-                    f"{source.name(row)} has {width}×{height} pixels and the first image "
-                    f"{wide}×{high}; set data.size"
-                )
-            images[row] = image
-        return images
+        return Reader(source, Decoder(mode, self.size))
