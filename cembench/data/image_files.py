@@ -6,37 +6,46 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cembench.data import DataSettings, datasets
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Name
+from cembench.util.settings import Name, optional_field
 
 with lazy_imports():
     import torch
 
-    from cembench.data.decode import Decoder, mode_of
+    from cembench.data.decode import DecodedSource, Decoder, mode_of
     from cembench.data.source import Source
     from cembench.data.split import Split
 
 
+Side = Annotated[int, Field(ge=1, le=4096)]  # in pixels
+
+
 class LocalData(DataSettings):
-    """Local images of one size, or brought to `size`×`size` by scaling and a centre crop.
+    """Local images of one size, or brought to one by scaling and a crop of the centre.
 
     Attributes:
         root: the folder with the data.
         alias: the name of the data set in results; the name of the folder unless given.
         mode: `RGB` or `L` (grey); that of the first image unless given.
-        size: height and width to bring every image to.
+        size: height and width to bring every image to: `resize` and `centre_crop` of that size.
+        resize: pixels of the shorter side, to which images are scaled, antialiased.
+        centre_crop: height and width of what is cut from the centre, after `resize`.
+        interpolation: of `size` and `resize`.
     """
 
     root: str
     alias: Name
     mode: Literal["RGB", "L"] | None = None
-    size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    size: Side | None = None
+    resize: Side | None = optional_field(None)
+    centre_crop: Side | None = optional_field(None)
+    interpolation: Literal["bicubic", "bilinear"] = optional_field("bicubic")
 
     @property
     def title(self) -> str:
@@ -61,6 +70,15 @@ class LocalData(DataSettings):
             raise ValueError(f"'{alias}' is a data set of cembench; choose another")
         return alias
 
+    @model_validator(mode="after")
+    def _one_way_to_a_size(self) -> Self:
+        given = self.model_fields_set & {"resize", "centre_crop"}
+        if self.size is not None and any(getattr(self, key) is not None for key in given):
+            raise ConfigError.single("stands for resize and centre_crop; give it or them", "size")
+        if self.resize is not None and (self.centre_crop or 0) > self.resize:
+            raise ConfigError.single(f"greater than resize={self.resize}", "centre_crop")
+        return self
+
     def load(self, split: Literal["train", "test"]) -> Split:
         """Read one split."""
         root = Path(self.root).expanduser()
@@ -84,20 +102,17 @@ class LocalData(DataSettings):
             CembenchError: when files are missing or do not fit together.
         """
 
+    def decoder(self, source: Source) -> Decoder:
+        """Return what decodes the images of a source."""
+        mode = self.mode or mode_of(source)
+        if self.size is not None:
+            return Decoder(mode, self.size, self.size, self.interpolation)
+        return Decoder(mode, self.resize, self.centre_crop, self.interpolation)
+
     def _decoded(self, source: Source) -> torch.Tensor:
         """Return all images, uint8, N×C×H×W."""
-        mode = self.mode or mode_of(source.read(0), source.name(0))
-        decoder = Decoder(mode, self.size)
-        images = torch.empty(0, dtype=torch.uint8)
+        decoded = DecodedSource(source, self.decoder(source))
+        images = torch.empty((len(source), *decoded.shape), dtype=torch.uint8)
         for row in range(len(source)):
-            image = torch.from_numpy(decoder.decode(source.read(row), source.name(row)))
-            if row == 0:
-                images = torch.empty((len(source), *image.shape), dtype=torch.uint8)
-            if image.shape != images.shape[1:]:
-                (height, width), (high, wide) = image.shape[1:], images.shape[2:]
-                raise CembenchError(
-                    f"{source.name(row)} has {width}×{height} pixels and the first image "
-                    f"{wide}×{high}; set data.size"
-                )
-            images[row] = image
+            images.numpy()[row] = decoded.image(row)
         return images
