@@ -7,13 +7,11 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from cembench.data.source import Source
 from cembench.util.errors import CembenchError
 
 Mode = Literal["RGB", "L"]
@@ -85,67 +83,13 @@ class Decoder:
         return image.crop((left, top, left + crop, top + crop))
 
 
-@dataclass(frozen=True)
-class DecodedSource:
-    """The images of a source as arrays of one shape; it can be sent to another process.
-
-    Attributes:
-        source: the encoded images.
-        decoder: what decodes them.
-    """
-
-    source: Source
-    decoder: Decoder
-
-    @cached_property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the first image."""
-        channels, height, width = self._decode(0).shape
-        return channels, height, width
-
-    def image(self, row: int) -> np.ndarray:
-        """Return an image, uint8, C×H×W.
-
-        Raises:
-            CembenchError: naming an image that cannot be read, or has not the shape of the first.
-        """
-        image = self._decode(row)
-        if image.shape != self.shape:
-            (height, width), (high, wide) = image.shape[1:], self.shape[1:]
-            raise CembenchError(
-                f"{self.source.name(row)} has {width}×{height} pixels and the first image "
-                f"{wide}×{high}; set data.size, or data.resize and data.centre_crop"
-            )
-        return image
-
-    def _decode(self, row: int) -> np.ndarray:
-        return self.decoder.decode(content_of(self.source, row), self.source.name(row))
-
-
-def content_of(source: Source, row: int) -> bytes:
-    """Return the content of an image file.
-
-    Raises:
-        CembenchError: naming a file that cannot be read.
-    """
-    try:
-        return source.read(row)
-    except OSError as error:
-        reason = error.strerror or error
-        raise CembenchError(f"{source.name(row)} cannot be read: {reason}") from error
-
-
-def mode_of(source: Source) -> Mode:
-    """Return the mode that images are read in unless the settings say another: of the first one.
+def mode_of(content: bytes, name: str) -> Mode:
+    """Return the mode that an image is read in unless the settings say another.
 
     Raises:
         CembenchError: naming an image that cannot be read.
     """
-
-    def mode(image: Image.Image) -> Mode:
-        return "L" if image.mode in ("1", "L") else "RGB"
-
-    return _opened(content_of(source, 0), source.name(0), mode)
+    return _opened(content, name, lambda image: "L" if image.mode in ("1", "L") else "RGB")
 
 
 def _opened(content: bytes, name: str, use: Callable[[Image.Image], T]) -> T:

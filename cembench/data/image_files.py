@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,14 +12,14 @@ from pydantic import Field, field_validator, model_validator
 from cembench.data import DataSettings, datasets
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Name, optional_field
+from cembench.util.settings import Name, Positive, optional_field
 
 with lazy_imports():
-    import torch
-
-    from cembench.data.decode import DecodedSource, Decoder, mode_of
+    from cembench.data.decode import Decoder, mode_of
+    from cembench.data.reader import Reader, content_of
     from cembench.data.source import Source
     from cembench.data.split import Split
+    from cembench.data.store.open import open_split
 
 
 Side = Annotated[int, Field(ge=1, le=4096)]  # in pixels
@@ -37,6 +36,11 @@ class LocalData(DataSettings):
         resize: pixels of the shorter side, to which images are scaled, antialiased.
         centre_crop: height and width of what is cut from the centre, after `resize`.
         interpolation: of `size` and `resize`.
+        store: where decoded images are kept: in `memory`, or on `disk`, in the user's cache; `auto`
+            goes by `memory_limit`. It does not affect results, so it is no part of what identifies
+            a run.
+        memory_limit: GiB of decoded images of a split, at most, that `auto` keeps in memory. It is
+            no part of what identifies a run either.
     """
 
     root: str
@@ -46,6 +50,8 @@ class LocalData(DataSettings):
     resize: Side | None = optional_field(None)
     centre_crop: Side | None = optional_field(None)
     interpolation: Literal["bicubic", "bilinear"] = optional_field("bicubic")
+    store: Literal["auto", "memory", "disk"] = Field("auto", exclude=True)
+    memory_limit: Positive = Field(1.0, exclude=True)
 
     @property
     def title(self) -> str:
@@ -85,12 +91,8 @@ class LocalData(DataSettings):
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
         try:
-            source = self.source(root, split)
-            if twice := [name for name, times in Counter(source.classes).items() if times > 1]:
-                raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
-            if not len(source):
-                raise CembenchError("holds no images")
-            return Split.of(self._decoded(source), torch.tensor(source.labels), source.classes)
+            reader = self._reader(self.source(root, split))
+            return open_split(reader, self.store, self.memory_limit * 2**30)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
 
@@ -102,17 +104,11 @@ class LocalData(DataSettings):
             CembenchError: when files are missing or do not fit together.
         """
 
-    def decoder(self, source: Source) -> Decoder:
-        """Return what decodes the images of a source."""
-        mode = self.mode or mode_of(source)
+    def _reader(self, source: Source) -> Reader:
+        if not len(source):
+            raise CembenchError("holds no images")
+        mode = self.mode or mode_of(content_of(source, 0), source.name(0))
+        resize, crop = self.resize, self.centre_crop
         if self.size is not None:
-            return Decoder(mode, self.size, self.size, self.interpolation)
-        return Decoder(mode, self.resize, self.centre_crop, self.interpolation)
-
-    def _decoded(self, source: Source) -> torch.Tensor:
-        """Return all images, uint8, N×C×H×W."""
-        decoded = DecodedSource(source, self.decoder(source))
-        images = torch.empty((len(source), *decoded.shape), dtype=torch.uint8)
-        for row in range(len(source)):
-            images.numpy()[row] = decoded.image(row)
-        return images
+            resize = crop = self.size
+        return Reader(source, Decoder(mode, resize, crop, self.interpolation))
