@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +20,7 @@ with lazy_imports():
     from cembench.data.reader import Reader, content_of
     from cembench.data.source import Source
     from cembench.data.split import Split
-    from cembench.data.store.open import open_split
+    from cembench.data.store.open import encoded_split, open_split
 
 
 Side = Annotated[int, Field(ge=1, le=4096)]  # in pixels
@@ -41,6 +42,10 @@ class LocalData(DataSettings):
             a run.
         memory_limit: GiB of decoded images of a split, at most, that `auto` keeps in memory. It is
             no part of what identifies a run either.
+        cache: whether decoded images are kept at all. Where they are not, images are decoded each
+            time they are used, and identified by their files: the fingerprint is another one.
+        workers: processes that decode ahead where nothing is kept; 0 decodes when images are asked
+            for. As many as there are cores, up to eight, unless given. It does not affect results.
     """
 
     root: str
@@ -52,6 +57,8 @@ class LocalData(DataSettings):
     interpolation: Literal["bicubic", "bilinear"] = optional_field("bicubic")
     store: Literal["auto", "memory", "disk"] = Field("auto", exclude=True)
     memory_limit: Positive = Field(1.0, exclude=True)
+    cache: bool = optional_field(True)
+    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(None, exclude=True)
 
     @property
     def title(self) -> str:
@@ -83,6 +90,8 @@ class LocalData(DataSettings):
             raise ConfigError.single("stands for resize and centre_crop; give it or them", "size")
         if self.resize is not None and (self.centre_crop or 0) > self.resize:
             raise ConfigError.single(f"greater than resize={self.resize}", "centre_crop")
+        if not self.cache and self.store != "auto":
+            raise ConfigError.single("cache: false keeps no decoded images", "store")
         return self
 
     def load(self, split: Literal["train", "test"]) -> Split:
@@ -92,6 +101,8 @@ class LocalData(DataSettings):
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
         try:
             reader = self._reader(self.source(root, split))
+            if not self.cache:
+                return encoded_split(reader, self.workers, f"{root}, {split} split")
             return open_split(reader, self.store, self.memory_limit * 2**30)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
@@ -107,6 +118,8 @@ class LocalData(DataSettings):
     def _reader(self, source: Source) -> Reader:
         if not len(source):
             raise CembenchError("holds no images")
+        if twice := [name for name, times in Counter(source.classes).items() if times > 1]:
+            raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
         mode = self.mode or mode_of(content_of(source, 0), source.name(0))
         resize, crop = self.resize, self.centre_crop
         if self.size is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from multiprocessing import current_process
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cembench.data.reader import Reader
+from cembench.data.reader import Reader, content_of
 from cembench.data.store import Store
 from cembench.util.devices import share_of_cores
 from cembench.util.errors import CembenchError
@@ -47,7 +48,7 @@ class EncodedStore(Store):
     def batch(self, rows: Tensor) -> Tensor:
         """Return the images of some rows."""
         with ThreadPoolExecutor(share_of_cores()) as threads:
-            return _decoded(self.reader, rows.tolist(), threads.map).to(self.device)
+            return _decoded(self.reader, rows, threads.map).to(self.device)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         """Return the images of one batch of rows after the other, read ahead by the workers."""
@@ -68,20 +69,24 @@ class _Batches(Dataset[Tensor | CembenchError]):
     """Batches by their rows, in a worker; errors are values: raised there, they get a traceback."""
 
     def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+        self.reader = Reader(copy(reader.source), reader.decoder)  # which shares no open file
 
     def __getitem__(self, rows: Tensor) -> Tensor | CembenchError:
         try:
-            return _decoded(self.reader, rows.tolist())
+            return _decoded(self.reader, rows)
         except CembenchError as error:
             return error
 
 
 def _decoded(
-    reader: Reader, rows: Sequence[int], each: Callable[..., Iterable[np.ndarray]] = map
+    reader: Reader, rows: Tensor, each: Callable[..., Iterable[np.ndarray]] = map
 ) -> Tensor:
+    """Return images; files are read in the order of rows, which suits disks and parquet files."""
+    rising, places = rows.sort()
+    numbers = rising.tolist()
     images = np.empty((len(rows), *reader.shape), np.uint8)
-    for place, image in enumerate(each(reader.read, rows)):
+    contents = (content_of(reader.source, row) for row in numbers)
+    for place, image in zip(places.tolist(), each(reader.decode, contents, numbers), strict=True):
         images[place] = image
     return torch.from_numpy(images)
 
