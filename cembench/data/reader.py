@@ -29,7 +29,7 @@ class Reader:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the first image, which all have."""
-        channels, height, width = self._decoded(self.content(0), 0).shape
+        channels, height, width = self._decoded(content_of(self.source, 0), 0).shape
         return channels, height, width
 
     @property
@@ -43,19 +43,7 @@ class Reader:
         Raises:
             CembenchError: naming an image that cannot be read, or has another shape.
         """
-        return self.decode(self.content(row), row)
-
-    def content(self, row: int) -> bytes:
-        """Return the content of an image file.
-
-        Raises:
-            CembenchError: naming one that cannot be read.
-        """
-        try:
-            return self.source.read(row)
-        except OSError as error:
-            name = self.source.name(row)
-            raise CembenchError(f"cannot read {name}: {error.strerror}") from error
+        return self.decode(content_of(self.source, row), row)
 
     def decode(self, content: bytes, row: int) -> np.ndarray:
         """Return the image in the content of a row, as `read` does."""
@@ -64,9 +52,22 @@ class Reader:
             (height, width), (high, wide) = image.shape[1:], self.shape[1:]
             raise CembenchError(
                 f"{self.source.name(row)} has {width}×{height} pixels and the first image "
-                f"{wide}×{high}; set data.size"
+                f"{wide}×{high}; set data.size, or data.resize and data.centre_crop"
             )
         return image
 
     def _decoded(self, content: bytes, row: int) -> np.ndarray:
         return self.decoder.decode(content, self.source.name(row))
+
+
+def content_of(source: Source, row: int) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        CembenchError: naming a file that cannot be read.
+    """
+    try:
+        return source.read(row)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CembenchError(f"{source.name(row)} cannot be read: {reason}") from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 import torch
 
 from cembench.data.reader import Reader
 from cembench.data.split import Split
-from cembench.util.errors import CembenchError
+from cembench.data.store.encoded import EncodedStore
+from cembench.data.store.encoded_fingerprint import encoded_fingerprint
 
 Place = Literal["auto", "memory", "disk"]
 
@@ -24,12 +24,25 @@ def open_split(reader: Reader, place: Place, limit: float) -> Split:
 
     Raises:
         CembenchError: when images or classes do not fit together, or an image cannot be read.
-        OSError: when a file cannot be read.
     """
     source = reader.source
-    if twice := [name for name, times in Counter(source.classes).items() if times > 1]:
-        raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
     return Split.of(_in_memory(reader), torch.as_tensor(source.labels).long(), source.classes)
+
+
+def encoded_split(reader: Reader, workers: int | None, title: str) -> Split:
+    """Return the split of images that are decoded whenever they are asked for.
+
+    Args:
+        reader: the images.
+        workers: processes that decode ahead; as many as there are cores, up to eight, for None.
+        title: the data set and the split, for people.
+
+    Raises:
+        CembenchError: when images or classes do not fit together, or a file cannot be read.
+    """
+    store, labels = EncodedStore(reader, workers), torch.as_tensor(reader.source.labels).long()
+    fingerprint = encoded_fingerprint(reader, title)
+    return Split(store, labels, reader.source.classes, known=fingerprint)
 
 
 def _in_memory(reader: Reader) -> torch.Tensor:
