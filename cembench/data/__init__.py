@@ -1,4 +1,4 @@
-"""Data sets by name. Each is a settings class; `load` reads a split into memory."""
+"""Data sets by name. Each is a settings class; `load` returns a split."""
 
 from __future__ import annotations
 
@@ -77,11 +77,23 @@ class DataSettings(Choice):
 
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:
-        """Read one split into memory.
+        """Return one split.
 
         Raises:
             CembenchError: when files are missing, damaged or do not fit together.
         """
+
+    def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
+        """Return one split; what was kept of it on disk and is damaged is made again.
+
+        Args:
+            split: which one.
+            verify: whether to read all that was kept, and compare checksums.
+
+        Raises:
+            CembenchError: as `load` does.
+        """
+        return self.load(split)
 
 
 datasets: Registry[DataSettings] = Registry(
