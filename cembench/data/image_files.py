@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from cembench.data import DataSettings, datasets
+from cembench.data import DataSettings, own_name
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Name, Positive, optional_field
@@ -49,7 +49,7 @@ class LocalData(DataSettings):
     """
 
     root: str
-    alias: Name
+    alias: Annotated[Name, AfterValidator(own_name)]
     mode: Literal["RGB", "L"] | None = None
     size: Side | None = None
     resize: Side | None = optional_field(None)
@@ -75,13 +75,6 @@ class LocalData(DataSettings):
         except (RuntimeError, OSError) as error:  # no such user, or links in a circle
             raise ConfigError.single(f"no folder {values['root']}: {error}", "root") from None
         return {"alias": re.sub(r"[^A-Za-z0-9_.]+", "-", folder).strip("-.") or "data", **values}
-
-    @field_validator("alias")
-    @classmethod
-    def _own(cls, alias: str) -> str:
-        if alias in datasets.names():
-            raise ValueError(f"'{alias}' is a data set of cembench; choose another")
-        return alias
 
     @model_validator(mode="after")
     def _one_way_to_a_size(self) -> Self:
