@@ -6,12 +6,12 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cembench.energy.threat import Threat
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice
+from cembench.util.settings import Choice, Fraction, optional_field
 
 if TYPE_CHECKING:
     from cembench.data.split import Split
@@ -25,10 +25,20 @@ class DataSettings(Choice):
     Attributes:
         crop: pixels of zero padding before a random crop of the original size; 0 for none.
         flip: whether to mirror images left to right at random.
+        resized_crop: the smallest share of an image's area that a random-resized crop takes, 0.08
+            for ImageNet; 0 for no such crops. Each takes a box with sides of 3:4 to 4:3 and scales
+            it to the size of the image.
     """
 
     crop: Annotated[int, Field(ge=0, le=1024)] = 0
     flip: bool = False
+    resized_crop: Fraction = optional_field(0.0)
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.crop and self.resized_crop:
+            raise ConfigError.single("crops in another way; set crop to 0", "resized_crop")
+        return self
 
     @property
     def title(self) -> str:
