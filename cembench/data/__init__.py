@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -61,6 +62,27 @@ class DataSettings(Choice):
         root = getattr(self, "root", None)
         return Path(root).expanduser().resolve() if isinstance(root, str) else None
 
+    @property
+    def members(self) -> tuple[DataSettings, ...]:
+        """The data sets that it consists of: itself, unless it is a mix."""
+        return (self,)
+
+    def shares(self, sizes: Sequence[int]) -> tuple[float, ...]:
+        """Return the share of each member in every batch, of which there are so many images."""
+        return (1.0,)
+
+    def load_parts(self) -> list[Split]:
+        """Read the training split of each member.
+
+        Raises:
+            CembenchError: as `load`.
+        """
+        return [self.load("train")]
+
+    def fingerprint_of(self, parts: Sequence[Split]) -> str:
+        """Return the fingerprint of the training images, given those of each member."""
+        return parts[0].fingerprint
+
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:
         """Read one split into memory.
@@ -82,5 +104,6 @@ datasets: Registry[DataSettings] = Registry(
         "svhn": "cembench.data.torchvision:SVHN",
         "folder": "cembench.data.folder:Folder",
         "parquet": "cembench.data.parquet:Parquet",
+        "mix": "cembench.data.mix:Mix",
     },
 )
