@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -85,6 +86,27 @@ class DataSettings(Choice):
         """Return the training split, or the test split where there is no other."""
         return self.load("train" if self.has_training else "test")
 
+    @property
+    def members(self) -> tuple[DataSettings, ...]:
+        """The data sets that it consists of: itself, unless it is a mix."""
+        return (self,)
+
+    def shares(self, sizes: Sequence[int]) -> tuple[float, ...]:
+        """Return the share of each member in every batch, of which there are so many images."""
+        return (1.0,)
+
+    def load_parts(self) -> list[Split]:
+        """Read the training split of each member.
+
+        Raises:
+            CembenchError: as `load`.
+        """
+        return [self.load("train")]
+
+    def fingerprint_of(self, parts: Sequence[Split]) -> str:
+        """Return the fingerprint of the training images, given those of each member."""
+        return parts[0].fingerprint
+
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:
         """Return one split.
@@ -119,6 +141,7 @@ datasets: Registry[DataSettings] = Registry(
         "folder": "cembench.data.folder:Folder",
         "parquet": "cembench.data.parquet:Parquet",
         "memory": "cembench.data.in_memory:InMemoryData",
+        "mix": "cembench.data.mix:Mix",
     },
 )
 
