@@ -108,7 +108,7 @@ class Measurement:
         seconds: wall time of each attack, by title.
         results: of sections, by their key in records.
         warnings: what to be careful about.
-        not_applicable: what was left out since the network has no gradient.
+        not_applicable: what was left out, most often since the network has no gradient.
         unused: a copy of the network made before anything was measured, where it can be copied.
     """
 
@@ -148,6 +148,7 @@ def measure(
         if classifier:
             table, seconds = table_of(context, attacks)
         found = Measurement(context, samples, table, seconds, unused=unused)
+        found.not_applicable += context.header.not_applicable
         for section in SECTIONS:
             config = section.config(context.protocol)
             if config or (section.always and classifier):
