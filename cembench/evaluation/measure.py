@@ -33,8 +33,8 @@ from cembench.util.stages import stage
 if TYPE_CHECKING:
     from cembench.evaluation.context import EvaluationContext
     from cembench.evaluation.measures.attack_progress import AttackProgress
+    from cembench.evaluation.sample_set import SampleSet
     from cembench.samplers import Sampler
-    from cembench.samplers.draw import Samples
 
 Columns = dict[str, Tensor | list[str]]
 
@@ -55,8 +55,8 @@ class SampleSource(Interface):
 
     pictures: ClassVar[bool]
 
-    def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
-        """Return all samples of a sampler, images and starts as bytes.
+    def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
+        """Return all samples of a sampler.
 
         Raises:
             SamplingError: when there are none.

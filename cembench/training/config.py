@@ -34,6 +34,8 @@ class Experiment(Settings):
         optimizer: optimizer settings.
         schedule: learning rate over the run.
         epochs: passes over the training images.
+        epoch_images: images of an epoch; all training images unless given. With it, each epoch goes
+            on in the order of the images where the last one stopped.
         batch_size: images per step; a rest smaller than a batch is left out of the epoch.
         precision: `bf16` runs the networks under autocast.
         compile: whether to use `torch.compile`.
@@ -60,6 +62,7 @@ class Experiment(Settings):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: Count = 30
+    epoch_images: Count | None = optional_field(None)
     batch_size: Count = 128
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = optional_field(False)
