@@ -79,7 +79,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         own = experiment.model_copy(update={"batch_norm": "local"})
         independent = Trainer(own, torch.device(device))
         independent.objective = MethodLoss(independent.model, own.method)
-        independent.world = ALONE
+        independent.world = independent.feed.world = ALONE
         seconds = {
             name: _median(_stepper(trainer, ranks, images), ranks, settings["rounds"])
             for name, trainer, images in (
@@ -101,11 +101,11 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stepper(trainer: Trainer, ranks: World, images: int) -> Callable[[], object]:
-    rows = torch.arange(images, device=trainer.device)
+    batch = trainer.feed.at(torch.arange(images))
     generator = generator_of(0, trainer.device)
     if trainer.world.size > 1:
         generator = SharedGenerator.of(0, trainer.device, ranks.rank, ranks.size)
-    return lambda: trainer.step(0, rows, generator)
+    return lambda: trainer.step(0, batch, generator)
 
 
 def _median(step: Callable[[], object], ranks: World, rounds: int) -> float:

@@ -63,11 +63,11 @@ def bench_train(
     reference = copy.deepcopy(trainer.model).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(reference.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
     rows = torch.arange(batch, device=device)
-    x, y = trainer.data.pixels(rows), trainer.data.labels[rows]
+    x, y, taken = trainer.data.pixels(rows), trainer.data.labels[rows], trainer.feed.at(rows)
     generator = generator_of(0, device)
     before = trainer.gradients
     timing = interleaved(
-        lambda: trainer.step(0, rows, generator),
+        lambda: trainer.step(0, taken, generator),
         lambda: plain_step(reference, optimizer, x, y, PLAIN[method]),
         rounds,
         device,

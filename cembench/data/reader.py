@@ -59,7 +59,7 @@ class Reader:
             (height, width), (high, wide) = image.shape[1:], self.shape[1:]
             raise CembenchError(
                 f"{self.source.name(row)} has {width}×{height} pixels and the first image "
-                f"{wide}×{high}; set data.size"
+                f"{wide}×{high}; set data.size, or data.resize and data.centre_crop"
             )
         return image
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cembench.data.store import Store
+from cembench.data.store.joined import Joined
 from cembench.data.store.memory import MemoryStore
 from cembench.util.errors import CembenchError
 
@@ -72,7 +73,7 @@ class Split:
 
     def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """Return images as float32 in [0, 1], M×C×H×W: those of some rows, or all."""
-        return self.batch(rows).float() / self.levels
+        return self.batch(rows).float().div_(self.levels)
 
     def parts(self, size: int | None = None) -> Iterator[Tensor]:
         """Return the row numbers of one batch after the other, in order.
@@ -125,6 +126,16 @@ def begin_fingerprint(
     sha = hashlib.sha256(repr(((len(labels), *shape), levels, classes)).encode())
     sha.update(labels.tobytes())
     return sha
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Return one split of several that are alike but for their images, one after the other."""
+    first = splits[0]
+    if len(splits) == 1:
+        return first
+    labels = torch.cat([split.labels for split in splits])
+    store = Joined([split.store for split in splits])
+    return replace(first, store=store, labels=labels, known=None)
 
 
 def fixed_permutation(count: int) -> Tensor:

@@ -34,6 +34,8 @@ class Experiment(Settings):
         optimizer: optimizer settings.
         schedule: learning rate over the run.
         epochs: passes over the training images.
+        epoch_images: images of an epoch; all training images unless given. With it, each epoch goes
+            on in the order of the images where the last one stopped.
         batch_size: images per step; a rest smaller than a batch is left out of the epoch.
         precision: `bf16` runs the networks under autocast.
         compile: whether to use `torch.compile`.
@@ -60,6 +62,7 @@ class Experiment(Settings):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: Count = 30
+    epoch_images: Count | None = optional_field(None)
     batch_size: Count = 128
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = optional_field(False)
@@ -175,8 +178,12 @@ class Experiment(Settings):
         return self
 
 
-def load_experiment(config: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    config: Path, overrides: Sequence[str] = (), data: DataSettings | None = None
+) -> Experiment:
     """Read an experiment from a file or a recipe, with `key.inner=value` overrides applied.
+
+    `data` stands for the data set that it says.
 
     Raises:
         ConfigError: naming the file, each wrong key, its place and the nearest valid name.
@@ -184,7 +191,8 @@ def load_experiment(config: Path, overrides: Sequence[str] = ()) -> Experiment:
     values = read_yaml(find_file("recipe", str(config)))
     if kind_of(values) == "suite":
         raise ConfigError.single(f"{config}: a suite; cembench run {config} takes it")
-    return parse_experiment(override(values, overrides), str(config))
+    given = {} if data is None else {"data": data}
+    return parse_experiment(override({**values, **given}, overrides), str(config))
 
 
 def parse_experiment(values: dict[str, Any], source: str) -> Experiment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cembench.training import ddp
 from cembench.util.distributed import World
-from cembench.util.rng import derive, restore_rng, rng_state, seed_everything
+from cembench.util.rng import derive, generator_of, restore_rng, rng_state, seed_everything
 
 
 class Midway(TypedDict):
@@ -39,15 +39,15 @@ class Epoch:
 
     Args:
         path: what its seed is derived from.
-        images: number of training images.
-        device: where they are.
+        order: returns the rows that it reads, which it may draw from a generator on the CPU.
+        device: where steps are computed.
         world: the processes that share each batch.
         lr: the learning rate now.
         midway: what was done before.
 
     Attributes:
         generator: of the draws of a batch, the same in all processes.
-        order: of the images.
+        order: the rows that it reads, on the CPU.
         steps: steps taken.
         lr: learning rate of the first one.
         sums: sums over the steps of what they log.
@@ -56,7 +56,7 @@ class Epoch:
     def __init__(
         self,
         path: tuple[Any, ...],
-        images: int,
+        order: Callable[[torch.Generator], Tensor],
         device: torch.device,
         world: World,
         lr: float,
@@ -66,8 +66,11 @@ class Epoch:
         self._started = time.monotonic()
         rank = ("rank", world.rank) if world.rank else ()
         seed_everything(derive(*path, *rank))
-        self.generator = ddp.batch_generator(derive(*path, "draws"), device, world)
-        self.order = torch.randperm(images, generator=self.generator, device=device)
+        seed = derive(*path, "draws")
+        self.generator = ddp.batch_generator(seed, device, world)
+        # on a CPU the draws go on where the order ended; on a GPU the order is that of a CPU
+        on_cpu = device.type == "cpu"
+        self.order = order(self.generator if on_cpu else generator_of(seed, "cpu"))
         self.steps, self.lr = 0, lr
         self.sums: dict[str, float] = {}
         if midway is not None:

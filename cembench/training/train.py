@@ -54,7 +54,7 @@ def train(
         ranks.on_rank_zero(lambda: _hold(run, stack))
         ranks.require_shared_filesystem(folder)
         resume = resume or restarted()
-        config, done = ranks.on_all_ranks(lambda: _checked(config, run, resume))
+        config, done = ranks.on_rank_zero(lambda: _checked(config, run, resume))
         if not done:
             exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
             with exact, isolated_rng(config.seed):
@@ -152,7 +152,7 @@ def _saved(config: Experiment, run: RunFolder, trainer: Trainer) -> list[State]:
     for file, state in found.items():
         if state is not None:
             run.check_own(file, state.config == digest(config.identity))
-            run.check_data(state.data, trainer.fingerprint)
+            run.check_data(state.data, trainer.feed.fingerprint)
     return [state for state in found.values() if state is not None]
 
 

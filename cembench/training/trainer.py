@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from cembench.data.augment import augment
-from cembench.data.loading import load_training
 from cembench.data.split import Split
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.sync_batchnorm import synchronise
@@ -17,15 +16,16 @@ from cembench.samplers import SamplerContext
 from cembench.samplers.context import TrainingImages
 from cembench.samplers.initial import ReplayBuffer
 from cembench.training import ddp
-from cembench.training.build import build_metadata, build_model, memory_format
+from cembench.training.build import build_metadata, build_model
 from cembench.training.config import Experiment
 from cembench.training.divergence import require_bounded, require_finite
 from cembench.training.epoch import Epoch, Midway
+from cembench.training.feed import Batch, Feed
 from cembench.training.optim import build_average, build_optimizer, build_scheduler
 from cembench.training.run_folder import State
 from cembench.training.selection import best_epoch, summary, validate
 from cembench.util.distributed import world
-from cembench.util.errors import CembenchError, ModelError, said
+from cembench.util.errors import ModelError, said
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
@@ -38,11 +38,11 @@ class Trainer:
 
     Attributes:
         world: the processes that share each batch, all of them in the same state.
+        feed: what the steps read.
         data: training images, without labels unless the method may know them.
         held: images held out for validation, with labels.
-        fingerprint: of the whole training split.
         batch: images per step, of all processes together.
-        steps: steps per epoch; a rest smaller than a batch is left out.
+        steps: steps per epoch.
         learns_features: whether all weights are trained, or those of the head alone.
         initial: initial images of the method's sampler, with this process's part of the buffer.
         objective: the loss of the method as a module, which DDP wraps.
@@ -58,10 +58,12 @@ class Trainer:
 
     def __init__(self, config: Experiment, device: torch.device) -> None:
         self.config, self.device, self.world = config, device, world()
-        training = self._load_data()
-        self._set_batch(len(training))
+        self.feed = Feed(config, device, self.world)
+        self.data, self.held = self.feed.data, self.feed.held
+        self.batch, self.steps = self.feed.batch, self.feed.steps
+        self.labelled = config.method.labels == "all"
         seed_everything(derive(config.seed, "weights"))
-        self._build_model(training)
+        self._build_model(self.feed.first)
         source = TrainingImages(self.data, config.seed, self.labelled)
         initial = source.initial(config.method.sampler)
         self.initial = replace(initial, buffer=ddp.shared_buffer(initial.buffer, self.world))
@@ -75,30 +77,11 @@ class Trainer:
         self.divergences = 0
         self.gradients = 0 if config.pretrained is None else config.pretrained.gradients
 
-    def _load_data(self) -> Split:
-        """Load training and held-out images, and return the training images on the CPU."""
-        config = self.config
-        loaded = load_training(config.data, config.validation.fraction)
-        training, held, self.fingerprint = loaded
-        self.held = held.to(self.device)
-        self.labelled = config.method.labels == "all"
-        self.data = (training if self.labelled else training.unlabelled()).to(self.device)
-        return training
-
-    def _set_batch(self, images: int) -> None:
-        config = self.config
-        self.batch = min(config.batch_size, images)
-        if self.batch < config.method.min_batch_size:
-            raise CembenchError(f"{images} training images are too few for {config.title}")
-        ddp.require_shares(config, self.batch, self.world)
-        self.steps = images // self.batch if config.method.trainable else 0
-
     def _build_model(self, training: Split) -> None:
         config = self.config
         self.learns_features = config.pretrained is None or not config.pretrained.frozen
         model, self.statistics = build_model(config, training)
-        self.layout = memory_format(config, training, self.batch, self.device)
-        self.model = model.to(self.device).to(memory_format=self.layout)
+        self.model = model.to(self.device).to(memory_format=self.feed.layout)
         if self.world.size > 1 and config.batch_norm == "synchronised":
             synchronise(self.model)
         if config.compile:
@@ -135,7 +118,8 @@ class Trainer:
         """
         stream = (self.config.seed, "epoch", self.epoch, self.divergences)
         rate = self.optimizer.param_groups[0]["lr"]
-        epoch = Epoch(stream, len(self.data), self.device, self.world, rate, self.midway)
+        order = partial(self.feed.order, self.epoch)
+        epoch = Epoch(stream, order, self.device, self.world, rate, self.midway)
         with stage("training steps"):
             whole = self._run_steps(epoch, bar)
         found = self._validated() if whole else None
@@ -151,10 +135,8 @@ class Trainer:
         """Take the steps that are left, and return whether the epoch may end now."""
         if self.epoch == 0 and epoch.steps == 0:
             self.config.method.fit(self.model, self.data)
-        while epoch.steps < self.steps:
-            start = epoch.steps * self.batch
-            rows = epoch.order[start : start + self.batch]
-            epoch.add(self.step(epoch.steps, rows, epoch.generator))
+        for batch in self.feed.read(epoch.order, epoch.steps):
+            epoch.add(self.step(epoch.steps, batch, epoch.generator))
             words = summary(epoch.sums, epoch.steps, self.history)
             bar.advance(self.batch, f"epoch {self.epoch + 1} {words}")
             if self.world.highest(asked() or int(self._save_is_due())):
@@ -199,38 +181,31 @@ class Trainer:
             return
         self.kept_epoch = self.epoch
         self.kept = {key: value.cpu().clone() for key, value in self.evaluated.state_dict().items()}
-        self.kept_buffer = ddp.whole_buffer(self.initial.buffer, self.world)
+        if self.config.select != "last":  # else it is the buffer of the state
+            buffer = ddp.whole_buffer(self.initial.buffer, self.world)
+            self.kept_buffer = None if buffer is None else buffer.clone()
 
-    def step(self, step: int, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Take one optimiser step on these rows, and return the loss and what else is logged.
+    def step(self, step: int, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Take one optimiser step on a batch, and return the loss and what else is logged.
 
-        Each of several processes takes its share of the rows; the returned values are means.
+        Each of several processes has its share of the batch; the returned values are means.
 
         Raises:
             Diverged: when the loss is not finite; the weights have not changed then.
         """
         config = self.config
-        images_in_all = len(rows)
-        rows = rows.chunk(self.world.size)[self.world.rank]
         self.model.train(self.learns_features)
-        x, y = self._augmented(rows, generator), self.data.labels[rows]
+        x, y = self.feed.pixels(batch, generator), batch.labels
         threat = config.method.threat_at(config.threat, self.epoch + step / self.steps)
         history = self.history if self.labelled else ()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             context = SamplerContext(threat, generator, self.initial, history)
             loss, parts = self.objective(x, y, context)
-        self.gradients += config.method.cost(context) * images_in_all
+        self.gradients += config.method.cost(context) * len(y) * self.world.size
         values = self.world.mean({"loss": loss.detach(), **parts})
         require_bounded(values, config.divergence.bound, self.epoch, step)
         self._update_weights(loss)
         return values
-
-    def _augmented(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images as floats in [0, 1]; methods without labels make views of their own."""
-        data, images = self.config.data, self.data.batch(rows)
-        if self.labelled:
-            images = augment(images, data.crop, data.flip, generator)
-        return (images.float() / self.data.levels).contiguous(memory_format=self.layout)
 
     def _update_weights(self, loss: Tensor) -> None:
         clip = self.config.optimizer.clip
@@ -259,9 +234,12 @@ class Trainer:
     def state(self) -> State:
         """Return the state that a run resumes from, which is to be saved."""
         self.saved = time.monotonic()
+        buffer = ddp.whole_buffer(self.initial.buffer, self.world)
+        last = self.config.select == "last" and self.midway is None and self.epoch > 0
+        last = last and self.kept_epoch == self.epoch
         return State(
             epoch=self.epoch,
-            data=self.fingerprint,
+            data=self.feed.fingerprint,
             config=digest(self.config.identity),
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -270,10 +248,10 @@ class Trainer:
             history=self.history,
             kept=self.kept,
             kept_epoch=self.kept_epoch,
-            kept_buffer=self.kept_buffer,
+            kept_buffer=buffer if last else self.kept_buffer,
             divergences=self.divergences,
             gradients=self.gradients,
-            buffer=ddp.whole_buffer(self.initial.buffer, self.world),
+            buffer=buffer,
             midway=self.midway,
         )
 
@@ -286,11 +264,12 @@ class Trainer:
             self.average.load_state_dict(state.average)
         self.epoch, self.history, self.midway = state.epoch, state.history, state.midway
         self.kept, self.kept_epoch = state.kept, state.kept_epoch
-        self.kept_buffer = state.kept_buffer
+        self.kept_buffer = None if self.config.select == "last" else state.kept_buffer
         self.divergences, self.gradients = state.divergences, state.gradients
         if self.initial.buffer is not None and state.buffer is not None:
-            images, classes = state.buffer.to(self.device), self.initial.buffer.classes
-            buffer = ddp.shared_buffer(ReplayBuffer.of(images, classes), self.world)
+            classes = self.initial.buffer.classes
+            whole = ReplayBuffer.of(state.buffer, classes, self.device)
+            buffer = ddp.shared_buffer(whole, self.world)
             self.initial = replace(self.initial, buffer=buffer)
 
     def metadata(self, state: State) -> CheckpointMetadata:

@@ -41,7 +41,12 @@ RECIPES = {
         "ema": 0.9,
     },
     "jem": {"method": JEM, "optimizer": {"name": "adamw", "lr": 1e-3}, "select": "clean"},
-    "bf16": {"method": "standard", "precision": "bf16", "optimizer": {"clip": 1.0}},
+    "bf16": {
+        "method": "standard",
+        "precision": "bf16",
+        "optimizer": {"clip": 1.0},
+        "epoch_images": 1030,
+    },
     "infonce": {"method": "infonce", "optimizer": {"name": "adamw", "lr": 1e-3}},
 }
 

@@ -61,8 +61,8 @@ def losses(settings, steps=4):
     trainer.wrap_ddp()
     generator = batch_generator(0, trainer.device, trainer.world)
     batch = trainer.batch
-    rows = [torch.arange(step * batch, (step + 1) * batch) for step in range(steps)]
-    return [float(trainer.step(step, rows[step], generator)["loss"]) for step in range(steps)]
+    read = trainer.feed.read(torch.arange(steps * batch), 0)
+    return [float(trainer.step(step, one, generator)["loss"]) for step, one in enumerate(read)]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,7 +124,7 @@ def exchanges(method):
 
     trainer.objective.register_comm_hook(None, hook)
     generator = batch_generator(0, trainer.device, trainer.world)
-    trainer.step(0, torch.arange(trainer.batch), generator)
+    trainer.step(0, trainer.feed.at(torch.arange(trainer.batch)), generator)
     return len(count)
 
 

@@ -169,10 +169,10 @@ def test_validation_uses_training_images_alone(monkeypatch):
 
 def test_an_average_of_weights_is_what_is_kept(tmp_path):
     trainer = Trainer(experiment(ema=0.5), torch.device("cpu"))
-    rows, generator = torch.arange(128), torch.Generator().manual_seed(0)
+    batch, generator = trainer.feed.at(torch.arange(128)), torch.Generator().manual_seed(0)
     expected = None
     for step in range(3):
-        trainer.step(step, rows, generator)
+        trainer.step(step, batch, generator)
         now = [p.detach().clone() for p in trainer.model.parameters()]
         expected = (
             now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 import torch
@@ -10,8 +9,9 @@ import torch
 from cembench.data.reader import Reader
 from cembench.data.split import Split
 from cembench.data.store.disk import DiskStore
+from cembench.data.store.encoded import EncodedStore
+from cembench.data.store.encoded_fingerprint import encoded_fingerprint
 from cembench.data.store.prepare import LEVELS, Mend, prepared_split
-from cembench.util.errors import CembenchError
 
 Place = Literal["auto", "memory", "disk"]
 
@@ -33,14 +33,28 @@ def open_split(
             the disk is full.
     """
     source = reader.source
-    if twice := [name for name, times in Counter(source.classes).items() if times > 1]:
-        raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
     labels = torch.from_numpy(source.labels)
     if place == "memory" or (place == "auto" and len(reader) * reader.bytes_each <= limit):
         return Split.of(_in_memory(reader), labels, source.classes, LEVELS)
     prepared, index = prepared_split(reader, title, mend)
     store = DiskStore(prepared, index)
     return Split(store, labels, source.classes, LEVELS, known=index.fingerprint)
+
+
+def encoded_split(reader: Reader, workers: int | None, title: str) -> Split:
+    """Return the split of images that are decoded whenever they are asked for.
+
+    Args:
+        reader: the images.
+        workers: processes that decode ahead; as many as there are cores, up to eight, for None.
+        title: the data set and the split, for people.
+
+    Raises:
+        CembenchError: when images or classes do not fit together, or a file cannot be read.
+    """
+    store, labels = EncodedStore(reader, workers), torch.as_tensor(reader.source.labels).long()
+    fingerprint = encoded_fingerprint(reader, title)
+    return Split(store, labels, reader.source.classes, known=fingerprint)
 
 
 def _in_memory(reader: Reader) -> torch.Tensor:

@@ -1,0 +1,116 @@
+"""What training reads: the same images in the same order, wherever they are stored."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cembench.data.digits import Digits
+from cembench.data.loading import load_training
+from cembench.data.store import Store
+from cembench.data.store.joined import Joined
+from cembench.training.feed import Feed
+from cembench.training.train import train
+from cembench.util.distributed import ALONE, World
+from cembench.util.errors import CembenchError
+from tests.conftest import experiment
+from tests.support.ranks import together
+
+CPU = torch.device("cpu")
+AT = {"name": "at", "negatives": {"steps": 1}}
+CROPPED = {"name": "digits", "crop": 1}
+
+
+class Elsewhere(Store):
+    """Images that are never in memory as one tensor, and never all asked for at once."""
+
+    def __init__(self, store):
+        self.store, self.shape = store, store.shape
+
+    def __len__(self):
+        return len(self.store)
+
+    def batch(self, rows):
+        assert len(rows) < 1000
+        return self.store.batch(rows)
+
+    def to(self, device):
+        return self
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    load = Digits.load
+
+    def moved(self, split):
+        found = load(self, split)
+        return replace(found, store=Elsewhere(found.store))
+
+    monkeypatch.setattr(Digits, "load", moved)
+    monkeypatch.setattr("cembench.data.split.BATCH_BYTES", 64 * 100)
+
+
+@pytest.mark.parametrize("more", [{}, {"epoch_images": 700}], ids=["passes", "epoch_images"])
+def test_weights_do_not_depend_on_where_images_are_stored(tmp_path, request, more):
+    settings = experiment(method=AT, data=CROPPED, epochs=2, **more)
+    first = train(settings, tmp_path / "memory").read_bytes()
+    request.getfixturevalue("elsewhere")
+    assert train(settings, tmp_path / "elsewhere").read_bytes() == first
+
+
+def read(feed):
+    order = feed.order(1, torch.Generator().manual_seed(5))
+    return [(batch.images, batch.labels) for batch in feed.read(order, 2)]
+
+
+@pytest.mark.parametrize("images", [None, 500])
+def test_two_processes_read_what_one_reads(images):
+    settings = experiment(epoch_images=images)
+    whole = read(Feed(settings, CPU, ALONE))
+    assert len(whole) == (8 if images is None else 3) - 2
+    halves = [Feed(settings, CPU, ALONE) for _ in range(2)]
+    for rank, feed in enumerate(halves):
+        feed.world = World(rank, 2)
+    for one, first, second in zip(whole, *map(read, halves), strict=True):
+        for part in range(2):
+            assert torch.equal(torch.cat([first[part], second[part]]), one[part])
+
+
+def test_one_process_makes_the_fingerprint_for_all(tmp_path, monkeypatch):
+    made = []
+    of = Joined.batches
+    monkeypatch.setattr(Joined, "batches", lambda *args: made.append(1) or of(*args))
+
+    def work():
+        from cembench.util.distributed import world
+
+        return Feed(experiment(), CPU, world()).fingerprint, len(made)
+
+    (first, often), (second, never) = together(tmp_path, work)
+    assert first == second == Digits().load("train").fingerprint
+    assert often > 0 and never == 0
+
+
+def test_the_parts_of_a_training_split_are_all_of_it_in_its_order():
+    whole, loaded = Digits().load("train"), load_training(Digits(), 0.1)
+    assert loaded.fingerprint == whole.fingerprint
+    assert torch.equal(loaded.wholes[0].batch(slice(100, 150)), whole.batch(slice(100, 150)))
+
+
+def test_an_error_of_one_process_is_that_of_all(tmp_path, monkeypatch):
+    from cembench.util.distributed import world
+
+    load = Digits.load
+
+    def broken(self, split):
+        if world().rank == 1:
+            raise CembenchError("no such disk")
+        return load(self, split)
+
+    def work():
+        monkeypatch.setattr(Digits, "load", broken)
+        with pytest.raises(CembenchError, match="no such disk"):
+            world().on_all_ranks(lambda: Feed(experiment(), CPU, world()))
+        return True
+
+    assert together(tmp_path, work) == [True, True]
