@@ -312,7 +312,7 @@ def test_the_data_of_a_config_is_prepared(kind, root, cembench, tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text(f"data: {{name: {kind}, root: {root}, size: 4}}\nmodel: small_cnn\n")
     done = cembench("data", "prepare", config, "store=disk")
-    assert done.code == 0 and f"train: {COUNT} images of 3×4×4" in done.out
+    assert done.code == 0 and f"train split: {COUNT} images of 3×4×4" in done.out
     small = cembench("data", "prepare", "digits")
     assert "1,200 images of 1×8×8" in small.out and "in memory" in small.out
     for wrong, message in (

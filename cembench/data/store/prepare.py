@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +26,7 @@ from cembench.util.files.locks import Busy, locked
 from cembench.util.progress import Bar
 
 LEVELS = 255  # that decoded images have
+HEAD_START = 1.0  # seconds
 Mend = Literal["nothing", "sizes", "all"]
 
 
@@ -68,10 +71,14 @@ def key_of(reader: Reader) -> str:
 
 def _take_turns(stack: ExitStack, prepared: Prepared, title: str) -> None:
     """Hold the lock of a folder; wait while another process prepares it."""
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:  # of several processes the first one shows progress, so it had better be that
+        time.sleep(HEAD_START)
     try:
         stack.enter_context(locked(prepared.lock, title, 0))
     except Busy:
-        print(f"cembench: {title}: another process is preparing it; waiting", file=sys.stderr)
+        if first:
+            print(f"cembench: {title}: another process is preparing it; waiting", file=sys.stderr)
         stack.enter_context(locked(prepared.lock, title, math.inf))
 
 
