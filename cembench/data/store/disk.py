@@ -34,7 +34,7 @@ class DiskStore(Store):
         self.prepared, self.index = prepared, index
         channels, height, width = index.shape
         self.shape = channels, height, width
-        self._shards = _Shards([prepared.shard(number) for number in range(len(index.sha256))])
+        self._shards = _Shards([prepared.shard(number) for number in index.shards])
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -109,7 +109,8 @@ class _Shards:
             reason = "cut short"
         except OSError as error:
             reason = str(error.strerror)
-        raise CembenchError(damaged(self.paths[shard], reason))
+        path = self.paths[shard]
+        raise CembenchError(f"{path}: {reason}; `cembench data prepare --verify` makes it again")
 
     def _fill(self, shard: int, offset: int, buffers: list[Any]) -> int:
         if hasattr(os, "preadv"):
@@ -123,8 +124,3 @@ class _Shards:
             if shard not in self._open:
                 self._open[shard] = os.open(self.paths[shard], os.O_RDONLY)
             return self._open[shard]
-
-
-def damaged(path: Path, reason: str) -> str:
-    """Return what to say of a shard that is damaged."""
-    return f"{path}: {reason}; `cembench data prepare` with the same settings mends it"
