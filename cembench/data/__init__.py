@@ -1,8 +1,9 @@
-"""Data sets by name. Each is a settings class; `load` reads a split into memory."""
+"""Data sets by name. Each is a settings class; `load` returns a split."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -85,13 +86,46 @@ class DataSettings(Choice):
         """Return the training split, or the test split where there is no other."""
         return self.load("train" if self.has_training else "test")
 
+    @property
+    def members(self) -> tuple[DataSettings, ...]:
+        """The data sets that it consists of: itself, unless it is a mix."""
+        return (self,)
+
+    def shares(self, sizes: Sequence[int]) -> tuple[float, ...]:
+        """Return the share of each member in every batch, of which there are so many images."""
+        return (1.0,)
+
+    def load_parts(self) -> list[Split]:
+        """Read the training split of each member.
+
+        Raises:
+            CembenchError: as `load`.
+        """
+        return [self.load("train")]
+
+    def fingerprint_of(self, parts: Sequence[Split]) -> str:
+        """Return the fingerprint of the training images, given those of each member."""
+        return parts[0].fingerprint
+
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:
-        """Read one split into memory.
+        """Return one split.
 
         Raises:
             CembenchError: when files are missing, damaged or do not fit together.
         """
+
+    def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
+        """Return one split; what was kept of it on disk and is damaged is made again.
+
+        Args:
+            split: which one.
+            verify: whether to read all that was kept, and compare checksums.
+
+        Raises:
+            CembenchError: as `load` does.
+        """
+        return self.load(split)
 
 
 datasets: Registry[DataSettings] = Registry(
@@ -108,6 +142,7 @@ datasets: Registry[DataSettings] = Registry(
         "folder": "cembench.data.folder:Folder",
         "parquet": "cembench.data.parquet:Parquet",
         "memory": "cembench.data.in_memory:InMemoryData",
+        "mix": "cembench.data.mix:Mix",
     },
 )
 
