@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,6 +16,8 @@ from cembench.util.settings import Name
 with lazy_imports():
     from cembench.data.objects import Reading, numbered, read
     from cembench.data.split import Split
+
+log = logging.getLogger("cembench")
 
 Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 SHOWN = 8  # digits of a fingerprint in the name of a data set without one
@@ -87,7 +90,10 @@ class InMemoryData(DataSettings):
         }
         if not readings:
             raise CembenchError("data: give images, as train or as test")
-        return cls._holding(_alike(readings), alias, settings)
+        found = cls._holding(_alike(readings), alias, settings)
+        for caution in found.cautions:
+            log.warning(caution)
+        return found
 
     @classmethod
     def _holding(
@@ -129,8 +135,8 @@ class InMemoryData(DataSettings):
         readings = self._held.readings
         if not readings:
             raise CembenchError(
-                f"the images of '{self.title}' were in the memory of a Python program; give them "
-                "again, in Python: cembench.evaluate(checkpoint, (images, labels))"
+                f"data: the images of '{self.title}' were in the memory of a Python program; give "
+                "them again, in Python, as data=(images, labels)"
             )
         if split not in readings:
             raise CembenchError(f"'{self.title}' has no {_word(split)} images; give them too")
