@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cembench.data import DataSettings
-from cembench.data.split import Split, fixed_permutation, hold_out
+from cembench.data.split import Split, fixed_permutation, hold_out, joined
 from cembench.data.store.joined import Joined
 from cembench.data.store.memory import MemoryStore
 from cembench.util.files import digest
@@ -19,27 +20,44 @@ from cembench.util.stages import stage
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training split of a data set.
+    """The training images of a data set, without those held out for validation.
 
     Attributes:
-        training: images to train on.
-        held: images held out for validation.
-        whole: both together, in the order of the data set; a view of them.
+        data: its settings.
+        parts: images to train on, of each part; a data set that is no mix has one.
+        held: images held out for validation, of the first part.
+        wholes: the images of each part in the order of the data set; views of those above.
     """
 
-    training: Split
+    data: DataSettings
+    parts: tuple[Split, ...]
     held: Split
-    whole: Split
+    wholes: tuple[Split, ...]
+
+    @cached_property
+    def training(self) -> Split:
+        """Images to train on, one part after the other."""
+        return joined(self.parts)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Images to train on in each part."""
+        return tuple(map(len, self.parts))
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of each part in every batch."""
+        return self.data.shares(self.sizes)
+
+    @cached_property
     def fingerprint(self) -> str:
         """That of all images, made when it is first asked for."""
         with stage("data"):
-            return self.whole.fingerprint
+            return self.data.fingerprint_of(self.wholes)
 
 
 def load_training(data: DataSettings, held: float) -> TrainingData:
-    """Load the training split, and hold out a fraction of it.
+    """Load the training split, and hold out a fraction of it, or of the first part of a mix.
 
     Raises:
         CembenchError: when it cannot be read, or one of the two parts would be empty.
@@ -47,9 +65,10 @@ def load_training(data: DataSettings, held: float) -> TrainingData:
 
     def load() -> TrainingData:
         with stage("data"):
-            whole = data.load("train")
-            training, validation = hold_out(whole, held)
-            return TrainingData(training, validation, _view(whole, training, validation))
+            first, *others = data.load_parts()
+            training, validation = hold_out(first, held)
+            wholes = (_view(first, training, validation), *others)
+            return TrainingData(data, (training, *others), validation, wholes)
 
     return shared("training split", lambda: (_key(data), held), load)
 

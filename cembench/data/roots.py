@@ -21,10 +21,13 @@ _told: set[Path] = set()
 
 
 def remember(data: DataSettings) -> None:
-    """Remember the folder of a data set that the user named, for later commands too."""
-    if data.image_folder is None:
-        return
-    line = str(data.image_folder)
+    """Remember the folders of a data set that the user named, for later commands too."""
+    for member in data.members:
+        if member.image_folder is not None:
+            _remember(str(member.image_folder))
+
+
+def _remember(line: str) -> None:
     if line in _all_named():
         return
     _named.add(line)
@@ -35,25 +38,33 @@ def remember(data: DataSettings) -> None:
 
 
 def require_named(data: DataSettings, checkpoint: Path, option: str = "--data-root ") -> None:
-    """Refuse to read a folder that only a checkpoint names.
+    """Refuse to read folders that only a checkpoint names.
 
     Folders in the working folder, and beside the checkpoint, are read, with a line on stderr.
 
     Args:
         data: what the checkpoint says of its data.
         checkpoint: the file.
-        option: what names a folder in the command that reads it.
+        option: what names the folder of a data set, or of the first part of a mix, in the command
+            that reads it.
 
     Raises:
         CembenchError: naming the folder and the option with which to name it.
     """
-    folder = data.image_folder
-    if folder is None or str(folder) in _all_named():
+    for number, member in enumerate(data.members):
+        if member.image_folder is not None:
+            folder = member.image_folder
+            remedy = f"start cembench in {folder}" if number else f"give {option}{folder}"
+            _require_named(folder, checkpoint, remedy)
+
+
+def _require_named(folder: Path, checkpoint: Path, remedy: str) -> None:
+    if str(folder) in _all_named():
         return
     if not any(folder.is_relative_to(near.resolve()) for near in (Path(), checkpoint.parent)):
         raise CembenchError(
             f"{checkpoint}: says that its images lie in {folder}, outside the working folder, "
-            f"which you never named; if they are yours to use here, give {option}{folder}"
+            f"which you never named; if they are yours to use here, {remedy}"
         )
     if folder not in _told and os.environ.get("RANK", "0") == "0":
         _told.add(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cembench.data.store import Store
+from cembench.data.store.joined import Joined
 from cembench.data.store.memory import MemoryStore
 from cembench.util.errors import CembenchError
 
@@ -105,12 +106,36 @@ class Split:
         """SHA-256 over shape, levels, class names, labels and every pixel."""
         if self.known is not None:
             return self.known
-        shape = len(self), *self.shape
-        sha = hashlib.sha256(repr((shape, self.levels, self.classes)).encode())
-        sha.update(self.labels.cpu().numpy().tobytes())
+        sha = begin_fingerprint(self.shape, self.levels, self.classes, self.labels.cpu().numpy())
         for images in self.batches():
             sha.update(images.cpu().contiguous().numpy().data)
         return sha.hexdigest()
+
+
+def begin_fingerprint(
+    shape: tuple[int, ...], levels: int, classes: tuple[str, ...], labels: np.ndarray
+) -> hashlib._Hash:
+    """Return the hash of a split before its images, which are added one after the other.
+
+    Args:
+        shape: of an image.
+        levels: the integer that stands for 1.0.
+        classes: class names in label order.
+        labels: int64, N.
+    """
+    sha = hashlib.sha256(repr(((len(labels), *shape), levels, classes)).encode())
+    sha.update(labels.tobytes())
+    return sha
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Return one split of several that are alike but for their images, one after the other."""
+    first = splits[0]
+    if len(splits) == 1:
+        return first
+    labels = torch.cat([split.labels for split in splits])
+    store = Joined([split.store for split in splits])
+    return replace(first, store=store, labels=labels, known=None)
 
 
 def fixed_permutation(count: int) -> Tensor:

@@ -136,17 +136,24 @@ class CheckpointMetadata(Settings):
         if root is None:
             return self
         data = self.data.moved(root)
-        remember(data)
-        return self.model_copy(update={"data": data})
+        remember(data.members[0])
+        moved = self.model_copy(update={"data": data})
+        if self._stated is not None:
+            moved._stated = self._stated[0], data
+        return moved
 
-    def require_named_root(self) -> None:
+    def require_named_root(self, whole: bool = False) -> None:
         """Refuse data whose folder nobody but the checkpoint named; see `data.roots`.
+
+        Args:
+            whole: whether all parts of a mix will be read, or only the first one.
 
         Raises:
             CembenchError: naming the folder, and how to name it.
         """
         if self._stated is not None and self._stated[1] is self.data:
-            require_named(self.data, self._stated[0])
+            data = self.data if whole else self.data.members[0]
+            require_named(data, self._stated[0])
 
     def training_split(self) -> tuple[Split, Split]:
         """Return the images that training used, and those that it held out for validation.
@@ -156,7 +163,7 @@ class CheckpointMetadata(Settings):
         """
         from cembench.data.loading import load_training
 
-        self.require_named_root()
+        self.require_named_root(whole=True)
         loaded = load_training(self.data, self.held_out)
         self.check(loaded.training)
         if self.fingerprint and loaded.fingerprint != self.fingerprint:

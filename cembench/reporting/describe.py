@@ -52,7 +52,10 @@ def run_page(layout: RunLayout, metadata: CheckpointMetadata) -> str:
         "method": f"{metadata.method}{_given(metadata.config.get('method'))}",
         "model": f"{metadata.model.title}{_given(metadata.model.dump())}",
         "data": f"{metadata.data.title}, {shape} pixels, {of} classes",
-        "images in": str(metadata.data.image_folder or ""),
+        "extra data": ", ".join(member.title for member in metadata.data.members[1:]),
+        "images in": ", ".join(
+            str(member.image_folder) for member in metadata.data.members if member.image_folder
+        ),
         "threat model": str(metadata.threat),
         "training": _training(
             metadata.epoch, metadata.finished, metadata.seed, metadata.divergences, metadata.config

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +11,11 @@ from torch import Tensor
 from cembench.data.augment import augment
 from cembench.data.loading import load_training
 from cembench.data.order import Order
-from cembench.data.store.memory import MemoryStore
 from cembench.training import ddp
 from cembench.training.build import memory_format
 from cembench.training.config import Experiment
 from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
-
-T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -39,6 +35,7 @@ class Feed:
 
     Attributes:
         training: training images with labels, on the CPU.
+        first: those of them that are of the first part of a mix; all unless it is one.
         data: the same on the device, without labels unless the method may know them.
         held: images held out for validation, with labels, on the device.
         fingerprint: of the whole training split.
@@ -48,20 +45,21 @@ class Feed:
 
     def __init__(self, config: Experiment, device: torch.device, world: World) -> None:
         self.world, self.device = world, device
-        self._look, self._augments = config.data, config.method.labels == "all"
+        self._look, self._augments = config.data.members[0], config.method.labels == "all"
         loaded = world.on_all_ranks(lambda: load_training(config.data, config.validation.fraction))
-        self.training = loaded.training
+        self.training, self.first = loaded.training, loaded.parts[0]
         self.fingerprint = world.on_rank_zero(lambda: loaded.fingerprint)
         self.held = loaded.held.to(device)
         known = self.training if self._augments else self.training.unlabelled()
         self.data, self._labels = known.to(device), known.labels
-        self._set_steps(config)
+        goes_on = config.epoch_images is not None or len(loaded.parts) > 1
+        self._order = Order(config.seed, loaded.sizes, loaded.shares) if goes_on else None
+        self._set_steps(config, loaded.sizes)
         self.layout = memory_format(config, self.training, self.batch, device)
 
-    def _set_steps(self, config: Experiment) -> None:
-        images, count = len(self.training), config.epoch_images
-        self._order = None if count is None else Order(config.seed, (images,))
-        images = count or images
+    def _set_steps(self, config: Experiment, sizes: tuple[int, ...]) -> None:
+        """Set batch and steps. The epochs of a mix are as long as the images of its first part."""
+        images = config.epoch_images or sizes[0]
         self.batch = min(config.batch_size, images)
         if self.batch < config.method.min_batch_size:
             raise CembenchError(f"{images} training images are too few for {config.title}")
@@ -87,14 +85,7 @@ class Feed:
             first: steps of the epoch that are done.
         """
         parts = [self._share(rows) for rows in order.split(self.batch)[first : self.steps]]
-        if isinstance(self.data.store, MemoryStore):
-            return (self._batch(part, self.data.batch(part)) for part in parts)
-        read = self.training.store.batches(parts)
-        return (
-            _ahead(map(self._batch, parts, read))
-            if self.device.type == "cuda"
-            else map(self._batch, parts, read)
-        )
+        return map(self._batch, parts, self.data.store.batches(parts))
 
     def at(self, rows: Tensor) -> Batch:
         """Return this process's share of the images of some rows."""
@@ -105,26 +96,15 @@ class Feed:
         """Return images as floats in [0, 1], augmented where the method makes no views itself."""
         images = batch.images
         if self._augments:
-            images = augment(images, self._look.crop, self._look.flip, generator)
+            look = self._look
+            images = augment(images, look.crop, look.flip, generator, look.resized_crop)
         return (images.float() / self.data.levels).contiguous(memory_format=self.layout)
 
     def _share(self, rows: Tensor) -> Tensor:
         return rows.chunk(self.world.size)[self.world.rank]
 
     def _batch(self, rows: Tensor, images: Tensor) -> Batch:
-        return Batch(self._upload(images), self._upload(self._labels[rows]))
-
-    def _upload(self, values: Tensor) -> Tensor:
-        """Return values on the device, without waiting until they are there."""
-        if values.device.type == self.device.type:
-            return values
-        return values.pin_memory().to(self.device, non_blocking=True)
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Return items while a thread already makes the next one."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = thread.submit(next, items, None)
-            yield item
+        labels = self._labels[rows]
+        if self.device.type == "cuda":  # without waiting until they are there
+            labels = labels.pin_memory().to(self.device, non_blocking=True)
+        return Batch(images, labels.to(self.device))

@@ -87,6 +87,6 @@ def probe_experiment(checkpoint: Path, mode: Mode, overrides: dict[str, Any]) ->
     values = merge(probe_settings(base, checkpoint, mode), overrides)
     probe = parse_experiment(values, f"probe of {file}")
     given = overrides.get("data")
-    if not (isinstance(given, dict) and "root" in given):
+    if not (isinstance(given, dict) and {"root", "parts"} & given.keys()):
         require_named(probe.data, file, "data.root=")
     return probe

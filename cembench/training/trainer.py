@@ -63,7 +63,7 @@ class Trainer:
         self.batch, self.steps = self.feed.batch, self.feed.steps
         self.labelled = config.method.labels == "all"
         seed_everything(derive(config.seed, "weights"))
-        self._build_model(self.feed.training)
+        self._build_model(self.feed.first)
         source = TrainingImages(self.data, config.seed, self.labelled)
         initial = source.initial(config.method.sampler)
         self.initial = replace(initial, buffer=ddp.shared_buffer(initial.buffer, self.world))

@@ -94,7 +94,7 @@ def test_one_process_makes_the_fingerprint_for_all(tmp_path, monkeypatch):
 def test_the_parts_of_a_training_split_are_all_of_it_in_its_order():
     whole, loaded = Digits().load("train"), load_training(Digits(), 0.1)
     assert loaded.fingerprint == whole.fingerprint
-    assert torch.equal(loaded.whole.batch(slice(100, 150)), whole.batch(slice(100, 150)))
+    assert torch.equal(loaded.wholes[0].batch(slice(100, 150)), whole.batch(slice(100, 150)))
 
 
 def test_an_error_of_one_process_is_that_of_all(tmp_path, monkeypatch):

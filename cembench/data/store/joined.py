@@ -34,7 +34,8 @@ class Joined(Store):
         for place in places:
             images = torch.empty((len(place), *self.shape), dtype=torch.uint8, device=self.device)
             for number in place.unique().tolist():
-                images[(place == number).to(self.device)] = next(readers[number])
+                rows = (place == number).nonzero().squeeze(1).to(self.device)
+                images.index_copy_(0, rows, next(readers[number]))
             yield images
 
     def _reader(self, number: int, parts: list[Tensor], places: list[Tensor]) -> Iterator[Tensor]:
