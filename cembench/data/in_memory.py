@@ -67,6 +67,7 @@ class InMemoryData(DataSettings):
         classes: Sequence[str] | None = None,
         alias: str | None = None,
         levels: int = 255,
+        memory_limit: float = 1.0,
         **settings: Any,
     ) -> Self:
         """Return the settings of images in memory, which are read once.
@@ -78,13 +79,14 @@ class InMemoryData(DataSettings):
             classes: class names in label order.
             alias: the name in results.
             levels: the integer that stands for 1.0.
+            memory_limit: GiB of images of a split, at most, that are kept in memory.
             settings: `crop` and `flip`.
 
         Raises:
             CembenchError: for objects that hold no images, and splits that do not fit together.
         """
         readings = {
-            key: _read(key, value, classes, levels)
+            key: _read(key, value, classes, levels, memory_limit * 2**30)
             for key, value in (("train", train), ("test", test))
             if value is not None
         }
@@ -164,11 +166,11 @@ def _word(split: str) -> str:
     return "training" if split == "train" else split
 
 
-def _read(key: str, data: Any, classes: Sequence[str] | None, levels: int) -> Reading:
+def _read(key: str, data: Any, classes: Sequence[str] | None, levels: int, limit: float) -> Reading:
     if isinstance(data, DataSettings):
         data = data.load("train" if key == "train" else "test")
     try:
-        return read(data, classes, levels)
+        return read(data, classes, levels, limit)
     except CembenchError as error:
         raise CembenchError(f"{_word(key)} data: {error}") from error
 
