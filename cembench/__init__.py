@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cembench.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from cembench.api import check, evaluate, load, probe, rank, sample, train
+    from cembench.api import check, dataset, evaluate, load, probe, rank, sample, train
     from cembench.interop.exporting import export
     from cembench.interop.importing import import_model
     from cembench.reporting.page import write_plots, write_report
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 # Imported when asked for: the command line answers without waiting for torch.
 _PLACES = {
     **dict.fromkeys(
-        ["train", "probe", "evaluate", "sample", "load", "rank", "check"], "cembench.api"
+        ["train", "probe", "evaluate", "sample", "load", "rank", "check", "dataset"],
+        "cembench.api",
     ),
     "import_model": "cembench.interop.importing",
     "export": "cembench.interop.exporting",
@@ -38,6 +39,7 @@ __all__ = [
     "CembenchError",
     "add_plugin",
     "check",
+    "dataset",
     "evaluate",
     "export",
     "import_model",

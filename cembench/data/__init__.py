@@ -41,6 +41,16 @@ class DataSettings(Choice):
         """The customary threat model, used when a config gives none."""
         return Threat(norm="linf", eps=8 / 255)
 
+    @property
+    def has_training(self) -> bool:
+        """Whether it has training images; only images in memory may come without."""
+        return True
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a record warns of these images."""
+        return ()
+
     def moved(self, root: str | None) -> Self:
         """Return the same data set under another root; itself for None.
 
@@ -83,6 +93,10 @@ class DataSettings(Choice):
         """Return the fingerprint of the training images, given those of each member."""
         return parts[0].fingerprint
 
+    def example_split(self) -> Split:
+        """Return the training split, or the test split where there is no other."""
+        return self.load("train" if self.has_training else "test")
+
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:
         """Read one split into memory.
@@ -105,5 +119,17 @@ datasets: Registry[DataSettings] = Registry(
         "folder": "cembench.data.folder:Folder",
         "parquet": "cembench.data.parquet:Parquet",
         "mix": "cembench.data.mix:Mix",
+        "memory": "cembench.data.in_memory:InMemoryData",
     },
 )
+
+
+def own_name(alias: str) -> str:
+    """Return the name of a data set of one's own, which is ranked under it.
+
+    Raises:
+        ValueError: for the name of a data set of cembench.
+    """
+    if alias in datasets.names():
+        raise ValueError(f"'{alias}' is a data set of cembench; choose another")
+    return alias

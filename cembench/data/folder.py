@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +14,8 @@ from cembench.util.lazy import lazy_imports
 with lazy_imports():
     from cembench.data.source import FileSource, Source
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
 
 class Folder(LocalData):
     """`root/train/CLASS/*.png` and `root/test/CLASS/*.png`, as torchvision's ImageFolder wants."""
@@ -20,15 +24,52 @@ class Folder(LocalData):
 
     def source(self, root: Path, split: str) -> Source:
         """Return the images of a split."""
-        from torchvision.datasets import ImageFolder
+        return class_folders(root, split, _folders(root / "train"))
 
-        classes = tuple(sorted(p.name for p in (root / "train").glob("*") if p.is_dir()))
-        try:
-            found = ImageFolder(root / split)
-        except FileNotFoundError as error:
-            raise CembenchError(str(error).splitlines()[0]) from error
-        if unknown := set(found.classes) - set(classes):
-            raise CembenchError(f"class '{sorted(unknown)[0]}' is not among the training classes")
-        label = {index: classes.index(name) for name, index in found.class_to_idx.items()}
-        labels = [label[index] for index in found.targets]
-        return FileSource(labels, classes, [path for path, _ in found.samples])
+
+def class_folders(root: Path, split: str, classes: tuple[str, ...]) -> FileSource:
+    """Return the images in `root/split/CLASS` and below, in ImageFolder's order.
+
+    ImageFolder itself holds half a gigabyte for the names of a million files.
+
+    Args:
+        root: the folder of the data set.
+        split: the name of the folder with the class folders.
+        classes: names that class folders may have, in label order.
+
+    Raises:
+        CembenchError: for a class folder of another name, or one without images.
+    """
+    found = _folders(root / split)
+    if not found:
+        raise CembenchError(f"no class folders in {root / split}")
+    if unknown := set(found) - set(classes):
+        raise CembenchError(f"class '{sorted(unknown)[0]}' is not among the training classes")
+    return FileSource.of(root, classes, _entries(root, split, found, classes))
+
+
+def _folders(path: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in path.glob("*") if entry.is_dir()))
+
+
+def _entries(
+    root: Path, split: str, found: tuple[str, ...], classes: tuple[str, ...]
+) -> Iterator[tuple[str, int]]:
+    for name in found:
+        images = _images(root / split / name)
+        if not images:
+            raise CembenchError(
+                f"no images in {root / split / name}; they end in {', '.join(ENDINGS)}"
+            )
+        label = classes.index(name)
+        yield from ((f"{split}/{name}/{image}", label) for image in images)
+
+
+def _images(folder: Path) -> list[str]:
+    """Return the names of all images in a folder and below it."""
+    found = []
+    for where, _, names in sorted(os.walk(folder, followlinks=True)):
+        below = os.path.relpath(where, folder)
+        inside = "" if below == "." else f"{below}/"
+        found += [inside + name for name in sorted(names) if name.lower().endswith(ENDINGS)]
+    return found

@@ -6,37 +6,59 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from cembench.data import DataSettings, datasets
+from cembench.data import DataSettings, own_name
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Name
+from cembench.util.settings import Name, Positive, optional_field
 
 with lazy_imports():
-    import torch
-
     from cembench.data.decode import Decoder, mode_of
+    from cembench.data.reader import Reader, content_of
     from cembench.data.source import Source
     from cembench.data.split import Split
+    from cembench.data.store.open import encoded_split, open_split
+
+
+Side = Annotated[int, Field(ge=1, le=4096)]  # in pixels
 
 
 class LocalData(DataSettings):
-    """Local images of one size, or brought to `size`×`size` by scaling and a centre crop.
+    """Local images of one size, or brought to one by scaling and a crop of the centre.
 
     Attributes:
         root: the folder with the data.
         alias: the name of the data set in results; the name of the folder unless given.
         mode: `RGB` or `L` (grey); that of the first image unless given.
-        size: height and width to bring every image to.
+        size: height and width to bring every image to: `resize` and `centre_crop` of that size.
+        resize: pixels of the shorter side, to which images are scaled, antialiased.
+        centre_crop: height and width of what is cut from the centre, after `resize`.
+        interpolation: of `size` and `resize`.
+        store: where decoded images are kept: in `memory`, or on `disk`, in the user's cache; `auto`
+            goes by `memory_limit`. It does not affect results, so it is no part of what identifies
+            a run.
+        memory_limit: GiB of decoded images of a split, at most, that `auto` keeps in memory. It is
+            no part of what identifies a run either.
+        cache: whether decoded images are kept at all. Where they are not, images are decoded each
+            time they are used, and identified by their files: the fingerprint is another one.
+        workers: processes that decode ahead where nothing is kept; 0 decodes when images are asked
+            for. As many as there are cores, up to eight, unless given. It does not affect results.
     """
 
     root: str
-    alias: Name
+    alias: Annotated[Name, AfterValidator(own_name)]
     mode: Literal["RGB", "L"] | None = None
-    size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    size: Side | None = None
+    resize: Side | None = optional_field(None)
+    centre_crop: Side | None = optional_field(None)
+    interpolation: Literal["bicubic", "bilinear"] = optional_field("bicubic")
+    store: Literal["auto", "memory", "disk"] = Field("auto", exclude=True)
+    memory_limit: Positive = Field(1.0, exclude=True)
+    cache: bool = optional_field(True)
+    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(None, exclude=True)
 
     @property
     def title(self) -> str:
@@ -54,12 +76,16 @@ class LocalData(DataSettings):
             raise ConfigError.single(f"no folder {values['root']}: {error}", "root") from None
         return {"alias": re.sub(r"[^A-Za-z0-9_.]+", "-", folder).strip("-.") or "data", **values}
 
-    @field_validator("alias")
-    @classmethod
-    def _own(cls, alias: str) -> str:
-        if alias in datasets.names():
-            raise ValueError(f"'{alias}' is a data set of cembench; choose another")
-        return alias
+    @model_validator(mode="after")
+    def _one_way_to_a_size(self) -> Self:
+        given = self.model_fields_set & {"resize", "centre_crop"}
+        if self.size is not None and any(getattr(self, key) is not None for key in given):
+            raise ConfigError.single("stands for resize and centre_crop; give it or them", "size")
+        if self.resize is not None and (self.centre_crop or 0) > self.resize:
+            raise ConfigError.single(f"greater than resize={self.resize}", "centre_crop")
+        if not self.cache and self.store != "auto":
+            raise ConfigError.single("cache: false keeps no decoded images", "store")
+        return self
 
     def load(self, split: Literal["train", "test"]) -> Split:
         """Read one split."""
@@ -67,12 +93,10 @@ class LocalData(DataSettings):
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
         try:
-            source = self.source(root, split)
-            if twice := [name for name, times in Counter(source.classes).items() if times > 1]:
-                raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
-            if not len(source):
-                raise CembenchError("holds no images")
-            return Split.of(self._decoded(source), torch.tensor(source.labels), source.classes)
+            reader = self._reader(self.source(root, split))
+            if not self.cache:
+                return encoded_split(reader, self.workers, f"{root}, {split} split")
+            return open_split(reader, self.store, self.memory_limit * 2**30)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
 
@@ -84,20 +108,13 @@ class LocalData(DataSettings):
             CembenchError: when files are missing or do not fit together.
         """
 
-    def _decoded(self, source: Source) -> torch.Tensor:
-        """Return all images, uint8, N×C×H×W."""
-        mode = self.mode or mode_of(source.read(0), source.name(0))
-        decoder = Decoder(mode, self.size)
-        images = torch.empty(0, dtype=torch.uint8)
-        for row in range(len(source)):
-            image = torch.from_numpy(decoder.decode(source.read(row), source.name(row)))
-            if row == 0:
-                images = torch.empty((len(source), *image.shape), dtype=torch.uint8)
-            if image.shape != images.shape[1:]:
-                (height, width), (high, wide) = image.shape[1:], images.shape[2:]
-                raise CembenchError(
-                    f"{source.name(row)} has {width}×{height} pixels and the first image "
-                    f"{wide}×{high}; set data.size"
-                )
-            images[row] = image
-        return images
+    def _reader(self, source: Source) -> Reader:
+        if not len(source):
+            raise CembenchError("holds no images")
+        if twice := [name for name, times in Counter(source.classes).items() if times > 1]:
+            raise CembenchError(f"two classes are called '{twice[0]}'; rename one")
+        mode = self.mode or mode_of(content_of(source, 0), source.name(0))
+        resize, crop = self.resize, self.centre_crop
+        if self.size is not None:
+            resize = crop = self.size
+        return Reader(source, Decoder(mode, resize, crop, self.interpolation))

@@ -108,6 +108,11 @@ class Mix(DataSettings):
         """That of the first part."""
         return self.members[0].threat
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Those of all parts."""
+        return tuple(text for member in self.members for text in member.cautions)
+
     def moved(self, root: str | None) -> Self:
         """Return the same mix with its first part under another root."""
         first = self.parts[0]

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cembench.data.image_files import LocalData
-from cembench.data.source import Source
 from cembench.util.errors import CembenchError
-from cembench.util.files.parquet import read_arrow
+from cembench.util.lazy import lazy_imports
 
+with lazy_imports():
+    import numpy as np
 
-@dataclass(frozen=True)
-class ParquetSource(Source):
-    """Images in a column of parquet files.
-
-    Attributes:
-        column: of all files.
-    """
-
-    column: Any
-
-    def name(self, row: int) -> str:
-        """Return the row."""
-        return f"row {row}"
-
-    def read(self, row: int) -> bytes:
-        """Return the content of the image; nothing where it has none."""
-        content = self.column[row].as_py()
-        content = content.get("bytes") if isinstance(content, dict) else content
-        return content if isinstance(content, bytes) else b""
+    from cembench.data.parquet_source import ParquetSource, opened
+    from cembench.data.source import Source
 
 
 class Parquet(LocalData):
@@ -51,35 +35,49 @@ class Parquet(LocalData):
 
     def source(self, root: Path, split: str) -> Source:
         """Return the images of a split."""
-        labels, images, schema = self._table(root, split)
+        names = _names(root, split)
+        with opened(root / names[0]) as file:
+            schema = file.schema_arrow
+        labels = self._labels(root, names)
         classes = self.classes or _hub_classes(schema, self.label)
         if classes is None:
-            training = labels if split == "train" else self._table(root, "train")[0]
-            classes = [str(label) for label in range(max(training) + 1)]
-        return ParquetSource(labels, tuple(classes), images)
+            training = labels if split == "train" else self._labels(root, _names(root, "train"))
+            classes = [str(label) for label in range(int(training.max()) + 1)]
+        return ParquetSource(root, labels, tuple(classes), names, self._image(schema))
 
-    def _table(self, root: Path, split: str) -> tuple[list[int], Any, Any]:
+    def _image(self, schema: Any) -> str:
         import pyarrow as pa
 
-        files = sorted(root.glob(f"{split}*.parquet"))
-        if not files:
-            raise CembenchError(f"no files {split}*.parquet")
-        try:
-            table = pa.concat_tables([read_arrow(file) for file in files])
-        except (pa.ArrowException, OSError) as error:
-            raise CembenchError(f"unreadable parquet: {str(error).splitlines()[0]}") from error
-        image = self.image or next(
-            (f.name for f in table.schema if pa.types.is_struct(f.type)), "image"
-        )
-        for column in (image, self.label):
-            if column not in table.column_names:
-                raise CembenchError(f"no column '{column}'; it has {table.column_names}")
-        labels = table[self.label].to_pylist()
-        if not labels:
+        structs = (field.name for field in schema if pa.types.is_struct(field.type))
+        return self.image or next(structs, "image")
+
+    def _labels(self, root: Path, names: tuple[str, ...]) -> np.ndarray:
+        found = [labels for name in names for labels in self._labels_of(root / name)]
+        if not sum(map(len, found)):
             raise CembenchError("holds no images")
-        if not all(isinstance(label, int) and label >= 0 for label in labels):
-            raise CembenchError(f"column '{self.label}' holds labels that are not 0, 1, 2, …")
-        return labels, table[image], table.schema
+        return np.concatenate(found)
+
+    def _labels_of(self, path: Path) -> Iterator[np.ndarray]:
+        import pyarrow as pa
+
+        with opened(path) as file:
+            for column in (self._image(file.schema_arrow), self.label):
+                if column not in file.schema_arrow.names:
+                    raise CembenchError(f"no column '{column}'; it has {file.schema_arrow.names}")
+            for part in file.read([self.label], use_threads=False)[self.label].chunks:
+                whole = pa.types.is_integer(part.type) and not part.null_count
+                if not whole or (len(part) and part.to_numpy().min() < 0):
+                    raise CembenchError(
+                        f"column '{self.label}' holds labels that are not 0, 1, 2, …"
+                    )
+                yield part.to_numpy().astype(np.int64)
+
+
+def _names(root: Path, split: str) -> tuple[str, ...]:
+    names = tuple(sorted(file.name for file in root.glob(f"{split}*.parquet")))
+    if not names:
+        raise CembenchError(f"no files {split}*.parquet")
+    return names
 
 
 def _hub_classes(schema: Any, column: str) -> list[str] | None:

@@ -73,7 +73,7 @@ class Split:
 
     def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """Return images as float32 in [0, 1], M×C×H×W: those of some rows, or all."""
-        return self.batch(rows).float() / self.levels
+        return self.batch(rows).float().div_(self.levels)
 
     def parts(self, size: int | None = None) -> Iterator[Tensor]:
         """Return the row numbers of one batch after the other, in order.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -58,6 +59,14 @@ class Threat(Settings):
         return str(self).replace("/", "_")
 
 
+def _number(text: str) -> float | str:
+    """Return the number that a text holds; settings read fractions, and refuse what is neither."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 class ThreatChange(Settings):
     """The part of a threat model that a config or protocol sets; the rest is the data set's.
 
@@ -69,6 +78,18 @@ class ThreatChange(Settings):
 
     norm: NormName | None = None
     eps: Radius | None = None
+
+    @classmethod
+    def of(cls, value: str | Mapping[str, Any] | Threat | None) -> Self:
+        """Return what is given of a threat model, as settings or as a text such as `linf 8/255`.
+
+        Raises:
+            ConfigError: for anything else, and wrong values.
+        """
+        if isinstance(value, str):
+            norm, _, eps = value.replace("-", " ", 1).strip().partition(" ")
+            value = {"norm": norm, **({"eps": _number(eps.strip())} if eps else {})}
+        return cls.parse(value.dump() if isinstance(value, Threat) else value or {})
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -98,25 +97,23 @@ def saved_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[
         raise CembenchError(f"{path}: not of these images, or damaged") from error
 
 
-def saved_samples(record: Path, sampler: str, labels: Iterable[Tensor]) -> Samples:
-    """Return all samples of a sampler as they were kept, images and starts as bytes.
+def saved_samples(record: Path, sampler: str, number: int, y: Tensor) -> Samples:
+    """Return a chunk of the samples of a sampler as it was kept, images and starts as bytes.
 
     Args:
         record: the file of the record.
         sampler: its title.
-        labels: the classes of each chunk. They are not read, so that none can be chosen afterwards.
+        number: that of the chunk.
+        y: its classes. They are not read, so that none can be chosen afterwards.
 
     Raises:
-        CembenchError: when a chunk is missing or damaged.
+        CembenchError: when the chunk is missing or damaged.
     """
-    parts = []
-    for number, y in enumerate(labels):
-        path = RunLayout.samples(record) / f"{sampler}.{number}.safetensors"
-        values = _read(path, "--save-samples") | {"labels": y}
-        if set(values) != set(Samples.__annotations__) or {*map(len, values.values())} != {len(y)}:
-            raise CembenchError(f"{path}: not {len(y)} samples; evaluate with --save-samples")
-        parts.append(Samples(**values))
-    return Samples.joined(parts)
+    path = RunLayout.samples(record) / f"{sampler}.{number}.safetensors"
+    values = _read(path, "--save-samples") | {"labels": y}
+    if set(values) != set(Samples.__annotations__) or {*map(len, values.values())} != {len(y)}:
+        raise CembenchError(f"{path}: not {len(y)} samples; evaluate with --save-samples")
+    return Samples(**values)
 
 
 def _adversarial_file(record: Path, attack: str) -> Path:

@@ -114,6 +114,8 @@ def prepare(
     measured = measured_of(protocol, metadata, file)
     if measured.samples is None and inception_weights is not None:
         raise CembenchError(f"--inception-weights: protocol {protocol.name} draws no samples")
+    asked = protocol.samples is not None and metadata.kind == "classifier"
+    left_out = ["samples"] if asked and measured.samples is None else []
     reader = None
     if measured.samples is not None:
         reader = shared_reader(measured.samples.extractor, device, inception_weights)
@@ -125,7 +127,7 @@ def prepare(
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
     with blaming(file):
-        header = header_of(source, metadata, protocol, split, device, reader)
+        header = header_of(source, metadata, protocol, split, device, reader, left_out)
         _require_possible(measured, header.threat, split.shape)
     path = RunLayout(folder or file.parent, file.name).record(protocol.name)
     images = CheckpointImages(file, metadata, device, header.threat)
@@ -155,8 +157,10 @@ def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int,
 def measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:
     """Return what a protocol measures of a checkpoint: everything, or an encoder's samples alone.
 
+    Samples start from training images and are compared with them, so without any there are none.
+
     Raises:
-        CembenchError: when it measures nothing of an encoder.
+        CembenchError: when it measures nothing of an encoder, or needs training images alone.
     """
     part = protocol.measured_of(metadata.kind)
     if part is None:
@@ -164,4 +168,12 @@ def measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) ->
             f"{file}: an encoder, of which protocol {protocol.name} measures nothing; fit a head "
             "with `cembench probe`, or add the sampler maxent or infonce"
         )
-    return part
+    if part.samples is None or metadata.data.has_training:
+        return part
+    left = part.without("samples")
+    if left is None:
+        raise CembenchError(
+            f"{file}: protocol {protocol.name} draws samples, which needs training images; give "
+            "them with train="
+        )
+    return left

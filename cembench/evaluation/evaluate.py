@@ -171,6 +171,7 @@ class _Evaluation:
         table = None
         with collected_warnings() as warnings:
             warnings.update(before)
+            warnings.update(_cautions(self.context))
             try:
                 values |= self.context.facts()
                 found = measure(self.context, self.attacks, self.samples)
@@ -186,6 +187,15 @@ class _Evaluation:
         values["seconds"] = round(time.monotonic() - self.started, 3)
         values["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         return self.context.header.model_copy(update=values), table
+
+
+def _cautions(context: EvaluationContext) -> list[str]:
+    """Return what a record warns of the images, and of those that were not given."""
+    missing = "no training images were given, so there are no samples; give them with train="
+    return [
+        *context.metadata.data.cautions,
+        *[missing] * ("samples" in context.header.not_applicable),
+    ]
 
 
 @contextmanager

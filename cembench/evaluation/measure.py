@@ -33,8 +33,8 @@ from cembench.util.stages import stage
 if TYPE_CHECKING:
     from cembench.evaluation.context import EvaluationContext
     from cembench.evaluation.measures.attack_progress import AttackProgress
+    from cembench.evaluation.sample_set import SampleSet
     from cembench.samplers import Sampler
-    from cembench.samplers.draw import Samples
 
 Columns = dict[str, Tensor | list[str]]
 
@@ -55,8 +55,8 @@ class SampleSource(Interface):
 
     pictures: ClassVar[bool]
 
-    def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
-        """Return all samples of a sampler, images and starts as bytes.
+    def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
+        """Return all samples of a sampler.
 
         Raises:
             SamplingError: when there are none.
@@ -108,7 +108,7 @@ class Measurement:
         seconds: wall time of each attack, by title.
         results: of sections, by their key in records.
         warnings: what to be careful about.
-        not_applicable: what was left out since the network has no gradient.
+        not_applicable: what was left out, most often since the network has no gradient.
         unused: a copy of the network made before anything was measured, where it can be copied.
     """
 
@@ -148,6 +148,7 @@ def measure(
         if classifier:
             table, seconds = table_of(context, attacks)
         found = Measurement(context, samples, table, seconds, unused=unused)
+        found.not_applicable += context.header.not_applicable
         for section in SECTIONS:
             config = section.config(context.protocol)
             if config or (section.always and classifier):

@@ -93,6 +93,11 @@ class Protocol(Base):
         left = {s.key: s.for_encoder(s.config(self)) for s in SECTIONS}
         return self.model_copy(update=left) if any(left.values()) else None
 
+    def without(self, key: str) -> Protocol | None:
+        """Return what is left without a section, if anything."""
+        left = {s.key: s.setting[1] if s.key == key else s.config(self) for s in SECTIONS}
+        return self.model_copy(update=left) if any(left.values()) else None
+
     @property
     def deciding(self) -> dict[str, Any]:
         """The settings that decide verdicts: all but name and description, as plain values."""

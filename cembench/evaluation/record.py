@@ -59,7 +59,7 @@ class Header(Settings):
         no_gradient: why the network has no gradient with respect to its images, if it has none:
             its figures are those under black-box attacks alone.
         not_applicable: the attacks and their stages, the samplers and the other parts of the
-            protocol that were left out for that.
+            protocol that were left out for that; `samples` where no training images were given.
         warnings: what attacks warned of.
         environment: versions, device and threads.
         seconds: wall time of the evaluation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,12 @@ def header_of(
     split: Split,
     device: torch.device,
     reader: FeatureReader | None,
+    left_out: Sequence[str] = (),
 ) -> Record:
-    """Return the header of a network, with its metadata as they are now."""
+    """Return the header of a network, with its metadata as they are now.
+
+    `left_out` are the sections of the protocol that do not apply.
+    """
     layout = RunLayout.at(source.file)
     return record_header(
         protocol,
@@ -79,6 +84,7 @@ def header_of(
         gradients=metadata.gradients,
         divergences=metadata.divergences,
         labels=metadata.labels,
+        not_applicable=list(left_out),
         inputs=_inputs(layout.buffer, metadata, reader),
         train_seconds=None if layout.own_name else _train_seconds(layout.history),
     )

@@ -89,9 +89,10 @@ class ModelSource:
             raise CembenchError("data: say which data set the network classifies")
         if known is None:
             assert data is not None
-            whole, kind = data.load("train"), type(module).__name__
+            whole, settings = data.example_split(), InMemoryModel(kind=type(module).__name__)
             module = wrapped(module, whole)
-            known = imported_metadata(InMemoryModel(kind=kind), module, data, whole, threat)
+            trained = whole.fingerprint if data.has_training else ""
+            known = imported_metadata(settings, module, data, whole, threat, fingerprint=trained)
         changes = {"data": data, "threat": threat}
         given = {key: value for key, value in changes.items() if value is not None}
         assert isinstance(module, Classifier)
@@ -132,7 +133,7 @@ def imported_metadata(
     """Return the metadata of a network that was trained elsewhere.
 
     Its data set has the training split `whole`, and a customary threat model unless one is given;
-    `more` are other fields.
+    `more` are other fields, or other values.
     """
     values = {
         "model": settings,

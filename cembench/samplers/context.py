@@ -155,7 +155,7 @@ class CheckpointImages(ImageSource):
     def _saved_buffer(self) -> ReplayBuffer:
         path = self.buffer_file
         try:
-            images = read_tensors(path)["images"].to(self.device)
+            images = read_tensors(path)["images"]
         except (CembenchError, KeyError) as error:
             raise SamplingError(
                 f"{path}: no replay buffer, or damaged; start from gaussian or noise"
@@ -163,7 +163,7 @@ class CheckpointImages(ImageSource):
         classes = 1 if self.metadata.kind == "encoder" else len(self.metadata.classes)
         if images.shape[1:] != self.shape or len(images) % classes:
             raise SamplingError(f"{path}: a replay buffer of another network")
-        return ReplayBuffer.of(images, classes)
+        return ReplayBuffer.of(images, classes, self.device)
 
     def context(self, sampler: Sampler, generator: torch.Generator) -> SamplerContext:
         """Return the context of a sampler, with the threat model and the images it needs."""

@@ -19,6 +19,7 @@ from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.rng import derive, generator_of
 
 CHUNK = 256
+SCORES = 1 << 24  # random numbers that are drawn at once, 64 MiB
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Samples:
         for name, logits in (("_start", self.start_logits), ("", self.logits)):
             found[f"lse{name}"] = float(energy.marginal(logits).mean())
             if self.conditional:
-                right = logits.argmax(1) == self.labels
-                found[f"own_acc{name}"] = float(right.float().mean())
+                found[f"own_acc{name}"] = accuracy(logits, self.labels)
         return found
 
     @property
@@ -69,6 +69,11 @@ class Samples:
         """Return several chunks as one."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return Samples(*(torch.cat(column) for column in columns))
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of images whose largest logit is that of their intended class."""
+    return float((logits.argmax(1) == labels).float().mean())
 
 
 def chunks(sampler: Sampler, count: int, classes: int, size: int = CHUNK) -> Iterator[Tensor]:
@@ -179,8 +184,15 @@ def target_rows(sampler: Sampler, y: Tensor, images: CheckpointImages, seed: int
     if given is not None:
         return torch.full_like(y, given)
     generator = generator_of(derive(seed, "images"), y.device)
-    scores = torch.rand(len(y), len(images.data), generator=generator, device=y.device)
-    scores[(y[:, None] >= 0) & (y[:, None] != images.data.labels)] = -1
+    together = max(1, SCORES // len(images.data))
+    return torch.cat(
+        [_random_row(part, images.data.labels, generator) for part in y.split(together)]
+    )
+
+
+def _random_row(y: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    scores = torch.rand(len(y), len(labels), generator=generator, device=y.device)
+    scores[(y[:, None] >= 0) & (y[:, None] != labels)] = -1
     return scores.argmax(1)
 
 

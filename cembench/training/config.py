@@ -178,8 +178,12 @@ class Experiment(Settings):
         return self
 
 
-def load_experiment(config: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    config: Path, overrides: Sequence[str] = (), data: DataSettings | None = None
+) -> Experiment:
     """Read an experiment from a file or a recipe, with `key.inner=value` overrides applied.
+
+    `data` stands for the data set that it says.
 
     Raises:
         ConfigError: naming the file, each wrong key, its place and the nearest valid name.
@@ -187,7 +191,8 @@ def load_experiment(config: Path, overrides: Sequence[str] = ()) -> Experiment:
     values = read_yaml(find_file("recipe", str(config)))
     if kind_of(values) == "suite":
         raise ConfigError.single(f"{config}: a suite; cembench run {config} takes it")
-    return parse_experiment(override(values, overrides), str(config))
+    given = {} if data is None else {"data": data}
+    return parse_experiment(override({**values, **given}, overrides), str(config))
 
 
 def parse_experiment(values: dict[str, Any], source: str) -> Experiment:

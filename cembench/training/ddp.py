@@ -87,13 +87,18 @@ def shared_buffer(buffer: ReplayBuffer | None, world: World) -> ReplayBuffer | N
         )
     by_class = buffer.images.unflatten(0, (buffer.classes, buffer.per_class))
     mine = by_class[:, world.rank :: world.size]
-    return ReplayBuffer.of(mine.flatten(0, 1).contiguous(), buffer.classes)
+    return ReplayBuffer.of(mine.flatten(0, 1).contiguous(), buffer.classes, buffer.device)
 
 
 def whole_buffer(buffer: ReplayBuffer | None, world: World) -> Tensor | None:
-    """Return the images of all processes, N×C×H×W on the CPU, in the order of a single one."""
+    """Return the images of all processes, N×C×H×W on the CPU, in the order of a single one.
+
+    Those of a single process on a CPU are not copied.
+    """
     if buffer is None:
         return None
+    if world.size == 1:
+        return buffer.images.cpu()
     own = buffer.images.cpu().unflatten(0, (buffer.classes, buffer.per_class))
     parts = world.gather(own)
     whole = own.new_empty(buffer.classes, sum(part.shape[1] for part in parts), *own.shape[2:])

@@ -181,7 +181,9 @@ class Trainer:
             return
         self.kept_epoch = self.epoch
         self.kept = {key: value.cpu().clone() for key, value in self.evaluated.state_dict().items()}
-        self.kept_buffer = ddp.whole_buffer(self.initial.buffer, self.world)
+        if self.config.select != "last":  # else it is the buffer of the state
+            buffer = ddp.whole_buffer(self.initial.buffer, self.world)
+            self.kept_buffer = None if buffer is None else buffer.clone()
 
     def step(self, step: int, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Take one optimiser step on a batch, and return the loss and what else is logged.
@@ -232,6 +234,9 @@ class Trainer:
     def state(self) -> State:
         """Return the state that a run resumes from, which is to be saved."""
         self.saved = time.monotonic()
+        buffer = ddp.whole_buffer(self.initial.buffer, self.world)
+        last = self.config.select == "last" and self.midway is None and self.epoch > 0
+        last = last and self.kept_epoch == self.epoch
         return State(
             epoch=self.epoch,
             data=self.feed.fingerprint,
@@ -243,10 +248,10 @@ class Trainer:
             history=self.history,
             kept=self.kept,
             kept_epoch=self.kept_epoch,
-            kept_buffer=self.kept_buffer,
+            kept_buffer=buffer if last else self.kept_buffer,
             divergences=self.divergences,
             gradients=self.gradients,
-            buffer=ddp.whole_buffer(self.initial.buffer, self.world),
+            buffer=buffer,
             midway=self.midway,
         )
 
@@ -259,11 +264,12 @@ class Trainer:
             self.average.load_state_dict(state.average)
         self.epoch, self.history, self.midway = state.epoch, state.history, state.midway
         self.kept, self.kept_epoch = state.kept, state.kept_epoch
-        self.kept_buffer = state.kept_buffer
+        self.kept_buffer = None if self.config.select == "last" else state.kept_buffer
         self.divergences, self.gradients = state.divergences, state.gradients
         if self.initial.buffer is not None and state.buffer is not None:
-            images, classes = state.buffer.to(self.device), self.initial.buffer.classes
-            buffer = ddp.shared_buffer(ReplayBuffer.of(images, classes), self.world)
+            classes = self.initial.buffer.classes
+            whole = ReplayBuffer.of(state.buffer, classes, self.device)
+            buffer = ddp.shared_buffer(whole, self.world)
             self.initial = replace(self.initial, buffer=buffer)
 
     def metadata(self, state: State) -> CheckpointMetadata:

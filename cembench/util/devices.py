@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import chain
 
@@ -49,3 +50,16 @@ def device_of(model: nn.Module) -> torch.device:
     """Return where a network is; the CPU for one that keeps no tensors."""
     kept = chain(model.parameters(), model.buffers())
     return next((tensor.device for tensor in kept), torch.device("cpu"))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def share_of_cores() -> int:
+    """Return how many cores there are for each process that torchrun started on this machine."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, cores() // int(local)) if local.isdigit() and int(local) else cores()

@@ -92,6 +92,16 @@ def said(error: BaseException) -> str:
 
 
 @contextmanager
+def under(key: str) -> Iterator[None]:
+    """Put the problems of a ConfigError below a key."""
+    try:
+        yield
+    except ConfigError as error:
+        problems = [((key, *place), text) for place, text in error.problems]
+        raise ConfigError(problems, error.source) from None
+
+
+@contextmanager
 def blaming(source: object) -> Iterator[None]:
     """Name the file or option that settings come from, in a ConfigError that names none yet."""
     try:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, NamedTuple
@@ -66,15 +66,45 @@ def handle_signals() -> None:
 
 
 @contextmanager
-def kept_handlers() -> Iterator[None]:
-    """Put the handlers of the signals back that a library replaces inside."""
-    before = {number: signal.getsignal(number) for number in ENDINGS}
+def kept_handlers(others: Iterable[int] = ()) -> Iterator[None]:
+    """Put the handlers of the signals, and of other ones, back that a library replaces inside."""
+    before = {number: signal.getsignal(number) for number in (*ENDINGS, *others)}
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold back signals that end a command until this ends, also from processes that it starts.
+
+    Python ignores exceptions of what it calls around a fork, so a Ctrl-C would be lost there.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python has signals come to it
+        yield
+        return
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in ENDINGS}
+    _mask("SIG_BLOCK")
+    try:
+        yield
+    finally:
+        _mask("SIG_UNBLOCK")
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def release_signals() -> None:
+    """In a process that was started under `held_signals`: give signals their default effect."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    _mask("SIG_UNBLOCK")
 
 
 @contextmanager
@@ -167,3 +197,8 @@ def _leave(silently: bool) -> None:
     if not silently and os.environ.get("RANK", "0") == "0":
         os.write(2, f"cembench: error: {words}\n".encode())
     os._exit(code)
+
+
+def _mask(how: str) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(getattr(signal, how), ENDINGS)

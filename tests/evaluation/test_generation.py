@@ -12,6 +12,7 @@ import cembench.evaluation.measures.reference as reference
 import cembench.evaluation.measures.sample_scores as scoring
 import cembench.evaluation.measures.samples as generation
 from cembench.data.digits import Digits
+from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder, to_uint8
@@ -147,16 +148,16 @@ def test_reference_features_are_cached_by_content_alone(tmp_path, monkeypatch):
     reader = FeatureReader(extractors.parse("lite0"), CPU)
     images = torch.randint(0, 256, (6, 1, 8, 8)).byte()
     before = set(cache_folder().glob("*"))
-    first = reader.reference(images)
+    first = reader.reference(MemoryStore(images))
     (file,) = set(cache_folder().glob("*")) - before
     stamp = file.stat().st_mtime_ns
-    assert torch.equal(reader.reference(images.clone()).pool, first.pool)
+    assert torch.equal(reader.reference(MemoryStore(images.clone())).pool, first.pool)
     assert file.stat().st_mtime_ns == stamp
-    assert not torch.equal(reader.reference(255 - images).pool, first.pool)
+    assert not torch.equal(reader.reference(MemoryStore(255 - images)).pool, first.pool)
     other = FeatureReader(extractors.parse({"name": "lite0", "size": 96}), CPU)
-    assert not torch.equal(other.reference(images).pool, first.pool)
+    assert not torch.equal(other.reference(MemoryStore(images)).pool, first.pool)
     file.write_bytes(b"half a file")
-    assert torch.equal(reader.reference(images).pool, first.pool)
+    assert torch.equal(reader.reference(MemoryStore(images)).pool, first.pool)
 
 
 def test_the_judge_is_the_same_on_a_machine_that_rounds_otherwise():
@@ -174,18 +175,22 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     reader = FeatureReader(extractors.parse("lite0"), CPU)
-    assert len(reader.reference(torch.zeros(3, 1, 8, 8).byte())) == 3
+    assert len(reader.reference(MemoryStore(torch.zeros(3, 1, 8, 8).byte()))) == 3
 
 
 def test_features_do_not_depend_on_the_batch_and_grey_is_colour_in_three_channels():
     reader = FeatureReader(extractors.parse("lite0"), CPU)
     grey = torch.randint(0, 256, (9, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-    whole, parts = reader.read([grey]), reader.read(grey.split(2))
-    torch.testing.assert_close(whole.pool, parts.pool, rtol=1e-4, atol=1e-4)
-    assert torch.equal(whole.pool, reader.read([grey.expand(-1, 3, -1, -1)]).pool)
+    whole, parts = (
+        reader.read(MemoryStore(grey)),
+        [reader.read(MemoryStore(p)) for p in grey.split(2)],
+    )
+    joined = torch.cat([part.pool for part in parts])
+    torch.testing.assert_close(whole.pool, joined, rtol=1e-4, atol=1e-4)
+    assert torch.equal(whole.pool, reader.read(MemoryStore(grey.expand(-1, 3, -1, -1))).pool)
     assert whole.pool.shape == (9, 1280) and whole.logits.shape == (9, 1000)
     with pytest.raises(CembenchError, match="images of 2 channels"):
-        reader.read([torch.zeros(1, 2, 8, 8).byte()])
+        reader.read(MemoryStore(torch.zeros(1, 2, 8, 8).byte()))
 
 
 def test_real_and_generated_images_are_rounded_alike():

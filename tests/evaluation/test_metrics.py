@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors.features import Features, ImageFeatures
-from cembench.evaluation.metrics import Metric, metrics
-from cembench.evaluation.metrics import density_coverage as neighbours
+from cembench.evaluation.metrics import Metric, functional, metrics
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
@@ -41,7 +41,7 @@ def pool(points, unit=False):
     points = torch.as_tensor(points, dtype=torch.float32)
     empty = torch.zeros(len(points), dtype=torch.int64)
     images = torch.zeros(len(points), 1, 8, 8, dtype=torch.uint8)
-    return ImageFeatures(images, empty, Features(points, points), unit)
+    return ImageFeatures(MemoryStore(images), empty, Features(points, points), unit)
 
 
 def normal(count, shift=0.0, seed=0):
@@ -65,10 +65,10 @@ def by_hand(fake, real, k):
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("shift", [0.0, 0.5, 3.0])
 def test_density_and_coverage_are_the_sums_of_the_paper(k, shift, monkeypatch):
-    fake, real = normal(40, shift, 1), normal(55, seed=2)
-    expected = by_hand(fake, real, k)
-    for block in (neighbours.BLOCK, 300):
-        monkeypatch.setattr(neighbours, "BLOCK", block)
+    expected = by_hand(normal(40, shift, 1), normal(55, seed=2), k)
+    for rows in (functional.ROWS, 7):
+        monkeypatch.setattr(functional, "ROWS", rows)
+        fake, real = normal(40, shift, 1), normal(55, seed=2)
         found = [metrics.parse({"name": n, "k": k}) for n in ("density", "coverage")]
         assert [m.finite(fake, real) for m in found] == pytest.approx(expected)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder
@@ -74,7 +75,7 @@ def test_a_bomb_or_damage_in_the_cache_of_features_costs_only_time(tmp_path, mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     reader = FeatureReader(extractors.parse({"name": "lite0", "size": 32}), torch.device("cpu"))
     images = torch.randint(0, 255, (4, 1, 8, 8), dtype=torch.uint8)
-    right = reader.reference(images)
+    right = reader.reference(MemoryStore(images))
     (cached,) = cache_folder().iterdir()
     content = cached.read_bytes()
     save_file({"pool": right.pool + 1, "logits": right.logits}, tmp_path / "others.safetensors")
@@ -84,7 +85,7 @@ def test_a_bomb_or_damage_in_the_cache_of_features_costs_only_time(tmp_path, mon
     ]
     for offered in [*bombs(tmp_path / "boom"), *wrong]:
         cached.write_bytes(offered)
-        assert torch.equal(reader.reference(images).pool, right.pool)
+        assert torch.equal(reader.reference(MemoryStore(images)).pool, right.pool)
         assert cached.read_bytes() == content
     assert not (tmp_path / "boom").exists()
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from cembench.data.split import fixed_permutation
+from cembench.data.store import Store
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor
+from cembench.evaluation.metrics import functional as functional
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
 from cembench.util.files.layout import user_cache
@@ -38,7 +42,7 @@ class Features:
     @property
     def unit(self) -> Tensor:
         """The features scaled to length 1."""
-        return torch.nn.functional.normalize(self.pool)
+        return normalize(self.pool)
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,42 @@ class ImageFeatures:
     """Images with what an extractor sees in them.
 
     Attributes:
-        images: uint8, N×C×H×W.
+        store: the images, which `store.batches` reads part by part.
         labels: the classes that they are of, or were to be; −1 for none.
         features: of these images.
         unit: whether neighbours are sought among features of length 1.
     """
 
-    images: Tensor
+    store: Store
     labels: Tensor
     features: Features
     unit: bool
 
     @property
+    def images(self) -> Tensor:
+        """All images in memory, uint8, N×C×H×W."""
+        return self.store.batch(torch.arange(len(self.store)))
+
+    @property
+    def pool(self) -> Tensor:
+        """The features of at most `functional.MOST` images, always the same random ones."""
+        pool, most = self.features.pool, functional.MOST
+        return pool if len(pool) <= most else pool[fixed_permutation(len(pool))[:most]]
+
+    @property
     def points(self) -> Tensor:
-        """The features among which neighbours are sought, N×D."""
-        return self.features.unit if self.unit else self.features.pool
+        """The features among which neighbours are sought: `pool`, scaled to length 1 if `unit`."""
+        return normalize(self.pool) if self.unit else self.pool
+
+    @cached_property
+    def _radii(self) -> dict[int, Tensor]:
+        return {}
+
+    def radii(self, k: int) -> Tensor:
+        """Return the distance of each point to its k-th neighbour, in float64."""
+        if k not in self._radii:
+            self._radii[k] = functional.ball_radii(self.points.double(), k)
+        return self._radii[k]
 
 
 class FeatureReader:
@@ -82,21 +107,27 @@ class FeatureReader:
         self.checksum = sha256(self.file)
         self._embed: Embed | None = None
 
-    def read(self, batches: Iterable[Tensor]) -> Features:
-        """Return the features of uint8 images, N×C×H×W with one or three channels."""
-        parts = [self._batch(part) for batch in batches for part in batch.split(BATCH)]
-        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        return Features(**joined)
+    def read(self, images: Store) -> Features:
+        """Return the features of images with one or three channels, read in batches."""
+        found: dict[str, Tensor] = {}
+        parts = torch.arange(len(images)).split(BATCH)
+        for rows, batch in zip(parts, images.batches(parts), strict=True):
+            for key, values in self._batch(batch).items():
+                if key not in found:
+                    found[key] = values.new_empty(len(images), *values.shape[1:])
+                found[key][rows] = values
+        return Features(**found)
 
-    def reference(self, images: Tensor) -> Features:
+    def reference(self, images: Store) -> Features:
         """Return features of real images, kept on disk under a name made of their content."""
         how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
-        content = digest([*how, str(images.shape), hash_of(images)])
+        shape = torch.Size((len(images), *images.shape))
+        content = digest([*how, str(shape), hash_of_all(images)])
         path = cache_folder() / f"{content}.safetensors"
         try:
             return Features(**read_tensors(path, content))
         except CembenchError:
-            features = self.read([images])
+            features = self.read(images)
         with contextlib.suppress(CembenchError):  # without a cache it only takes longer
             values = {key: value for key, value in vars(features).items() if value is not None}
             write_tensors(path, values, name=content)
@@ -141,6 +172,14 @@ def shared_reader(
 def cache_folder() -> Path:
     """Return where reference features are kept, in the user's cache."""
     return user_cache() / "features"
+
+
+def hash_of_all(images: Store) -> str:
+    """Return the SHA-256 of the bytes of all images, which are read in batches."""
+    sha = hashlib.sha256()
+    for batch in images.batches(torch.arange(len(images)).split(BATCH)):
+        sha.update(batch.cpu().contiguous().numpy().data)
+    return sha.hexdigest()
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from cembench.data.resize import eight_bit
 from cembench.data.split import Split, subset
+from cembench.data.store import Store
 from cembench.evaluation.extractors.features import (
     FeatureReader,
     Features,
     ImageFeatures,
     hash_of,
-    to_uint8,
+    hash_of_all,
 )
+from cembench.evaluation.measures.nearest import most_searched, nearest
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
@@ -25,6 +30,8 @@ from cembench.util.rng import isolated_rng
 
 FEWEST = 20
 CLASSIFIER_IMAGES = 5000
+PREDICTED = 10_000  # images that the classifier is asked about at once
+NEIGHBOURS = 3  # whose distances are the radii of precision and recall
 SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
 
 
@@ -56,14 +63,14 @@ class ReferenceSet:
         self._initial: dict[str, tuple[str, Scores, Estimate]] = {}
 
     def _known(self, split: Split) -> ImageFeatures:
-        images = to_uint8(split.pixels()).cpu()
+        images = eight_bit(split)
         return self._seen(images, split.labels.cpu(), self.reader.reference(images))
 
-    def features_of(self, images: Tensor, labels: Tensor) -> ImageFeatures:
-        """Return images (uint8, N×C×H×W) with labels (N) as the extractor sees them."""
-        return self._seen(images, labels, self.reader.read([images]))
+    def features_of(self, images: Store, labels: Tensor) -> ImageFeatures:
+        """Return images with labels (N) as the extractor sees them."""
+        return self._seen(images, labels, self.reader.read(images))
 
-    def _seen(self, images: Tensor, labels: Tensor, features: Features) -> ImageFeatures:
+    def _seen(self, images: Store, labels: Tensor, features: Features) -> ImageFeatures:
         return ImageFeatures(images, labels, features, self.reader.extractor.unit)
 
     @cached_property
@@ -74,17 +81,34 @@ class ReferenceSet:
 
     def agreement(self, images: ImageFeatures) -> float:
         """Return the proportion of images that the classifier takes for the intended class."""
-        return float(self.classifier.score(images.features.unit.numpy(), images.labels.numpy()))
+        parts = zip(
+            images.features.pool.split(PREDICTED), images.labels.split(PREDICTED), strict=True
+        )
+        right = [self.classifier.predict(normalize(x).numpy()) == y.numpy() for x, y in parts]
+        return float(np.concatenate(right).mean())
+
+    @cached_property
+    def _kernel_sums(self) -> Tensor:
+        return functional.kernel_sums(self.real.pool)
+
+    @cached_property
+    def _radii(self) -> Tensor:
+        return functional.ball_radii(self.real.points, NEIGHBOURS)
 
     def scores(self, images: ImageFeatures, distances: Tensor | None) -> tuple[Scores, Estimate]:
-        """Compare a set of images with the reference; also return the KID to take gains from."""
+        """Compare a set of images with the reference; also return the KID to take gains from.
+
+        KID, precision and recall are those of at most `functional.MOST` images of each set.
+        """
         fake, real = images.features, self.real.features
-        estimate = functional.kid(fake.pool, real.pool)
+        estimate = functional.kid(images.pool, self.real.pool, self._kernel_sums)
         splits = 10 if len(fake) >= SPLIT_IMAGES else 1
         score, deviation = None, None
         if fake.logits is not None:
             score, deviation = functional.inception_score(fake.logits, splits)
-        precision, recall = functional.precision_recall(images.points, self.real.points)
+        precision, recall = functional.precision_recall(
+            images.points, self.real.points, NEIGHBOURS, self._radii
+        )
         judged = images is not self.floor and not bool((images.labels < 0).any())
         return Scores(
             kid=estimate.value,
@@ -99,15 +123,15 @@ class ReferenceSet:
             **self._further(images),
         ), estimate
 
-    def initial_scores(self, start: str, images: Tensor, labels: Tensor) -> tuple[Scores, Estimate]:
+    def initial_scores(self, start: str, images: Store, labels: Tensor) -> tuple[Scores, Estimate]:
         """Compare initial images of a kind with the reference, unless they were the last ones.
 
         Args:
             start: the kind.
-            images: uint8, N×C×H×W.
+            images: the initial images.
             labels: the intended classes, N.
         """
-        content = hash_of(images) + hash_of(labels)
+        content = hash_of_all(images) + hash_of(labels)
         if self._initial.get(start, ("",))[0] != content:
             distances = self.nearest(images)[0]
             found = self.scores(self.features_of(images, labels), distances)
@@ -126,8 +150,12 @@ class ReferenceSet:
 
     @cached_property
     def nearest_real(self) -> float:
-        """Median distance of the reference images to the nearest training image."""
-        return float(self.nearest(self.real.images)[0].median())
+        """Median distance of the reference images to the nearest training image.
+
+        Of a large reference only a fixed random part is searched for; see `nearest`.
+        """
+        some = subset(self.split, most_searched(self.train))[0]
+        return float(self.nearest(eight_bit(some))[0].median())
 
     def _further(self, images: ImageFeatures) -> dict[str, Any]:
         """Return the figures that a protocol asks for besides, and why others are missing."""
@@ -141,25 +169,14 @@ class ReferenceSet:
                 failed[metric.title] = one_line(error)
         return {"metrics": values, "failed": failed}
 
-    def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the Euclidean pixel distance to the nearest training image, and its number."""
-        train = self._pixels
-        found = [
-            torch.cdist(part.float().flatten(1).to(train.device) / 255, train).min(1)
-            for part in images.split(256)
-        ]
-        return (
-            torch.cat([part.values for part in found]).cpu(),
-            torch.cat([part.indices for part in found]).cpu(),
-        )
+    def nearest(self, images: Store) -> tuple[Tensor, Tensor]:
+        """Return the Euclidean pixel distance to the nearest training image, and its number.
 
-    @cached_property
-    def _pixels(self) -> Tensor:
-        return self.train.pixels().flatten(1)
-
-    def free_pixels(self) -> None:
-        """Free the training images in float32, which `nearest` makes again when it needs them."""
-        vars(self).pop("_pixels", None)
+        Where a search among all training images would take too long, it is made for the first
+        images alone: `most_searched` says how many, a thousand at least.
+        """
+        count = min(len(images), most_searched(self.train))
+        return nearest(images.chosen(torch.arange(count)), self.train)
 
 
 def fit_reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegression:

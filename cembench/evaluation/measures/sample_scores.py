@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from cembench import energy
-from cembench.evaluation.extractors.features import to_uint8
+from cembench.data.resize import eight_bit
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import ReferenceSet
+from cembench.evaluation.sample_set import SampleSet
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig
 from cembench.evaluation.statistics import LARGE
-from cembench.samplers.draw import Samples
-from cembench.util.display.image_grid import grid
+from cembench.samplers.draw import accuracy
+from cembench.util.display.image_grid import grid, shown_rows
 from cembench.util.errors import SamplingError, one_line
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
@@ -61,7 +62,7 @@ def score(
 
 
 def _figures(
-    drawn: Samples, reference: ReferenceSet, start: str, picture: Path | None
+    drawn: SampleSet, reference: ReferenceSet, start: str, picture: Path | None
 ) -> dict[str, Any]:
     distances, nearest = reference.nearest(drawn.images)
     images = reference.features_of(drawn.images, drawn.labels)
@@ -82,14 +83,14 @@ def _figures(
     }
 
 
-def _own_scores(drawn: Samples) -> dict[str, float]:
+def _own_scores(drawn: SampleSet) -> dict[str, float]:
     """Return what the network's logits say of samples and initial images, if it has any."""
     if drawn.logits.shape[1] == 0:
         return {}
     lse, lse_seeds = (energy.marginal(out) for out in (drawn.logits, drawn.start_logits))
     if max(lse.abs().max(), lse_seeds.abs().max()) > LARGE:
         lse, lse_seeds = lse.double(), lse_seeds.double()
-    asked = {"own_acc": drawn.summary()["own_acc"]} if drawn.conditional else {}
+    asked = {"own_acc": accuracy(drawn.logits, drawn.labels)} if drawn.conditional else {}
     return asked | {
         "lse": float(lse.mean()),
         "lse_std": float(lse.std()),
@@ -98,13 +99,14 @@ def _own_scores(drawn: Samples) -> dict[str, float]:
     }
 
 
-def _picture(drawn: Samples, nearest: Tensor, reference: ReferenceSet) -> bytes:
+def _picture(drawn: SampleSet, nearest: Tensor, reference: ReferenceSet) -> bytes:
+    shown = shown_rows(drawn.labels[: len(nearest)])
     panels = {
-        "starts": drawn.starts,
-        "samples": drawn.images,
-        "nearest training image": to_uint8(reference.train.pixels(nearest)).cpu(),
+        "starts": drawn.starts.batch(shown),
+        "samples": drawn.images.batch(shown),
+        "nearest training image": eight_bit(reference.train).batch(nearest[shown]).cpu(),
     }
-    return grid(panels, drawn.labels, list(reference.split.classes))
+    return grid(panels, drawn.labels[shown], list(reference.split.classes))
 
 
 def _line(title: str, figures: SamplerFigures) -> str:

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.artifacts import saved_samples
 from cembench.evaluation.cache import ChunkCache, sample_key
 from cembench.evaluation.context import EvaluationContext
@@ -20,6 +21,7 @@ from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import SPLIT_IMAGES, ReferenceSet
 from cembench.evaluation.measures.sample_scores import score
+from cembench.evaluation.sample_set import SampleSet
 from cembench.evaluation.sections.samples import Generation, SamplesConfig
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
@@ -43,7 +45,6 @@ def measure(config: SamplesConfig, measurement: Measurement) -> Generation:
     assert reference is not None
     with _bar(measurement.context, reference) as bar:
         found = score(config, measurement, reference, bar)
-    reference.free_pixels()
     if measurement.context.header.kind == "classifier" and measurement.target.no_gradient:
         failed = [title for title, one in found.samplers.items() if one.error is not None]
         measurement.not_applicable += [f"samples {title}" for title in failed]
@@ -67,10 +68,17 @@ class DrawSamples:
     cache: ChunkCache
     pictures: ClassVar[bool] = True
 
-    def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
+    def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
         """Draw all samples of a sampler."""
         bar.advance(0, sampler.title)
-        return Samples.joined(list(self._chunks(sampler, bar)))
+
+        def read(number: int) -> dict[str, Tensor]:
+            values = self.cache.tensors(sample_key(sampler.title, number))
+            if values is None:
+                raise CembenchError(f"{self.cache.folder}: samples are gone; evaluate again")
+            return values
+
+        return SampleSet.of(self._chunks(sampler, bar), read)
 
     def draw_share(self, world: World) -> None:
         """Draw the chunks of this process and read their features, into the cache.
@@ -85,8 +93,8 @@ class DrawSamples:
             for sampler in self.context.protocol.samples.samplers:
                 with suppress(SamplingError):
                     for samples in self._chunks(sampler, bar, world):
-                        reference.reader.read([samples.images])
-                        reference.reader.read([samples.starts])
+                        reference.reader.read(MemoryStore(samples.images))
+                        reference.reader.read(MemoryStore(samples.starts))
 
     @cached_property
     def _surrogate(self) -> nn.Module:
@@ -138,7 +146,7 @@ class SavedSamples:
     checks: list[Comparison] = field(default_factory=list)
     pictures: ClassVar[bool] = False
 
-    def obtain(self, sampler: Sampler, bar: Bar) -> Samples:
+    def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
         """Read all samples of a sampler, and compare their logits with the network's own."""
         context = self.context
         device = context.images.device
@@ -146,8 +154,12 @@ class SavedSamples:
             intended_labels(sampler, y.to(device), context.images, _chunk_seed(context, i)).cpu()
             for i, y in enumerate(_labels(context, sampler))
         ]
+
+        def chunk(number: int) -> Samples:
+            return saved_samples(self.record, sampler.title, number, labels[number])
+
         try:
-            saved = saved_samples(self.record, sampler.title, labels)
+            saved = SampleSet.of(map(chunk, range(len(labels))), lambda number: vars(chunk(number)))
         except CembenchError:
             known = None if self.recorded is None else self.recorded.samplers.get(sampler.title)
             if known is None or known.error is None:
@@ -157,7 +169,7 @@ class SavedSamples:
         return saved
 
     @torch.no_grad()
-    def _read(self, sampler: Sampler, saved: Samples) -> list[Comparison]:
+    def _read(self, sampler: Sampler, saved: SampleSet) -> list[Comparison]:
         """Count the samples whose bytes the network classifies as their saved logits say.
 
         The saved logits are those before rounding. Where samples may leave [0, 1], or were drawn
@@ -168,7 +180,8 @@ class SavedSamples:
             return []
         context, near = self.context, torch.ones(len(saved.labels)).bool()
         for images, logits in ((saved.images, saved.logits), (saved.starts, saved.start_logits)):
-            parts = images.split(context.protocol.batch_size)
+            rows = torch.arange(len(images)).split(context.protocol.batch_size)
+            parts = images.batches(rows)
             out = [context.model(p.to(context.images.device).float() / 255).cpu() for p in parts]
             apart = (torch.cat(out) - logits).abs().amax(1)
             near &= apart <= NEAR * logits.abs().amax(1).clamp_min(1)

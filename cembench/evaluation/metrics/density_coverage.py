@@ -6,7 +6,6 @@ samples; both are fooled by outliers. Here all balls are around real images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from cembench.evaluation.metrics import Metric
@@ -19,8 +18,7 @@ with lazy_imports():
     from torch import Tensor
 
     from cembench.evaluation.extractors.features import ImageFeatures
-
-BLOCK = 1 << 24  # distances held at once, 128 MiB
+    from cembench.evaluation.metrics.functional import blocks, distances
 
 
 class Neighbours(Metric):
@@ -38,12 +36,8 @@ class Neighbours(Metric):
         fake, centres = samples.points.double(), real.points.double()
         if self.k >= len(centres):
             raise CembenchError(f"k is {self.k}, of {len(centres)} real images")
-        return torch.cat(
-            [
-                (torch.cdist(part, fake) < radius[:, None]).sum(1)
-                for part, radius in balls(centres, self.k, max(len(fake), len(centres)))
-            ]
-        )
+        parts = zip(blocks(centres), blocks(real.radii(self.k)), strict=True)
+        return torch.cat([(distances(part, fake) < r[:, None]).sum(1) for part, r in parts])
 
 
 class Density(Neighbours):
@@ -54,7 +48,7 @@ class Density(Neighbours):
     def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Count sample by sample."""
         inside = int(self.counts(samples, real).sum())
-        return inside / (self.k * len(samples.images))
+        return inside / (self.k * len(samples.points))
 
 
 class Coverage(Neighbours):
@@ -65,15 +59,3 @@ class Coverage(Neighbours):
     def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Count ball by ball."""
         return float((self.counts(samples, real) > 0).double().mean())
-
-
-def balls(centres: Tensor, k: int, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield centres N×D in parts, and the distances to their k-th neighbours, themselves excluded.
-
-    Args:
-        centres: M×D.
-        k: below M.
-        width: how many distances each centre needs at once.
-    """
-    for part in centres.split(max(1, BLOCK // width)):
-        yield part, torch.cdist(part, centres).kthvalue(k + 1, dim=1).values

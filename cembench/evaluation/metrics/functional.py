@@ -1,7 +1,11 @@
 """How well generated images match real ones: pure functions of features.
 
-FID, IS, precision and recall are torch-fidelity's functions; KID comes with a standard error and
-with the gain of one set over another, which need the kernel's row sums.
+FID and IS are torch-fidelity's functions; KID comes with a standard error and with the gain of one
+set over another, which need the kernel's row sums. Precision and recall are computed as torch-
+fidelity does, but the balls of the real images only once for several sets of samples.
+
+Figures of pairs of images (KID, precision, recall) take time that grows with the square of their
+number. They are taken of at most `MOST` images of each set; memory is bounded in any case.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,9 +23,10 @@ from cembench.util.lazy import lazy_imports
 with lazy_imports():
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
-    from torch_fidelity.metric_prc import prc_features_to_metric
 
 BLOCK = 1 << 24  # kernel values held at once, 128 MiB
+MOST = 10_000  # images of a set that are compared pair by pair
+ROWS = 1000  # of a block of distances
 
 
 def frechet_distance(fake: Tensor, real: Tensor) -> float:
@@ -28,11 +34,25 @@ def frechet_distance(fake: Tensor, real: Tensor) -> float:
 
     Source: Heusel et al., arXiv 1706.08500. It is biased upward in small samples.
     """
-    fake, real = fake.double().cpu(), real.double().cpu()
     if min(len(fake), len(real)) < fake.shape[1]:
-        return _frechet_of_few(fake, real)
-    statistics = [fid_features_to_statistics(part) for part in (fake, real)]
+        return _frechet_of_few(fake.double().cpu(), real.double().cpu())
+    statistics = [gaussian_of(part) for part in (fake, real)]
     return float(fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"])
+
+
+def gaussian_of(features: Tensor) -> dict[str, np.ndarray]:
+    """Return mean `mu` (D) and covariance `sigma` (D×D) of features N×D, in float64.
+
+    Many features are gone through in parts, so that no second copy of them is made.
+    """
+    if len(features) <= MOST:
+        return fid_features_to_statistics(features.double().cpu())
+    mean = features.mean(0, dtype=torch.double)
+    sigma = torch.zeros(len(mean), len(mean), dtype=torch.double)
+    for part in blocks(features):
+        centred = part.double() - mean
+        sigma += (centred.T @ centred).cpu()
+    return {"mu": mean.cpu().numpy(), "sigma": (sigma / (len(features) - 1)).numpy()}
 
 
 def _frechet_of_few(fake: Tensor, real: Tensor) -> float:
@@ -56,20 +76,43 @@ def inception_score(logits: Tensor, splits: int) -> tuple[float, float]:
     return found["inception_score_mean"], found["inception_score_std"]
 
 
-def precision_recall(fake: Tensor, real: Tensor, neighbours: int = 3) -> tuple[float, float]:
+def precision_recall(
+    fake: Tensor, real: Tensor, neighbours: int = 3, radii: Tensor | None = None
+) -> tuple[float, float]:
     """Return the share of each set within the other's k-nearest-neighbour balls.
+
+    Args:
+        fake: features, N×D.
+        real: features, M×D.
+        neighbours: k.
+        radii: `ball_radii` of the real features, where they are known.
 
     Source: Kynkäänniemi et al., arXiv 1904.06991.
     """
-    found = prc_features_to_metric(
-        fake,
-        real,
-        prc_neighborhood=neighbours,
-        prc_batch_size=1_000,
-        save_cpu_ram=True,
-        verbose=False,
-    )
-    return found["precision"], found["recall"]
+    known = ball_radii(real, neighbours) if radii is None else radii
+    return _covered(fake, real, known), _covered(real, fake, ball_radii(fake, neighbours))
+
+
+def ball_radii(points: Tensor, k: int) -> Tensor:
+    """Return the distance of points N×D to their k-th neighbours, themselves excluded, N."""
+    parts = [distances(part, points).kthvalue(k + 1).values for part in blocks(points)]
+    return torch.cat(parts)
+
+
+def _covered(points: Tensor, centres: Tensor, radii: Tensor) -> float:
+    """Return the share of points that lie in a ball around one of the centres."""
+    parts = [(distances(part, centres) <= radii).any(dim=1) for part in blocks(points)]
+    return torch.cat(parts).float().mean().item()
+
+
+def blocks(values: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of a tensor in parts of at most a thousand."""
+    return values.split(ROWS)
+
+
+def distances(part: Tensor, points: Tensor) -> Tensor:
+    """Return Euclidean distances of some points, N×D, to all, M×D: N×M."""
+    return torch.cat([torch.cdist(part, block) for block in blocks(points)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -99,7 +142,7 @@ class Estimate:
         return self.value - Z * self.error, self.value + Z * self.error
 
 
-def kid(fake: Tensor, real: Tensor) -> Estimate:
+def kid(fake: Tensor, real: Tensor, real_sums: Tensor | None = None) -> Estimate:
     """Return the kernel inception distance: the unbiased squared MMD, kernel (x·y/D + 1)³.
 
     All images are used at once, which is torch-fidelity's figure with one subset of all of them.
@@ -107,12 +150,13 @@ def kid(fake: Tensor, real: Tensor) -> Estimate:
     Args:
         fake: features, N×D with N ≥ 2.
         real: features, M×D with M ≥ 2.
+        real_sums: `kernel_sums` of the real features, where they are known.
 
     Source: Bińkowski et al., arXiv 1801.01401.
     """
     fake, real = fake.double(), real.double()
     n, m = len(fake), len(real)
-    own, theirs = _within(fake), _within(real)
+    own, theirs = kernel_sums(fake), kernel_sums(real) if real_sums is None else real_sums
     rows, columns = _across(fake, real)
 
     def statistic(own: Tensor, theirs: Tensor, across: Tensor, n: int, m: int) -> Tensor:
@@ -131,8 +175,9 @@ def _variance(without: Tensor) -> float:
     return float((without - without.mean()).square().sum() * (n - 1) / n)
 
 
-def _within(x: Tensor) -> Tensor:
-    """Return each row's kernel values with all other rows, summed."""
+def kernel_sums(x: Tensor) -> Tensor:
+    """Return each row's kernel values with all other rows of N×D, summed, N in float64."""
+    x = x.double()
     sums = torch.cat([_kernel(part, x).sum(1) for part in x.split(_rows(x))])
     return sums - (x.square().sum(1) / x.shape[1] + 1) ** 3
 

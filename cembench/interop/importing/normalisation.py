@@ -109,7 +109,7 @@ def infer_normalisation(net: nn.Module, whole: Split, given: str) -> tuple[Stati
     if given != "auto" and not chance and _better(found[best], found[given]):
         raise CembenchError(
             f"--normalise {given}: the network is right on {seen[given]}, but on {seen[best]}, of "
-            f"{len(some)} training images; use --normalise {best}"
+            f"{len(some)} images; use --normalise {best}"
         )
     if given != "auto":
         return choices[given], f"normalisation {given}, as given: right on {seen[given]}"

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cembench.suites.launchers.job import Outcome, Started, ended
-from cembench.suites.launchers.processes import (
-    end_group,
-    end_with,
-    held_signals,
-    release_signals,
-)
+from cembench.suites.launchers.processes import end_group, end_with
+from cembench.util.devices import cores
 from cembench.util.errors import CembenchError
+from cembench.util.stopping import held_signals, release_signals
 
 Run = Callable[[str], Outcome]
 
@@ -178,13 +175,6 @@ def _written_to(log: Path) -> Iterator[None]:
             os.dup2(file.fileno(), descriptor)
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             yield
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def threads(jobs: int) -> int:

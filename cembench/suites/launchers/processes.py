@@ -12,10 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-from cembench.util.stopping import ENDINGS
+from contextlib import suppress
 
 PAUSE = 0.1  # seconds from one look for the starter to the next
 
@@ -55,38 +52,3 @@ def end_group(leader: int) -> None:
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
-
-
-@contextmanager
-def held_signals() -> Iterator[None]:
-    """Hold back signals that end a command until this ends, also from processes that it starts.
-
-    Python ignores exceptions of what it calls around a fork, so a Ctrl-C would be lost there.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Python has signals come to it
-        yield
-        return
-    came: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in ENDINGS}
-    _mask("SIG_BLOCK")
-    try:
-        yield
-    finally:
-        _mask("SIG_UNBLOCK")
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        if came:
-            signal.raise_signal(came[0])
-
-
-def release_signals() -> None:
-    """In a process that was started under `held_signals`: give signals their default effect."""
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
-    _mask("SIG_UNBLOCK")
-
-
-def _mask(how: str) -> None:
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(getattr(signal, how), ENDINGS)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 CELL, GAP, MARGIN, TOP, UNNAMED = 32, 2, 80, 16, 8
+CLASSES = 100  # that a picture shows at most
 
 
 def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> bytes:
@@ -25,6 +26,14 @@ def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int 
     stream = io.BytesIO()
     page(panels, y, classes, columns).save(stream, "png")
     return stream.getvalue()
+
+
+def shown_rows(y: Tensor, columns: int = 8) -> Tensor:
+    """Return which of many images a grid shows: the first ones of each of at most 100 classes."""
+    if bool((y < 0).any()):
+        return torch.arange(len(y))[: UNNAMED * columns]
+    labels = y.unique()[:CLASSES]
+    return torch.cat([(y == label).nonzero().squeeze(1)[:columns] for label in labels])
 
 
 def page(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> Image.Image:

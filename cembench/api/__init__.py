@@ -1,0 +1,43 @@
+"""cembench from Python: each function is what a command calls.
+
+Paths may be given as text. `device` is `auto` (CUDA's GPU where there is one), `cpu`, `cuda`,
+`cuda:1`, … or `mps`. What a user can put right is raised as `cembench.util.errors.CembenchError`,
+in one line.
+
+Examples:
+    >>> import cembench as cb
+    >>> tiny = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 2}
+    >>> checkpoint = cb.train({**tiny, "method": "at"}, name="tiny")
+    >>> checkpoint.as_posix()
+    'runs/tiny/model.safetensors'
+    >>> model = cb.load(checkpoint)
+    >>> model.metadata.threat.eps
+    0.125
+    >>> samples = cb.sample(model, sampler="rcs", count=20, steps=10)
+    >>> tuple(samples.images.shape)
+    (20, 1, 8, 8)
+    >>> plan = {"attacks": [{"name": "pgd", "steps": 5}, "autoattack"], "limit": 32}
+    >>> record = cb.evaluate(checkpoint, protocol=plan)
+    >>> figure = record.figures["autoattack"]
+    >>> figure.images, 0 <= figure.low <= figure.accuracy <= figure.high <= 1
+    (32, True)
+    >>> cb.rank(["runs"])[0].stem
+    'digits-linf-0.125'
+
+    A network that you built yourself takes images in [0, 1], N×C×H×W, and gives N×K logits:
+
+    >>> from torch import nn
+    >>> mine = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> cb.evaluate(mine, "digits", plan | {"limit": 8}, trust_pixels=True).run
+    'Sequential'
+"""
+
+from __future__ import annotations
+
+from cembench.api.comparison import check, rank
+from cembench.api.data import dataset
+from cembench.api.evaluation import evaluate
+from cembench.api.sampling import load, sample
+from cembench.api.training import probe, train
+
+__all__ = ["check", "dataset", "evaluate", "load", "probe", "rank", "sample", "train"]

@@ -1,0 +1,96 @@
+"""Evaluation from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cembench.api.data import parse_data
+from cembench.api.subject import ThreatLike, subject
+from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
+from cembench.evaluation.record import Record
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from torch import nn
+
+    from cembench.evaluation.evaluate import evaluate as evaluate_source
+    from cembench.reporting.plots.curves import write_curve
+    from cembench.util.distributed import process_group, world
+
+
+def evaluate(
+    model: str | Path | nn.Module,
+    data: Any = None,
+    protocol: str | Path | Mapping[str, Any] | Sequence[Any] | Protocol = "quick",
+    *,
+    train: Any = None,
+    threat: ThreatLike | None = None,
+    out: str | Path | None = None,
+    trust_pixels: bool = False,
+    device: str = "auto",
+    data_root: str | None = None,
+    inception_weights: str | Path | None = None,
+    save_samples: bool = False,
+    save_adversarial: bool = False,
+) -> Record:
+    """Attack a network and score its samples, as a protocol says; return the record.
+
+    Args:
+        model: a checkpoint or run folder; or a network in memory: images in [0, 1], N×C×H×W, to
+            N×K logits. It is left as it was.
+        data: a data set by name or as settings, or test images from memory as `dataset` takes them:
+            `(x, y)`, a `Dataset`, a `DataLoader`. A checkpoint has its own unless given.
+        protocol: a name, a YAML file, its content, or a list of attacks.
+        train: training images beside test images from memory. Without them nothing is sampled, and
+            the record says so.
+        threat: the threat model of a network in memory, such as `"linf 8/255"` or
+            `{"norm": "l2", "eps": 0.5}`; customary for the data unless given.
+        out: the folder where `eval` and `samples` go. Beside a checkpoint unless given; of a
+            network in memory nothing is kept then.
+        trust_pixels: leave out the check that a network in memory is right on images as they are
+            (training images, if there are any), more often than under another normalisation.
+        device: where to compute.
+        data_root: where the data lies now.
+        inception_weights: weights for the extractor `inception`.
+        save_samples: keep all samples beside the pictures of them.
+        save_adversarial: keep what broke each image.
+
+    Raises:
+        CembenchError: when model or data cannot be used. A network that breaks its contract gives a
+            record with `error` and no figures instead.
+    """
+    plan = _protocol(protocol)
+    with TemporaryDirectory() as nowhere, process_group(device) as own:
+        place = nowhere if out is None and isinstance(model, nn.Module) else out
+        source = world().on_all_ranks(
+            lambda: subject(
+                model,
+                None if data is None and train is None else parse_data(data, "test", train),
+                threat,
+                trust_pixels,
+            )
+        )
+        record, _ = evaluate_source(
+            source,
+            plan,
+            folder=None if place is None else Path(place),
+            device=own,
+            data_root=data_root,
+            inception_weights=None if inception_weights is None else Path(inception_weights),
+            save_samples=save_samples,
+            save_adversarial=save_adversarial,
+            on_record=write_curve,
+        )
+        return record
+
+
+def _protocol(protocol: str | Path | Mapping[str, Any] | Sequence[Any] | Protocol) -> Protocol:
+    if isinstance(protocol, Protocol):
+        return protocol
+    if isinstance(protocol, str | Path):
+        return load_protocol(str(protocol))
+    values = protocol if isinstance(protocol, Mapping) else {"attacks": list(protocol)}
+    return parse_protocol(dict(values))

@@ -1,0 +1,52 @@
+"""Opening of a split of image files: in memory or on disk."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from cembench.data.reader import Reader
+from cembench.data.split import Split
+from cembench.data.store.encoded import EncodedStore
+from cembench.data.store.encoded_fingerprint import encoded_fingerprint
+
+Place = Literal["auto", "memory", "disk"]
+
+
+def open_split(reader: Reader, place: Place, limit: float) -> Split:
+    """Return the split of decoded images.
+
+    Args:
+        reader: the images.
+        place: where they are kept once decoded; `auto` is in memory if they fit into the limit.
+        limit: bytes of decoded images, at most, that `auto` keeps in memory.
+
+    Raises:
+        CembenchError: when images or classes do not fit together, or an image cannot be read.
+    """
+    source = reader.source
+    return Split.of(_in_memory(reader), torch.as_tensor(source.labels).long(), source.classes)
+
+
+def encoded_split(reader: Reader, workers: int | None, title: str) -> Split:
+    """Return the split of images that are decoded whenever they are asked for.
+
+    Args:
+        reader: the images.
+        workers: processes that decode ahead; as many as there are cores, up to eight, for None.
+        title: the data set and the split, for people.
+
+    Raises:
+        CembenchError: when images or classes do not fit together, or a file cannot be read.
+    """
+    store, labels = EncodedStore(reader, workers), torch.as_tensor(reader.source.labels).long()
+    fingerprint = encoded_fingerprint(reader, title)
+    return Split(store, labels, reader.source.classes, known=fingerprint)
+
+
+def _in_memory(reader: Reader) -> torch.Tensor:
+    images = torch.empty((len(reader), *reader.shape), dtype=torch.uint8)
+    for row, image in enumerate(images.numpy()):
+        image[...] = reader.read(row)
+    return images
