@@ -12,7 +12,7 @@ import click
 from cembench.util.version import __version__
 
 COMMANDS = {
-    "Train": ("init", "train", "probe", "run"),
+    "Train": ("init", "data", "train", "probe", "run"),
     "Measure": ("eval", "sample", "leaderboard", "compare", "bench"),
     "Look": ("report", "plot", "show", "list"),
     "Check": ("check", "verify"),

@@ -1,4 +1,4 @@
-"""Data sets by name. Each is a settings class; `load` reads a split into memory."""
+"""Data sets by name. Each is a settings class; `load` returns a split."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cembench.energy.threat import Threat
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice
+from cembench.util.settings import Choice, Fraction, optional_field
 
 if TYPE_CHECKING:
     from cembench.data.split import Split
@@ -26,10 +26,20 @@ class DataSettings(Choice):
     Attributes:
         crop: pixels of zero padding before a random crop of the original size; 0 for none.
         flip: whether to mirror images left to right at random.
+        resized_crop: the smallest share of an image's area that a random-resized crop takes, 0.08
+            for ImageNet; 0 for no such crops. Each takes a box with sides of 3:4 to 4:3 and scales
+            it to the size of the image.
     """
 
     crop: Annotated[int, Field(ge=0, le=1024)] = 0
     flip: bool = False
+    resized_crop: Fraction = optional_field(0.0)
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.crop and self.resized_crop:
+            raise ConfigError.single("crops in another way; set crop to 0", "resized_crop")
+        return self
 
     @property
     def title(self) -> str:
@@ -72,6 +82,10 @@ class DataSettings(Choice):
         root = getattr(self, "root", None)
         return Path(root).expanduser().resolve() if isinstance(root, str) else None
 
+    def example_split(self) -> Split:
+        """Return the training split, or the test split where there is no other."""
+        return self.load("train" if self.has_training else "test")
+
     @property
     def members(self) -> tuple[DataSettings, ...]:
         """The data sets that it consists of: itself, unless it is a mix."""
@@ -93,17 +107,25 @@ class DataSettings(Choice):
         """Return the fingerprint of the training images, given those of each member."""
         return parts[0].fingerprint
 
-    def example_split(self) -> Split:
-        """Return the training split, or the test split where there is no other."""
-        return self.load("train" if self.has_training else "test")
-
     @abstractmethod
     def load(self, split: Literal["train", "test"]) -> Split:
-        """Read one split into memory.
+        """Return one split.
 
         Raises:
             CembenchError: when files are missing, damaged or do not fit together.
         """
+
+    def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
+        """Return one split; what was kept of it on disk and is damaged is made again.
+
+        Args:
+            split: which one.
+            verify: whether to read all that was kept, and compare checksums.
+
+        Raises:
+            CembenchError: as `load` does.
+        """
+        return self.load(split)
 
 
 datasets: Registry[DataSettings] = Registry(
@@ -118,8 +140,8 @@ datasets: Registry[DataSettings] = Registry(
         "svhn": "cembench.data.torchvision:SVHN",
         "folder": "cembench.data.folder:Folder",
         "parquet": "cembench.data.parquet:Parquet",
-        "mix": "cembench.data.mix:Mix",
         "memory": "cembench.data.in_memory:InMemoryData",
+        "mix": "cembench.data.mix:Mix",
     },
 )
 

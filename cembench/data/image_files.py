@@ -20,7 +20,7 @@ with lazy_imports():
     from cembench.data.reader import Reader, content_of
     from cembench.data.source import Source
     from cembench.data.split import Split
-    from cembench.data.store.open import encoded_split, open_split
+    from cembench.data.store.open import Mend, encoded_split, open_split
 
 
 Side = Annotated[int, Field(ge=1, le=4096)]  # in pixels
@@ -88,15 +88,23 @@ class LocalData(DataSettings):
         return self
 
     def load(self, split: Literal["train", "test"]) -> Split:
-        """Read one split."""
+        """Return one split; it is decoded first unless it was kept on disk before."""
+        return self._opened(split)
+
+    def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
+        """Return one split; what was kept of it on disk and is damaged is made again."""
+        return self._opened(split, "all" if verify else "sizes")
+
+    def _opened(self, split: str, mend: Mend = "nothing") -> Split:
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
         try:
             reader = self._reader(self.source(root, split))
+            title = f"{root}, {split} split"
             if not self.cache:
-                return encoded_split(reader, self.workers, f"{root}, {split} split")
-            return open_split(reader, self.store, self.memory_limit * 2**30)
+                return encoded_split(reader, self.workers, title)
+            return open_split(reader, self.store, self.memory_limit * 2**30, title, mend)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
 

@@ -106,12 +106,26 @@ class Split:
         """SHA-256 over shape, levels, class names, labels and every pixel."""
         if self.known is not None:
             return self.known
-        shape = len(self), *self.shape
-        sha = hashlib.sha256(repr((shape, self.levels, self.classes)).encode())
-        sha.update(self.labels.cpu().numpy().tobytes())
+        sha = begin_fingerprint(self.shape, self.levels, self.classes, self.labels.cpu().numpy())
         for images in self.batches():
             sha.update(images.cpu().contiguous().numpy().data)
         return sha.hexdigest()
+
+
+def begin_fingerprint(
+    shape: tuple[int, ...], levels: int, classes: tuple[str, ...], labels: np.ndarray
+) -> hashlib._Hash:
+    """Return the hash of a split before its images, which are added one after the other.
+
+    Args:
+        shape: of an image.
+        levels: the integer that stands for 1.0.
+        classes: class names in label order.
+        labels: int64, N.
+    """
+    sha = hashlib.sha256(repr(((len(labels), *shape), levels, classes)).encode())
+    sha.update(labels.tobytes())
+    return sha
 
 
 def joined(splits: Sequence[Split]) -> Split:

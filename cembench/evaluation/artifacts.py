@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cembench.data.split import Split
@@ -17,7 +23,7 @@ from cembench.samplers.draw import Samples
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.names import file_name
-from cembench.util.files.tensors import read_tensors, write_tensors
+from cembench.util.files.tensors import Parts, open_tensors, read_tensors, write_tensors
 
 SEALED: dict[str, str] = {}  # metadata, by which a reader knows that a file must have a seal
 Size = tuple[int, int, int]
@@ -32,20 +38,34 @@ def save_adversarial(
     survive an 8-bit file; the floats are what the main figure counts.
     """
     for attack in protocol.attacks:
-        none = torch.zeros(0, *split.shape)
-        found = {"rows": [torch.zeros(0).long()], "images": [none], "bytes": [none.byte()]}
-        for start in range(0, len(split), protocol.batch_size):
-            kept = cache.tensors(attack_key(attack.title, start))
-            if kept is None:
-                continue
-            broken = kept["broken"]
-            images, clean = kept["images"][broken], split.pixels(slice(start, start + len(broken)))
-            rounded = to_bytes(images, clean.cpu()[broken], ball)
-            found["rows"].append(kept["rows"][broken])
-            found["images"].append(images)
-            found["bytes"].append((rounded * 255).round().to(torch.uint8))
-        values = {key: torch.cat(value) for key, value in found.items()}
+        won = _Won(cache, attack.title, protocol.batch_size, split)
+        rows = torch.cat([torch.zeros(0).long(), *(rows for rows, _, _ in won)])
+        shape = len(rows), *split.shape
+        rounded = (to_bytes(images, clean, ball) for _, images, clean in won)
+        values: dict[str, Tensor | Parts] = {
+            "rows": rows,
+            "images": Parts("float32", shape, (images for _, images, _ in won)),
+            "bytes": Parts("uint8", shape, ((x * 255).round().to(torch.uint8) for x in rounded)),
+        }
         write_tensors(_adversarial_file(record, attack.title), values, SEALED)
+
+
+@dataclass(frozen=True)
+class _Won:
+    """The images on which an attack succeeds, chunk by chunk: rows, adversarial and clean ones."""
+
+    cache: ChunkCache
+    attack: str
+    size: int
+    split: Split
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for start in range(0, len(self.split), self.size):
+            kept = self.cache.tensors(attack_key(self.attack, start))
+            if kept is not None:
+                broken = kept["broken"]
+                clean = self.split.pixels(slice(start, start + len(broken))).cpu()
+                yield kept["rows"][broken], kept["images"][broken], clean[broken]
 
 
 def save_samples(cache: ChunkCache, record: Path) -> None:
@@ -75,8 +95,8 @@ def require_artifacts(record: Path, protocol: Protocol) -> None:
         raise CembenchError(f"{record}: its artifacts were not saved; evaluate with {options}")
 
 
-def saved_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
-    """Return what `save_adversarial` kept of an attack: places in `rows`, and images in float32.
+class SavedImages:
+    """Adversarial images that `save_adversarial` kept of an attack, in float32, read in parts.
 
     Args:
         record: the file of the record.
@@ -87,14 +107,29 @@ def saved_images(record: Path, attack: str, rows: Tensor, shape: Size) -> tuple[
     Raises:
         CembenchError: when it is missing, damaged or about other images.
     """
-    path = _adversarial_file(record, attack)
-    kept = _read(path, "--save-adversarial")
-    place = {int(row): number for number, row in enumerate(rows)}
-    try:
-        places = torch.tensor([place[int(row)] for row in kept["rows"]], dtype=torch.long)
-        return places, kept["images"].reshape(len(places), *shape)
-    except (KeyError, RuntimeError) as error:
-        raise CembenchError(f"{path}: not of these images, or damaged") from error
+
+    def __init__(self, record: Path, attack: str, rows: Tensor, shape: Size) -> None:
+        self.path, self.shape = _adversarial_file(record, attack), shape
+        place = {int(row): number for number, row in enumerate(rows)}
+        with _opened(self.path, "--save-adversarial") as kept:
+            try:
+                places = [place[int(row)] for row in kept.get_tensor("rows")]
+                values = prod(kept.get_slice("images").get_shape())
+            except (KeyError, SafetensorError):
+                places, values = [], -1
+        if values != len(places) * prod(shape):
+            raise CembenchError(f"{self.path}: not of these images, or damaged")
+        self.places = torch.tensor(places, dtype=torch.long)
+
+    def between(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return the places in `rows` from `start` on and below `stop`, and the images, N×C×H×W."""
+        own = ((self.places >= start) & (self.places < stop)).nonzero().squeeze(1)
+        if len(own) == 0:
+            return own, torch.zeros(0, *self.shape)
+        first = int(own.min())
+        with safe_open(self.path, "pt") as kept:
+            images = kept.get_slice("images")[first : int(own.max()) + 1][own - first]
+        return self.places[own], images.reshape(len(own), *self.shape)
 
 
 def saved_samples(record: Path, sampler: str, number: int, y: Tensor) -> Samples:
@@ -118,6 +153,16 @@ def saved_samples(record: Path, sampler: str, number: int, y: Tensor) -> Samples
 
 def _adversarial_file(record: Path, attack: str) -> Path:
     return RunLayout.adversarial(record) / f"{file_name(attack)}.safetensors"
+
+
+@contextmanager
+def _opened(path: Path, option: str) -> Iterator[Any]:
+    with ExitStack() as stack:
+        try:
+            kept = stack.enter_context(open_tensors(path, legacy=True))
+        except CembenchError as error:
+            raise CembenchError(f"{path}: missing or damaged; evaluate with {option}") from error
+        yield kept
 
 
 def _read(path: Path, option: str) -> dict[str, Tensor]:

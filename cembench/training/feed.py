@@ -96,7 +96,8 @@ class Feed:
         """Return images as floats in [0, 1], augmented where the method makes no views itself."""
         images = batch.images
         if self._augments:
-            images = augment(images, self._look.crop, self._look.flip, generator)
+            look = self._look
+            images = augment(images, look.crop, look.flip, generator, look.resized_crop)
         return (images.float() / self.data.levels).contiguous(memory_format=self.layout)
 
     def _share(self, rows: Tensor) -> Tensor:

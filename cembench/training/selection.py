@@ -13,13 +13,15 @@ from cembench.util.frozen import frozen
 from cembench.util.rng import derive, generator_of
 
 History = list[dict[str, float]]
+CLEAN = 10_000  # held-out images that clean accuracy is of, at most
 MONITORED = {"val_clean_acc": "clean", "val_pgd_acc": "pgd", "val_knn_acc": "k-NN"}
 
 
 def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> dict[str, float]:
     """Return clean accuracy on held-out images, and PGD accuracy on at most `images` of them.
 
-    The attack has the same random starts in every epoch. Encoders have metrics of their own.
+    Clean accuracy is of the first 10,000, or of `images` if that is more. The attack has the same
+    random starts in every epoch. Encoders have metrics of their own.
     """
     if (found := config.method.validation_metrics(model, held, config.seed)) is not None:
         return found
@@ -29,13 +31,15 @@ def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> d
     context = SamplerContext(config.threat, generator)
     clean, attacked = 0, 0
     limit = min(settings.images, len(held))
-    for start in range(0, len(held), batch):
-        x, y = held.pixels(slice(start, start + batch)), held.labels[start : start + batch]
+    judged = min(max(CLEAN, limit), len(held))
+    for start in range(0, judged, batch):
+        rows = slice(start, min(start + batch, judged))
+        x, y = held.pixels(rows), held.labels[rows]
         clean += correct(model, x, y)
         x, y = x[: max(0, limit - start)], y[: max(0, limit - start)]
         if len(y):
             attacked += correct(model, attack.search(model, x, y, context), y)
-    return {"val_clean_acc": clean / len(held), "val_pgd_acc": attacked / limit}
+    return {"val_clean_acc": clean / judged, "val_pgd_acc": attacked / limit}
 
 
 def best_epoch(history: History, select: str, first: int = 1) -> int:

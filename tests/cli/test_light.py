@@ -20,6 +20,7 @@ WITH_TORCH = {"train", "probe", "run", "eval", "sample", "bench", "check", "veri
 WITH_TORCH |= {"import", "export"}
 WITHOUT_TORCH = {
     "completion": [["bash"]],
+    "data": [["list"]],
     "init": [["mine.yaml"]],
     "list": [[], ["attacks"], ["models"], ["trades"], ["rcs"], ["resnet18"], ["quick"]],
     "show": [[RECORD], [RUN], [RUN, "--json"]],

@@ -24,6 +24,11 @@ class Store(ABC):
     def __len__(self) -> int:
         """Return the number of images."""
 
+    @property
+    def place(self) -> str:
+        """Where the images are, for people."""
+        return "in memory"
+
     @abstractmethod
     def batch(self, rows: Tensor) -> Tensor:
         """Return the images of some rows, uint8, M×C×H×W, on the device.
@@ -58,6 +63,11 @@ class Chosen(Store):
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.rows)
+
+    @property
+    def place(self) -> str:
+        """Where the images are, for people."""
+        return self.whole.place
 
     def batch(self, rows: Tensor) -> Tensor:
         """Return the images of some rows."""

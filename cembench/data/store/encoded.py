@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from multiprocessing import current_process
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -55,7 +57,9 @@ class EncodedStore(Store):
         if self.workers == 0:
             yield from map(self.batch, parts)
             return
-        for images in _ahead(self.reader, self.workers, parts, self.device.type == "cuda"):
+        found = _ahead(self.reader, self.workers, parts, self.device.type == "cuda")
+        _unfinished.add(found)
+        for images in found:
             if isinstance(images, CembenchError):
                 raise images
             yield images.to(self.device, non_blocking=True)
@@ -71,9 +75,9 @@ class _Batches(Dataset[Tensor | CembenchError]):
     def __init__(self, reader: Reader) -> None:
         self.reader = Reader(copy(reader.source), reader.decoder)  # which shares no open file
 
-    def __getitem__(self, rows: Tensor) -> Tensor | CembenchError:
+    def __getitem__(self, rows: list[int]) -> Tensor | CembenchError:
         try:
-            return _decoded(self.reader, rows)
+            return _decoded(self.reader, torch.tensor(rows))
         except CembenchError as error:
             return error
 
@@ -91,7 +95,19 @@ def _decoded(
     return torch.from_numpy(images)
 
 
-def _ahead(reader: Reader, workers: int, parts: Iterable[Tensor], pinned: bool) -> Iterator[Any]:
+_unfinished: WeakSet[Generator[Any]] = WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End workers whose batches nobody reads any more, which Python would wait for at exit."""
+    for batches in list(_unfinished):
+        batches.close()
+
+
+def _ahead(
+    reader: Reader, workers: int, parts: Iterable[Tensor], pinned: bool
+) -> Generator[Tensor | CembenchError]:
     """Yield what workers make of each part, in order.
 
     Raises:
@@ -100,7 +116,7 @@ def _ahead(reader: Reader, workers: int, parts: Iterable[Tensor], pinned: bool) 
     loader = DataLoader(
         _Batches(reader),
         batch_size=None,  # the sampler gives the rows of whole batches
-        sampler=parts,
+        sampler=(rows.tolist() for rows in parts),  # tensors would be sent as files
         num_workers=workers,
         pin_memory=pinned,
         worker_init_fn=_leave_signals_to_parent,

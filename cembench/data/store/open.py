@@ -8,25 +8,37 @@ import torch
 
 from cembench.data.reader import Reader
 from cembench.data.split import Split
+from cembench.data.store.disk import DiskStore
 from cembench.data.store.encoded import EncodedStore
 from cembench.data.store.encoded_fingerprint import encoded_fingerprint
+from cembench.data.store.prepare import LEVELS, Mend, prepared_split
 
 Place = Literal["auto", "memory", "disk"]
 
 
-def open_split(reader: Reader, place: Place, limit: float) -> Split:
+def open_split(
+    reader: Reader, place: Place, limit: float, title: str, mend: Mend = "nothing"
+) -> Split:
     """Return the split of decoded images.
 
     Args:
         reader: the images.
         place: where they are kept once decoded; `auto` is in memory if they fit into the limit.
         limit: bytes of decoded images, at most, that `auto` keeps in memory.
+        title: the data set and the split, for people.
+        mend: as for `prepared_split`.
 
     Raises:
-        CembenchError: when images or classes do not fit together, or an image cannot be read.
+        CembenchError: when images or classes do not fit together, an image cannot be read, or
+            the disk is full.
     """
     source = reader.source
-    return Split.of(_in_memory(reader), torch.as_tensor(source.labels).long(), source.classes)
+    labels = torch.from_numpy(source.labels)
+    if place == "memory" or (place == "auto" and len(reader) * reader.bytes_each <= limit):
+        return Split.of(_in_memory(reader), labels, source.classes, LEVELS)
+    prepared, index = prepared_split(reader, title, mend)
+    store = DiskStore(prepared, index)
+    return Split(store, labels, source.classes, LEVELS, known=index.fingerprint)
 
 
 def encoded_split(reader: Reader, workers: int | None, title: str) -> Split:
@@ -46,7 +58,8 @@ def encoded_split(reader: Reader, workers: int | None, title: str) -> Split:
 
 
 def _in_memory(reader: Reader) -> torch.Tensor:
-    images = torch.empty((len(reader), *reader.shape), dtype=torch.uint8)
-    for row, image in enumerate(images.numpy()):
-        image[...] = reader.read(row)
+    images, row = torch.empty((len(reader), *reader.shape), dtype=torch.uint8), 0
+    for batch in reader.batches(range(len(reader))):
+        images[row : row + len(batch)] = torch.from_numpy(batch)
+        row += len(batch)
     return images

@@ -205,13 +205,17 @@ def _read_outside(
     """Return the SHA-256 of out-of-distribution images, as many as are attacked, and scores."""
     context, target = measurement.context, measurement.target
     count, shape, seed = len(context.split), list(context.split.shape), context.protocol.seed
+    size, sha, parts = context.protocol.batch_size, hashlib.sha256(), []
     if isinstance(settings, str):
-        images = torch.rand(count, *shape, generator=generator_of(derive(seed, "noise"), "cpu"))
+        generator = generator_of(derive(seed, "noise"), "cpu")
+        rows = torch.arange(count).split(size)
+        batches = (torch.rand(len(part), *shape, generator=generator) for part in rows)
     else:
-        images = resized(subset(settings.load("test"), count)[0], shape).pixels()
-    fingerprint = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-    batches = images.split(context.protocol.batch_size)
-    parts = [scores_of(target, batch.to(context.split.labels.device)) for batch in batches]
+        others = resized(subset(settings.load("test"), count)[0], shape)
+        batches = (others.pixels(part) for part in others.parts(size))
+    for batch in batches:
+        sha.update(batch.numpy().data)
+        parts.append(scores_of(target, batch.to(context.split.device)))
     target.require_finite(f"on {settings if isinstance(settings, str) else settings.title}")
     scores = {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in parts[0]}
-    return fingerprint, pd.DataFrame(scores)
+    return sha.hexdigest(), pd.DataFrame(scores)

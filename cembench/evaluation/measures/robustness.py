@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,7 @@ from cembench.attacks import Attack, Propose, Target
 from cembench.attacks.verdict import Verdict, verify
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.evaluation.artifacts import saved_images
+from cembench.evaluation.artifacts import SavedImages
 from cembench.evaluation.cache import attack_key
 from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_table
 from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
@@ -94,21 +94,25 @@ class SavedAttacks:
         record: the file of the record.
         rows: the numbers of the attacked images in the whole split.
         table: the table of verdicts of the record.
+        saved: the files of the attacks, by title, once they are open.
     """
 
     record: Path
     rows: Tensor
     table: pd.DataFrame
+    saved: dict[str, SavedImages] = field(default_factory=dict)
 
     def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
         """Verify the saved images of a chunk."""
         x, y, target = chunk.split.pixels(), chunk.split.labels, chunk.target
-        numbers, images = saved_images(self.record, attack.title, self.rows, chunk.split.shape)
-        own = (numbers >= chunk.start) & (numbers < chunk.start + len(x))
-        rows = (numbers[own] - chunk.start).to(x.device)
+        if attack.title not in self.saved:
+            shape = chunk.split.shape
+            self.saved[attack.title] = SavedImages(self.record, attack.title, self.rows, shape)
+        places, images = self.saved[attack.title].between(chunk.start, chunk.start + len(x))
+        rows = (places - chunk.start).to(x.device)
         progress = AttackProgress.fresh(x)
         if len(rows):
-            proposed = images[own].to(x.device)
+            proposed = images.to(x.device)
             verdict = verify(target.verifier, x[rows], proposed, y[rows], target.threat.ball)
             progress.record(rows, verdict)
         stages = self.table.get(f"{attack.title}_by", pd.Series([""] * len(self.rows)))

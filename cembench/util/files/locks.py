@@ -14,6 +14,10 @@ from cembench.util.errors import CembenchError
 PATIENCE = 5.0  # seconds in which a process that was killed may end, and drop what it holds
 
 
+class Busy(CembenchError):
+    """Another process holds a lock."""
+
+
 @contextmanager
 def locked(path: Path, what: str, patience: float | None = None) -> Iterator[None]:
     """Hold the lock file `path`, which belongs to `what`, for a while.
@@ -28,13 +32,14 @@ def locked(path: Path, what: str, patience: float | None = None) -> Iterator[Non
         patience: seconds to wait for another holder.
 
     Raises:
-        CembenchError: when another process holds it, or it cannot be written.
+        Busy: when another process holds it.
+        CembenchError: when it cannot be written.
     """
     found = path.parent.exists()
     try:
         lock = _acquired(path, PATIENCE if patience is None else patience)
     except Timeout as error:
-        raise CembenchError(f"{what}: another process is at it; wait for it or stop it") from error
+        raise Busy(f"{what}: another process is at it; wait for it or stop it") from error
     except OSError as error:
         raise CembenchError(f"cannot write {path}: {error.strerror}") from error
     try:

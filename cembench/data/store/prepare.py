@@ -1,0 +1,150 @@
+"""Preparing of a split: its images are decoded once, into the shards of a store on disk.
+
+Finished shards stay whatever happens, so what was interrupted goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from cembench.data.prepared import Index, Prepared
+from cembench.data.reader import Reader
+from cembench.data.split import begin_fingerprint
+from cembench.data.store.disk import damaged
+from cembench.util.errors import CembenchError
+from cembench.util.files import CHUNK, digest, replacing
+from cembench.util.files.locks import Busy, locked
+from cembench.util.progress import Bar
+
+LEVELS = 255  # that decoded images have
+Mend = Literal["nothing", "sizes", "all"]
+
+
+def prepared_split(reader: Reader, title: str, mend: Mend) -> tuple[Prepared, Index]:
+    """Return the prepared images of a split, which are decoded first unless they were before.
+
+    Args:
+        reader: the images.
+        title: the data set and the split, for people.
+        mend: which damage to look for in finished shards, to make those again: none, that which
+            shows in their `sizes`, or `all`, for which they are read.
+
+    Raises:
+        CembenchError: naming an image that cannot be read or a shard that is damaged, or when the
+            disk is full; finished shards stay.
+    """
+    prepared = Prepared(key_of(reader))
+    if (index := _finished(prepared, mend)) is None:
+        with ExitStack() as stack:
+            _take_turns(stack, prepared, title)
+            index = _finished(prepared, mend) or _Preparation(reader, prepared, title).run()
+    if broken := prepared.damaged(index):
+        raise CembenchError(damaged(broken[0], "missing, or not whole"))
+    return prepared, index
+
+
+def _finished(prepared: Prepared, mend: Mend) -> Index | None:
+    """Return the index if there is nothing to do."""
+    index = prepared.index()
+    if index is None or not index.fingerprint or mend == "all":
+        return None
+    return None if mend == "sizes" and prepared.damaged(index) else index
+
+
+def key_of(reader: Reader) -> str:
+    """Return what identifies decoded images: files with their sizes and times, and all settings."""
+    source = reader.source
+    labels = hashlib.sha256(source.labels.tobytes()).hexdigest()
+    format_ = Index.model_fields["format"].default
+    return digest([format_, source.stamp(), asdict(reader.decoder), source.classes, labels])
+
+
+def _take_turns(stack: ExitStack, prepared: Prepared, title: str) -> None:
+    """Hold the lock of a folder; wait while another process prepares it."""
+    try:
+        stack.enter_context(locked(prepared.lock, title, 0))
+    except Busy:
+        print(f"cembench: {title}: another process is preparing it; waiting", file=sys.stderr)
+        stack.enter_context(locked(prepared.lock, title, math.inf))
+
+
+class _Preparation:
+    """One pass over the images of a split.
+
+    Attributes:
+        index: of what is finished.
+        sha: of everything up to the shard that is next.
+    """
+
+    def __init__(self, reader: Reader, prepared: Prepared, title: str) -> None:
+        self.reader, self.prepared, source = reader, prepared, reader.source
+        self.index = prepared.index() or Index.begin(title, len(reader), reader.shape)
+        self.stamp = source.stamp()
+        self.sha = begin_fingerprint(reader.shape, LEVELS, source.classes, source.labels)
+        self.bar = Bar(f"preparing {title}", len(reader))
+
+    def run(self) -> Index:
+        """Finish all shards; return the index."""
+        self._require_space()
+        self.prepared.write(self.index)
+        with self.bar:
+            for shard in range(len(self.index.sha256)):
+                if not self._is_finished(shard):
+                    self._decode(shard)
+        if self.reader.source.stamp() != self.stamp:
+            raise CembenchError("files changed while they were read; start again")
+        self.index = self.index.model_copy(update={"fingerprint": self.sha.hexdigest()})
+        self.prepared.write(self.index)
+        return self.index
+
+    def _is_finished(self, shard: int) -> bool:
+        """Add a shard to the fingerprint if it is as it was written."""
+        path, known, sha = self.prepared.shard(shard), self.index.sha256[shard], self.sha.copy()
+        if not known or not path.exists():
+            return False
+        own = hashlib.sha256()
+        with path.open("rb") as file:
+            while part := file.read(CHUNK):
+                own.update(part)
+                sha.update(part)
+        if own.hexdigest() != known:
+            self.bar.warn(f"{path} is damaged; its images are decoded again")
+            return False
+        self.sha = sha
+        self.bar.advance(len(self.index.rows(shard)))
+        return True
+
+    def _decode(self, shard: int) -> None:
+        own = hashlib.sha256()
+        with replacing(self.prepared.shard(shard)) as file:
+            for images in self.reader.batches(self.index.rows(shard)):
+                file.write(images.data)
+                own.update(images.data)
+                self.sha.update(images.data)
+                self.bar.advance(len(images))
+        self.index = self.index.with_shard(shard, own.hexdigest())
+        self.prepared.write(self.index)
+
+    def _require_space(self) -> None:
+        shards = range(len(self.index.sha256))
+        needed = sum(self.index.size(s) for s in shards if not self.prepared.shard(s).exists())
+        free = _free(self.prepared.folder)
+        if needed > free:
+            raise CembenchError(
+                f"{needed / 1e9:.3g} GB of decoded images do not fit into "
+                f"{self.prepared.folder.parent}, where {free / 1e9:.3g} GB are free; free some "
+                "space, or set XDG_CACHE_HOME to a folder on another disk"
+            )
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
