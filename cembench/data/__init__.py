@@ -87,6 +87,19 @@ class DataSettings(Choice):
         return self.load("train" if self.has_training else "test")
 
     @property
+    def named_folders(self) -> tuple[Path, ...]:
+        """All folders and files that it reads because its settings name them."""
+        return () if self.image_folder is None else (self.image_folder,)
+
+    def resolved(self) -> Self:
+        """Return the same data set with everything that identifies it, which settings may lack.
+
+        Raises:
+            CembenchError: when something that it needs cannot be read.
+        """
+        return self
+
+    @property
     def members(self) -> tuple[DataSettings, ...]:
         """The data sets that it consists of: itself, unless it is a mix."""
         return (self,)
@@ -116,11 +129,11 @@ class DataSettings(Choice):
         """
 
     def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
-        """Return one split; what was kept of it on disk and is damaged is made again.
+        """Return one split, as `load` does.
 
         Args:
             split: which one.
-            verify: whether to read all that was kept, and compare checksums.
+            verify: whether to read all that was kept of it on disk, and to compare checksums.
 
         Raises:
             CembenchError: as `load` does.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cembench.data.image_files import LocalData
+from cembench.data.labels import UNLABELLED
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
@@ -30,6 +31,13 @@ class Folder(LocalData):
         if split == "test" and not (root / "test").is_dir() and (root / "val").is_dir():
             split = "val"
         return class_folders(root, split, _folders(root / "train"))
+
+    def unlabelled(self, root: Path, split: str) -> Source:
+        """Return the images in `root/split` and below, wherever they are."""
+        names = _images(root / split)
+        if not names:
+            raise CembenchError(f"no images in {root / split}; they end in {', '.join(ENDINGS)}")
+        return FileSource.of(root, UNLABELLED, ((f"{split}/{name}", 0) for name in names))
 
 
 def class_folders(root: Path, split: str, classes: tuple[str, ...]) -> FileSource:

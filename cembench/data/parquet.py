@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cembench.data.image_files import LocalData
+from cembench.data.labels import UNLABELLED
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
     import numpy as np
 
-    from cembench.data.parquet_source import ParquetSource, opened
+    from cembench.data.parquet_source import ParquetSource, opened, reading
     from cembench.data.source import Source
 
 
@@ -36,7 +37,7 @@ class Parquet(LocalData):
     def source(self, root: Path, split: str) -> Source:
         """Return the images of a split."""
         names = _names(root, split)
-        with opened(root / names[0]) as file:
+        with reading(root / names[0]), opened(root / names[0]) as file:
             schema = file.schema_arrow
         labels = self._labels(root, names)
         classes = self.classes or _hub_classes(schema, self.label)
@@ -44,6 +45,15 @@ class Parquet(LocalData):
             training = labels if split == "train" else self._labels(root, _names(root, "train"))
             classes = [str(label) for label in range(int(training.max()) + 1)]
         return ParquetSource(root, labels, tuple(classes), names, self._image(schema))
+
+    def unlabelled(self, root: Path, split: str) -> Source:
+        """Return the images of a split, whatever other columns there are."""
+        names, images = _names(root, split), 0
+        for name in names:
+            with opened(root / name) as file:
+                schema, images = file.schema_arrow, images + file.metadata.num_rows
+        labels = np.zeros(images, np.int64)
+        return ParquetSource(root, labels, UNLABELLED, names, self._image(schema))
 
     def _image(self, schema: Any) -> str:
         import pyarrow as pa
@@ -60,7 +70,7 @@ class Parquet(LocalData):
     def _labels_of(self, path: Path) -> Iterator[np.ndarray]:
         import pyarrow as pa
 
-        with opened(path) as file:
+        with reading(path), opened(path) as file:
             for column in (self._image(file.schema_arrow), self.label):
                 if column not in file.schema_arrow.names:
                     raise CembenchError(f"no column '{column}'; it has {file.schema_arrow.names}")
