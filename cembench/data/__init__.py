@@ -87,6 +87,19 @@ class DataSettings(Choice):
         return self.load("train" if self.has_training else "test")
 
     @property
+    def named_folders(self) -> tuple[Path, ...]:
+        """All folders and files that it reads because its settings name them."""
+        return () if self.image_folder is None else (self.image_folder,)
+
+    def resolved(self) -> Self:
+        """Return the same data set with everything that identifies it, which settings may lack.
+
+        Raises:
+            CembenchError: when something that it needs cannot be read.
+        """
+        return self
+
+    @property
     def members(self) -> tuple[DataSettings, ...]:
         """The data sets that it consists of: itself, unless it is a mix."""
         return (self,)
@@ -138,6 +151,7 @@ datasets: Registry[DataSettings] = Registry(
         "cifar10": "cembench.data.torchvision:CIFAR10",
         "cifar100": "cembench.data.torchvision:CIFAR100",
         "svhn": "cembench.data.torchvision:SVHN",
+        "imagenet": "cembench.data.imagenet:ImageNet",
         "folder": "cembench.data.folder:Folder",
         "parquet": "cembench.data.parquet:Parquet",
         "memory": "cembench.data.in_memory:InMemoryData",

@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from cembench.data import DataSettings, own_name
+from cembench.data.labels import LabelSource, label_field
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Name, Positive, optional_field
@@ -44,6 +45,8 @@ class LocalData(DataSettings):
             no part of what identifies a run either.
         cache: whether decoded images are kept at all. Where they are not, images are decoded each
             time they are used, and identified by their files: the fingerprint is another one.
+        pseudo_labels: what labels the training images, which then need no labels of their own: the
+            checkpoint of a classifier, or a label source.
         workers: processes that decode ahead where nothing is kept; 0 decodes when images are asked
             for. As many as there are cores, up to eight, unless given. It does not affect results.
     """
@@ -58,6 +61,9 @@ class LocalData(DataSettings):
     store: Literal["auto", "memory", "disk"] = Field("auto", exclude=True)
     memory_limit: Positive = Field(1.0, exclude=True)
     cache: bool = optional_field(True)
+    pseudo_labels: Annotated[SerializeAsAny[LabelSource] | None, label_field()] = optional_field(
+        None
+    )
     workers: Annotated[int, Field(ge=0, le=256)] | None = Field(None, exclude=True)
 
     @property
@@ -65,10 +71,23 @@ class LocalData(DataSettings):
         """The alias."""
         return self.alias
 
+    @property
+    def named_folders(self) -> tuple[Path, ...]:
+        """The folder of the images, and what labels them."""
+        labels = None if self.pseudo_labels is None else self.pseudo_labels.path
+        return (*super().named_folders, *([] if labels is None else [labels]))
+
+    def resolved(self) -> Self:
+        """Return the same data set with what identifies its pseudo-labels."""
+        if self.pseudo_labels is None:
+            return self
+        return self.model_copy(update={"pseudo_labels": self.pseudo_labels.resolved()})
+
     @model_validator(mode="before")
     @classmethod
     def _folder_name(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("root"), str):
+        named = not cls.model_fields["alias"].is_required()
+        if named or not isinstance(values, dict) or not isinstance(values.get("root"), str):
             return values
         try:
             folder = Path(values["root"]).expanduser().resolve().name
@@ -89,18 +108,25 @@ class LocalData(DataSettings):
 
     def load(self, split: Literal["train", "test"]) -> Split:
         """Return one split; it is decoded first unless it was kept on disk before."""
-        return self._opened(split)
+        return self._labelled(split, self._opened(split))
 
     def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
         """Return one split; what was kept of it on disk is checked first."""
-        return self._opened(split, verify)
+        return self._labelled(split, self._opened(split, verify))
+
+    def _labelled(self, split: str, found: Split) -> Split:
+        if split == "test" or self.pseudo_labels is None:
+            return found
+        return self.pseudo_labels.label(found)
 
     def _opened(self, split: str, verify: bool = False) -> Split:
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
+        labelled = split == "test" or self.pseudo_labels is None
         try:
-            reader = self._reader(self.source(root, split))
+            source = self.source(root, split) if labelled else self.unlabelled(root, split)
+            reader = self._reader(source)
             title = f"{root}, {split} split"
             if not self.cache:
                 return encoded_split(reader, self.workers, title)
@@ -115,6 +141,14 @@ class LocalData(DataSettings):
         Raises:
             CembenchError: when files are missing or do not fit together.
         """
+
+    def unlabelled(self, root: Path, split: str) -> Source:
+        """Return the encoded images of a split whose labels do not count, and may be missing.
+
+        Raises:
+            CembenchError: when files are missing.
+        """
+        return self.source(root, split)
 
     def _reader(self, source: Source) -> Reader:
         if not len(source):

@@ -108,11 +108,21 @@ class Mix(DataSettings):
         """That of the first part."""
         return self.members[0].threat
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Those of all parts."""
+        return tuple(text for member in self.members for text in member.cautions)
+
     def moved(self, root: str | None) -> Self:
         """Return the same mix with its first part under another root."""
         first = self.parts[0]
         changed = first.model_copy(update={"data": first.data.moved(root)})
         return self.model_copy(update={"parts": [changed, *self.parts[1:]]})
+
+    def resolved(self) -> Self:
+        """Return the same mix with everything that identifies its parts."""
+        parts = [part.model_copy(update={"data": part.data.resolved()}) for part in self.parts]
+        return self.model_copy(update={"parts": parts})
 
     def shares(self, sizes: Sequence[int]) -> tuple[float, ...]:
         """Return the share of each part, of which the first images have so many."""
@@ -130,6 +140,14 @@ class Mix(DataSettings):
             return self.members[0].load("test")
         parts = self.load_parts()
         return replace(joined(parts), known=self.fingerprint_of(parts))
+
+    def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
+        """Return one split; what was kept of any part on disk and is damaged is made again."""
+        if split == "test":
+            return self.members[0].prepare("test", verify)
+        for member in self.members:
+            member.prepare("train", verify)
+        return self.load("train")
 
     def load_parts(self) -> list[Split]:
         """Read the training images of each part.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cembench.data.image_files import LocalData
+from cembench.data.labels import UNLABELLED
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
@@ -44,6 +45,15 @@ class Parquet(LocalData):
             training = labels if split == "train" else self._labels(root, _names(root, "train"))
             classes = [str(label) for label in range(int(training.max()) + 1)]
         return ParquetSource(root, labels, tuple(classes), names, self._image(schema))
+
+    def unlabelled(self, root: Path, split: str) -> Source:
+        """Return the images of a split, whatever other columns there are."""
+        names, images = _names(root, split), 0
+        for name in names:
+            with opened(root / name) as file:
+                schema, images = file.schema_arrow, images + file.metadata.num_rows
+        labels = np.zeros(images, np.int64)
+        return ParquetSource(root, labels, UNLABELLED, names, self._image(schema))
 
     def _image(self, schema: Any) -> str:
         import pyarrow as pa

@@ -23,8 +23,8 @@ _told: set[Path] = set()
 def remember(data: DataSettings) -> None:
     """Remember the folders of a data set that the user named, for later commands too."""
     for member in data.members:
-        if member.image_folder is not None:
-            _remember(str(member.image_folder))
+        for folder in member.named_folders:
+            _remember(str(folder))
 
 
 def _remember(line: str) -> None:
@@ -52,23 +52,26 @@ def require_named(data: DataSettings, checkpoint: Path, option: str = "--data-ro
         CembenchError: naming the folder and the option with which to name it.
     """
     for number, member in enumerate(data.members):
-        if member.image_folder is not None:
-            folder = member.image_folder
-            remedy = f"start cembench in {folder}" if number else f"give {option}{folder}"
-            _require_named(folder, checkpoint, remedy)
+        for folder in member.named_folders:
+            by_option = number == 0 and folder == member.image_folder
+            here = folder if folder == member.image_folder else folder.parent
+            remedy = f"give {option}{folder}" if by_option else f"start cembench in {here}"
+            what = "images lie in" if folder == member.image_folder else "labels come from"
+            _require_named(folder, checkpoint, what, remedy)
 
 
-def _require_named(folder: Path, checkpoint: Path, remedy: str) -> None:
+def _require_named(folder: Path, checkpoint: Path, what: str, remedy: str) -> None:
     if str(folder) in _all_named():
         return
     if not any(folder.is_relative_to(near.resolve()) for near in (Path(), checkpoint.parent)):
         raise CembenchError(
-            f"{checkpoint}: says that its images lie in {folder}, outside the working folder, "
+            f"{checkpoint}: says that its {what} {folder}, outside the working folder, "
             f"which you never named; if they are yours to use here, {remedy}"
         )
     if folder not in _told and os.environ.get("RANK", "0") == "0":
         _told.add(folder)
-        print(f"cembench: reading images from {folder}, as {checkpoint} says", file=sys.stderr)
+        kind = what.split()[0]
+        print(f"cembench: reading {kind} from {folder}, as {checkpoint} says", file=sys.stderr)
 
 
 def _all_named() -> set[str]:

@@ -8,17 +8,25 @@ from cembench.util.files import digest
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without the path of the pretrained weights."""
-    start = config.get("pretrained")
-    if not isinstance(start, dict):
-        return config
-    return config | {"pretrained": {k: v for k, v in start.items() if k != "checkpoint"}}
+    """Return settings without the paths of checkpoints that training starts from or asks."""
+    return {key: _without_path(key, value) for key, value in config.items()}
+
+
+def _without_path(key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_path(key, inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    known = without_paths(value)
+    if key in ("pretrained", "pseudo_labels"):
+        known.pop("checkpoint", None)
+    return known
 
 
 def recipe_of(config: dict[str, Any]) -> str:
     """Return the digest of a resolved experiment without its seed; empty for an empty one."""
-    rest = {key: value for key, value in config.items() if key != "seed"}
+    rest = {key: value for key, value in without_paths(config).items() if key != "seed"}
     if rest.get("pretrained"):
-        own = ("checkpoint", "weights", "gradients")  # of that one run, not of its recipe
+        own = ("weights", "gradients")  # of that one run, not of its recipe
         rest["pretrained"] = {k: v for k, v in rest["pretrained"].items() if k not in own}
     return digest(rest) if rest else ""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cembench.data import DataSettings
 from cembench.evaluation.record import Record, load_beside
 from cembench.evaluation.sections import SANITY
 from cembench.models.metadata import CheckpointMetadata
@@ -53,6 +54,7 @@ def run_page(layout: RunLayout, metadata: CheckpointMetadata) -> str:
         "model": f"{metadata.model.title}{_given(metadata.model.dump())}",
         "data": f"{metadata.data.title}, {shape} pixels, {of} classes",
         "extra data": ", ".join(member.title for member in metadata.data.members[1:]),
+        "labels of": ", ".join(filter(None, map(_labelled, metadata.data.members))),
         "images in": ", ".join(
             str(member.image_folder) for member in metadata.data.members if member.image_folder
         ),
@@ -65,6 +67,12 @@ def run_page(layout: RunLayout, metadata: CheckpointMetadata) -> str:
         "written by": f"cembench {metadata.version}",
     }
     return "\n\n".join(filter(None, [_aligned(facts), _records(layout)])) + "\n"
+
+
+def _labelled(data: DataSettings) -> str:
+    """Return what gave labels to a data set that has none of its own."""
+    source = getattr(data, "pseudo_labels", None)
+    return "" if source is None else f"{data.title} from {source.title}"
 
 
 def _training(

@@ -19,11 +19,12 @@ from cembench.util.files.layout import RunLayout
 
 
 def resolved(config: Experiment) -> Experiment:
-    """Return the experiment with the digest and origin of its pretrained weights, if it has any.
+    """Return the experiment with the digests of all weights that it starts from or asks.
 
     Raises:
         CembenchError: when they cannot be read, are of an unfinished run, or do not fit.
     """
+    config = config.model_copy(update={"data": config.data.resolved()})
     if config.pretrained is None:
         return config
     file = RunLayout.at(Path(config.pretrained.checkpoint)).checkpoint

@@ -190,6 +190,8 @@ def _read(path: Path, remedy: str) -> State | None:
 def _flat(values: dict[str, Any], place: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         inner = _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: value}
         result |= inner
     return result

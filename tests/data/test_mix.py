@@ -1,10 +1,7 @@
 """Mixes of data sets: their settings, what training reads of them, and what becomes of them."""
 
-import io
-
 import pytest
 import torch
-from PIL import Image
 
 from cembench.data import datasets, roots
 from cembench.data.digits import Digits
@@ -16,36 +13,20 @@ from cembench.training.trainer import Trainer
 from cembench.util.distributed import ALONE
 from cembench.util.errors import CembenchError
 from tests.conftest import NOTHING, experiment
-from tests.data.test_data import write_parquet
 from tests.support.checkpoints import rewrite
+from tests.support.divergence import stopping_in_step
+from tests.support.scans import NAMES, scan, write_scans
 
-NAMES = tuple("0123456789")
 STANDARD = {"method": "standard", "epochs": 2, "batch_size": 50}
 CPU = torch.device("cpu")
-
-
-def scan(image):
-    stream = io.BytesIO()
-    Image.fromarray((image * 15).numpy()).save(stream, "png")
-    return stream.getvalue()
-
-
-def write(folder, rows, names=NAMES):
-    """Write some scans of digits as parquet."""
-    digits = Digits().load("train")
-    folder.mkdir(parents=True)
-    for split, part in (("train", rows), ("test", rows[:40])):
-        contents = [scan(digits.batch(torch.tensor([row]))[0, 0]) for row in part]
-        labels = [int(digits.labels[row]) for row in part]
-        write_parquet(folder / f"{split}.parquet", contents, labels, names)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two folders: 200 scans, and 300 other ones without class names."""
     base = tmp_path_factory.mktemp("mix")
-    return write(base / "real", range(200)), write(base / "more", range(200, 500), names=None)
+    real = write_scans(base / "real", range(200))
+    return real, write_scans(base / "more", range(200, 500), names=None)
 
 
 def mix(folders, *shares, **more):
@@ -142,26 +123,13 @@ def test_parts_that_do_not_fit_together_are_named(folders, other, words, cembenc
         train(settings, tmp_path / "run")
 
 
-def stop_at(monkeypatch, step):
-    taken = []
-    of = Trainer.step
-
-    def stepped(self, *rest):
-        taken.append(1)
-        if len(taken) == step:
-            raise KeyboardInterrupt
-        return of(self, *rest)
-
-    monkeypatch.setattr(Trainer, "step", stepped)
-
-
 def test_a_mix_trains_resumes_evaluates_and_samples(folders, tmp_path, cembench, monkeypatch):
     data = mix(folders, 0.4)
     settings = experiment(data=data, save_every=1e-9, **STANDARD)
     straight = train(settings, tmp_path / "straight")
     for step in (2, 3):  # in the first epoch, and in the second
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            stop_at(patch, step)
+            patch.setattr(Trainer, "step", stopping_in_step(step))
             train(settings, tmp_path / "cut", resume=True)
     assert train(settings, tmp_path / "cut", resume=True).read_bytes() == straight.read_bytes()
     metadata = read_metadata(straight)

@@ -1,4 +1,4 @@
-"""Training that diverges when it is told to."""
+"""Training that diverges, or is interrupted, when it is told to."""
 
 from cembench.training.divergence import diverged
 from cembench.training.trainer import Trainer
@@ -16,3 +16,16 @@ def diverging(monkeypatch, when):
         return original(self, number, rows, generator)
 
     monkeypatch.setattr(Trainer, "step", step)
+
+
+def stopping_in_step(number):
+    """Return a `Trainer.step` that is interrupted when it is called for the nth time."""
+    original, calls = Trainer.step, []
+
+    def step(self, *rest):
+        calls.append(None)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    return step

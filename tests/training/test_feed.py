@@ -9,12 +9,16 @@ from cembench.data.digits import Digits
 from cembench.data.loading import load_training
 from cembench.data.store import Store
 from cembench.data.store.joined import Joined
+from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.training.feed import Feed
 from cembench.training.train import train
+from cembench.training.trainer import Trainer
 from cembench.util.distributed import ALONE, World
 from cembench.util.errors import CembenchError
 from tests.conftest import experiment
+from tests.support.divergence import stopping_in_step
 from tests.support.ranks import together
+from tests.support.scans import write_scans
 
 CPU = torch.device("cpu")
 AT = {"name": "at", "negatives": {"steps": 1}}
@@ -56,6 +60,24 @@ def test_weights_do_not_depend_on_where_images_are_stored(tmp_path, request, mor
     first = train(settings, tmp_path / "memory").read_bytes()
     request.getfixturevalue("elsewhere")
     assert train(settings, tmp_path / "elsewhere").read_bytes() == first
+
+
+def test_weights_do_not_depend_on_who_decodes(tmp_path, monkeypatch):
+    folder = write_scans(tmp_path / "scans", range(200))
+
+    def weights(name, **how):
+        data = {"name": "parquet", "root": str(folder), "mode": "L", **how}
+        settings = experiment(
+            method="standard", data=data, epochs=1, batch_size=64, save_every=1e-9
+        )
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Trainer, "step", stopping_in_step(2))
+            train(settings, tmp_path / name)
+        file = train(settings, tmp_path / name, resume=True)
+        return weights_digest(load_checkpoint(file)[0].state_dict())
+
+    ways = ({}, {"store": "disk"}, {"cache": False, "workers": 0}, {"cache": False, "workers": 2})
+    assert len({weights(str(number), **how) for number, how in enumerate(ways)}) == 1
 
 
 def read(feed):

@@ -22,6 +22,11 @@ class Joined(Store):
         """Return the number of images."""
         return int(self.ends[-1])
 
+    @property
+    def place(self) -> str:
+        """Where the images are, for people."""
+        return ", ".join(dict.fromkeys(store.place for store in self.stores))
+
     def batch(self, rows: Tensor) -> Tensor:
         """Return the images of some rows."""
         return next(self.batches([rows]))
