@@ -129,11 +129,11 @@ class DataSettings(Choice):
         """
 
     def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
-        """Return one split; what was kept of it on disk and is damaged is made again.
+        """Return one split, as `load` does.
 
         Args:
             split: which one.
-            verify: whether to read all that was kept, and compare checksums.
+            verify: whether to read all that was kept of it on disk, and to compare checksums.
 
         Raises:
             CembenchError: as `load` does.

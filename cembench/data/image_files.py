@@ -21,7 +21,7 @@ with lazy_imports():
     from cembench.data.reader import Reader, content_of
     from cembench.data.source import Source
     from cembench.data.split import Split
-    from cembench.data.store.open import Mend, encoded_split, open_split
+    from cembench.data.store.open import encoded_split, open_split
 
 
 Side = Annotated[int, Field(ge=1, le=4096)]  # in pixels
@@ -110,15 +110,15 @@ class LocalData(DataSettings):
         return self._labelled(split, self._opened(split))
 
     def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
-        """Return one split; what was kept of it on disk and is damaged is made again."""
-        return self._labelled(split, self._opened(split, "all" if verify else "sizes"))
+        """Return one split; what was kept of it on disk is checked first."""
+        return self._labelled(split, self._opened(split, verify))
 
     def _labelled(self, split: str, found: Split) -> Split:
         if split == "test" or self.pseudo_labels is None:
             return found
         return self.pseudo_labels.label(found)
 
-    def _opened(self, split: str, mend: Mend = "nothing") -> Split:
+    def _opened(self, split: str, verify: bool = False) -> Split:
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
@@ -129,7 +129,7 @@ class LocalData(DataSettings):
             title = f"{root}, {split} split"
             if not self.cache:
                 return encoded_split(reader, self.workers, title)
-            return open_split(reader, self.store, self.memory_limit * 2**30, title, mend)
+            return open_split(reader, self.store, self.memory_limit * 2**30, title, verify)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
 

@@ -15,7 +15,7 @@ from cembench.util.lazy import lazy_imports
 with lazy_imports():
     import numpy as np
 
-    from cembench.data.parquet_source import ParquetSource, opened
+    from cembench.data.parquet_source import ParquetSource, opened, reading
     from cembench.data.source import Source
 
 
@@ -37,7 +37,7 @@ class Parquet(LocalData):
     def source(self, root: Path, split: str) -> Source:
         """Return the images of a split."""
         names = _names(root, split)
-        with opened(root / names[0]) as file:
+        with reading(root / names[0]), opened(root / names[0]) as file:
             schema = file.schema_arrow
         labels = self._labels(root, names)
         classes = self.classes or _hub_classes(schema, self.label)
@@ -70,7 +70,7 @@ class Parquet(LocalData):
     def _labels_of(self, path: Path) -> Iterator[np.ndarray]:
         import pyarrow as pa
 
-        with opened(path) as file:
+        with reading(path), opened(path) as file:
             for column in (self._image(file.schema_arrow), self.label):
                 if column not in file.schema_arrow.names:
                     raise CembenchError(f"no column '{column}'; it has {file.schema_arrow.names}")

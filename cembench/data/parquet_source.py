@@ -25,17 +25,21 @@ BATCH_BYTES = 16 * 2**20  # of the images that are held; a row group may be larg
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file.
+def reading(path: Path) -> Iterator[None]:
+    """Name a parquet file that turns out to be damaged.
 
     Raises:
-        CembenchError: when it is damaged, in opening it or while it is read.
+        CembenchError: naming it.
     """
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
-            yield file
+        yield
     except (pa.ArrowException, OSError) as error:
         raise CembenchError(f"unreadable parquet {path.name}: {one_line(error)}") from error
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """Open a parquet file, inside `reading`."""
+    return pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
 
 
 class _Group(NamedTuple):
@@ -72,6 +76,7 @@ class ParquetSource(Source):
     def __post_init__(self) -> None:
         self._batch, self._group = NONE, -1
         self._rest: Iterator[_Batch] = iter(())
+        self._file: tuple[str, Any] = "", None
 
     def __reduce__(self) -> Any:
         """Leave out open files."""
@@ -106,7 +111,7 @@ class ParquetSource(Source):
         groups, row = [], 0
         for name in self.names:
             start = row
-            with opened(self.root / name) as file:
+            with reading(self.root / name), opened(self.root / name) as file:
                 for number in range(file.num_row_groups):
                     groups.append(_Group(name, number, row, start))
                     row += file.metadata.row_group(number).num_rows
@@ -122,7 +127,10 @@ class ParquetSource(Source):
     def _batches(self, number: int) -> Iterator[_Batch]:
         """Return the images of a row group, batch by batch."""
         group = self._groups[number]
-        with opened(self.root / group.file) as file:
+        with reading(self.root / group.file):
+            if self._file[0] != group.file:  # opening one takes time for each of its row groups
+                self._file = group.file, opened(self.root / group.file)
+            file = self._file[1]
             found = file.metadata.row_group(group.number)
             size = max(1, found.num_rows * BATCH_BYTES // max(1, found.total_byte_size))
             row = group.first

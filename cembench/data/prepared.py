@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -52,6 +53,11 @@ class Index(Settings):
         size = max(1, SHARD_BYTES // each, -(-images // MOST_SHARDS))
         shards = [""] * -(-images // size)
         return cls(title=title, images=images, shape=[*shape], shard_images=size, sha256=shards)
+
+    @property
+    def shards(self) -> range:
+        """The numbers of the shards."""
+        return range(len(self.sha256))
 
     @property
     def bytes_each(self) -> int:
@@ -106,10 +112,15 @@ class Prepared:
         content = json.dumps({**index.dump(), "seal": UNSEALED}, indent=1)
         write_sealed(self.folder / INDEX, content.encode(), INDEX)
 
-    def damaged(self, index: Index) -> list[Path]:
-        """Return the shards that are missing, or have another size than when they were written."""
-        shards = ((self.shard(number), index.size(number)) for number in range(len(index.sha256)))
-        return [path for path, size in shards if not path.exists() or path.stat().st_size != size]
+    def whole(self) -> Index | None:
+        """Return the index if all shards are finished, and there in the size that they had."""
+        index = self.index()
+        if index is None or not index.fingerprint:
+            return None
+        with suppress(OSError):
+            if all(self.shard(s).stat().st_size == index.size(s) for s in index.shards):
+                return index
+        return None
 
     @property
     def size(self) -> int:

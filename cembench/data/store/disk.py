@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -33,7 +34,7 @@ class DiskStore(Store):
         self.prepared, self.index = prepared, index
         channels, height, width = index.shape
         self.shape = channels, height, width
-        self._shards = _Shards([prepared.shard(number) for number in range(len(index.sha256))])
+        self._shards = _Shards([prepared.shard(number) for number in index.shards])
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -73,11 +74,11 @@ def _runs(rows: np.ndarray, size: int) -> Iterator[tuple[int, int, list[int]]]:
     """
     order = np.argsort(rows, kind="stable")
     rising = rows[order]
-    begins = np.flatnonzero((np.diff(rising, prepend=-2) != 1) | (rising % size == 0))
-    for start, end in zip(begins, [*begins[1:], len(rows)], strict=True):
+    begins = np.flatnonzero((np.diff(rising, prepend=-2) != 1) | (rising % size == 0)).tolist()
+    for start, end in pairwise([*begins, len(rows)]):
         for at in range(start, end, MOST_BUFFERS):
-            run = order[at : min(end, at + MOST_BUFFERS)].tolist()
-            yield int(rising[at] // size), int(rising[at] % size), run
+            shard, first = divmod(int(rising[at]), size)
+            yield shard, first, order[at : min(end, at + MOST_BUFFERS)].tolist()
 
 
 class _Shards:
@@ -108,7 +109,8 @@ class _Shards:
             reason = "cut short"
         except OSError as error:
             reason = str(error.strerror)
-        raise CembenchError(damaged(self.paths[shard], reason))
+        path = self.paths[shard]
+        raise CembenchError(f"{path}: {reason}; `cembench data prepare --verify` makes it again")
 
     def _fill(self, shard: int, offset: int, buffers: list[Any]) -> int:
         if hasattr(os, "preadv"):
@@ -122,8 +124,3 @@ class _Shards:
             if shard not in self._open:
                 self._open[shard] = os.open(self.paths[shard], os.O_RDONLY)
             return self._open[shard]
-
-
-def damaged(path: Path, reason: str) -> str:
-    """Return what to say of a shard that is damaged."""
-    return f"{path}: {reason}; `cembench data prepare` with the same settings mends it"

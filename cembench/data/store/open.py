@@ -11,13 +11,13 @@ from cembench.data.split import Split
 from cembench.data.store.disk import DiskStore
 from cembench.data.store.encoded import EncodedStore
 from cembench.data.store.encoded_fingerprint import encoded_fingerprint
-from cembench.data.store.prepare import LEVELS, Mend, prepared_split
+from cembench.data.store.prepare import LEVELS, prepared_split
 
 Place = Literal["auto", "memory", "disk"]
 
 
 def open_split(
-    reader: Reader, place: Place, limit: float, title: str, mend: Mend = "nothing"
+    reader: Reader, place: Place, limit: float, title: str, verify: bool = False
 ) -> Split:
     """Return the split of decoded images.
 
@@ -26,7 +26,7 @@ def open_split(
         place: where they are kept once decoded; `auto` is in memory if they fit into the limit.
         limit: bytes of decoded images, at most, that `auto` keeps in memory.
         title: the data set and the split, for people.
-        mend: as for `prepared_split`.
+        verify: as for `prepared_split`.
 
     Raises:
         CembenchError: when images or classes do not fit together, an image cannot be read, or
@@ -36,7 +36,7 @@ def open_split(
     labels = torch.from_numpy(source.labels)
     if place == "memory" or (place == "auto" and len(reader) * reader.bytes_each <= limit):
         return Split.of(_in_memory(reader), labels, source.classes, LEVELS)
-    prepared, index = prepared_split(reader, title, mend)
+    prepared, index = prepared_split(reader, title, verify)
     store = DiskStore(prepared, index)
     return Split(store, labels, source.classes, LEVELS, known=index.fingerprint)
 

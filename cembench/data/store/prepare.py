@@ -7,55 +7,47 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from cembench.data.prepared import Index, Prepared
 from cembench.data.reader import Reader
 from cembench.data.split import begin_fingerprint
-from cembench.data.store.disk import damaged
 from cembench.util.errors import CembenchError
 from cembench.util.files import CHUNK, digest, replacing
 from cembench.util.files.locks import Busy, locked
 from cembench.util.progress import Bar
 
 LEVELS = 255  # that decoded images have
-Mend = Literal["nothing", "sizes", "all"]
+HEAD_START = 1.0  # seconds
 
 
-def prepared_split(reader: Reader, title: str, mend: Mend) -> tuple[Prepared, Index]:
+def prepared_split(reader: Reader, title: str, verify: bool = False) -> tuple[Prepared, Index]:
     """Return the prepared images of a split, which are decoded first unless they were before.
 
     Args:
         reader: the images.
         title: the data set and the split, for people.
-        mend: which damage to look for in finished shards, to make those again: none, that which
-            shows in their `sizes`, or `all`, for which they are read.
+        verify: whether to read finished shards and compare their checksums too, rather than their
+            sizes alone. Damaged ones are made again.
 
     Raises:
-        CembenchError: naming an image that cannot be read or a shard that is damaged, or when the
-            disk is full; finished shards stay.
+        CembenchError: naming an image that cannot be read, or when the disk is full; finished
+            shards stay.
     """
     prepared = Prepared(key_of(reader))
-    if (index := _finished(prepared, mend)) is None:
+    index = None if verify else prepared.whole()
+    if index is None:
         with ExitStack() as stack:
             _take_turns(stack, prepared, title)
-            index = _finished(prepared, mend) or _Preparation(reader, prepared, title).run()
-    if broken := prepared.damaged(index):
-        raise CembenchError(damaged(broken[0], "missing, or not whole"))
+            index = None if verify else prepared.whole()
+            index = index or _Preparation(reader, prepared, title).run()
     return prepared, index
-
-
-def _finished(prepared: Prepared, mend: Mend) -> Index | None:
-    """Return the index if there is nothing to do."""
-    index = prepared.index()
-    if index is None or not index.fingerprint or mend == "all":
-        return None
-    return None if mend == "sizes" and prepared.damaged(index) else index
 
 
 def key_of(reader: Reader) -> str:
@@ -68,10 +60,14 @@ def key_of(reader: Reader) -> str:
 
 def _take_turns(stack: ExitStack, prepared: Prepared, title: str) -> None:
     """Hold the lock of a folder; wait while another process prepares it."""
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:  # of several processes the first one shows progress, so it had better be that
+        time.sleep(HEAD_START)
     try:
         stack.enter_context(locked(prepared.lock, title, 0))
     except Busy:
-        print(f"cembench: {title}: another process is preparing it; waiting", file=sys.stderr)
+        if first:
+            print(f"cembench: {title}: another process is preparing it; waiting", file=sys.stderr)
         stack.enter_context(locked(prepared.lock, title, math.inf))
 
 
@@ -95,7 +91,7 @@ class _Preparation:
         self._require_space()
         self.prepared.write(self.index)
         with self.bar:
-            for shard in range(len(self.index.sha256)):
+            for shard in self.index.shards:
                 if not self._is_finished(shard):
                     self._decode(shard)
         if self.reader.source.stamp() != self.stamp:
@@ -106,11 +102,11 @@ class _Preparation:
 
     def _is_finished(self, shard: int) -> bool:
         """Add a shard to the fingerprint if it is as it was written."""
-        path, known, sha = self.prepared.shard(shard), self.index.sha256[shard], self.sha.copy()
-        if not known or not path.exists():
+        path, known = self.prepared.shard(shard), self.index.sha256[shard]
+        if not known:
             return False
-        own = hashlib.sha256()
-        with path.open("rb") as file:
+        own, sha = hashlib.sha256(), self.sha.copy()
+        with suppress(OSError), path.open("rb") as file:
             while part := file.read(CHUNK):
                 own.update(part)
                 sha.update(part)
@@ -133,8 +129,8 @@ class _Preparation:
         self.prepared.write(self.index)
 
     def _require_space(self) -> None:
-        shards = range(len(self.index.sha256))
-        needed = sum(self.index.size(s) for s in shards if not self.prepared.shard(s).exists())
+        index, path = self.index, self.prepared.shard
+        needed = sum(index.size(s) for s in index.shards if not path(s).exists())
         free = _free(self.prepared.folder)
         if needed > free:
             raise CembenchError(
