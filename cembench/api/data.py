@@ -18,6 +18,7 @@ def dataset(
     classes: Sequence[str] | None = None,
     alias: str | None = None,
     levels: int = 255,
+    memory_limit: float = 1.0,
     crop: int = 0,
     flip: bool = False,
 ) -> InMemoryData:
@@ -35,6 +36,8 @@ def dataset(
         classes: class names in label order; those that the data says, or numbers, unless given.
         alias: the name in results; `memory-` and a part of the SHA-256 unless given.
         levels: the integer that stands for 1.0, for images of other depth.
+        memory_limit: GiB of images of a split, at most, that are kept in memory; more go into a
+            temporary file in the user's cache.
         crop: pixels of zero padding before a random crop in training.
         flip: mirror training images left to right at random.
 
@@ -49,7 +52,14 @@ def dataset(
         ('trees', (3, 8, 8))
     """
     return InMemoryData.of(
-        train, test, classes=classes, alias=alias, levels=levels, crop=crop, flip=flip
+        train,
+        test,
+        classes=classes,
+        alias=alias,
+        levels=levels,
+        memory_limit=memory_limit,
+        crop=crop,
+        flip=flip,
     )
 
 

@@ -151,6 +151,7 @@ datasets: Registry[DataSettings] = Registry(
         "cifar10": "cembench.data.torchvision:CIFAR10",
         "cifar100": "cembench.data.torchvision:CIFAR100",
         "svhn": "cembench.data.torchvision:SVHN",
+        "imagenet": "cembench.data.imagenet:ImageNet",
         "folder": "cembench.data.folder:Folder",
         "parquet": "cembench.data.parquet:Parquet",
         "memory": "cembench.data.in_memory:InMemoryData",

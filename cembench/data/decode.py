@@ -101,7 +101,7 @@ def _opened(content: bytes, name: str, use: Callable[[Image.Image], T]) -> T:
             return use(image)
     except (CembenchError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CembenchError(f"{name} has {TOO_MANY}") from error
     except Exception as error:  # damaged files make Pillow's decoders raise anything
         raise CembenchError(f"{name}: not a readable image; replace or remove it") from error

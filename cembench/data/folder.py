@@ -19,12 +19,17 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 
 
 class Folder(LocalData):
-    """`root/train/CLASS/*.png` and `root/test/CLASS/*.png`, as torchvision's ImageFolder wants."""
+    """`root/train/CLASS/*.png` and `root/test/CLASS/*.png`, as torchvision's ImageFolder wants.
+
+    Where there is no folder `test`, `val` is the test split.
+    """
 
     name: ClassVar[str] = "folder"
 
     def source(self, root: Path, split: str) -> Source:
         """Return the images of a split."""
+        if split == "test" and not (root / "test").is_dir() and (root / "val").is_dir():
+            split = "val"
         return class_folders(root, split, _folders(root / "train"))
 
     def unlabelled(self, root: Path, split: str) -> Source:
@@ -76,8 +81,22 @@ def _entries(
 def _images(folder: Path) -> list[str]:
     """Return the names of all images in a folder and below it."""
     found = []
-    for where, _, names in sorted(os.walk(folder, followlinks=True)):
+    for where, names in sorted(_files(folder)):
         below = os.path.relpath(where, folder)
         inside = "" if below == "." else f"{below}/"
         found += [inside + name for name in sorted(names) if name.lower().endswith(ENDINGS)]
     return found
+
+
+def _files(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield a folder and those below it, with the names of their files; links are followed."""
+    for where, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        for link in (Path(where, name) for name in folders):
+            real = link.resolve() if link.is_symlink() else None
+            if real is not None and any(real == above.resolve() for above in link.parents):
+                raise CembenchError(f"{link} is a link to a folder that it is in; remove it")
+        yield where, names
+
+
+def _refuse(error: OSError) -> None:
+    raise CembenchError(f"{error.filename} cannot be read: {error.strerror}") from error

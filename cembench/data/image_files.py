@@ -86,7 +86,8 @@ class LocalData(DataSettings):
     @model_validator(mode="before")
     @classmethod
     def _folder_name(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("root"), str):
+        named = not cls.model_fields["alias"].is_required()
+        if named or not isinstance(values, dict) or not isinstance(values.get("root"), str):
             return values
         try:
             folder = Path(values["root"]).expanduser().resolve().name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,7 +17,9 @@ with lazy_imports():
     from cembench.data.objects import Reading, numbered, read
     from cembench.data.split import Split
 
-Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+log = logging.getLogger("cembench")
+
+Sha256 = Annotated[str, Field(max_length=64)]
 SHOWN = 8  # digits of a fingerprint in the name of a data set without one
 
 
@@ -64,6 +67,7 @@ class InMemoryData(DataSettings):
         classes: Sequence[str] | None = None,
         alias: str | None = None,
         levels: int = 255,
+        memory_limit: float = 1.0,
         **settings: Any,
     ) -> Self:
         """Return the settings of images in memory, which are read once.
@@ -75,19 +79,23 @@ class InMemoryData(DataSettings):
             classes: class names in label order.
             alias: the name in results.
             levels: the integer that stands for 1.0.
+            memory_limit: GiB of images of a split, at most, that are kept in memory.
             settings: `crop` and `flip`.
 
         Raises:
             CembenchError: for objects that hold no images, and splits that do not fit together.
         """
         readings = {
-            key: _read(key, value, classes, levels)
+            key: _read(key, value, classes, levels, memory_limit * 2**30)
             for key, value in (("train", train), ("test", test))
             if value is not None
         }
         if not readings:
             raise CembenchError("data: give images, as train or as test")
-        return cls._holding(_alike(readings), alias, settings)
+        found = cls._holding(_alike(readings), alias, settings)
+        for caution in found.cautions:
+            log.warning(caution)
+        return found
 
     @classmethod
     def _holding(
@@ -129,8 +137,8 @@ class InMemoryData(DataSettings):
         readings = self._held.readings
         if not readings:
             raise CembenchError(
-                f"the images of '{self.title}' were in the memory of a Python program; give them "
-                "again, in Python: cembench.evaluate(checkpoint, (images, labels))"
+                f"data: the images of '{self.title}' were in the memory of a Python program; give "
+                "them again, in Python, as data=(images, labels)"
             )
         if split not in readings:
             raise CembenchError(f"'{self.title}' has no {_word(split)} images; give them too")
@@ -158,11 +166,11 @@ def _word(split: str) -> str:
     return "training" if split == "train" else split
 
 
-def _read(key: str, data: Any, classes: Sequence[str] | None, levels: int) -> Reading:
+def _read(key: str, data: Any, classes: Sequence[str] | None, levels: int, limit: float) -> Reading:
     if isinstance(data, DataSettings):
         data = data.load("train" if key == "train" else "test")
     try:
-        return read(data, classes, levels)
+        return read(data, classes, levels, limit)
     except CembenchError as error:
         raise CembenchError(f"{_word(key)} data: {error}") from error
 

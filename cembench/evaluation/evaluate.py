@@ -87,6 +87,7 @@ def evaluate(
         protocol=context.header.protocol_digest,
         checkpoint=context.header.checkpoint_sha256[:12],
         code=context.header.environment["source"],
+        images=context.header.fingerprint[:12],
     )
     context = replace(context, header=ranks.on_rank_zero(lambda: context.header))
     in_memory = context.source.model is not None

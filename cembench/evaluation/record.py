@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PrivateAttr, create_model
 
 from cembench.energy.threat import Threat
+from cembench.evaluation import record_display
 from cembench.evaluation.sections import RESULTS, SANITY
 from cembench.evaluation.sections.sanity import ALWAYS
 from cembench.evaluation.statistics import Rate
@@ -120,6 +121,19 @@ class Record(Base):
     """
 
     _replaced: bool = PrivateAttr(False)
+
+    def __repr__(self) -> str:
+        return record_display.line(self)
+
+    def __str__(self) -> str:
+        return record_display.line(self)
+
+    def _repr_html_(self) -> str:
+        return record_display.page(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each accuracy: clean, under each attack, and in the worst case."""
+        return record_display.frame(self)
 
     @property
     def replaced(self) -> bool:

@@ -7,6 +7,7 @@ classifiers make its negatives.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import SerializeAsAny
@@ -28,7 +29,7 @@ with lazy_imports():
     from cembench.util.frozen import frozen
     from cembench.util.rng import derive, isolated_rng
 
-MAX_IMAGES, NEIGHBOURS = 1000, 5
+MAX_IMAGES, MAX_BYTES, NEIGHBOURS = 1000, 16 * 10**6, 5
 
 
 class Contrastive(Method):
@@ -56,9 +57,11 @@ class Contrastive(Method):
     def validation_metrics(self, model: nn.Module, held: Split, seed: int) -> dict[str, float]:
         """Return NT-Xent and nearest-neighbour accuracy on at most `MAX_IMAGES` images.
 
+        Of large images fewer, so that they take at most `MAX_BYTES`, but a hundred.
         The accuracy uses labels; it is only logged, and no epoch is selected by it.
         """
-        some = subset(held, MAX_IMAGES)[0]
+        large = max(100, MAX_BYTES // prod(held.shape))
+        some = subset(held, min(MAX_IMAGES, large))[0]
         x = some.pixels()
         with frozen(model), torch.no_grad(), isolated_rng(derive(seed, "validation")):
             loss = nt_xent(model(torch.cat(self.views.pair(x))), self.temperature)

@@ -86,7 +86,9 @@ class ModelSource:
         """
         known = module.metadata if isinstance(module, Classifier) else None
         if data is None and known is None:
-            raise CembenchError("data: say which data set the network classifies")
+            raise CembenchError(
+                "data: say which data set the network classifies, or give test images: (x, y)"
+            )
         if known is None:
             assert data is not None
             whole, settings = data.example_split(), InMemoryModel(kind=type(module).__name__)

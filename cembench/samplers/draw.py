@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ from cembench.models.gradient import missing_gradient
 from cembench.samplers import Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
+from cembench.util.display.image_grid import grid
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.rng import derive, generator_of
 
@@ -39,6 +40,24 @@ class Samples:
     labels: Tensor
     logits: Tensor
     start_logits: Tensor
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.images.shape[1:]))
+        summary = ", ".join(f"{key} {value:.3g}" for key, value in self.summary().items())
+        return f"<Samples {len(self.images)} images of {shape}{': ' * bool(summary)}{summary}>"
+
+    def _repr_png_(self) -> bytes:
+        return self.grid()
+
+    def grid(self, classes: Sequence[str] | None = None) -> bytes:
+        """Return a PNG of initial images and samples, the first ones of each class.
+
+        Args:
+            classes: their names; numbers unless given.
+        """
+        names = classes or list(map(str, range(int(self.labels.max()) + 1)))
+        panels = {"starts": self.starts, "samples": self.images}
+        return grid(panels, self.labels.cpu(), list(names))
 
     def summary(self) -> dict[str, float]:
         """Return the network's own view of its samples, which is no measure of their quality.

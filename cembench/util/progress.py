@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar on a terminal, lines of text in a log."""
+"""Progress on stderr: a live bar on a terminal and in a notebook, lines of text in a log."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ class Bar:
         self._screen = Screen.current()
         own = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
         self._console = own if self._screen is None else self._screen.console
+        self._shown = self._console.is_terminal or self._console.is_jupyter
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -81,7 +82,7 @@ class Bar:
             Speed(),
             TimeRemainingColumn(compact=True),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._shown,
         )
         self._task = self._progress.add_task(title, total=images, note="")
         self._title = title
@@ -110,8 +111,8 @@ class Bar:
         self._progress.update(self._task, advance=images, **fields)  # type: ignore[arg-type]
 
     def report(self, text: str) -> None:
-        """Write a line that a log needs and a terminal does not: the bar shows it already."""
-        if not self._console.is_terminal:
+        """Write a line that a log needs where no bar is shown, which would say it already."""
+        if not self._shown:
             self.warn(text)
 
     def warn(self, text: str) -> None:

@@ -122,3 +122,17 @@ def test_configs_may_be_files_mappings_or_settings(tmp_path: Path) -> None:
     assert len({file.read_bytes() for file in files}) == 1
     probed = cembench.probe(files[0], "linear", tmp_path, overrides=["epochs=1"])
     assert probed == tmp_path / "tiny-linear" / "model.safetensors"
+
+
+def test_records_and_samples_are_shown_in_a_line_and_in_notebooks(copy: Path) -> None:
+    plan = {**PGD, "sanity": {"images": 20}}
+    record = cembench.evaluate(copy, protocol=plan)
+    assert len(repr(record)) < 250 and "on digits, linf-0.125" in str(record)
+    assert list(record.to_frame().loc["pgd", ["correct", "images"]]) == [
+        record.figures["pgd"].correct,
+        24,
+    ]
+    assert record._repr_html_().count("<table>") >= 2
+    samples = cembench.sample(copy, "rcs", 4, steps=1)
+    assert repr(samples).startswith("<Samples 4 images of 1×8×8: lse")
+    assert samples._repr_png_().startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import cembench as cb
 from cembench.data.digits import Digits
 from cembench.data.split import Split
 from cembench.models.checkpoint import weights_digest
+from cembench.util.files.layout import user_cache
 from tests.conftest import TINY, Linear, images, labels
 
 PGD = {"attacks": [{"name": "pgd", "steps": 3}], "limit": 24}
@@ -175,6 +177,24 @@ def test_images_are_read_once() -> None:
     first, second = (noisy.load("train").batch() for _ in range(2))
     assert torch.equal(first, second)
     assert copy.deepcopy({"data": noisy})["data"].load("train") is noisy.load("train")
+
+
+def test_more_images_than_memory_may_hold_go_to_a_file_while_they_are_used(test: Split) -> None:
+    folder = user_cache() / "in-memory"
+    pair = test.batch(), test.labels
+    small = cb.dataset(test=pair, levels=16, memory_limit=1e-5)
+    (file,) = folder.iterdir()
+    assert small.test == test.fingerprint and file.stat().st_size == test.batch().numel()
+    rows = torch.tensor([500, 3, 4])
+    assert torch.equal(small.load("test").take(rows).batch(), test.batch(rows))
+    record = cb.evaluate(Linear(64, 10), small, PGD, trust_pixels=True)
+    in_memory = cb.evaluate(
+        Linear(64, 10), cb.dataset(test=pair, levels=16), PGD, trust_pixels=True
+    )
+    assert record.figures["pgd"].correct == in_memory.figures["pgd"].correct
+    del small
+    gc.collect()
+    assert not list(folder.iterdir())
 
 
 def test_names_of_classes() -> None:

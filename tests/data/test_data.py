@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.functional import resized_crop as crop_and_resize
 
 from cembench.data import datasets
-from cembench.data.augment import augment
+from cembench.data.augment import augment, random_boxes, resized_crop
 from cembench.data.split import Split, hold_out, subset
 from cembench.util.errors import CembenchError
-from cembench.util.rng import generator_of
+from cembench.util.rng import SharedGenerator, generator_of
 
 EMPTY = pa.table(
     {
@@ -223,3 +225,47 @@ def test_augmentation_moves_whole_images_and_repeats():
     found = [any(torch.equal(image, window) for window in windows.values()) for image in moved]
     assert all(found) and len(hits) > 40
     assert torch.equal(augment(images, 0, False, generator_of(0, "cpu")), images)
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 32, 32), (40, 1, 20, 28), (40, 2, 9, 60)])
+def test_resized_crops_are_those_of_torchvision(shape):
+    generator = generator_of(0, "cpu")
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    boxes = random_boxes(images, 0.08, generator)
+    found = resized_crop(images.float(), boxes)
+    for image, box, crop in zip(images, boxes.tolist(), found, strict=True):
+        assert torch.allclose(crop, crop_and_resize(image.float(), *box, shape[2:]), atol=0.01)
+    assert torch.equal(resized_crop(images, boxes), found.round().byte())
+    top, left, height, width = boxes.T
+    assert boxes.min() >= 0 and (top + height).max() <= shape[2]
+    assert (left + width).max() <= shape[3] and len(boxes.unique(dim=0)) > 35
+    whole = torch.tensor([[0, 0, *shape[2:]]]).expand(len(images), -1)
+    assert torch.equal(resized_crop(images, whole), images)
+
+
+def test_boxes_have_the_areas_and_shapes_of_torchvision():
+    images = torch.empty(4000, 1, 100, 100)
+    boxes = random_boxes(images, 0.2, generator_of(0, "cpu")).double()
+    torch.manual_seed(0)
+    scale, ratio = [0.2, 1.0], [3 / 4, 4 / 3]
+    drawn = [RandomResizedCrop.get_params(images[0], scale, ratio) for _ in range(4000)]
+    for ours, theirs in zip(boxes.T, torch.tensor(drawn).double().T, strict=True):
+        for part in (0.1, 0.5, 0.9):
+            assert abs(ours.quantile(part) - theirs.quantile(part)) <= 2
+    area = boxes[:, 2] * boxes[:, 3] / 100**2
+    assert area.min() > 0.19 and area.max() <= 1
+
+
+def test_resized_crops_are_a_setting_and_repeat_in_several_processes():
+    with pytest.raises(CembenchError, match="resized_crop: crops in another way; set crop to 0"):
+        datasets.parse({"name": "cifar10", "resized_crop": 0.1})
+    data = datasets.parse({"name": "cifar10", "crop": 0, "resized_crop": 0.1})
+    assert data.resized_crop == 0.1 and "resized_crop" not in datasets.parse("cifar10").dump()
+    images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    whole = augment(images, 0, True, SharedGenerator.of(0, torch.device("cpu"), 0, 1), 0.1)
+    halves = [SharedGenerator.of(0, torch.device("cpu"), rank, 2) for rank in (0, 1)]
+    shares = [
+        augment(part, 0, True, generator, 0.1)
+        for part, generator in zip(images.chunk(2), halves, strict=True)
+    ]
+    assert torch.equal(torch.cat(shares), whole) and not torch.equal(whole, images)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
+from cembench.data.store.memory import MemoryStore
+from cembench.evaluation.extractors.features import Features, ImageFeatures
 from cembench.evaluation.measures.density import calibration, ood_scores
 from cembench.evaluation.metrics import functional as quality
 from cembench.evaluation.statistics import mean_std
@@ -95,6 +98,46 @@ def test_precision_and_recall_see_what_is_missing():
     assert precision > 0.7 and recall <= 0.5
     assert quality.precision_recall(real, real) == (1.0, 1.0)
     assert quality.precision_recall(half + 100, real) == (0.0, 0.0)
+
+
+def test_precision_and_recall_are_torch_fidelitys_in_any_blocks(monkeypatch):
+    fake, real = normal(90, 5, 0.4, seed=1).float(), normal(70, 5, seed=2).float()
+    theirs = prc_features_to_metric(
+        fake, real, prc_neighborhood=3, prc_batch_size=50, save_cpu_ram=True, verbose=False
+    )
+    for rows in (1000, 30):
+        monkeypatch.setattr(quality, "ROWS", rows)
+        ours = quality.precision_recall(fake, real)
+        assert ours == quality.precision_recall(fake, real, 3, quality.ball_radii(real, 3))
+        assert ours == (theirs["precision"], theirs["recall"])
+
+
+def test_what_is_known_of_real_images_changes_no_figure():
+    fake, real = normal(40, 8, 0.3, seed=1), normal(50, 8, seed=2)
+    known = quality.kid(fake, real, quality.kernel_sums(real))
+    again = quality.kid(fake, real)
+    assert known.value == again.value and known.error == again.error
+
+
+def test_many_features_have_the_same_gaussian_in_parts(monkeypatch):
+    features = normal(2500, 6, 0.3, seed=1).float()
+    whole = quality.gaussian_of(features)
+    monkeypatch.setattr(quality, "MOST", 100)
+    parts = quality.gaussian_of(features)
+    for key in ("mu", "sigma"):
+        np.testing.assert_allclose(parts[key], whole[key], rtol=1e-10, atol=1e-12)
+
+
+def test_pairs_are_of_at_most_so_many_images_the_same_ones_each_time(monkeypatch):
+    images = MemoryStore(torch.zeros(300, 1, 2, 2, dtype=torch.uint8))
+    features = Features(normal(300, 4).float())
+    every = ImageFeatures(images, torch.zeros(300).long(), features, unit=False)
+    assert torch.equal(every.points, features.pool)
+    monkeypatch.setattr(quality, "MOST", 120)
+    some = ImageFeatures(images, torch.zeros(300).long(), features, unit=True)
+    assert some.points.shape == (120, 4) and torch.equal(some.points, some.points)
+    assert torch.allclose(some.points.norm(dim=1), torch.ones(120))
+    assert len(some.radii(3)) == 120 and some.images.shape == (300, 1, 2, 2)
 
 
 def test_calibration_is_the_gap_between_confidence_and_accuracy():

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torchattacks
 
-from cembench.data.split import Split
+from cembench.data.split import Split, fixed_permutation
 from cembench.energy.threat import Threat
 from cembench.samplers import InitialImages, Needs, SamplerContext, samplers
+from cembench.samplers import initial as initial_images
 from cembench.samplers.initial import GaussianInit, ReplayBuffer
 from cembench.samplers.pgd import PGD
 from cembench.util.errors import CembenchError
@@ -132,6 +133,37 @@ def test_the_buffer_keeps_what_is_put_back_in_the_places_of_its_class():
     assert (buffer.images[rows] == 1).all() and (buffer.images == 1).all((1, 2, 3)).sum() == 4
     fresh, _ = buffer.draw(y.repeat(500), 1.0, generator)
     assert fresh.mean().item() == pytest.approx(0.5, abs=0.02) and not (fresh == 1).any()
+
+
+def test_a_large_buffer_keeps_bytes_of_the_same_images(monkeypatch):
+    floats = ReplayBuffer(40, (1, 2, 2), 4, generator_of(0, "cpu"))
+    monkeypatch.setattr(initial_images, "IN_FLOATS", 0)
+    rounded = ReplayBuffer(40, (1, 2, 2), 4, generator_of(0, "cpu"))
+    assert rounded.images.dtype == torch.uint8
+    assert (rounded.images / 255 - floats.images).abs().max() <= 0.5 / 255 + 1e-6
+    y, generator = torch.arange(4), generator_of(1, "cpu")
+    drawn, rows = rounded.draw(y, 0.0, generator)
+    assert torch.equal(drawn, rounded.images[rows] / 255)
+    rounded.update(
+        rows, torch.tensor([-0.2, 0.25, 0.5, 1.3]).reshape(4, 1, 1, 1).expand(4, 1, 2, 2)
+    )
+    assert rounded.images[rows, 0, 0, 0].tolist() == [0, 64, 128, 255]
+
+
+def test_a_large_class_is_represented_by_the_same_part_of_it_in_every_draw(monkeypatch):
+    split = Split.of(torch.randint(0, 256, (60, 1, 2, 4)).byte(), labels(60, 2), ("a", "b"))
+    y = torch.zeros(5, dtype=torch.long)
+    whole = GaussianInit(split).draw(y, generator_of(0, "cpu"))
+    monkeypatch.setattr(initial_images, "WHOLE", 30 * 8)
+    assert torch.equal(GaussianInit(split).draw(y, generator_of(0, "cpu")), whole)
+    monkeypatch.setattr(initial_images, "WHOLE", 29 * 8)
+    monkeypatch.setattr(initial_images, "PART", 10 * 8)
+    few = GaussianInit(split)
+    drawn = [few.draw(y, generator_of(0, "cpu")) for _ in range(2)]
+    assert torch.equal(*drawn) and not torch.equal(drawn[0], whole)
+    own = split.take((split.labels == 0).nonzero().squeeze(1))
+    part = own.take(fixed_permutation(30)[:10].sort().values)
+    assert torch.equal(GaussianInit(part).draw(y, generator_of(0, "cpu")), drawn[0])
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import cembench.samplers.initial as initial_images
 import cembench.training.train as train_module
 import cembench.training.trainer as trainer_module
 from cembench.data.statistics import pixel_statistics
@@ -370,6 +371,28 @@ def test_the_buffer_beside_a_checkpoint_is_that_of_its_epoch(tmp_path, monkeypat
     state = RunFolder(tmp_path).load()
     saved = load_file(tmp_path / "buffer.safetensors")["images"]
     assert torch.equal(saved, state.kept_buffer) and not torch.equal(saved, state.buffer)
+
+
+def test_a_large_buffer_is_kept_as_bytes_and_one_of_floats_goes_on(tmp_path, monkeypatch):
+    method = {"name": "jem", "negatives": {"name": "sgld", "steps": 1, "buffer": 50}}
+    config, whole = experiment(method=method, epochs=2, optimizer={"lr": 1e-3}), Trainer.run_epoch
+
+    def cut(run):
+        monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run)
+        monkeypatch.setattr(Trainer, "run_epoch", whole)
+        return run
+
+    floats = cut(tmp_path / "floats")
+    monkeypatch.setattr(initial_images, "IN_FLOATS", 0)
+    straight, rounded = train(config, tmp_path / "bytes"), cut(tmp_path / "cut")
+    kinds = {}
+    for run in (floats, rounded):
+        train(config, run, resume=True)
+        kinds[run.name] = load_file(run / "buffer.safetensors")["images"].dtype
+    assert kinds == {"floats": torch.float32, "cut": torch.uint8}
+    assert (rounded / "model.safetensors").read_bytes() == straight.read_bytes()
 
 
 @pytest.mark.parametrize("negatives", ["sgld", "pgd", "rcs"])

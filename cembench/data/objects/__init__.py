@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from cembench.data.objects.collected import collected
 from cembench.data.objects.elements import class_names, elements
 from cembench.data.objects.labels import labels_of
 from cembench.data.objects.pixels import Pixels
 from cembench.data.split import Split
-from cembench.util.errors import CembenchError
 
 Classes = tuple[str, ...]
 
@@ -40,7 +42,9 @@ class Reading:
         return Reading(renamed, self.named, self.rounding)
 
 
-def read(data: Any, classes: Sequence[str] | None = None, levels: int = 255) -> Reading:
+def read(
+    data: Any, classes: Sequence[str] | None = None, levels: int = 255, limit: float = math.inf
+) -> Reading:
     """Read the images and labels of an object, in one pass, in its order.
 
     Args:
@@ -49,23 +53,24 @@ def read(data: Any, classes: Sequence[str] | None = None, levels: int = 255) -> 
         classes: names in label order; those of the object unless given.
         levels: the integer that stands for 1.0; the pixels of float images are rounded to multiples
             of its inverse.
+        limit: bytes of images that are kept in memory, at most.
 
     Raises:
         CembenchError: for anything else, and for images and labels that are none.
     """
     if isinstance(data, Split):
-        given = tuple(classes or data.classes)
-        return Reading(data, named=True).renamed(given)
-    pixels = Pixels(levels)
-    images, labels = [], []
-    for part, targets in elements(data):
-        images.append(pixels.bytes_of(part))
-        labels.append(labels_of(targets, len(images[-1])))
-    if not images:
-        raise CembenchError("holds no images")
-    targets = torch.cat(labels)
-    names = tuple(classes or class_names(data))
-    split = Split.of(torch.cat(images), targets, names or numbered(int(targets.max()) + 1), levels)
+        return Reading(data, named=True).renamed(classes or data.classes)
+    pixels, labels = Pixels(levels), list[Tensor]()
+
+    def batches() -> Iterator[Tensor]:
+        for part, targets in elements(data):
+            images = pixels.bytes_of(part)
+            labels.append(labels_of(targets, len(images)))
+            yield images
+
+    store = collected(batches(), limit)
+    found, names = torch.cat(labels), tuple(classes or class_names(data))
+    split = Split(store, found, names or numbered(int(found.max()) + 1), levels)
     return Reading(split, bool(names), pixels.rounding)
 
 

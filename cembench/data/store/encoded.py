@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import atexit
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from multiprocessing import current_process
-from typing import Any
+from multiprocessing import active_children, current_process
+from multiprocessing.process import BaseProcess
 from weakref import WeakSet
 
 import numpy as np
@@ -57,9 +57,7 @@ class EncodedStore(Store):
         if self.workers == 0:
             yield from map(self.batch, parts)
             return
-        found = _ahead(self.reader, self.workers, parts, self.device.type == "cuda")
-        _unfinished.add(found)
-        for images in found:
+        for images in _ahead(self.reader, self.workers, parts, self.device.type == "cuda"):
             if isinstance(images, CembenchError):
                 raise images
             yield images.to(self.device, non_blocking=True)
@@ -95,19 +93,19 @@ def _decoded(
     return torch.from_numpy(images)
 
 
-_unfinished: WeakSet[Generator[Any]] = WeakSet()
+_workers: WeakSet[BaseProcess] = WeakSet()
 
 
 @atexit.register
 def _end_workers() -> None:
-    """End workers whose batches nobody reads any more, which Python would wait for at exit."""
-    for batches in list(_unfinished):
-        batches.close()
+    """End workers whose batches nobody has read to the end; Python would wait for them."""
+    for worker in list(_workers):
+        worker.kill()
 
 
 def _ahead(
     reader: Reader, workers: int, parts: Iterable[Tensor], pinned: bool
-) -> Generator[Tensor | CembenchError]:
+) -> Iterator[Tensor | CembenchError]:
     """Yield what workers make of each part, in order.
 
     Raises:
@@ -123,11 +121,13 @@ def _ahead(
         generator=torch.Generator(),  # the global one stays where it is
     )
     with held_signals(), kept_handlers(CHILD):  # torch's would raise wherever the parent is
+        others = active_children()
         batches = iter(loader)
+        _workers.update(set(active_children()).difference(others))
     try:
         yield from batches
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:  # OSError, where it was sending something
+        if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
             raise
         raise CembenchError(
             "a process that decodes images was killed, maybe for want of memory (in a container, "
