@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from cembench.util.errors import ConfigError
@@ -45,9 +46,9 @@ def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
     Raises:
         ConfigError: blaming `source`, for a key into something that holds no settings.
     """
-    *path, last = key.split(".")
+    parts = key.split(".")
     inner: Any = values
-    for part, after in zip(path, [*path[1:], last], strict=True):
+    for part, after in pairwise(parts):
         place = _place(inner, part, source)
         if isinstance(inner, dict):
             inner.setdefault(part, {})
@@ -56,7 +57,7 @@ def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
         inner = inner[place]
         if not isinstance(inner, dict) and not (isinstance(inner, list) and after.isdigit()):
             raise ConfigError.single(f"{source}: '{part}' holds no settings")
-    inner[_place(inner, last, source)] = value
+    inner[_place(inner, parts[-1], source)] = value
 
 
 def _place(values: Any, part: str, source: str) -> Any:
