@@ -1,6 +1,7 @@
 """Images that are decoded on the fly: the same batches for any number of workers; their ends."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def test_batches_are_those_of_memory_for_any_number_of_workers(root):
         found = list(split.store.batches(iter(rows)))
         assert all(map(torch.equal, found, memory.store.batches(iter(rows)))) and len(found) == 5
         assert torch.equal(split.batch(rows[0]), found[0]) and split.shape == memory.shape
+        sent = pickle.loads(pickle.dumps(split.store.reader))  # as to workers that are not forked
+        assert np.array_equal(sent.read(5), memory.batch()[5].numpy())
         part, chosen = subset(split, 7)
         assert torch.equal(torch.cat(list(part.batches(3))), memory.batch(chosen))
         assert part.fingerprint == memory.take(chosen).fingerprint
