@@ -1,4 +1,4 @@
-"""cembench from Python: each function is what a command calls.
+"""Functions of cembench for Python: each is what a command calls.
 
 Paths may be given as text. `device` is `auto` (CUDA's GPU where there is one), `cpu`, `cuda`,
 `cuda:1`, … or `mps`. What a user can put right is raised as `cembench.util.errors.CembenchError`,
@@ -30,6 +30,14 @@ Examples:
     >>> mine = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     >>> cb.evaluate(mine, "digits", plan | {"limit": 8}, trust_pixels=True).run
     'Sequential'
+
+    So may be the images, with their labels:
+
+    >>> import torch
+    >>> x, y = torch.randint(256, (32, 1, 8, 8), dtype=torch.uint8), torch.arange(32) % 10
+    >>> record = cb.evaluate(mine, (x, y), ["pgd"], threat="linf 8/255", trust_pixels=True)
+    >>> record.figures["pgd"].images, str(record.threat)
+    (32, 'linf-8/255')
 """
 
 from __future__ import annotations

@@ -141,14 +141,6 @@ class Mix(DataSettings):
         parts = self.load_parts()
         return replace(joined(parts), known=self.fingerprint_of(parts))
 
-    def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
-        """Return one split; what was kept of any part on disk and is damaged is made again."""
-        if split == "test":
-            return self.members[0].prepare("test", verify)
-        for member in self.members:
-            member.prepare("train", verify)
-        return self.load("train")
-
     def load_parts(self) -> list[Split]:
         """Read the training images of each part.
 

@@ -50,7 +50,7 @@ class Parquet(LocalData):
         """Return the images of a split, whatever other columns there are."""
         names, images = _names(root, split), 0
         for name in names:
-            with opened(root / name) as file:
+            with reading(root / name), opened(root / name) as file:
                 schema, images = file.schema_arrow, images + file.metadata.num_rows
         labels = np.zeros(images, np.int64)
         return ParquetSource(root, labels, UNLABELLED, names, self._image(schema))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from cembench.util.errors import ConfigError
@@ -40,16 +41,29 @@ def override(
 
 
 def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Set `key.inner` of settings to a value, in place.
+    """Set `key.inner` of settings to a value, in place; `key.0.inner` goes into a list.
 
     Raises:
         ConfigError: blaming `source`, for a key into something that holds no settings.
     """
-    *path, last = key.split(".")
-    for part in path:
-        if isinstance(values.get(part), str):
-            values[part] = {"name": values[part]}
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
+    parts = key.split(".")
+    inner: Any = values
+    for part, after in pairwise(parts):
+        place = _place(inner, part, source)
+        if isinstance(inner, dict):
+            inner.setdefault(part, {})
+        if isinstance(inner[place], str):
+            inner[place] = {"name": inner[place]}
+        inner = inner[place]
+        if not isinstance(inner, dict) and not (isinstance(inner, list) and after.isdigit()):
             raise ConfigError.single(f"{source}: '{part}' holds no settings")
-    values[last] = value
+    inner[_place(inner, parts[-1], source)] = value
+
+
+def _place(values: Any, part: str, source: str) -> Any:
+    """Return the key of a mapping, or the place in a list, that part of a key stands for."""
+    if isinstance(values, dict):
+        return part
+    if int(part) >= len(values):
+        raise ConfigError.single(f"{source}: no number {part} among {len(values)}, from 0")
+    return int(part)

@@ -281,6 +281,9 @@ def test_damaged_shards_are_named_and_mended(kind, root, cache, cembench):
         done = cembench(*command)
         assert done.out == said and f"{shard} is damaged" in done.err
         assert contents(folder) == whole
+    index = folder / "index.json"
+    index.write_bytes(index.read_bytes().replace(b"8", b"9"))
+    assert cembench(*command).out == said and contents(folder) == whole
     flipped = bytes([whole[shard.name][0] ^ 1]) + whole[shard.name][1:]
     shard.write_bytes(flipped)
     assert cembench(*command).out == said and shard.read_bytes() == flipped

@@ -1,6 +1,7 @@
 """Images that are decoded on the fly: the same batches for any number of workers; their ends."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from cembench.data import datasets
 from cembench.data.split import subset
+from cembench.training.train import train
 from cembench.util.errors import CembenchError
+from tests.conftest import experiment
 
 IMAGES = 24
 
@@ -45,6 +49,8 @@ def test_batches_are_those_of_memory_for_any_number_of_workers(root):
         found = list(split.store.batches(iter(rows)))
         assert all(map(torch.equal, found, memory.store.batches(iter(rows)))) and len(found) == 5
         assert torch.equal(split.batch(rows[0]), found[0]) and split.shape == memory.shape
+        sent = pickle.loads(pickle.dumps(split.store.reader))  # as to workers that are not forked
+        assert np.array_equal(sent.read(5), memory.batch()[5].numpy())
         part, chosen = subset(split, 7)
         assert torch.equal(torch.cat(list(part.batches(3))), memory.batch(chosen))
         assert part.fingerprint == memory.take(chosen).fingerprint
@@ -91,6 +97,19 @@ def test_an_image_that_cannot_be_decoded_is_named_in_one_line(root, workers):
     with pytest.raises(CembenchError, match=r"/3\.png: not a readable image") as error:
         list(split.batches(4))
     assert "\n" not in str(error.value)
+
+
+def test_training_learns_the_same_weights_from_memory_and_on_the_fly(root, tmp_path):
+    look = {"flip": True, "resized_crop": 0.2}
+    method = {"name": "at", "negatives": {"steps": 1}}
+    found = []
+    for keys in ({}, {"cache": False, "workers": 0}, {"cache": False, "workers": 2}):
+        data = folder(root, **look, **keys).dump() | keys
+        settings = experiment(method=method, data=data, epochs=1, batch_size=8)
+        found.append(load_file(train(settings, tmp_path / f"run{len(found)}")))
+    first, *others = found
+    for weights in others:
+        assert all(torch.equal(value, weights[key]) for key, value in first.items())
 
 
 CODE = """

@@ -55,6 +55,21 @@ def test_a_mistake_names_the_key_its_place_and_the_nearest_name(changes, message
         experiment(**changes)
 
 
+def test_an_override_reaches_into_a_list():
+    mix = {"name": "mix", "parts": ["digits", {"name": "digits", "share": 0.5}]}
+    found = override({"data": mix}, ["data.parts.1.share=0.7", "data.parts.0.crop=1"])
+    assert found["data"]["parts"] == [
+        {"name": "digits", "crop": 1},
+        {"name": "digits", "share": 0.7},
+    ]
+    for wrong, words in (
+        ("parts.2.crop=1", "no number 2 among 2"),
+        ("parts.crop=1", "'parts' holds"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            override({"data": mix}, [f"data.{wrong}"])
+
+
 def test_missing_keys_are_all_named_at_once():
     with pytest.raises(
         ConfigError, match=r"test: data: required.*model: required.*method: required"

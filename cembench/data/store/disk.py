@@ -47,17 +47,32 @@ class DiskStore(Store):
 
     def batch(self, rows: Tensor) -> Tensor:
         """Return the images of some rows."""
-        on_gpu = self.device.type == "cuda"
-        images = torch.empty((len(rows), *self.shape), dtype=torch.uint8, pin_memory=on_gpu)
-        buffers = list(images.flatten(1).numpy())
-        for shard, first, order in _runs(rows.cpu().numpy(), self.index.shard_images):
-            self._shards.read(shard, first * self.index.bytes_each, [buffers[i] for i in order])
-        return images.to(self.device, non_blocking=on_gpu)
+        return self._sent(self._filled(self._buffer(rows)))
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Return the images of one batch of rows after the other, and read the next meanwhile."""
+        """Return the images of one batch of rows after the other, and read the next meanwhile.
+
+        The thread that reads ahead makes no calls to CUDA, which would spoil a graph that is being
+        recorded.
+        """
+        buffers = (self._buffer(rows) for rows in parts)
         with ThreadPoolExecutor(1) as pool:
-            yield from ahead(pool, self.batch, parts, 1)
+            yield from map(self._sent, ahead(pool, self._filled, buffers, 1))
+
+    def _buffer(self, rows: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Return rows, and where their images go."""
+        shape, pinned = (len(rows), *self.shape), self.device.type == "cuda"
+        return rows.cpu().numpy(), torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+
+    def _filled(self, to_read: tuple[np.ndarray, Tensor]) -> Tensor:
+        rows, images = to_read
+        places = list(images.flatten(1).numpy())
+        for shard, first, order in _runs(rows, self.index.shard_images):
+            self._shards.read(shard, first * self.index.bytes_each, [places[i] for i in order])
+        return images
+
+    def _sent(self, images: Tensor) -> Tensor:
+        return images.to(self.device, non_blocking=True)
 
     def to(self, device: torch.device) -> DiskStore:
         """Return the store with its batches on a device."""

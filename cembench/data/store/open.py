@@ -1,4 +1,4 @@
-"""Opening of a split of image files: in memory or on disk."""
+"""Opening of a split of image files: in memory, on disk, or decoded on the fly."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def encoded_split(reader: Reader, workers: int | None, title: str) -> Split:
     Raises:
         CembenchError: when images or classes do not fit together, or a file cannot be read.
     """
-    store, labels = EncodedStore(reader, workers), torch.as_tensor(reader.source.labels).long()
-    fingerprint = encoded_fingerprint(reader, title)
-    return Split(store, labels, reader.source.classes, known=fingerprint)
+    store, labels = EncodedStore(reader, workers), torch.from_numpy(reader.source.labels)
+    known = encoded_fingerprint(reader, title)
+    return Split(store, labels, reader.source.classes, LEVELS, known)
 
 
 def _in_memory(reader: Reader) -> torch.Tensor:
