@@ -52,6 +52,17 @@ class ChunkCache:
             return None
         return table, table.attrs.pop("seconds")
 
+    def whole(self, start: int) -> pd.DataFrame:
+        """Return the table of a chunk that was kept.
+
+        Raises:
+            CembenchError: when it is gone.
+        """
+        found = self.get(start)
+        if found is None:
+            raise CembenchError(f"{self.folder}: verdicts are gone; evaluate again")
+        return found[0]
+
     def put(self, start: int, table: pd.DataFrame, seconds: dict[str, float]) -> None:
         """Keep the table and seconds of a chunk."""
         path, name = self._named(f"{start}.parquet")

@@ -212,7 +212,7 @@ def verdict_table(
         ModelError: when the network returns the wrong number of logits or any that are not finite.
         CembenchError: when an attack cannot be run.
     """
-    tables = []
+    tables: dict[int, pd.DataFrame | None] = {}
     seconds = dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
     work = len(split) * max(1, len(protocol.attacks))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
@@ -231,9 +231,21 @@ def verdict_table(
                     cache.put(start, *cached)
             else:
                 bar.advance(len(numbers) * len(protocol.attacks))
-            tables.append(cached[0])
+            # Small things kept from each chunk would lie between the large ones that are freed,
+            # where the heap then finds no room for those of the next chunk, and grows.
+            tables[start] = cached[0] if cache is None else None
             seconds = {key: value + cached[1].get(key, 0.0) for key, value in seconds.items()}
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), seconds
+    return _joined(tables, cache), seconds
+
+
+def _joined(tables: dict[int, pd.DataFrame | None], cache: ChunkCache | None) -> pd.DataFrame:
+    """Return the tables of all chunks as one; what is None is in the cache.
+
+    Raises:
+        CembenchError: when it is gone.
+    """
+    found = [cache.whole(s) if t is None and cache else t for s, t in tables.items()]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:

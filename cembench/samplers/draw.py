@@ -83,6 +83,10 @@ class Samples:
         """Return the same samples on the CPU."""
         return Samples(*(part.cpu() for part in vars(self).values()))
 
+    def chosen(self, rows: Tensor) -> Samples:
+        """Return some of the samples."""
+        return Samples(*(part[rows] for part in vars(self).values()))
+
     @staticmethod
     def joined(parts: list[Samples]) -> Samples:
         """Return several chunks as one."""

@@ -50,7 +50,8 @@ class EnergySampler(Sampler):
         eps: radius of a ball around the initial image, in pixels; none unless given.
         norm: norm of that ball.
         box: whether samples are clipped to [0, 1].
-        buffer: number of images in the replay buffer.
+        buffer: number of images in the replay buffer. One of more than 256 MB in float32 is kept as
+            bytes, with 256 levels, cut to [0, 1].
         renewed: reinit share: the share of images drawn from the buffer that are reinitialised.
         renewal: what the buffer is initialised and reinitialised with: `noise`, or `gaussian`, the
             informative initialisation of JEM's successors.

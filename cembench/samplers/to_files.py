@@ -16,7 +16,7 @@ from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import Samples, chunks, draw, intended_labels, target_rows
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.trajectory import Trace
-from cembench.util.display.image_grid import grid
+from cembench.util.display.image_grid import CLASSES, grid
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
 from cembench.util.files.tensors import tensor_file
@@ -79,8 +79,9 @@ def sample_to_files(
             for key, value in drawn.summary().items():
                 sums[key] = sums.get(key, 0.0) + value * len(drawn.labels)
             if done < SHOWN * len(metadata.classes):
-                shown.append(drawn)
-                targets.append(rows)
+                small = drawn.labels < CLASSES
+                shown.append(drawn.chosen(small))
+                targets.append(rows.cpu()[small] if len(rows) else rows)
             done += len(drawn.labels)
     first = Samples.joined(shown)
     panels = {"starts": first.starts, "samples": first.images}

@@ -71,6 +71,9 @@ class SamplesConfig(Settings):
 class Scores(Settings):
     """How a set of images compares with the reference.
 
+    KID, precision, recall, density and coverage compare images pair by pair, and are of the same
+    10,000 random images of each set where there are more.
+
     Attributes:
         kid: kernel inception distance, unbiased.
         kid_error: its standard error.
@@ -83,7 +86,8 @@ class Scores(Settings):
         judge_acc: share that an independent classifier takes for the intended class; None for
             images that it was trained on, and where no class was intended.
         nearest: median Euclidean pixel distance to the nearest training image; far below the
-            reference's own it tells of memorisation.
+            reference's own it tells of memorisation. It is of the first samples alone, a thousand
+            at least, where the search would take more than 2·10¹² multiplications.
         metrics: further metrics of the protocol, by title.
         failed: by title, why one of them is missing.
     """
