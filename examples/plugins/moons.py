@@ -31,4 +31,4 @@ class Moons(DataSettings):
         grid = torch.arange(self.size) + 0.5
         x, y = (-(grid - centres[:, i, None]).square() / 2 for i in (0, 1))
         dots = (x[:, None, :] + y[:, :, None]).exp() * 255
-        return Split(dots[:, None].round().byte(), torch.from_numpy(labels), ("upper", "lower"))
+        return Split.of(dots[:, None].round().byte(), torch.from_numpy(labels), ("upper", "lower"))
