@@ -59,7 +59,7 @@ class LocalData(DataSettings):
     centre_crop: Side | None = optional_field(None)
     interpolation: Literal["bicubic", "bilinear"] = optional_field("bicubic")
     store: Literal["auto", "memory", "disk"] = Field("auto", exclude=True)
-    memory_limit: Positive = Field(1.0, exclude=True)
+    memory_limit: Positive = Field(0.25, exclude=True)
     cache: bool = optional_field(True)
     pseudo_labels: Annotated[SerializeAsAny[LabelSource] | None, label_field()] = optional_field(
         None
