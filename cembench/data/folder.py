@@ -13,7 +13,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
-    from cembench.data.source import FileSource, Source
+    from cembench.data.files.source import FileSource, Source
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 

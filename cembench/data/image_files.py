@@ -17,9 +17,9 @@ from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Name, Positive, optional_field
 
 with lazy_imports():
-    from cembench.data.decode import Decoder, mode_of
-    from cembench.data.reader import Reader, content_of
-    from cembench.data.source import Source
+    from cembench.data.files.decode import Decoder, mode_of
+    from cembench.data.files.reader import Reader, content_of
+    from cembench.data.files.source import Source
     from cembench.data.split import Split
     from cembench.data.store.open import encoded_split, open_split
 

@@ -18,7 +18,7 @@ from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Fraction, Name, optional_field
 
 with lazy_imports():
-    from cembench.data.source import Source
+    from cembench.data.files.source import Source
 
 CLASSES = 1000
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"

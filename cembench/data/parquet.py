@@ -15,8 +15,8 @@ from cembench.util.lazy import lazy_imports
 with lazy_imports():
     import numpy as np
 
-    from cembench.data.parquet_source import ParquetSource, opened, reading
-    from cembench.data.source import Source
+    from cembench.data.files.parquet_source import ParquetSource, opened, reading
+    from cembench.data.files.source import Source
 
 
 class Parquet(LocalData):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cembench.data import datasets
-from cembench.data.decode import Decoder
+from cembench.data.files.decode import Decoder
 from cembench.util.errors import CembenchError
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cembench.data.reader import Reader, content_of
+from cembench.data.files.reader import Reader, content_of
 from cembench.data.store import Store
 from cembench.util.devices import share_of_cores
 from cembench.util.errors import CembenchError

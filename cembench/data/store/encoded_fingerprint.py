@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from cembench.data.reader import Reader, content_of
-from cembench.data.source import Source
+from cembench.data.files.reader import Reader, content_of
+from cembench.data.files.source import Source
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, write_text
 from cembench.util.files.layout import user_cache

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from cembench.data.reader import Reader
+from cembench.data.files.reader import Reader
 from cembench.data.split import Split
 from cembench.data.store.disk import DiskStore
 from cembench.data.store.encoded import EncodedStore

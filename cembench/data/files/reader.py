@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from cembench.data.decode import Decoder
-from cembench.data.source import Source
+from cembench.data.files.decode import Decoder
+from cembench.data.files.source import Source
 from cembench.util.ahead import ahead
 from cembench.util.devices import share_of_cores
 from cembench.util.errors import CembenchError

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cembench.data.source import Source
+from cembench.data.files.source import Source
 from cembench.util.errors import CembenchError, one_line
 from cembench.util.files import digest
 

@@ -1,0 +1,1 @@
+"""Image files: where they are (sources), and how they become arrays (decoders and readers)."""
