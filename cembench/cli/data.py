@@ -86,7 +86,7 @@ def _data_of_config(word: str) -> dict[str, Any]:
 
 
 def _list(what: tuple[str, ...], _: bool) -> None:
-    from cembench.data.store.prepared import all_prepared, prepared_root
+    from cembench.data.files.prepared import all_prepared, prepared_root
     from cembench.util.display.text_table import text_table
 
     if what:
@@ -105,7 +105,7 @@ def _list(what: tuple[str, ...], _: bool) -> None:
 
 
 def _remove(what: tuple[str, ...], _: bool) -> None:
-    from cembench.data.store.prepared import all_prepared, prepared_root
+    from cembench.data.files.prepared import all_prepared, prepared_root
     from cembench.util.settings import nearest
 
     found = {prepared.folder.name: prepared for prepared in all_prepared()}

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cembench.data.files.prepared import Index, Prepared
 from cembench.data.store import Store
 from cembench.data.store.disk import DiskStore
 from cembench.data.store.memory import MemoryStore
-from cembench.data.store.prepared import Index, Prepared
 from cembench.util.errors import CembenchError
 from cembench.util.files import unwritable
 from cembench.util.files.layout import user_cache

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cembench.data.files.prepared import Index, Prepared
 from cembench.data.store import Store
-from cembench.data.store.prepared import Index, Prepared
 from cembench.util.ahead import ahead
 from cembench.util.errors import CembenchError
 

@@ -15,9 +15,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from cembench.data.files.prepared import Index, Prepared
 from cembench.data.files.reader import Reader
 from cembench.data.split import begin_fingerprint
-from cembench.data.store.prepared import Index, Prepared
 from cembench.util.errors import CembenchError
 from cembench.util.files import CHUNK, digest, replacing
 from cembench.util.files.locks import Busy, locked
