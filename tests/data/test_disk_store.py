@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from torchvision.datasets import ImageFolder
 
 from cembench.data import datasets
+from cembench.data.files import prepared
 from cembench.data.files.decode import Decoder
 from cembench.data.files.source import Source
 from cembench.data.split import hold_out
 from cembench.data.statistics import pixel_statistics
-from cembench.data.store import prepare, prepared
+from cembench.data.store import prepare
 from cembench.data.store.disk import DiskStore
 from cembench.training.train import train
 from cembench.util.errors import CembenchError
