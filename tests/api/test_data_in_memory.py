@@ -21,7 +21,8 @@ from cembench.util.files.layout import user_cache
 from tests.conftest import TINY, Linear, images, labels
 
 PGD = {"attacks": [{"name": "pgd", "steps": 3}], "limit": 24}
-RCS = {"samples": {"samplers": [{"name": "rcs", "steps": 2}], "count": 24}}
+SMALL = {"name": "lite0", "size": 32}
+RCS = {"samples": {"samplers": [{"name": "rcs", "steps": 2}], "count": 24, "extractor": SMALL}}
 
 
 @pytest.fixture(scope="module")
