@@ -61,6 +61,7 @@ def _acquired(path: Path, patience: float) -> FileLock:
         try:
             lock.acquire()  # which makes the folder too
             return lock
-        except FileNotFoundError:  # its holder has just removed the folder, which was empty
-            if time.monotonic() > end:
+        except (FileNotFoundError, FileExistsError):
+            # its holder has just removed the folder, which was empty, or is about to
+            if time.monotonic() > end or path.parent.is_file():
                 raise
