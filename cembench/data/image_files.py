@@ -108,18 +108,16 @@ class LocalData(DataSettings):
 
     def load(self, split: Literal["train", "test"]) -> Split:
         """Return one split; it is decoded first unless it was kept on disk before."""
-        return self._labelled(split, self._opened(split))
+        return self.prepare(split, verify=False)
 
     def prepare(self, split: Literal["train", "test"], verify: bool) -> Split:
         """Return one split; what was kept of it on disk is checked first."""
-        return self._labelled(split, self._opened(split, verify))
-
-    def _labelled(self, split: str, found: Split) -> Split:
+        found = self._opened(split, verify)
         if split == "test" or self.pseudo_labels is None:
             return found
         return self.pseudo_labels.label(found)
 
-    def _opened(self, split: str, verify: bool = False) -> Split:
+    def _opened(self, split: str, verify: bool) -> Split:
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")

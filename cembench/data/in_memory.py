@@ -59,48 +59,10 @@ class InMemoryData(DataSettings):
     _held: Held = PrivateAttr(default_factory=lambda: Held())
 
     @classmethod
-    def of(
-        cls,
-        train: Any = None,
-        test: Any = None,
-        *,
-        classes: Sequence[str] | None = None,
-        alias: str | None = None,
-        levels: int = 255,
-        memory_limit: float = 1.0,
-        **settings: Any,
-    ) -> Self:
-        """Return the settings of images in memory, which are read once.
-
-        Args:
-            train: training images with labels, as `data.objects.read` takes them; the name or
-                settings of a data set stand for its training split.
-            test: test images with labels.
-            classes: class names in label order.
-            alias: the name in results.
-            levels: the integer that stands for 1.0.
-            memory_limit: GiB of images of a split, at most, that are kept in memory.
-            settings: `crop` and `flip`.
-
-        Raises:
-            CembenchError: for objects that hold no images, and splits that do not fit together.
-        """
-        readings = {
-            key: _read(key, value, classes, levels, memory_limit * 2**30)
-            for key, value in (("train", train), ("test", test))
-            if value is not None
-        }
-        if not readings:
-            raise CembenchError("data: give images, as train or as test")
-        found = cls._holding(_alike(readings), alias, settings)
-        for caution in found.cautions:
-            log.warning(caution)
-        return found
-
-    @classmethod
-    def _holding(
+    def holding(
         cls, readings: dict[str, Reading], alias: str | None, settings: dict[str, Any]
     ) -> Self:
+        """Return the settings of images that were read, by the name of their split."""
         known = {key: reading.split.fingerprint for key, reading in readings.items()}
         shown = f"memory-{known.get('test', known.get('train', ''))[:SHOWN]}"
         with blaming("data"):
@@ -159,7 +121,60 @@ class InMemoryData(DataSettings):
             for key, reading in held.readings.items()
         }
         given = self.alias if held.aliased else alias
-        return self._holding(readings, given or None, {"crop": self.crop, "flip": self.flip})
+        return self.holding(readings, given or None, {"crop": self.crop, "flip": self.flip})
+
+
+def dataset(
+    train: Any = None,
+    test: Any = None,
+    *,
+    classes: Sequence[str] | None = None,
+    alias: str | None = None,
+    levels: int = 255,
+    memory_limit: float = 1.0,
+    crop: int = 0,
+    flip: bool = False,
+) -> InMemoryData:
+    """Make a data set of images in memory, for `data` of all functions.
+
+    Images and labels may be a pair of arrays or tensors, a `torch.utils.data.Dataset` of (image,
+    label), a `DataLoader`, or a data set of Hugging Face. They are read once, in their order: a
+    random augmentation in them is frozen. Images are N×C×H×W or N×H×W×C: integers in 0..255, or
+    floats in [0, 1], which are kept as bytes. The record says how much that changed.
+
+    Args:
+        train: training images, for training, initial images and comparisons with samples. The name
+            of a data set stands for its training images.
+        test: test images, which are attacked.
+        classes: class names in label order; those that the data says, or numbers, unless given.
+        alias: the name in results; `memory-` and a part of the SHA-256 unless given.
+        levels: the integer that stands for 1.0, for images of other depth.
+        memory_limit: GiB of images of a split, at most, that are kept in memory; more go into a
+            temporary file in the user's cache.
+        crop: pixels of zero padding before a random crop in training.
+        flip: mirror training images left to right at random.
+
+    Raises:
+        CembenchError: for what holds no images, and for other pixels, shapes and labels.
+
+    Examples:
+        >>> import numpy as np
+        >>> x, y = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 4
+        >>> own = dataset(test=(x, y), classes=["elm", "fir", "oak", "yew"], alias="trees")
+        >>> own.title, own.load("test").shape
+        ('trees', (3, 8, 8))
+    """
+    readings = {
+        key: _read(key, value, classes, levels, memory_limit * 2**30)
+        for key, value in (("train", train), ("test", test))
+        if value is not None
+    }
+    if not readings:
+        raise CembenchError("data: give images, as train or as test")
+    found = InMemoryData.holding(_alike(readings), alias, {"crop": crop, "flip": flip})
+    for caution in found.cautions:
+        log.warning(caution)
+    return found
 
 
 def _word(split: str) -> str:

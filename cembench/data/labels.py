@@ -14,10 +14,8 @@ from cembench.util.settings import Choice
 if TYPE_CHECKING:
     from cembench.data.split import Split
 
-UNLABELLED = (
-    "unlabelled",
-    "none",
-)  # classes of images without labels, all of which are of the first
+# Classes of images without labels, all of which are of the first.
+UNLABELLED = ("unlabelled", "none")
 
 
 class LabelSource(Choice):

@@ -13,7 +13,7 @@ from torch import nn
 
 import cembench
 import cembench.api
-import cembench.api.data
+import cembench.data.in_memory
 from cembench.energy.threat import Threat
 from cembench.util.errors import CembenchError, SamplingError
 from tests.conftest import TINY, Linear, conv_net
@@ -27,7 +27,7 @@ def test_the_documented_example(
     monkeypatch.chdir(tmp_path)
     outcome = doctest.testmod(cembench.api)
     assert outcome.attempted >= 15 and outcome.failed == 0
-    assert doctest.testmod(cembench.api.data).failed == 0
+    assert doctest.testmod(cembench.data.in_memory).failed == 0
 
 
 def test_every_name_is_there_and_none_needs_torch_until_it_is_used() -> None:

@@ -62,6 +62,7 @@ def _acquired(path: Path, patience: float) -> FileLock:
             lock.acquire()  # which makes the folder too
             return lock
         except (FileNotFoundError, FileExistsError):
-            # its holder has just removed the folder, which was empty, or is about to
-            if time.monotonic() > end or path.parent.is_file():
+            # its holder has just removed the folder, which was empty; what is no folder stays
+            parent = path.parent
+            if time.monotonic() > end or parent.is_file() or parent.is_symlink():
                 raise
