@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cembench.data import datasets
+from cembench.data.files.reader import content_of
 from cembench.data.split import subset
 from cembench.training.train import train
 from cembench.util.errors import CembenchError
@@ -50,7 +51,7 @@ def test_batches_are_those_of_memory_for_any_number_of_workers(root):
         assert all(map(torch.equal, found, memory.store.batches(iter(rows)))) and len(found) == 5
         assert torch.equal(split.batch(rows[0]), found[0]) and split.shape == memory.shape
         sent = pickle.loads(pickle.dumps(split.store.reader))  # as to workers that are not forked
-        assert np.array_equal(sent.read(5), memory.batch()[5].numpy())
+        assert np.array_equal(sent.decode(content_of(sent.source, 5), 5), memory.batch()[5].numpy())
         part, chosen = subset(split, 7)
         assert torch.equal(torch.cat(list(part.batches(3))), memory.batch(chosen))
         assert part.fingerprint == memory.take(chosen).fingerprint

@@ -44,16 +44,12 @@ class Reader:
         """The bytes of a decoded image."""
         return int(np.prod(self.shape))
 
-    def read(self, row: int) -> np.ndarray:
-        """Return an image, uint8, C×H×W.
+    def decode(self, content: bytes, row: int) -> np.ndarray:
+        """Return the image in the content of a row, uint8, C×H×W.
 
         Raises:
             CembenchError: naming an image that cannot be read, or has another shape.
         """
-        return self.decode(content_of(self.source, row), row)
-
-    def decode(self, content: bytes, row: int) -> np.ndarray:
-        """Return the image in the content of a row, as `read` does."""
         image = self._decoded(content, row)
         if image.shape != self.shape:
             (height, width), (high, wide) = image.shape[1:], self.shape[1:]
@@ -67,7 +63,7 @@ class Reader:
         """Return images in order, uint8, M×C×H×W, a megabyte at a time, decoded by threads.
 
         Raises:
-            CembenchError: as `read` does.
+            CembenchError: as `decode` does, and naming a file that cannot be read.
         """
         size = max(1, BATCH_BYTES // self.bytes_each)
         parts = (rows[at : at + size] for at in range(0, len(rows), size))
