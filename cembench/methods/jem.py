@@ -43,7 +43,7 @@ class JEM(Supervised):
         >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> method = methods.parse({"name": "jem", "negatives": {"name": "sgld", "start": "data"}})
-        >>> loss, parts = method.loss(model, x, y, context)
+        >>> loss, parts = method.objective(model, x, y, context)
         >>> torch.allclose(loss, parts["natural"] + parts["lse_negatives"] - parts["lse_data"])
         True
     """
@@ -55,13 +55,18 @@ class JEM(Supervised):
     gradient_penalty: NonNegative = 0.0
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("sgld")] = SGLD()
 
-    def loss(
+    def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+    ) -> dict[str, Tensor]:
+        """Return the data, `x`, and x̂, `sampled`."""
+        return {"x": x, "sampled": self.negatives.draw(model, x, y, context)}
+
+    def loss(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its cross-entropy and both mean energies."""
-        negative = self.negatives.draw(model, x, y, context)
-        x = x.detach().requires_grad_(self.gradient_penalty > 0)
-        logits, away = model(x).float(), model(negative).float()
+        x = images["x"].detach().requires_grad_(self.gradient_penalty > 0)
+        logits, away = model(x).float(), model(images["sampled"]).float()
         natural = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         data, sampled = energy.marginal(logits), energy.marginal(away)
         loss = natural + self.gamma * (sampled.mean() - data.mean())
@@ -75,6 +80,6 @@ class JEM(Supervised):
             "lse_negatives": sampled.mean().detach(),
         }
 
-    def cost(self, context: SamplerContext) -> int:
-        """Steps of the sampler, gradients of the weights on two batches, two for the penalty."""
-        return self.negatives.steps + 2 + 2 * (self.gradient_penalty > 0)
+    def loss_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights on two batches, and two for the penalty."""
+        return 2 + 2 * (self.gradient_penalty > 0)

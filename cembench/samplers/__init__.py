@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cembench.energy.threat import Threat
 from cembench.util.registry import Registry
@@ -76,12 +76,16 @@ class SamplerContext:
         generator: source of randomness, on the device of the images.
         initial: images that chains start from.
         history: what training has logged so far, one row per epoch.
+        epoch: epochs of training done.
+        memory: what the method of a training keeps from step to step.
     """
 
     threat: Threat
     generator: torch.Generator
     initial: InitialImages = field(default_factory=InitialImages)
     history: Sequence[Mapping[str, float]] = ()
+    epoch: int = 0
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sampler(Choice):

@@ -78,6 +78,16 @@ class World:
         means = (total / self.size).unbind()
         return dict(zip(values, means, strict=True))
 
+    def average(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the mean over processes of each tensor; all have the same names and shapes."""
+        if self.size == 1 or not tensors:
+            return tensors
+        flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([tensor.numel() for tensor in tensors.values()])
+        whole = zip(tensors.items(), parts, strict=True)
+        return {name: part.view_as(tensor) for (name, tensor), part in whole}
+
     def highest(self, value: int) -> int:
         """Return the largest of the values of all processes, in every process."""
         if self.size == 1:
