@@ -10,7 +10,7 @@ from cembench import energy
 from cembench.methods.adversarial import Adversarial
 from cembench.methods.density import Density
 from cembench.samplers import Sampler, SamplerContext, samplers
-from cembench.samplers.eb_jdat import EBJDAT as Inner
+from cembench.samplers.eb_jdat import EBJDATInner
 from cembench.samplers.logits import SGLD
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import NonNegative
@@ -79,7 +79,7 @@ class EBJDAT(Density, Adversarial):
     alignment: Annotated[float, Field(ge=-1000, le=1000)] = 0.1
     data_noise: NonNegative = 0.015
     own_batch: bool = True
-    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("eb-jdat")] = Inner()
+    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("eb-jdat")] = EBJDATInner()
     contrast: Annotated[SerializeAsAny[Sampler], samplers.field("sgld", given=CHAINS)] = SGLD(
         **CHAINS
     )

@@ -135,7 +135,7 @@ def weighted_error(logits: Tensor, away: Tensor, weights: Tensor) -> Tensor:
 
 def _means(memory: Mapping[str, Any], epoch: int) -> Tensor | None:
     """Return the class means that an epoch takes, K×K, those of the last one; None at first."""
-    if not memory or memory["epoch"] == epoch:
+    if memory.get("epoch", epoch) == epoch:
         kept: Tensor | None = memory.get("means")
         return kept
     sums: Tensor = memory["sums"]

@@ -62,9 +62,9 @@ class RATIO(Adversarial):
     negatives: Annotated[
         SerializeAsAny[Sampler], samplers.field("pgd", given={"start": "data"})
     ] = PGD(start="data")
-    contrast: Annotated[
-        SerializeAsAny[Sampler], samplers.field("confidence", given=OUTSIDE)
-    ] = Confidence(**OUTSIDE)
+    contrast: Annotated[SerializeAsAny[Sampler], samplers.field("confidence", given=OUTSIDE)] = (
+        Confidence(**OUTSIDE)
+    )
 
     @model_validator(mode="after")
     def _leaves_the_data(self) -> Self:

@@ -33,7 +33,7 @@ class WEAT(Adversarial):
     Examples:
         A network with LSE = 0 everywhere gives all images the weight 1/log 2:
 
-        >>> import torch
+        >>> import math, torch
         >>> from cembench.energy.threat import Threat
         >>> from cembench.methods import methods
         >>> from cembench.samplers import SamplerContext
@@ -45,8 +45,8 @@ class WEAT(Adversarial):
         >>> again = SamplerContext(context.threat, torch.Generator())
         >>> loss, parts = methods.parse("weat").objective(model, x, y, context)
         >>> trades, _ = methods.parse("trades").objective(model, x, y, again)
-        >>> torch.allclose(loss * torch.tensor(2.0).log(), trades), float(parts["weight"])
-        (True, 1.4426...)
+        >>> torch.allclose(loss * math.log(2), trades), round(float(parts["weight"]), 4)
+        (True, 1.4427)
     """
 
     name: ClassVar[str] = "weat"

@@ -165,7 +165,7 @@ samplers: Registry[Sampler] = Registry(
     {
         "pgd": "cembench.samplers.pgd:PGD",
         "trades": "cembench.samplers.pgd:TRADES",
-        "eb-jdat": "cembench.samplers.eb_jdat:EBJDAT",
+        "eb-jdat": "cembench.samplers.eb_jdat:EBJDATInner",
         "sgld": "cembench.samplers.logits:SGLD",
         "ta": "cembench.samplers.logits:TA",
         "cs": "cembench.samplers.logits:CS",

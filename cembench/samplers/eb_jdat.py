@@ -25,7 +25,7 @@ POTENTIALS: dict[str, Potential] = {
 }
 
 
-class EBJDAT(InBall):
+class EBJDATInner(InBall):
     """Steepest ascent of f(x̂, y) plus a distance of logits, from a uniform start in the ball.
 
     The code (jkcjkc/EB-JDAT, `sampleXadv`) ascends the logit of the *true* class, so it moves
