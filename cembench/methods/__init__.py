@@ -83,7 +83,9 @@ class Method(Choice):
     def loss(
         self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss to minimise, a scalar, and scalars to log by name.
+        """Return the loss to minimise, a scalar, and values by name.
+
+        Scalars are logged; tensors of another shape are for `learn` alone.
 
         Args:
             model: the network in training mode; its logits carry gradients.
@@ -110,8 +112,9 @@ class Method(Choice):
         """Change what is kept from step to step, after a step.
 
         Args:
-            memory: plain values by name, empty at first; they are saved with the state of a run.
-            values: what the loss returned to log, means over all processes.
+            memory: plain values and tensors by name, empty at first; they are saved with the state
+                of a run.
+            values: what the loss returned by name, means over all processes.
             images: images of the step, of all processes.
         """
 
@@ -217,7 +220,12 @@ methods: Registry[Method] = Registry(
         "standard": "cembench.methods.standard:Standard",
         "at": "cembench.methods.at:AT",
         "trades": "cembench.methods.trades:Trades",
+        "mart": "cembench.methods.mart:MART",
+        "gkl": "cembench.methods.gkl:GKL",
+        "weat": "cembench.methods.weat:WEAT",
+        "ratio": "cembench.methods.ratio:RATIO",
         "jem": "cembench.methods.jem:JEM",
+        "eb-jdat": "cembench.methods.eb_jdat:EBJDAT",
         "dat": "cembench.methods.dat:DAT",
         "cem": "cembench.methods.cem:CEM",
         "cem-b": "cembench.methods.cem_b:CEMB",

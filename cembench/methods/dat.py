@@ -15,6 +15,7 @@ from pydantic import Field, SerializeAsAny
 from cembench import energy
 from cembench.data.augmentation import Augment
 from cembench.methods.adversarial import Adversarial
+from cembench.methods.density import Density
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.logits import CS
 from cembench.samplers.pgd import PGD
@@ -30,7 +31,7 @@ with lazy_imports():
 CONTRAST: dict[str, Any] = {"start": "noise", "steps": 50, "step_size": 0.1}
 
 
-class DAT(Adversarial):
+class DAT(Density, Adversarial):
     """Minimise CE(x̂, y) + w·[BCE(σ(LSE x), 1) + BCE(σ(LSE x⁻), 0)].
 
     The defaults are those of the authors' code for CIFAR-10 with ℓ2 0.5. What a config still has to
@@ -98,17 +99,11 @@ class DAT(Adversarial):
         """Sampler whose initial images training prepares: that of x⁻."""
         return self.contrast
 
-    @property
-    def branches(self) -> tuple[Augment, ...]:
-        """The batch of x̂, and that of x if it has one of its own."""
-        return (self.augment, self.density_augment) if self.own_batch else (self.augment,)
-
     def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:
         """Return x̂ as `attacked`; in the second stage also `x` and x⁻, `sampled`."""
-        count = len(self.branches)
-        first, data, labels = x.chunk(count)[0], x.chunk(count)[-1], y.chunk(count)
+        (first, data), labels = self.halves(x), self.halves(y)
         second = context.epoch >= self.first_stage
         if second:
             _freeze_batch_norms(model)
@@ -125,7 +120,7 @@ class DAT(Adversarial):
         self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts, in the second stage with how well x⁻ is told from x."""
-        labels = y.chunk(len(self.branches))
+        labels = self.halves(y)
         logits = model(images["attacked"])
         robust = cross_entropy(logits, labels[0], label_smoothing=self.label_smoothing)
         if "sampled" not in images:

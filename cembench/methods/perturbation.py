@@ -14,7 +14,7 @@ from pydantic import Field
 
 from cembench.util.lazy import lazy_imports
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice, NonNegative
+from cembench.util.settings import Choice, NonNegative, optional_field
 
 with lazy_imports():
     import torch
@@ -97,6 +97,8 @@ class SAM(Perturbation):
 
     Attributes:
         rho: ρ, the length of δ.
+        adaptive: whether lengths are in units of each weight (ASAM, arXiv 2102.11600):
+            δ = ρ·w²g/‖wg‖. The codes of SADA-JEM and EB-JDAT take it with ρ = 2.
 
     Examples:
         δ of all weights together has length ρ:
@@ -111,11 +113,18 @@ class SAM(Perturbation):
 
     name: ClassVar[str] = "sam"
     rho: NonNegative = 0.05
+    adaptive: bool = optional_field(False)
 
     def deltas(self, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return δ of each tensor."""
-        length = torch.stack([g.norm() for g in gradients.values()]).norm()
-        return {name: self.rho / (length + TINY) * g for name, g in gradients.items()}
+        scaled = _times(weights, gradients) if self.adaptive else gradients
+        length = torch.stack([g.norm() for g in scaled.values()]).norm()
+        along = _times(weights, scaled) if self.adaptive else gradients
+        return {name: self.rho / (length + TINY) * g for name, g in along.items()}
+
+
+def _times(weights: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weights[name] * other for name, other in others.items()}
 
 
 perturbations: Registry[Perturbation] = Registry(

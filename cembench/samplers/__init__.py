@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TargetType = Literal["class", "image", "none"]
 FITTED = ("gaussian", "pooled", "cluster")  # kinds of Gaussians
+FROM_DATA = ("data", "smooth")  # kinds of initial images that are made of the data
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,12 @@ samplers: Registry[Sampler] = Registry(
     {
         "pgd": "cembench.samplers.pgd:PGD",
         "trades": "cembench.samplers.pgd:TRADES",
+        "eb-jdat": "cembench.samplers.eb_jdat:EBJDATInner",
         "sgld": "cembench.samplers.logits:SGLD",
         "ta": "cembench.samplers.logits:TA",
         "cs": "cembench.samplers.logits:CS",
         "rcs": "cembench.samplers.logits:RCS",
+        "confidence": "cembench.samplers.logits:Confidence",
         "maxent": "cembench.samplers.embedding:MaxEnt",
         "infonce": "cembench.samplers.embedding:InfoNCE",
         "np-sgld": "cembench.samplers.embedding:NPSGLD",

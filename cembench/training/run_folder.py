@@ -46,7 +46,7 @@ class State:
         gradients: gradient evaluations, images times steps.
         buffer: replay buffer, N×C×H×W.
         midway: what is done of the next epoch; None after an epoch.
-        memory: what the method keeps from step to step, plain values by name.
+        memory: what the method keeps from step to step, plain values and tensors by name.
     """
 
     epoch: int

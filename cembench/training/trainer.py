@@ -208,10 +208,11 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, parts = self.objective(x, y, context)
         values = self.world.mean({"loss": loss.detach(), **parts})
-        require_bounded(values, config.divergence.bound, self.epoch, step)
+        logged = {name: value for name, value in values.items() if value.dim() == 0}
+        require_bounded(logged, config.divergence.bound, self.epoch, step)
         self._update_weights(loss)
         method.learn(self.memory, values, self.batch)
-        return values
+        return logged
 
     def _update_weights(self, loss: Tensor) -> None:
         clip = self.config.optimizer.clip

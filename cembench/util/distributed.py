@@ -70,13 +70,10 @@ class World:
             dist.barrier()
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the mean over processes of each scalar; all processes have the same names."""
-        if self.size == 1 or not values:
+        """Return the mean over processes of each value, in float64 where there are several."""
+        if self.size == 1:
             return values
-        total = torch.stack([value.detach().double() for value in values.values()])
-        dist.all_reduce(total)
-        means = (total / self.size).unbind()
-        return dict(zip(values, means, strict=True))
+        return self.average({name: value.detach().double() for name, value in values.items()})
 
     def average(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean over processes of each tensor; all have the same names and shapes."""

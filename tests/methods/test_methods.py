@@ -13,7 +13,7 @@ from torch.nn.functional import (
 )
 
 from cembench.energy.threat import Threat
-from cembench.methods import methods
+from cembench.methods import Method, methods
 from cembench.samplers import InitialImages, SamplerContext
 from cembench.samplers.initial import ReplayBuffer
 from cembench.util.rng import generator_of, uniform
@@ -37,11 +37,14 @@ def deterministic():
 @pytest.mark.parametrize("name", methods.names())
 def test_every_loss_is_a_finite_scalar_with_gradients_everywhere(name):
     model = conv_net()
-    loss, parts = methods.parse(name).objective(model, images(), labels(), context())
+    method = methods.parse(name)
+    loss, parts = method.objective(model, images(), labels(), context())
     loss.backward()
     assert loss.shape == () and loss.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    assert all(part.shape == () and not part.requires_grad for part in parts.values())
+    assert not any(part.requires_grad for part in parts.values())
+    learns = type(method).learn is not Method.learn  # from tensors that are not logged
+    assert all(part.shape == () or learns for part in parts.values())
 
 
 def test_at_is_cross_entropy_on_the_negatives():
@@ -77,15 +80,9 @@ def test_eps_grows_over_the_warm_up():
 
 def test_gradient_evaluations_count_sampler_and_weights():
     counts = {name: methods.parse(name).cost(context()) for name in methods.names()}
-    supervised = {
-        "standard": 1,
-        "at": 11,
-        "trades": 12,
-        "jem": 22,
-        "cem": 15,
-        "knn": 0,
-        "cem-b": 23,
-    }
+    supervised = {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 15, "knn": 0}
+    supervised |= {"mart": 12, "gkl": 12, "weat": 12, "ratio": 10 + 20 + 2, "eb-jdat": 5 + 10 + 4}
+    supervised |= {"cem-b": 10 + 10 + 3}
     unlabelled = {"infonce": 2, "adv-infonce": 24, "np-jem": 23}
     assert counts == {**supervised, **unlabelled, "dat": 11}
     later = replace(context(), epoch=10, memory={"steps": 40})
