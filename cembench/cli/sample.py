@@ -12,7 +12,7 @@ from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, SET, SETTINGS, Comm
 from cembench.cli.names import offer
 from cembench.util.errors import CembenchError
 
-STARTS = ["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
+STARTS = ["gaussian", "pooled", "cluster", "noise", "smooth", "data", "buffer", "outside"]
 SAMPLERS = offer("samplers")
 
 

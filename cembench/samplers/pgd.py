@@ -22,6 +22,8 @@ with lazy_imports():
     from cembench.models.folding import ascent_model
     from cembench.util.rng import normal
 
+SMALL = 0.001  # σ of the noise from which TRADES and MART start
+
 
 class InBall(Sampler):
     """Projected gradient ascent in the ball of the threat model.
@@ -58,8 +60,12 @@ class InBall(Sampler):
         centre: Tensor,
         context: SamplerContext,
         visit: Visit | None = None,
+        within: Ball | None = None,
     ) -> Tensor:
-        """Return the last iterates of the steepest ascent in the ball around `centre`."""
+        """Return the last iterates of the steepest ascent in the ball around `centre`.
+
+        Another ball to stay `within` may be given.
+        """
         ball = context.threat.ball
         return ascend(
             model,
@@ -69,7 +75,7 @@ class InBall(Sampler):
             steps=self.steps,
             step_size=self.alpha(context.threat.eps),
             direction=ball.direction,
-            ball=ball,
+            ball=within or ball,
             centre=centre,
             visit=visit,
         )
@@ -79,7 +85,8 @@ class PGD(InBall):
     """Projected gradient ascent of the cross-entropy (arXiv 1706.06083).
 
     Attributes:
-        start: `uniform` in the ball, or the image itself (`data`).
+        start: `uniform` in the ball, the image itself (`data`), or the image plus Gaussian noise of
+            σ = 0.001 (`normal`), as in the code of TRADES and MART.
         restarts: independent starts of `search`; `draw` uses one.
 
     Examples:
@@ -100,7 +107,7 @@ class PGD(InBall):
     """
 
     name: ClassVar[str] = "pgd"
-    start: Literal["uniform", "data"] = "uniform"
+    start: Literal["uniform", "normal", "data"] = "uniform"
     restarts: Count = 1
 
     def draw(
@@ -145,7 +152,12 @@ class PGD(InBall):
     def _run(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext, visit: Visit | None
     ) -> Tensor:
-        start = context.threat.ball.uniform(x, context.generator) if self.start == "uniform" else x
+        start = x
+        if self.start == "uniform":
+            start = context.threat.ball.uniform(x, context.generator)
+        elif self.start == "normal":
+            noise = SMALL * normal(x.shape, context.generator)
+            start = context.threat.ball.project(x + noise, x)
         with ascent_model(model, x, self.mode) as net:
             return self._ascend(net, potentials.cross_entropy, start, y, x, context, visit)
 
@@ -176,7 +188,7 @@ class TRADES(InBall):
     """
 
     name: ClassVar[str] = "trades"
-    noise: NonNegative = 0.001
+    noise: NonNegative = SMALL
 
     def draw(
         self,
