@@ -75,12 +75,12 @@ def test_fd_to_training_images_has_the_bias_of_fd():
 @pytest.fixture
 def digits(monkeypatch):
     monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 100)
-    train, test = (subset(Digits().load(split), 300)[0] for split in ("train", "test"))
+    train, test = (subset(Digits().load(split), 150)[0] for split in ("train", "test"))
     return train, test
 
 
 def reference_of(digits, **changes):
-    wanted = {"samplers": ["rcs"], "count": 100, "metrics": ["authpct", "fd-train"]}
+    wanted = {"samplers": ["rcs"], "count": 50, "metrics": ["authpct", "fd-train"]}
     config = SamplesConfig.parse({**wanted, "extractor": {"size": 32}, **changes})
     reader = FeatureReader(extractors.parse({"name": "lite0", "size": 32}), torch.device("cpu"))
     train, test = digits
@@ -99,8 +99,8 @@ def test_real_images_are_judged_beside_training_images_that_they_are_not_of(digi
     expected = [AUTHPCT.finite(held_out, found.training), FD_TRAIN.finite(held_out, found.training)]
     assert list(further(found, found.floor).values()) == expected
     assert expected[0] > 40
-    copies = eight_bit(found.train.take(torch.arange(100)))
-    copied = found.features_of(copies, torch.zeros(100).long())
+    copies = eight_bit(found.train.take(torch.arange(50)))
+    copied = found.features_of(copies, torch.zeros(50).long())
     assert further(found, copied)["authpct"] < 1
 
 
@@ -118,8 +118,8 @@ def test_training_images_are_read_once_for_the_metrics_that_ask_for_them(digits,
 
 
 def test_a_bounded_number_of_training_images_are_read(digits, monkeypatch):
-    monkeypatch.setattr(reference, "TRAINING_IMAGES", 150)
+    monkeypatch.setattr(reference, "TRAINING_IMAGES", 90)
     found = reference_of(digits)
-    assert len(found.training.features) == 150
+    assert len(found.training.features) == 90
     again = reference_of(digits)
     assert torch.equal(found.training.features.pool, again.training.features.pool)
