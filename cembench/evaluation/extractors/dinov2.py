@@ -1,4 +1,4 @@
-"""DINOv2 (Oquab et al., arXiv 2304.07193), whose FD follows what people find realistic."""
+"""DINOv2 (Oquab et al., arXiv 2304.07193), whose features arXiv 2306.04675 recommends."""
 
 from __future__ import annotations
 
