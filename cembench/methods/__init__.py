@@ -228,6 +228,7 @@ methods: Registry[Method] = Registry(
         "eb-jdat": "cembench.methods.eb_jdat:EBJDAT",
         "dat": "cembench.methods.dat:DAT",
         "cem": "cembench.methods.cem:CEM",
+        "cem-b": "cembench.methods.cem_b:CEMB",
         "infonce": "cembench.methods.infonce:InfoNCE",
         "adv-infonce": "cembench.methods.adv_infonce:AdvInfoNCE",
         "np-jem": "cembench.methods.np_jem:NPJEM",

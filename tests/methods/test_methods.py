@@ -82,6 +82,7 @@ def test_gradient_evaluations_count_sampler_and_weights():
     counts = {name: methods.parse(name).cost(context()) for name in methods.names()}
     supervised = {"standard": 1, "at": 11, "trades": 12, "jem": 22, "cem": 15, "knn": 0}
     supervised |= {"mart": 12, "gkl": 12, "weat": 12, "ratio": 10 + 20 + 2, "eb-jdat": 5 + 10 + 4}
+    supervised |= {"cem-b": 10 + 10 + 3}
     unlabelled = {"infonce": 2, "adv-infonce": 24, "np-jem": 23}
     assert counts == {**supervised, **unlabelled, "dat": 11}
     later = replace(context(), epoch=10, memory={"steps": 40})
@@ -161,3 +162,37 @@ def test_the_other_curriculum_takes_more_steps_after_an_epoch():
     rows = [{}, {}, {"separated": 0.95}, {"separated": 0.5}, {"separated": 0.9}, {"separated": 1.0}]
     contexts = [replace(context(), history=rows[:n], epoch=n) for n in range(len(rows) + 1)]
     assert [dat.steps_at(one) for one in contexts] == [0, 0, 5, 10, 10, 12, 12]
+
+
+CHAINS = {"start": "noise", "steps": 2}
+
+
+def test_cem_b_is_known_methods_at_its_limits():
+    given = images(), labels()
+    cases = [
+        ({"weight": 0}, {"name": "at"}),
+        (
+            {"weight": 0, "beta": 3, "negatives": {"name": "trades"}},
+            {"name": "trades", "beta": 3},
+        ),
+        ({}, {"name": "dat", "own_batch": False, "first_stage": 0, "negatives": {"name": "pgd"}}),
+    ]
+    for ours, theirs in cases:
+        method = methods.parse({"name": "cem-b", "contrast": CHAINS, **ours})
+        known = methods.parse(
+            theirs | ({"contrast": CHAINS, "first_steps": 2} if theirs["name"] == "dat" else {})
+        )
+        first, second = (
+            one.objective(deterministic().eval(), *given, context())[0] for one in (method, known)
+        )
+        assert first.item() == pytest.approx(second.item(), rel=1e-6)
+
+
+def test_cem_b_takes_attacked_images_for_data_by_their_share():
+    losses = []
+    for share in (0, 0.25, 1):
+        method = methods.parse({"name": "cem-b", "contrast": CHAINS, "attacked_share": share})
+        loss, _ = method.objective(deterministic(), images(), labels(), context())
+        losses.append(loss.item())
+        assert method.cost(context()) == 10 + 2 + (2 if share == 1 else 3)
+    assert losses[1] == pytest.approx(0.75 * losses[0] + 0.25 * losses[2], rel=1e-6)
