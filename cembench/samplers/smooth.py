@@ -26,7 +26,7 @@ def smooth_noise(x: Tensor, generator: torch.Generator) -> Tensor:
     rows, columns = (_filter(side, width) for side in x.shape[-2:])
     smooth = rows[:, None] @ rough @ columns[:, None].mT
     low, high = (edge.reshape(-1, 1, 1, 1) for edge in smooth.flatten(1).aminmax(dim=1))
-    return (smooth - low) / (high - low).clamp_min(1e-6)
+    return (smooth - low) / (high - low).clamp_min(1 / 255)
 
 
 def _permuted(x: Tensor, generator: torch.Generator) -> Tensor:

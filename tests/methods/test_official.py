@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cembench.energy.threat import Threat
 from cembench.methods import methods
+from cembench.methods.perturbation import perturbations
 from cembench.samplers import SamplerContext, samplers
 from cembench.util.rng import generator_of
 
@@ -264,6 +265,17 @@ def test_the_inner_step_of_eb_jdat_is_its_code_unless_it_is_projected(net, objec
     assert 4 / 255 < (moved - x).abs().max() <= 9 / 255 + 1e-9
     half = replace(half, generator=generator_of(0, "cpu"))
     assert (sampler.draw(net, x, Y, half) - x).abs().max() <= 4 / 255 + 1e-9
+
+
+def test_adaptive_sam_is_the_code_of_sada_jem_and_eb_jdat(net):
+    """sam.py of sndnyang/SADAJEM, where ρ = 2 and lengths are in units of each weight."""
+    weights = dict(net.named_parameters())
+    gradients = {n: torch.sin(7 * w).detach() for n, w in weights.items()}
+    sam = perturbations.parse({"name": "sam", "rho": 2.0, "adaptive": True})
+    scaled = [(weights[n].abs() * g).norm() for n, g in gradients.items()]
+    scale = 2.0 / torch.stack(scaled).norm()
+    for name, delta in sam.deltas(weights, gradients).items():
+        assert torch.allclose(delta, weights[name] ** 2 * gradients[name] * scale, atol=1e-9)
 
 
 @pytest.mark.parametrize("measure", ["divergence", "maximum"])
