@@ -14,6 +14,7 @@ from cembench import energy
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
+    import torch
     from torch import Tensor
 
     from cembench.energy.similarity import similarity_logits
@@ -46,6 +47,36 @@ def reinforced(out: Tensor, target: Tensor) -> Tensor:
     return energy.joint(out.float(), target) + energy.marginal(out.float())
 
 
+def margin(out: Tensor, target: Tensor) -> Tensor:
+    """max_{k ≠ y} f(x, k) − f(x, y), above 0 where misclassified (arXiv 1608.04644).
+
+    N×K logits with K ≥ 2, N labels.
+    """
+    out = out.float()
+    rival = out.scatter(1, target[:, None], -math.inf).amax(1)
+    return rival - energy.joint(out, target)
+
+
+def probability_margin(out: Tensor, target: Tensor) -> Tensor:
+    """max_{k ≠ y} p(k|x) − p(y|x), the margin of probabilities (PMA, arXiv 2411.15210).
+
+    N×K logits with K ≥ 2, N labels.
+    """
+    return margin(out.float().softmax(1), target)
+
+
+def dlr(out: Tensor, target: Tensor) -> Tensor:
+    """The margin over the gap of the first and the third logit (DLR, arXiv 2003.01690).
+
+    N×K logits with K ≥ 3, N labels.
+    """
+    out = out.float()
+    top, order = out.sort(1)
+    own = energy.joint(out, target)
+    other = torch.where(order[:, -1] == target, top[:, -2], top[:, -1])
+    return (other - own) / (top[:, -1] - top[:, -3] + 1e-12)
+
+
 def divergence(out: Tensor, target: Tensor) -> Tensor:
     """KL(p(·|x₀) ‖ p(·|x)), the inner objective of TRADES (arXiv 1901.08573, its code).
 
@@ -54,6 +85,14 @@ def divergence(out: Tensor, target: Tensor) -> Tensor:
         target: N×K log-probabilities at the clean x₀.
     """
     return (target.exp() * (target - out.float().log_softmax(1))).sum(1)
+
+
+LOSSES: dict[str, Potential] = {  # of labels, for attacks
+    "cross-entropy": cross_entropy,
+    "margin": margin,
+    "probability-margin": probability_margin,
+    "dlr": dlr,
+}
 
 
 class BatchEntropy:
