@@ -77,6 +77,11 @@ def dlr(out: Tensor, target: Tensor) -> Tensor:
     return (other - own) / (top[:, -1] - top[:, -3] + 1e-12)
 
 
+def confidence(out: Tensor, target: Tensor) -> Tensor:
+    """max_k log p(k|x), which out-of-distribution attacks raise (RATIO, 2003.09461); no target."""
+    return out.float().amax(1) - energy.marginal(out.float())
+
+
 def divergence(out: Tensor, target: Tensor) -> Tensor:
     """KL(p(·|x₀) ‖ p(·|x)), the inner objective of TRADES (arXiv 1901.08573, its code).
 
