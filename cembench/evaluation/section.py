@@ -46,6 +46,8 @@ class Section(ABC, Generic[C, R]):
         result_key: its key in records.
         result: type and default of that key.
         always: whether it is measured of each classifier, whatever the protocol says.
+        optional: whether protocols and records without it leave its key out, as those did that
+            were written before there was such a section.
     """
 
     key: ClassVar[str]
@@ -53,6 +55,7 @@ class Section(ABC, Generic[C, R]):
     result_key: ClassVar[str]
     result: ClassVar[tuple[Any, Any]]
     always: ClassVar[bool] = False
+    optional: ClassVar[bool] = False
 
     def config(self, protocol: Any) -> C:
         """Return its settings in a protocol."""
