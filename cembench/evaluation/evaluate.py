@@ -81,7 +81,7 @@ def evaluate(
             folder=folder,
         )
     )
-    if save_samples and context.protocol.samples is None:
+    if save_samples and not context.protocol.makes_images:
         raise CembenchError(f"--save-samples: protocol {context.protocol.name} draws no samples")
     ranks.assert_same(
         protocol=context.header.protocol_digest,

@@ -54,7 +54,7 @@ class Evaluator:
             inception_weights=self.inception_weights,
             folder=None if self.out is None else self.out / name,
             save_adversarial=keep,
-            save_samples=keep and protocol.samples is not None,
+            save_samples=keep and protocol.makes_images,
             reuse=not keep,
             on_record=self.on_record,
         )
