@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cembench.cli.base import FILE, JSON, PROTOCOL, Command, say
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
+
+if TYPE_CHECKING:
+    from cembench.evaluation.compare import Difference
+    from cembench.evaluation.compare_seeds import SeedDifference
+    from cembench.util.settings import Settings
 
 
 @click.command("compare", cls=Command, example="runs/at runs/trades --protocol quick")
@@ -18,21 +25,53 @@ from cembench.util.files.layout import RunLayout
 @PROTOCOL(help="Name of the records, if there are several.")
 @JSON(help="Print all numbers, with those of the images, as JSON.")
 def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:
-    """Compare two runs image by image (McNemar's test)."""
-    for path in (first, second):
+    """Compare two runs image by image (McNemar's test), or two experiments over their seeds.
+
+    `runs/at runs/trades` compares runs/at.s0 with runs/trades.s0, and so on, where runs have seeds:
+    the mean difference of every figure, with its 95 % t-interval.
+    """
+    from cembench.evaluation.compare import compare_records
+    from cembench.evaluation.compare_seeds import compare_seeds, seeds_of
+
+    seeds = not first.exists() and not second.exists() and bool(seeds_of(first))
+    for path in () if seeds else (first, second):
         if not path.exists():
             raise CembenchError(f"{path}: no such record or run; run `cembench eval` on a run")
+    if seeds:
+        paired = compare_seeds(first, second, protocol or "*")
+        _show(paired, as_json, lambda: _over_seeds(first, second, paired))
+        return
+    rows = compare_records(_record(first, protocol), _record(second, protocol))
+    _show(rows, as_json, lambda: _over_images(first, second, rows))
+
+
+def _show(rows: Sequence[Settings], as_json: bool, table: Callable[[], dict[str, Any]]) -> None:
     import pandas as pd
 
-    from cembench.evaluation.compare import compare_records
-    from cembench.util.display.format import number, percent, with_interval
     from cembench.util.display.markdown import markdown_table
 
-    rows = compare_records(_record(first, protocol), _record(second, protocol))
     if as_json:
         say(json.dumps([row.dump() for row in rows], indent=2))
-        return
-    shown = {
+    else:
+        say(markdown_table(pd.DataFrame(table())), nl=False)
+
+
+def _over_seeds(first: Path, second: Path, rows: Sequence[SeedDifference]) -> dict[str, Any]:
+    from cembench.util.display.format import number, with_interval
+
+    return {
+        "figure": [row.figure for row in rows],
+        str(first): [number(row.first, ".4g") for row in rows],
+        str(second): [number(row.second, ".4g") for row in rows],
+        "difference": [with_interval(row.difference, row.low, row.high, "+.3g") for row in rows],
+        "seeds": [row.seeds for row in rows],
+    }
+
+
+def _over_images(first: Path, second: Path, rows: Sequence[Difference]) -> dict[str, Any]:
+    from cembench.util.display.format import number, percent, with_interval
+
+    shown: dict[str, Any] = {
         "metric": [row.figure for row in rows],
         str(first): [percent(row.first / row.images) for row in rows],
         str(second): [percent(row.second / row.images) for row in rows],
@@ -46,7 +85,7 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     }
     if any(row.untried for row in rows):
         shown["untried"] = [row.untried for row in rows]
-    say(markdown_table(pd.DataFrame(shown)), nl=False)
+    return shown
 
 
 def _record(path: Path, protocol: str | None) -> Path:

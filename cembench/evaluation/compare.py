@@ -54,7 +54,7 @@ def compare_records(first: Path, second: Path) -> list[Difference]:
     records = [load_record(path) for path in (first, second)]
     if "encoder" in (record.kind for record in records):
         raise CembenchError("an encoder has no verdicts to compare; compare probes of it")
-    _require_alike(*records)
+    require_alike(*records)
     return differences(*(load_table(path) for path in (first, second)))
 
 
@@ -110,7 +110,12 @@ def difference(name: str, numbers: pd.Series, first: pd.Series, second: pd.Serie
     )
 
 
-def _require_alike(first: Record, second: Record) -> None:
+def require_alike(first: Record, second: Record) -> None:
+    """Refuse records that are not about the same images, threat model and protocol.
+
+    Raises:
+        CembenchError: naming what differs.
+    """
     for key in ("dataset", "threat", "protocol_digest", "fingerprint"):
         ours, theirs = getattr(first, key), getattr(second, key)
         if ours != theirs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from cembench.util.settings import Settings
@@ -108,6 +111,23 @@ def paired_interval(lost: float, won: float, images: int) -> tuple[float, float]
     middle = (c - b) / n
     half = Z * ((b + c - (c - b) ** 2 / n) ** 0.5) / n
     return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def half_width(values: Sequence[float] | pd.Series) -> float:
+    """Return half the 95 % t-interval of a mean; NaN for fewer than two values."""
+    count = len(values)
+    if count < 2:
+        return math.nan
+    middle = sum(values) / count
+    deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (count - 1))
+    return _quantile(count - 1) * deviation / math.sqrt(count)
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    from scipy.stats import t  # slow to import, and protocols need no statistics
+
+    return float(t.ppf(0.975, freedom))
 
 
 def holm(p_values: list[float]) -> list[float]:

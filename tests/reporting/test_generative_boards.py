@@ -5,9 +5,9 @@ import pytest
 
 from cembench.evaluation.sections.samples import SamplerFigures
 from cembench.evaluation.sections.sanity import SanityCheck
+from cembench.evaluation.statistics import half_width
 from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.leaderboard.ranking import pareto
-from cembench.reporting.leaderboard.seeds import half_width
 from tests.support.records import PLAN, both, drawn, record
 
 

@@ -208,6 +208,8 @@ class SamplesSection(Section[SamplesConfig | None, Generation | None]):
                 "gain_high": found.gain_high,
                 "fd": samples and samples.fd,
                 "is": samples and samples.inception_score,
+                "precision": samples and samples.precision,
+                "recall": samples and samples.recall,
                 "judge_acc": samples and samples.judge_acc,
                 **{name: samples and samples.metrics.get(name) for name in result.better},
             }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.statistics import half_width
 from cembench.reporting.leaderboard.board import Board, Shown
 from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import best_first
@@ -25,12 +25,8 @@ from cembench.reporting.leaderboard.rows import (
 )
 from cembench.util.display.column import Column
 from cembench.util.display.format import number, with_error
-from cembench.util.lazy import lazy_imports
 
-with lazy_imports():
-    from scipy.stats import t
-
-SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "_ball_lse")
+SUFFIXES = ("_acc", "_kid", "_gain", "_recall", "_judge_acc", "_ball_lse")
 SCORES = ("ece", "nll", "brier")  # lower is better
 HIDDEN = ("_judge_acc", "_ball_acc", "_ball_lse", "_worst_class_acc", "brier")  # in files alone
 
@@ -86,18 +82,6 @@ def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         row[f"{column}_half"] = half_width(values)
         row[f"{column}_runs"] = len(values)
     return row | {"recipe": group["recipe"].iloc[0], "records": group["record"].tolist()}
-
-
-def half_width(values: pd.Series) -> float:
-    """Return half the 95 % t-interval of a mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return math.nan
-    return float(_quantile(len(values) - 1) * values.std() / math.sqrt(len(values)))
-
-
-@cache
-def _quantile(freedom: int) -> float:
-    return float(t.ppf(0.975, freedom))
 
 
 def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:

@@ -18,7 +18,10 @@ from cembench.util.files import read_bytes
 
 KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, where a table has it
 RATES = ("_seconds", "_per_second")  # ends of columns that depend on the machine
-LATER = re.compile(r"(nll|brier)(_std|_half|_runs)?|flops|.+_worst_class_acc(_std|_half|_runs)?")
+MEANS = "(_std|_half|_runs)?"
+LATER = re.compile(
+    rf"(nll|brier){MEANS}|flops|.+_worst_class_acc{MEANS}|.+_(precision|recall){MEANS}"
+)
 VARIES = ("cembench", "recipe", "protocol_digest", "plan", "unchecked")
 
 
