@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Said = tuple[dict[str, Any], list[str]]
 
-STARTS = ["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
+STARTS = ["gaussian", "pooled", "cluster", "noise", "smooth", "data", "buffer", "outside"]
 SAMPLERS = offer("samplers")
 LINES = (("classified as intended", "own_acc", ".1%"), ("log p(x) + const", "lse", ".3g"))
 OPTIONS = {"counterfactual": "--counterfactual", "part": "--inpaint", "sigma": "--denoise"}

@@ -58,7 +58,7 @@ def evaluate(
         protocol: what to measure.
         device: where to compute.
         data_root: the folder of the data, if it is not the one of training.
-        inception_weights: weights for the extractor inception.
+        inception_weights: weights for the extractors inception and dinov2.
         folder: where `eval` and `samples` go, if not beside the checkpoint.
         save_samples: keep all samples, with initial images and labels, beside the pictures of them.
         save_adversarial: keep the adversarial images, so that `verify` can check the record.

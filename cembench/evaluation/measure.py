@@ -24,6 +24,7 @@ from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections import SECTIONS
 from cembench.evaluation.target import target_of
+from cembench.evaluation.throughput import Speed, forward_flops
 from cembench.models.engine import EXAMPLES
 from cembench.util.distributed import ALONE, World
 from cembench.util.frozen import copied, exact, frozen
@@ -57,9 +58,11 @@ class SampleSource(Interface):
 
     Attributes:
         pictures: whether pictures of them are written beside the record.
+        speed: how fast each sampler draws.
     """
 
     pictures: ClassVar[bool]
+    speed: Speed
 
     def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
         """Return all samples of a sampler.
@@ -152,7 +155,7 @@ def measure(
     classifier = context.header.kind == "classifier"
     with frozen(context.model), exact():
         table, seconds = pd.DataFrame(), dict[str, float]()
-        unused = copied(context.model) if classifier else None
+        unused = copied(context.model)
         if classifier:
             table, seconds = table_of(context, attacks)
         found = Measurement(context, attacks, samples, table, seconds, unused=unused)
@@ -164,6 +167,8 @@ def measure(
                     found.results[section.result_key] = section.measure(config, found)
         if classifier and found.target.no_gradient:
             _say_no_gradient(found)
+        found.results["sample_images_per_second"] = samples.speed.rates
+        found.results["flops"] = forward_flops(unused, context.split.pixels(slice(1)))
     return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cembench import energy
 from cembench.energy.ascent import Visit
 from cembench.models.gradient import missing_gradient
-from cembench.samplers import Sampler
+from cembench.samplers import FROM_DATA, Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
 from cembench.util.display.image_grid import grid
@@ -168,7 +168,7 @@ def _draw(
     generator = generator_of(derive(seed, "starts", sampler.init), y.device)
     context = images.context(sampler, generator)
     x, target = torch.zeros(len(y), *images.shape, device=y.device), y
-    if sampler.init == "data" or sampler.target_type == "image":
+    if sampler.init in FROM_DATA or sampler.target_type == "image":
         rows = target_rows(sampler, y, images, seed)
         x = images.data.pixels(rows)
         target = rows if sampler.target_type == "image" else y

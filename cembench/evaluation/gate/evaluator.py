@@ -28,7 +28,7 @@ class Evaluator:
     Attributes:
         device: where to compute, as `pick_device` takes it.
         data_root: the folder of the data, if it is not the one of training.
-        inception_weights: weights for the extractor inception.
+        inception_weights: weights for the extractors inception and dinov2.
         out: where records go, in a folder of the row's name; beside the checkpoint unless given.
         on_record: called with path and record of each evaluation.
     """

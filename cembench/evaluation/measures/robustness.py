@@ -64,7 +64,8 @@ def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]
     for attack in config:
         measurement.not_applicable += not_applicable(attack, measurement.target)
     titles = [a.title for a in config if applies(a, measurement.target)]
-    return count(measurement.table, titles, measurement.seconds)
+    classes = measurement.context.split.classes
+    return count(measurement.table, titles, measurement.seconds, classes)
 
 
 def attack_split(
