@@ -109,7 +109,11 @@ def _edit(given: dict[str, Any], overrides: tuple[str, ...]) -> Edit | None:
         names = " and ".join(OPTIONS[key] for key in asked)
         raise CembenchError(f"{names}: give one of them")
     if asked != ["counterfactual"]:
-        _refuse(given, ["eps", "norm", "confidence"], "goes with --counterfactual")
+        _refuse(
+            given,
+            ["eps", "norm", "confidence"],
+            "goes with --counterfactual; a sampler takes eps=2",
+        )
     if not asked:
         return None
     _refuse(given, ["start", "image", "trajectory"], f"not with {OPTIONS[asked[0]]}; drop it")
@@ -191,12 +195,13 @@ def _edited(sources: list[ModelSource], edit: Edit, options: dict[str, Any]) -> 
     found = edit_to_files(sources, edit, **options)
     count = len(next(iter(found.values())).images)
     summaries = {name: edit.summary(edit.figures(one)) for name, one in found.items()}
-    lines = [f"{edit.title} of {count} test images: {options['picture']}"]
+    seed = options["seed"]
+    lines = [f"{edit.title} of {count} test images, seed {seed}: {options['picture']}"]
     for name, summary in summaries.items():
         start = f"{name}: " if len(found) > 1 else ""
         lines += [f"{start}{line}" for line in edit.lines(summary)]
     rest = {"networks": summaries} if len(found) > 1 else next(iter(summaries.values()))
-    return {"images": count, "settings": edit.dump(), **rest}, lines
+    return {"images": count, "seed": seed, "settings": edit.dump(), **rest}, lines
 
 
 def _told(summary: dict[str, float]) -> list[str]:

@@ -45,7 +45,8 @@ class Samples:
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.images.shape[1:]))
         summary = ", ".join(f"{key} {value:.3g}" for key, value in self.summary().items())
-        return f"<Samples {len(self.images)} images of {shape}{': ' * bool(summary)}{summary}>"
+        kind, told = type(self).__name__, f"{': ' * bool(summary)}{summary}"
+        return f"<{kind} {len(self.images)} images of {shape}{told}>"
 
     def _repr_png_(self) -> bytes:
         return self.grid()

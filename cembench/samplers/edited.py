@@ -13,7 +13,7 @@ from cembench.samplers.draw import Samples
 from cembench.util.display.image_grid import strips
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Edited(Samples):
     """Images that a network changed, each toward its class in `labels`.
 
@@ -36,6 +36,19 @@ class Edited(Samples):
     def confidence(self) -> Tensor:
         """Probability that the network gives the intended class of each result, N."""
         return confidence(self.logits, self.labels)
+
+    def summary(self) -> dict[str, float]:
+        """Return the network's own view, and means of distances to the originals and confidences.
+
+        Keys that end in `_start` are about what the ascent began with.
+        """
+        start = (self.starts - self.originals).flatten(1).norm(dim=1)
+        return super().summary() | {
+            "distance_start": float(start.mean()),
+            "distance": float(self.distance.mean()),
+            "confidence_start": float(confidence(self.start_logits, self.labels).mean()),
+            "confidence": float(self.confidence.mean()),
+        }
 
     def grid(self, classes: Sequence[str] | None = None) -> bytes:
         """Return a PNG of originals, results and their difference, amplified.

@@ -138,7 +138,7 @@ class Inpaint(Restoration):
 
     title: ClassVar[str] = "inpainted images"
     result: ClassVar[str] = "filled"
-    chains: ClassVar[Mapping[str, Any]] = {"start": "noise", "steps": 40}
+    chains: ClassVar[Mapping[str, Any]] = {"start": "noise", "steps": 20}
     part: Annotated[str, AfterValidator(lambda value: _known_part(value))]
 
     def known(self, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ PLAN = [
     f"curve={{attack: {PGD}, eps: [0.1, 0.2]}}",
 ]
 PLAN += ["samples.count=64", "samples.batch_size=16", "sanity=null", "density=null"]
+PLAN += ["counterfactuals={eps: [0.2, 1], steps: 5}"]
 PLAN += ["samples.extractor={name: lite0, size: 32}"]
 OPTIONS = [word for value in PLAN for word in ("--set", value)]
 KEPT = ["--save-adversarial", "--save-samples"]

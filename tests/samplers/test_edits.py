@@ -133,6 +133,11 @@ def test_restored_images_repeat_by_their_seed(trained):
         cb.restore(trained, denoise=0.1, count=8, seed=seed).starts for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
+    whole = cb.restore(trained, denoise=0.1, count=8)
+    summary = whole.summary()
+    apart = (whole.starts - whole.originals).flatten(1).norm(dim=1).mean()
+    assert summary["distance_start"] == pytest.approx(float(apart)) and "own_acc" in summary
+    assert repr(whole).startswith("<Edited 8 images of 1×8×8: ")
 
 
 def test_counterfactuals_of_given_images_and_networks():
