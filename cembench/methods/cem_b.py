@@ -25,8 +25,13 @@ with lazy_imports():
     from torch import Tensor, nn
     from torch.nn.functional import cross_entropy, kl_div, softplus
 
-CHAINS: dict[str, Any] = {"start": "buffer", "steps": 5, "step_size": 0.1}
-CHAINS |= {"buffer": 2000, "renewed": 0.1}
+CHAINS: dict[str, Any] = {
+    "start": "buffer",
+    "steps": 5,
+    "step_size": 0.1,
+    "buffer": 2000,
+    "renewed": 0.1,
+}
 
 
 class CEMB(Adversarial):
