@@ -29,14 +29,6 @@ def targeted_dlr(out: Tensor, target: Tensor) -> Tensor:
     return logit_gap(out, target) / (top[:, -1] - (top[:, -3] + top[:, -4]) / 2 + 1e-12)
 
 
-def dlr(out: Tensor, y: Tensor) -> Tensor:
-    """Return the DLR loss (difference of logits ratio): N×K logits with K ≥ 3, N labels."""
-    top, order = out.sort(1)
-    own = out.gather(1, y[:, None]).squeeze(1)
-    other = torch.where(order[:, -1] == y, top[:, -2], top[:, -1])
-    return (other - own) / (top[:, -1] - top[:, -3] + 1e-12)
-
-
 def apgd(
     model: nn.Module,
     state: AttackState,

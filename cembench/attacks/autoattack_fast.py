@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from cembench.attacks import Attack, Propose, Sampling, Target
 from cembench.attacks.autoattack import BLACK_BOX, standard_attacks
+from cembench.energy.potentials import dlr
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, optional_field
 
@@ -16,7 +17,7 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.attacks.apgd import apgd, dlr, targeted_apgd
+    from cembench.attacks.apgd import apgd, targeted_apgd
     from cembench.attacks.fab import targeted_fab
     from cembench.attacks.square import square
     from cembench.attacks.state import AttackState

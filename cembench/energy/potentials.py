@@ -15,6 +15,7 @@ from cembench.energy.norms import unit
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
+    import torch
     from torch import Tensor
 
     from cembench.energy.similarity import similarity_logits
@@ -47,6 +48,41 @@ def reinforced(out: Tensor, target: Tensor) -> Tensor:
     return energy.joint(out.float(), target) + energy.marginal(out.float())
 
 
+def margin(out: Tensor, target: Tensor) -> Tensor:
+    """max_{k ≠ y} f(x, k) − f(x, y), above 0 where misclassified (arXiv 1608.04644).
+
+    N×K logits with K ≥ 2, N labels.
+    """
+    out = out.float()
+    rival = out.scatter(1, target[:, None], -math.inf).amax(1)
+    return rival - energy.joint(out, target)
+
+
+def probability_margin(out: Tensor, target: Tensor) -> Tensor:
+    """max_{k ≠ y} p(k|x) − p(y|x), the margin of probabilities (PMA, arXiv 2411.15210).
+
+    N×K logits with K ≥ 2, N labels.
+    """
+    return margin(out.float().softmax(1), target)
+
+
+def dlr(out: Tensor, target: Tensor) -> Tensor:
+    """The margin over the gap of the first and the third logit (DLR, arXiv 2003.01690).
+
+    N×K logits with K ≥ 3, N labels.
+    """
+    out = out.float()
+    top, order = out.sort(1)
+    own = energy.joint(out, target)
+    other = torch.where(order[:, -1] == target, top[:, -2], top[:, -1])
+    return (other - own) / (top[:, -1] - top[:, -3] + 1e-12)
+
+
+def confidence(out: Tensor, target: Tensor) -> Tensor:
+    """max_k log p(k|x), which out-of-distribution attacks raise (RATIO, 2003.09461); no target."""
+    return out.float().amax(1) - energy.marginal(out.float())
+
+
 def divergence(out: Tensor, target: Tensor) -> Tensor:
     """KL(p(·|x₀) ‖ p(·|x)), the inner objective of TRADES (arXiv 1901.08573, its code).
 
@@ -57,14 +93,17 @@ def divergence(out: Tensor, target: Tensor) -> Tensor:
     return (target.exp() * (target - out.float().log_softmax(1))).sum(1)
 
 
-def confidence(out: Tensor, target: Tensor) -> Tensor:
-    """max_k log p(k|x), the confidence that RATIO attacks outside the data; no target."""
-    return out.float().log_softmax(1).amax(1)
-
-
 def non_uniformity(out: Tensor, target: Tensor) -> Tensor:
     """KL(uniform ‖ p(·|x)) = −log K − mean_k log p(k|x), as in RATIO's code; no target."""
     return -math.log(out.shape[1]) - out.float().log_softmax(1).mean(1)
+
+
+LOSSES: dict[str, Potential] = {  # of labels, for attacks
+    "cross-entropy": cross_entropy,
+    "margin": margin,
+    "probability-margin": probability_margin,
+    "dlr": dlr,
+}
 
 
 class BatchEntropy:

@@ -18,6 +18,7 @@ from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.record_header import header_of
+from cembench.evaluation.throughput import train_rate
 from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import CheckpointMetadata
@@ -93,7 +94,15 @@ class EvaluationContext:
         return {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "weights_sha256": weights_digest(self.model.state_dict()),
+            "train_images_per_second": self._train_rate(),
         }
+
+    def _train_rate(self) -> float | None:
+        """Return the training images per second; None where training images are not read."""
+        layout = RunLayout.at(self.source.file)
+        if self.reader is None or layout.own_name:
+            return None
+        return train_rate(layout.history, self.metadata, len(self.images.data))
 
 
 def prepare(
@@ -148,6 +157,9 @@ def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int,
     for radius in (protocol.curve and protocol.curve.eps) or []:
         if radius > threat.ball.diameter(values):
             replace(threat.ball, eps=radius).require_below_diameter("curve.eps", values)
+    if protocol.counterfactuals:
+        for search in protocol.counterfactuals.searches().values():
+            search.ball.require_below_diameter("counterfactuals.eps", values)
     drawn = [] if protocol.samples is None else protocol.samples.samplers
     for sampler in (*protocol.attacks, *drawn):
         if isinstance(sampler, Sampler):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,19 +30,23 @@ class Comparison:
         return old == new
 
 
-def compared(group: str, recorded: Any, again: Any) -> list[Comparison]:
+def compared(
+    group: str, recorded: Any, again: Any, later: Collection[str] = ()
+) -> list[Comparison]:
     """Compare two sections of a record, value by value.
 
     Args:
         group: what they are called.
         recorded: settings, or mappings and lists of plain values; None where there is nothing.
         again: the same, computed again.
+        later: keys that earlier versions did not record; where one is missing, nothing is said.
 
     Returns:
         How many values agree, then each one that differs; nothing where both are empty.
     """
     old, new = leaves(recorded or {}), leaves(again or {})
-    rows = [Comparison(f"{group}: {key}", old.get(key), new.get(key)) for key in {**old, **new}]
+    keys = [*old, *(k for k in new if k not in old and not {*later}.intersection(k.split(".")))]
+    rows = [Comparison(f"{group}: {key}", old.get(key), new.get(key)) for key in keys]
     differing = [row for row in rows if not row.agrees]
     count = len(rows)
     total = Comparison(f"{group}: values that agree", count, count - len(differing))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +24,7 @@ from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections import SECTIONS
 from cembench.evaluation.target import target_of
+from cembench.evaluation.throughput import Speed, forward_flops
 from cembench.models.engine import EXAMPLES
 from cembench.util.distributed import ALONE, World
 from cembench.util.frozen import copied, exact, frozen
@@ -45,15 +47,22 @@ class AttackSource(Interface):
     def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
         """Return the progress of an attack on images, given that of the attacks before it."""
 
+    def images(
+        self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return the images of a chunk under a title: found and kept, or as they were saved."""
+
 
 class SampleSource(Interface):
     """Samples of a network: drawn, or read from what was saved.
 
     Attributes:
         pictures: whether pictures of them are written beside the record.
+        speed: how fast each sampler draws.
     """
 
     pictures: ClassVar[bool]
+    speed: Speed
 
     def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
         """Return all samples of a sampler.
@@ -103,6 +112,7 @@ class Measurement:
 
     Attributes:
         context: the evaluation.
+        attacks: the attacks.
         samples: the samples.
         table: the table of verdicts, one row per attacked image; empty for an encoder.
         seconds: wall time of each attack, by title.
@@ -113,6 +123,7 @@ class Measurement:
     """
 
     context: EvaluationContext
+    attacks: AttackSource
     samples: SampleSource
     table: pd.DataFrame
     seconds: dict[str, float]
@@ -144,10 +155,10 @@ def measure(
     classifier = context.header.kind == "classifier"
     with frozen(context.model), exact():
         table, seconds = pd.DataFrame(), dict[str, float]()
-        unused = copied(context.model) if classifier else None
+        unused = copied(context.model)
         if classifier:
             table, seconds = table_of(context, attacks)
-        found = Measurement(context, samples, table, seconds, unused=unused)
+        found = Measurement(context, attacks, samples, table, seconds, unused=unused)
         found.not_applicable += context.header.not_applicable
         for section in SECTIONS:
             config = section.config(context.protocol)
@@ -156,6 +167,8 @@ def measure(
                     found.results[section.result_key] = section.measure(config, found)
         if classifier and found.target.no_gradient:
             _say_no_gradient(found)
+        found.results["sample_images_per_second"] = samples.speed.rates
+        found.results["flops"] = forward_flops(unused, context.split.pixels(slice(1)))
     return found
 
 

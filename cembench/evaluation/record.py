@@ -54,6 +54,11 @@ class Header(Settings):
         divergences: times that training was rolled back.
         labels: what training knew of the labels: `all`, `probe` or `none`.
         train_seconds: wall time of training as its history tells, if there is one.
+        train_images_per_second: training images per second of it, where samples are measured.
+        sample_images_per_second: by sampler, samples drawn per second of wall time, by the process
+            that wrote the record; empty where it found all of them in the cache.
+        flops: floating-point operations of a forward pass on one image, two for a multiplication
+            and its addition; None where they cannot be counted.
         recipe: identifies the experiment whatever its seed; empty for weights trained elsewhere.
         table_sha256: SHA-256 of the table of verdicts beside it; empty where there is none.
         error: why there are no figures.
@@ -91,6 +96,9 @@ class Header(Settings):
     gradients: int = 0
     divergences: int = 0
     train_seconds: float | None = None
+    train_images_per_second: float | None = optional_field(None)
+    sample_images_per_second: dict[str, float] = optional_field({})
+    flops: int | None = optional_field(None)
     table_sha256: str = ""
     error: str | None = None
     no_gradient: str = optional_field("")
@@ -116,8 +124,8 @@ else:
 class Record(Base):
     """One checkpoint under one protocol: the header, and the result of each section.
 
-    `figures`, `generation`, `density`, `sanity` and `curve` are results of sections; they are empty
-    after an error, and where the protocol asks for nothing.
+    `figures`, `generation`, `density`, `sanity`, `curve` and `counterfactuals` are results of
+    sections; they are empty after an error, and where the protocol asks for nothing.
     """
 
     _replaced: bool = PrivateAttr(False)

@@ -46,6 +46,9 @@ class Section(ABC, Generic[C, R]):
         result_key: its key in records.
         result: type and default of that key.
         always: whether it is measured of each classifier, whatever the protocol says.
+        later: keys of its result that records of earlier versions lack.
+        optional: whether protocols and records without it leave its key out, as those did that
+            were written before there was such a section.
     """
 
     key: ClassVar[str]
@@ -53,6 +56,8 @@ class Section(ABC, Generic[C, R]):
     result_key: ClassVar[str]
     result: ClassVar[tuple[Any, Any]]
     always: ClassVar[bool] = False
+    later: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[bool] = False
 
     def config(self, protocol: Any) -> C:
         """Return its settings in a protocol."""
@@ -82,7 +87,7 @@ class Section(ABC, Generic[C, R]):
 
     def compare(self, recorded: R, again: R) -> list[Comparison]:
         """Compare a recorded result with the same result computed again."""
-        return compared(self.result_key, recorded, again)
+        return compared(self.result_key, recorded, again, self.later)
 
     def columns(self, result: R) -> dict[str, Any]:
         """Return its columns in a leaderboard of networks, by name."""

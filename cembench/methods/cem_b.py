@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import SerializeAsAny
 
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
@@ -25,7 +25,7 @@ with lazy_imports():
     from torch import Tensor, nn
     from torch.nn.functional import cross_entropy, kl_div, softplus
 
-CHAINS: dict[str, Any] = {"start": "buffer", "steps": 10, "step_size": 0.1}
+CHAINS: dict[str, Any] = {"start": "buffer", "steps": 5, "step_size": 0.1}
 CHAINS |= {"buffer": 2000, "renewed": 0.1}
 
 
@@ -37,10 +37,9 @@ class CEMB(Adversarial):
 
     Attributes:
         contrast: sampler of x⁻; settings without a name are those of `cs` from a buffer of 2,000
-            chains, 10 steps of length 0.1, of which a tenth begins anew from noise.
+            chains, 5 steps of length 0.1, of which a tenth begins anew from noise.
         weight: w.
         beta: β.
-        attacked_share: a; x̂ counts as data too, (1 − a)·softplus(−LSE x) + a·softplus(−LSE x̂).
 
     Examples:
         Without the energy part it is adversarial training:
@@ -67,7 +66,6 @@ class CEMB(Adversarial):
     contrast: Annotated[SerializeAsAny[Sampler], samplers.field("cs", given=CHAINS)] = CS(**CHAINS)
     weight: NonNegative = 0.5
     beta: NonNegative = 0.0
-    attacked_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @property
     def sampler(self) -> Sampler:
@@ -85,12 +83,11 @@ class CEMB(Adversarial):
         self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts, and how often x⁻ is told from x."""
-        attacked, away = (model(images[key]).float() for key in ("attacked", "sampled"))
-        clean = model(images["x"]).float() if self._reads_clean else attacked
+        keys = ("x", "attacked", "sampled")
+        clean, attacked, away = (model(images[key]).float() for key in keys)
         robust = self._robust(clean, attacked, y)
-        data, near, sampled = map(energy.marginal, (clean, attacked, away))
-        told = (1 - self.attacked_share) * softplus(-data) + self.attacked_share * softplus(-near)
-        told = told.mean() + softplus(sampled).mean()
+        data, sampled = energy.marginal(clean), energy.marginal(away)
+        told = softplus(-data).mean() + softplus(sampled).mean()
         return robust + self.weight * told, {
             "robust": robust.detach(),
             "told": told.detach(),
@@ -98,10 +95,6 @@ class CEMB(Adversarial):
             "lse_data": data.mean().detach(),
             "lse_negatives": sampled.mean().detach(),
         }
-
-    @property
-    def _reads_clean(self) -> bool:
-        return self.beta > 0 or self.attacked_share < 1
 
     def _robust(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
         if not self.beta:
@@ -118,8 +111,8 @@ class CEMB(Adversarial):
         return cross_entropy(model(images["attacked"]).float(), y)
 
     def loss_cost(self, context: SamplerContext) -> int:
-        """Gradients of the weights on x̂ and x⁻, and on x where it is read."""
-        return 2 + self._reads_clean
+        """Gradients of the weights on x, x̂ and x⁻."""
+        return 3
 
     def climbed_cost(self, context: SamplerContext) -> int:
         """Gradient of the weights on x̂."""

@@ -44,6 +44,8 @@ class _Training(Settings):
 
     model_config = ConfigDict(extra="allow")
     epochs: Count | None = None
+    epoch_images: Count | None = None
+    batch_size: Count | None = None
     validation: _Validation = _Validation()
     pretrained: dict[str, Any] | None = None
 
@@ -130,6 +132,19 @@ class CheckpointMetadata(Settings):
     def held_out(self) -> float:
         """Fraction of the training images that training held out for validation."""
         return _Training.parse(self.config).validation.fraction
+
+    def epoch_images(self, images: int) -> int:
+        """Return how many images the steps of an epoch read; 0 where that is not known.
+
+        Args:
+            images: number of training images, without those held out.
+        """
+        training = _Training.parse(self.config)
+        if training.epoch_images is None and len(self.data.members) > 1:
+            return 0
+        images = training.epoch_images or images
+        batch = min(training.batch_size or 0, images)
+        return images - images % batch if batch else 0
 
     def moved(self, root: str | None) -> CheckpointMetadata:
         """Return the same metadata with another root of the data; unchanged for None."""

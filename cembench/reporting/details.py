@@ -25,9 +25,10 @@ def tables(record: Record) -> dict[str, Sequence[Table]]:
 def facts(record: Record) -> dict[str, str]:
     """Return the provenance of a record's results: settings, versions, checksums."""
     training = "" if record.train_seconds is None else f"{record.train_seconds:,.0f} training, "
+    flops = "" if record.flops is None else f", {record.flops:,} FLOPs per image"
     plain: dict[str, Any] = {
         "method": record.method,
-        "network": f"{record.model}, {record.parameters:,} parameters ({record.kind})",
+        "network": f"{record.model}, {record.parameters:,} parameters{flops} ({record.kind})",
         "labels used in training": record.labels,
         "data": record.data.get("name", record.dataset),
         "images": f"{record.split} split, fingerprint {record.fingerprint}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -79,19 +80,19 @@ class Samples:
         """Whether every sample has an intended class."""
         return not bool((self.labels < 0).any())
 
-    def cpu(self) -> Samples:
+    def cpu(self) -> Self:
         """Return the same samples on the CPU."""
-        return Samples(*(part.cpu() for part in vars(self).values()))
+        return type(self)(*(part.cpu() for part in vars(self).values()))
 
-    def chosen(self, rows: Tensor) -> Samples:
+    def chosen(self, rows: Tensor | slice) -> Self:
         """Return some of the samples."""
-        return Samples(*(part[rows] for part in vars(self).values()))
+        return type(self)(*(part[rows] for part in vars(self).values()))
 
-    @staticmethod
-    def joined(parts: list[Samples]) -> Samples:
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """Return several chunks as one."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Samples(*(torch.cat(column) for column in columns))
+        return cls(*(torch.cat(column) for column in columns))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

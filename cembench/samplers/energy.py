@@ -23,7 +23,7 @@ from cembench.util.settings import Count, NonNegative, Positive
 with lazy_imports():
     from torch import Tensor, nn
 
-    from cembench.energy.ascent import Visit, ascend
+    from cembench.energy.ascent import Constraint, Visit, ascend
     from cembench.models.folding import ascent_model
     from cembench.samplers.smooth import smooth_noise
     from cembench.util.rng import integers, uniform
@@ -172,8 +172,13 @@ class EnergySampler(Sampler):
         y: Tensor,
         context: SamplerContext,
         visit: Visit | None = None,
+        within: tuple[Constraint, Tensor] | None = None,
     ) -> Tensor:
-        """Return the last iterates of chains from images (N×C×H×W) toward labels y (N)."""
+        """Return the last iterates of chains from images (N×C×H×W) toward labels y (N).
+
+        `within` is a constraint and its centre (N×C×H×W), in place of the sampler's own ball.
+        """
+        ball, centre = within or (self._ball(), images)
         alpha = self.alpha(images)
         noise = self.noise
         if noise is None:
@@ -188,8 +193,8 @@ class EnergySampler(Sampler):
                 steps=self.steps,
                 step_size=alpha,
                 direction=self.direction,
-                ball=self._ball(),
-                centre=images,
+                ball=ball,
+                centre=centre,
                 noise=noise,
                 generator=context.generator,
                 visit=visit,

@@ -12,7 +12,7 @@ from cembench.energy.potentials import Potential
 from cembench.energy.threat import Threat
 from cembench.samplers import Sampler, SamplerContext
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Count, NonNegative, Positive
+from cembench.util.settings import Count, NonNegative, Positive, optional_field
 
 with lazy_imports():
     import torch
@@ -82,9 +82,13 @@ class InBall(Sampler):
 
 
 class PGD(InBall):
-    """Projected gradient ascent of the cross-entropy (arXiv 1706.06083).
+    """Projected gradient ascent of the cross-entropy (arXiv 1706.06083), or of another loss.
 
     Attributes:
+        loss: what it raises: `cross-entropy`; `margin`, max_{k ≠ y} f(x, k) − f(x, y) (Carlini and
+            Wagner, arXiv 1608.04644); `probability-margin`, the same of softmax probabilities (PMA,
+            arXiv 2411.15210); or `dlr`, the margin over the gap of the first and the third logit
+            (arXiv 2003.01690), for three classes or more.
         start: `uniform` in the ball, the image itself (`data`), or the image plus Gaussian noise of
             σ = 0.001 (`normal`), as in the code of TRADES and MART.
         restarts: independent starts of `search`; `draw` uses one.
@@ -108,7 +112,15 @@ class PGD(InBall):
 
     name: ClassVar[str] = "pgd"
     start: Literal["uniform", "normal", "data"] = "uniform"
+    loss: Literal["cross-entropy", "margin", "probability-margin", "dlr"] = optional_field(
+        "cross-entropy"
+    )
     restarts: Count = 1
+
+    @property
+    def potential(self) -> Potential:
+        """The loss, of N×K logits and N labels."""
+        return potentials.LOSSES[self.loss]
 
     def draw(
         self,
@@ -141,7 +153,8 @@ class PGD(InBall):
             context: threat model and randomness.
             judge: the model that decides what is misclassified, if it is another one.
         """
-        best = _BestIterates(judge or model, judge is None, x, y, context.threat.ball)
+        ball = context.threat.ball
+        best = _BestIterates(judge or model, judge is None, self.potential, x, y, ball)
         for _ in range(self.restarts):
             rows = best.correct
             if len(rows) == 0:
@@ -159,7 +172,7 @@ class PGD(InBall):
             noise = SMALL * normal(x.shape, context.generator)
             start = context.threat.ball.project(x + noise, x)
         with ascent_model(model, x, self.mode) as net:
-            return self._ascend(net, potentials.cross_entropy, start, y, x, context, visit)
+            return self._ascend(net, self.potential, start, y, x, context, visit)
 
 
 class TRADES(InBall):
@@ -210,23 +223,30 @@ class _BestIterates:
     """Best iterate of each image so far, by a score.
 
     The score is 1 if the iterate is misclassified, plus 1 if it still is after rounding to 8 bits,
-    plus loss / (1 + loss).
+    plus loss / (1 + |loss|). Losses that can be negative are so on what is classified correctly.
 
     Args:
         judge: the model that decides what is misclassified.
         own_outputs: whether the judge is the model whose outputs `visit` is given.
+        potential: the loss.
         centre: clean images, N×C×H×W.
         y: their labels, N.
         ball: what rounded images have to stay in.
     """
 
     def __init__(
-        self, judge: nn.Module, own_outputs: bool, centre: Tensor, y: Tensor, ball: Ball
+        self,
+        judge: nn.Module,
+        own_outputs: bool,
+        potential: Potential,
+        centre: Tensor,
+        y: Tensor,
+        ball: Ball,
     ) -> None:
-        self.judge, self.own_outputs = judge, own_outputs
+        self.judge, self.own_outputs, self.potential = judge, own_outputs, potential
         self.centre, self.y, self.ball = centre, y, ball
         self.x = centre.clone()
-        self.score = torch.full((len(y),), -1.0, device=centre.device)
+        self.score = torch.full((len(y),), -torch.inf, device=centre.device)
 
     @property
     def correct(self) -> Tensor:
@@ -236,7 +256,7 @@ class _BestIterates:
     def visit(self, active: Tensor, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor:
         """Score an iterate of the images `active[rows]`, and return which of them are done."""
         rows = active[rows]
-        loss = potentials.cross_entropy(out, self.y[rows])
+        loss = self.potential(out, self.y[rows])
         wrong = out.argmax(1) != self.y[rows]
         if not self.own_outputs and bool(wrong.any()):
             wrong[wrong.clone()] = self._misclassified(x[wrong], rows[wrong])
@@ -244,7 +264,7 @@ class _BestIterates:
         if bool(wrong.any()):
             rounded = to_bytes(x[wrong], self.centre[rows[wrong]], self.ball)
             done[wrong] = self._misclassified(rounded, rows[wrong])
-        score = wrong.float() + done.float() + loss / (1 + loss)
+        score = wrong.float() + done.float() + loss / (1 + loss.abs())
         better = score > self.score[rows]
         self.x[rows[better]], self.score[rows[better]] = x[better], score[better]
         return done

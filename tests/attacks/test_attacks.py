@@ -10,7 +10,9 @@ from torch import nn
 
 from cembench.attacks import Attack, Target
 from cembench.attacks.autoattack import AutoAttack
+from cembench.attacks.pgd import PGDAttack
 from cembench.attacks.verdict import verify
+from cembench.energy import potentials
 from cembench.energy.norms import Linf
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol
@@ -36,6 +38,57 @@ def test_linear_networks_are_broken_exactly_where_the_closed_form_says(
     assert not (table["pgd_broken"].to_numpy() & ~expected)[clear].any()
     if classes == 2:
         assert (table["pgd_broken"].to_numpy() == expected)[clear].all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("loss", "classes"), [("margin", 2), ("margin", 6), ("probability-margin", 6), ("dlr", 6)]
+)
+def test_margin_attacks_break_linear_networks_where_the_closed_form_says(loss, classes, norm):
+    model, split, distance = linear_case(classes, norm)
+    threat = Threat(norm=norm, eps=float(distance.median()))
+    clear = ((distance - threat.eps).abs() > 0.02 * threat.eps).numpy()
+    attack = {"name": "pgd", "loss": loss, "steps": 40, "restarts": 3}
+    broken = run(model, split, threat, attack)["pgd_broken"].to_numpy()
+    expected = (distance < threat.eps).numpy()
+    assert not (broken & ~expected)[clear].any()
+    assert (broken == expected)[clear].mean() > (0.99 if classes == 2 else 0.95)
+
+
+def test_a_probability_margin_survives_logits_on_which_the_cross_entropy_is_flat():
+    """At a scale of 1000 the softmax of float32 saturates: only differences of logits are left."""
+    model, split, distance = linear_case(6, "linf")
+    model.weight.data, model.bias.data = 1000 * model.weight.data, 1000 * model.bias.data
+    threat = Threat(norm="linf", eps=float(distance.median()))
+    attack = {"name": "pgd", "steps": 40, "restarts": 2}
+    table = run(model, split, threat, attack, {**attack, "loss": "margin", "label": "cw"})
+    assert table["cw_broken"].mean() > 0.4 > table["pgd_broken"].mean()
+
+
+def test_a_search_returns_the_iterate_with_the_largest_loss_of_its_own():
+    model, split, distance = linear_case(6, "linf")
+    threat = Threat(norm="linf", eps=0.2 * float(distance.min()))
+    x, y = split.pixels(), split.labels
+    losses = ("cross-entropy", "margin", "probability-margin", "dlr")
+    target = Target.of(model, threat, classes=6)
+    found = {}
+    for loss in losses:
+        [(_, propose)] = PGDAttack(steps=20, loss=loss).stages(target)
+        found[loss] = model(propose(x, y))
+    for loss in losses:
+        value = potentials.LOSSES[loss]
+        mine = value(found[loss], y)
+        assert all((mine >= value(found[other], y) - 1e-2).all() for other in losses)
+        assert (mine > value(model(x), y)).all()
+
+
+def test_the_loss_of_an_attack_shows_in_its_settings_only_where_it_was_chosen():
+    assert PGDAttack().dump() == PGDAttack(loss="cross-entropy").dump()
+    assert "loss" not in PGDAttack().dump()
+    assert PGDAttack(loss="margin").dump()["loss"] == "margin"
+    model, split, _ = linear_case(2, "linf")
+    with pytest.raises(CembenchError, match="attack pgd: loss dlr needs three classes"):
+        run(model, split, Threat(norm="linf", eps=0.1), {"name": "pgd", "loss": "dlr"})
 
 
 @pytest.mark.parametrize(

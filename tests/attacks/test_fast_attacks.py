@@ -11,13 +11,13 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import nn
 
-from cembench.attacks.apgd import apgd, dlr, targeted_apgd
+from cembench.attacks.apgd import apgd, targeted_apgd
 from cembench.attacks.fab import project, targeted_fab
 from cembench.attacks.square import square
 from cembench.attacks.square_search import SEARCHES, L2Search, bumps
 from cembench.attacks.state import AttackState, ranked_targets, target_batches
 from cembench.energy.norms import NORMS, Linf
-from cembench.energy.potentials import cross_entropy
+from cembench.energy.potentials import cross_entropy, dlr
 from cembench.util.errors import CembenchError
 from cembench.util.rng import generator_of
 

@@ -10,7 +10,8 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.extractors.features import Features, ImageFeatures
-from cembench.evaluation.measures.density import calibration, ood_scores
+from cembench.evaluation.measures.density import calibration
+from cembench.evaluation.measures.outside import ood_scores
 from cembench.evaluation.metrics import functional as quality
 from cembench.evaluation.statistics import mean_std
 

@@ -104,4 +104,6 @@ def settled(path):
     """Return a record without what depends on the clock."""
     record = load_record(path)
     figures = {k: v.model_copy(update={"seconds": 0}) for k, v in record.figures.items()}
-    return record.model_copy(update={"figures": figures, "seconds": 0, "created": ""})
+    rates = {"train_images_per_second": None, "sample_images_per_second": {}}
+    clock = {"seconds": 0, "created": "", **rates}
+    return record.model_copy(update={"figures": figures, **clock})

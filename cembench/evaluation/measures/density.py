@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from cembench import energy
-from cembench.attacks import Target
 from cembench.data import DataSettings
-from cembench.data.resize import resized
-from cembench.data.split import subset
 from cembench.energy import potentials
-from cembench.energy.ascent import ascend, gradient_of
 from cembench.energy.threat import Threat
 from cembench.evaluation.measure import Chunk, Columns, Measurement
+from cembench.evaluation.measures.outside import climb, read_outside, scores_of, separations
 from cembench.evaluation.sections.density import DensityConfig
 from cembench.evaluation.sections.density_results import (
     Bin,
     Calibration,
     Density,
     EnergyShift,
-    OODScores,
 )
 from cembench.evaluation.sections.samples import Generation
 from cembench.evaluation.statistics import MeanStd, mean_std, rate, widened
-from cembench.util.errors import ModelError
 from cembench.util.rng import derive, generator_of
-
-SCORES = {"lse": "log_px", "confidence": "max_softmax", "slope": "slope"}
 
 
 def chunk_columns(config: DensityConfig, chunk: Chunk) -> Columns:
     """Return what the network says of p(x) on a chunk, one value per image.
 
-    `clean_lse`, `clean_confidence` and `clean_slope` as `scores_of` has them; and for `pgd` and
-    `ta` inside the ball, `X_ball_pred` and `X_ball_lse`. Without a gradient there are neither
-    slopes nor pushed images.
+    `clean_lse`, `clean_confidence` and `clean_slope` as `scores_of` has them, `clean_nll` and
+    `clean_brier` as `proper_scores` has; and for `pgd` and `ta` inside the ball, `X_ball_pred` and
+    `X_ball_lse`. Without a gradient there are neither slopes nor pushed images.
     """
     seed = derive(chunk.protocol.seed, "density", int(chunk.rows[0]))
     x, y, target = chunk.split.pixels(), chunk.split.labels, chunk.target
     model = target.plain
-    columns: Columns = {f"clean_{key}": value for key, value in scores_of(target, x).items()}
+    out, scores = scores_of(target, x)
+    scores |= proper_scores(out, y)
+    columns: Columns = {f"clean_{key}": value for key, value in scores.items()}
     pushed = {} if target.no_gradient else push(model, x, y, target.threat, config.steps, seed)
     for name, moved in pushed.items():
         with torch.no_grad():
@@ -58,9 +50,8 @@ def push(
     model: nn.Module, x: Tensor, y: Tensor, threat: Threat, steps: int, seed: int
 ) -> dict[str, Tensor]:
     """Return the last iterates of `pgd` and `ta` from one uniform start in the ball."""
-    ball = threat.ball
     generator = generator_of(seed, x.device)
-    start = ball.uniform(x, generator)
+    start = threat.ball.uniform(x, generator)
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
     shift = torch.randint(1, classes, y.shape, generator=generator, device=y.device)
@@ -69,46 +60,16 @@ def push(
         "ta": (potentials.conditional, (y + shift) % classes),
     }
     return {
-        name: ascend(
-            model,
-            potential,
-            start,
-            target,
-            steps=steps,
-            step_size=2.5 * threat.eps / steps,
-            direction=ball.direction,
-            ball=ball,
-            centre=x,
-        )
+        name: climb(model, potential, start, target, x, threat, steps)
         for name, (potential, target) in climbs.items()
     }
 
 
-def scores_of(target: Target, x: Tensor) -> dict[str, Tensor]:
-    """Return `lse`, `confidence` (max-softmax) and `slope` (−‖∇ₓ LSE‖), N values each.
-
-    There is no slope where the network has no gradient.
-
-    Raises:
-        ModelError: when a gradient is not finite.
-    """
-    wanted = not target.no_gradient
-    x = x.detach().requires_grad_(wanted)
-    with torch.set_grad_enabled(wanted):
-        out = target.plain(x)
-        lse = energy.marginal(out)
-        slope = {"slope": -_lengths(gradient_of(lse, x))} if wanted else {}
-    confidence = out.detach().softmax(1).amax(1)
-    return {"lse": lse.detach(), "confidence": confidence, **slope}
-
-
-def _lengths(gradient: Tensor) -> Tensor:
-    found = gradient.flatten(1).norm(dim=1)
-    if not bool(found.isfinite().all()):  # squares overflow float32
-        found = gradient.flatten(1).double().norm(dim=1)
-    if not bool(found.isfinite().all()):
-        raise ModelError("the gradient of log p(x) of the model is not finite")
-    return found
+def proper_scores(out: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Return `nll`, −log p(y|x), and `brier`, Σ_k (p(k|x) − [k = y])²: N×K logits, N labels."""
+    logs = out.double().log_softmax(1)
+    off = logs.exp() - nn.functional.one_hot(y, out.shape[1])
+    return {"nll": -energy.joint(logs, y), "brier": off.square().sum(1)}
 
 
 def measure(config: DensityConfig, measurement: Measurement) -> Density:
@@ -116,33 +77,37 @@ def measure(config: DensityConfig, measurement: Measurement) -> Density:
 
     Energies of samples and of their initial images are those of the section `samples`.
     """
-    table = measurement.table
+    table, no_gradient = measurement.table, bool(measurement.target.no_gradient)
     energies = {"clean": mean_std(table["clean_lse"])}
     pushed = [name for name in ("pgd", "ta") if f"{name}_ball_lse" in table]
     energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in pushed}
-    outside, fingerprints = {}, {}
+    outside, attacked, fingerprints = {}, {}, {}
     data_sets = [other for other in config.outside if other != "noise"]
     everything: list[str | DataSettings] = ["noise", *data_sets]
     for settings in everything:
         title = settings if isinstance(settings, str) else settings.title
-        fingerprints[title], others = _read_outside(settings, measurement)
+        asked = settings in config.outside
+        steps = config.steps if asked and config.attack_outside and not no_gradient else 0
+        fingerprints[title], others = read_outside(settings, measurement, steps)
         energies[title] = mean_std(others["lse"])
-        if settings in config.outside:
-            outside[title] = {
-                label: ood_scores(table[f"clean_{key}"], others[key])
-                for key, label in SCORES.items()
-                if key in others
-            }
-    if measurement.target.no_gradient:
+        if asked:
+            outside[title] = separations(table, others, "")
+        if steps:
+            attacked[title] = separations(table, others, "attacked_")
+    if no_gradient:
         measurement.not_applicable += ["density slope", "density pgd", "density ta"]
+        measurement.not_applicable += ["density attacked outside"] * config.attack_outside
     elif len(measurement.context.split.classes) == 2:
         measurement.warnings.update(["with two classes TA's one target is PGD's: they coincide"])
     right = table["clean_pred"] == table["label"]
     return Density(
         calibration=calibration(table["clean_confidence"], right, config.bins),
+        nll=mean_std(table["clean_nll"]),
+        brier=mean_std(table["clean_brier"]),
         energies=energies | sample_energies(measurement.results.get("generation")),
         outside=outside,
         outside_fingerprints=fingerprints,
+        outside_attacked=attacked,
         pushed={name: _energy_shift(table, name) for name in pushed},
     )
 
@@ -177,18 +142,6 @@ def calibration(confidence: pd.Series, right: pd.Series, bins: int) -> Calibrati
     return Calibration(ece=ece, bins=rows)
 
 
-def ood_scores(inside: pd.Series, outside: pd.Series) -> OODScores:
-    """Return how well a score that is higher inside tells the two apart."""
-    truth = [1] * len(inside) + [0] * len(outside)
-    scores = pd.concat([inside, outside])
-    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
-    return OODScores(
-        others=len(outside),
-        auroc=float(roc_auc_score(truth, scores)),
-        fpr95=float(false[true >= 0.95].min()),
-    )
-
-
 def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:
     change = widened(table[f"{name}_ball_lse"]) - widened(table["clean_lse"])
     right = table[f"{name}_ball_pred"] == table["label"]
@@ -197,25 +150,3 @@ def _energy_shift(table: pd.DataFrame, name: str) -> EnergyShift:
         lse_change=float(change.mean()),
         lse_error=float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.0,
     )
-
-
-def _read_outside(
-    settings: str | DataSettings, measurement: Measurement
-) -> tuple[str, pd.DataFrame]:
-    """Return the SHA-256 of out-of-distribution images, as many as are attacked, and scores."""
-    context, target = measurement.context, measurement.target
-    count, shape, seed = len(context.split), list(context.split.shape), context.protocol.seed
-    size, sha, parts = context.protocol.batch_size, hashlib.sha256(), []
-    if isinstance(settings, str):
-        generator = generator_of(derive(seed, "noise"), "cpu")
-        rows = torch.arange(count).split(size)
-        batches = (torch.rand(len(part), *shape, generator=generator) for part in rows)
-    else:
-        others = resized(subset(settings.load("test"), count)[0], shape)
-        batches = (others.pixels(part) for part in others.parts(size))
-    for batch in batches:
-        sha.update(batch.numpy().data)
-        parts.append(scores_of(target, batch.to(context.split.device)))
-    target.require_finite(f"on {settings if isinstance(settings, str) else settings.title}")
-    scores = {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in parts[0]}
-    return sha.hexdigest(), pd.DataFrame(scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from cembench.evaluation.measures.reference import SPLIT_IMAGES, ReferenceSet
 from cembench.evaluation.measures.sample_scores import score
 from cembench.evaluation.sample_set import SampleSet
 from cembench.evaluation.sections.samples import Generation, SamplesConfig
+from cembench.evaluation.throughput import Speed
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
 from cembench.samplers.draw import Samples, chunks, draw, intended_labels
@@ -62,10 +64,12 @@ class DrawSamples:
     Attributes:
         context: the evaluation; its seed decides initial images and noise.
         cache: where finished chunks are kept.
+        speed: how fast each sampler draws.
     """
 
     context: EvaluationContext
     cache: ChunkCache
+    speed: Speed = field(default_factory=Speed)
     pictures: ClassVar[bool] = True
 
     def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
@@ -120,8 +124,10 @@ class DrawSamples:
             trace = Trace(sampler)
             visit = trace.follow(intended_labels(sampler, y, context.images, seed))
         surrogate = self._surrogate
+        begun = time.monotonic()
         with stage("drawing samples"):
             drawn = draw(context.model, sampler, y, context.images, seed, visit, surrogate).cpu()
+        self.speed.add(sampler.title, len(y), time.monotonic() - begun)
         if trace is not None:
             with stage("figures"):
                 strip = RunLayout.trajectory(context.path, sampler.title)
@@ -138,12 +144,14 @@ class SavedSamples:
         record: the file of the record beside which they lie.
         recorded: what the record says of its samples.
         checks: how many samples have the logits that were saved with them.
+        speed: of drawing; nothing is drawn.
     """
 
     context: EvaluationContext
     record: Path
     recorded: Generation | None
     checks: list[Comparison] = field(default_factory=list)
+    speed: Speed = field(default_factory=Speed)
     pictures: ClassVar[bool] = False
 
     def obtain(self, sampler: Sampler, bar: Bar) -> SampleSet:
@@ -206,12 +214,12 @@ def _bar(context: EvaluationContext, reference: ReferenceSet) -> Bar:
 
 def _cautions(found: Generation, reference: ReferenceSet, config: SamplesConfig) -> list[str]:
     extractor, count = config.extractor, found.count
-    classes, logits = len(reference.split.classes), reference.real.features.logits
+    classes, features = len(reference.split.classes), reference.real.features
+    dimension, scored = features.pool.shape[1], features.logits is not None
     doubts = {
-        f"FD-{extractor.title} is biased: {count} images for {extractor.dimension} features; "
-        "compare it with the floor alone, and lead with KID": count < 2 * extractor.dimension,
-        f"IS-{extractor.title} on {count} images is biased downward, without splits": logits
-        is not None
+        f"FD-{extractor.title} is biased: {count} images for {dimension} features; "
+        "compare it with the floor alone, and lead with KID": count < 2 * dimension,
+        f"IS-{extractor.title} on {count} images is biased downward, without splits": scored
         and count < SPLIT_IMAGES,
         "no real-against-real floor: the other split has too few images": found.floor is None,
         f"samples: the reference has only {count} of {config.count} images": reference.short,

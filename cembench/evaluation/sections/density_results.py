@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cembench.evaluation.statistics import MeanStd, Rate
-from cembench.util.settings import Settings
+from cembench.util.settings import Settings, optional_field
+
+ATTACKED = "-attacked"  # the end of the title of a set whose images are attacked
 
 
 class Bin(Settings):
@@ -69,17 +71,36 @@ class Density(Settings):
 
     Attributes:
         calibration: of the confidence.
+        nll: negative log-likelihood of the label, −log p(y|x), over the test images.
+        brier: Brier score, Σ_k (p(k|x) − [k = y])², over the test images (0 to 2).
         energies: LSE on `clean` images, on `pgd` and `ta` images, on `noise`, on
             out-of-distribution sets, and on the samples and the initial images of each sampler.
         outside_fingerprints: SHA-256 of the out-of-distribution sets.
         outside: by set, then by score: `log_px`, `max_softmax`, and `slope`, minus the norm of
             ∇ₓ log p(x) (JEM, arXiv 1912.03263, section 5.3).
+        outside_attacked: as `outside`, with the out-of-distribution images attacked in the ball: by
+            PGD that raises the same score, `log_px` or `max_softmax`.
         pushed: PGD, which raises LSE − f_y, beside TA, which raises f_ŷ − LSE for a random ŷ ≠ y:
             same ball, start, step and steps (CEM, arXiv 2203.13455).
     """
 
     calibration: Calibration
+    nll: MeanStd | None = optional_field(None)
+    brier: MeanStd | None = optional_field(None)
     energies: dict[str, MeanStd]
     outside: dict[str, dict[str, OODScores]]
     outside_fingerprints: dict[str, str] = {}
+    outside_attacked: dict[str, dict[str, OODScores]] = optional_field({})
     pushed: dict[str, EnergyShift]
+
+    @property
+    def proper_scores(self) -> dict[str, MeanStd]:
+        """The negative log-likelihood and the Brier score, where they are known."""
+        scores = {"nll": self.nll, "brier": self.brier}
+        return {key: score for key, score in scores.items() if score is not None}
+
+    @property
+    def separations(self) -> dict[str, dict[str, OODScores]]:
+        """All sets of `outside`, then those whose images are attacked, as `noise-attacked`."""
+        attacked = {f"{title}{ATTACKED}": s for title, s in self.outside_attacked.items()}
+        return self.outside | attacked

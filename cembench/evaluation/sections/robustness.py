@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, SerializeAsAny
@@ -10,13 +11,32 @@ from cembench.attacks import Attack, attacks
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.section import Section, rate_cells
 from cembench.evaluation.statistics import Rate, most_found, rate, wilson
-from cembench.util.display.charts import Cell, Table
+from cembench.util.display.charts import EMPTY, Cell, Table
 from cembench.util.display.format import NOTHING, number, percent
 from cembench.util.files.names import require_distinct
-from cembench.util.settings import optional_field
+from cembench.util.settings import Settings, optional_field
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class WorstClass(Settings):
+    """The class with the lowest accuracy; the first of several.
+
+    Attributes:
+        name: of the class.
+        correct: its images that are classified correctly.
+        images: its images in all.
+    """
+
+    name: str
+    correct: int
+    images: int
+
+    @property
+    def accuracy(self) -> float:
+        """The proportion of correct images."""
+        return self.correct / self.images
 
 
 class Figure(Rate):
@@ -29,6 +49,8 @@ class Figure(Rate):
             sample (95 %). The lower end of the interval counts these as misclassified.
         won: for an attack, the number of images on which each of its stages was first to succeed.
         seconds: wall time of the attack.
+        worst_class: the class with the lowest accuracy. With few images in each, that of the worst
+            of many is low by chance too.
     """
 
     correct_8bit: int
@@ -36,6 +58,7 @@ class Figure(Rate):
     at_risk: int = optional_field(0)
     won: dict[str, int] = {}
     seconds: float = 0.0
+    worst_class: WorstClass | None = optional_field(None)
 
     @property
     def accuracy_8bit(self) -> float:
@@ -75,6 +98,7 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
     result_key = "figures"
     result = (dict[str, Figure], {})
     always = True
+    later = ("worst_class",)
 
     def compare(self, recorded: dict[str, Figure], again: dict[str, Figure]) -> list[Comparison]:
         """Compare counts one by one; then intervals and the successes of each stage."""
@@ -84,14 +108,14 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
             for title, key in ((name, "correct"), (f"{name} (8 bits)", "correct_8bit")):
                 rows.append(Comparison(title, getattr(old, key, None), getattr(new, key, None)))
         shown = {"correct", "correct_8bit", "seconds"}
-        rest = [
+        before, now = (
             {name: figure.model_dump(exclude=shown) for name, figure in figures.items()}
             for figures in (recorded, again)
-        ]
-        return [*rows, *compared("intervals and stages", *rest)]
+        )
+        return [*rows, *compared("intervals and stages", before, now, self.later)]
 
     def columns(self, result: dict[str, Figure]) -> dict[str, Any]:
-        """Return each accuracy with its interval, and that of 8-bit images."""
+        """Return each accuracy with its interval, of 8-bit images, and of the worst class."""
         found: dict[str, Any] = {}
         for name, figure in result.items():
             found |= {
@@ -102,6 +126,8 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
             }
             if figure.untried:
                 found[f"{name}_untried"] = figure.untried
+            if figure.worst_class is not None:
+                found[f"{name}_worst_class_acc"] = figure.worst_class.accuracy
         return found
 
     def details(self, result: dict[str, Figure]) -> list[Table]:
@@ -115,8 +141,9 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
                 correct = Cell(f"{correct.text}, {figure.untried} untried")
             cells = [Cell(name), accuracy, correct, Cell.of(figure.accuracy_8bit, bits)]
             seconds = Cell.of(figure.seconds, number(figure.seconds, ".1f") + " s")
-            rows.append([*cells, Cell(won or NOTHING), seconds])
-        head = ["attack", "accuracy", "correct", "8-bit images", "successes per stage", "time"]
+            rows.append([*cells, _worst(figure.worst_class), Cell(won or NOTHING), seconds])
+        head = ["attack", "accuracy", "correct", "8-bit images", "worst class"]
+        head += ["successes per stage", "time"]
         note = "With 95 % Wilson intervals. Successes: images that a stage was the first to break."
         if any(figure.untried for figure in result.values()):
             note += " Untried: the later stages attacked a random sample of the survivors and "
@@ -124,30 +151,56 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
         return [Table("Accuracy", head, rows, note)] if rows else []
 
 
-def count(table: pd.DataFrame, attacks: list[str], seconds: dict[str, float]) -> dict[str, Figure]:
-    """Count every figure from a table of verdicts, one row per image."""
+def _worst(found: WorstClass | None) -> Cell:
+    if found is None:
+        return EMPTY
+    text = f"{percent(found.accuracy)} ({found.name}, {found.correct} of {found.images})"
+    return Cell.of(found.accuracy, text)
+
+
+def count(
+    table: pd.DataFrame, attacks: list[str], seconds: dict[str, float], classes: Sequence[str] = ()
+) -> dict[str, Figure]:
+    """Count every figure from a table of verdicts, one row per image.
+
+    Args:
+        table: the verdicts.
+        attacks: titles of those in it.
+        seconds: wall time of each, by title.
+        classes: their names in the order of labels; without names, figures have no worst class.
+    """
+
+    def counted(correct: pd.Series, correct_8bit: pd.Series, under: list[str]) -> Figure:
+        worst = worst_class(correct, table["label"], classes)
+        found = figure(correct, correct_8bit).model_copy(update={"worst_class": worst})
+        return allowed_for(found, table, under, correct)
+
     right = table["clean_pred"] == table["label"]
     right_8bit = right & (table["clean_8bit_pred"] == table["label"])
-    figures = {"clean": figure(right, right_8bit)}
-    worst, worst_8bit = right, right_8bit
+    figures = {"clean": counted(right, right_8bit, [])}
+    left, left_8bit = right, right_8bit
     for attack in attacks:
         survives = right & ~table[f"{attack}_broken"]
         survives_8bit = right_8bit & ~table[f"{attack}_broken_8bit"]
         won = table.loc[table[f"{attack}_broken"], f"{attack}_by"].value_counts()
-        counted = allowed_for(figure(survives, survives_8bit), table, [attack], survives)
-        figures[attack] = counted.model_copy(
+        figures[attack] = counted(survives, survives_8bit, [attack]).model_copy(
             update={
                 "won": {str(stage): int(number) for stage, number in won.items()},
                 "seconds": round(seconds.get(attack, 0.0), 3),
             }
         )
-        worst, worst_8bit = worst & survives, worst_8bit & survives_8bit
-    if not attacks:
-        return figures
-    return {
-        **figures,
-        "worst_case": allowed_for(figure(worst, worst_8bit), table, attacks, worst),
-    }
+        left, left_8bit = left & survives, left_8bit & survives_8bit
+    return {**figures, "worst_case": counted(left, left_8bit, attacks)} if attacks else figures
+
+
+def worst_class(correct: pd.Series, labels: pd.Series, classes: Sequence[str]) -> WorstClass | None:
+    """Return the class with the lowest share of correct images; None without names or images."""
+    if not classes or correct.empty:
+        return None
+    shares = correct.groupby(labels).mean()
+    label = shares.index.to_numpy()[shares.to_numpy().argmin()]
+    own = correct[labels == label]
+    return WorstClass(name=classes[int(label)], correct=int(own.sum()), images=len(own))
 
 
 def allowed_for(

@@ -21,7 +21,7 @@ from cembench.reporting.leaderboard.rows import (
     show_sanity,
 )
 from cembench.util.display.column import Column
-from cembench.util.display.format import NOTHING, number, with_error, with_interval
+from cembench.util.display.format import NOTHING, number, percent, with_error, with_interval
 
 
 def robust_boards(records: Sequence[Record]) -> list[Board]:
@@ -67,6 +67,7 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
         ends = f"{column}_low", f"{column}_high"
         if column.endswith("_acc") and ends[0] in table and says(table[column]):
             shown.add(f"{column.removesuffix('_acc')} ↑", column, accuracy, *ends)
+    _show_worst_class(shown)
     for attack in ROBUST:
         if attack != "worst_case" and f"{attack}_untried" in table:
             shown.add(f"{attack} untried", f"{attack}_untried", number)
@@ -82,6 +83,14 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     if says(table["error"]):
         shown.add("error", "error", optional)
     return shown
+
+
+def _show_worst_class(shown: Shown) -> None:
+    """Show the accuracy of the worst class under the attack by which the table is sorted."""
+    known = [f"{attack}_worst_class_acc" for attack in ROBUST]
+    column = next((c for c in known if c in shown.table and says(shown.table[c])), None)
+    if column is not None:
+        shown.add(f"{column.removesuffix('_acc').replace('_', ' ')} ↑", column, percent)
 
 
 def _show_lead(shown: Shown, lead: Column) -> None:

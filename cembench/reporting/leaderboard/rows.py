@@ -12,6 +12,7 @@ from cembench.evaluation.record import Record
 from cembench.evaluation.sections.samples import Generation
 from cembench.reporting.leaderboard.board import Shown, flagged, free_stem, slug
 from cembench.reporting.leaderboard.frame import says
+from cembench.util.display.column import Column
 from cembench.util.files import digest
 
 HEAD = ["run", "method", "labels", "dataset", "threat", "clean_acc", "pgd_acc", "autoattack_acc"]
@@ -19,10 +20,12 @@ OURS = ["autoattack-fast_acc", "autoattack-sampled_acc"]  # between the two, whe
 TAIL = ["worst_case_acc", "n_images", "seed", "weights_sha256"]
 FIRST = [*HEAD, *TAIL]
 COSTS = ["parameters", "divergences", "train_gradients", "train_seconds", "eval_seconds"]
+RATES = ["flops", "train_images_per_second"]  # before the costs, where they are known
 LAST = ["model", "split", "protocol", "protocol_digest", "recipe", "cembench", "sanity_failed"]
 LAST += ["error"]
 PLAIN = ["method", "labels", "dataset", "seed", "weights_sha256", "parameters", "divergences"]
 PLAIN += ["train_seconds", "model", "split", "protocol_digest", "recipe", "fingerprint", "error"]
+PLAIN += RATES
 REPLACED = (
     "⚠ replaced: the checkpoint that lies beside the record now is not the one that was measured."
 )
@@ -52,7 +55,7 @@ def row_of(record: Record) -> dict[str, Any]:
     }
     for section in sections.SECTIONS:
         row |= section.columns(section.of(record))
-    return row
+    return row | _sampling_rates(record)
 
 
 def run_title(record: Record) -> str:
@@ -93,10 +96,11 @@ def filled(rows: pd.DataFrame) -> pd.Series:
 
 def arranged(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns in the order of the file, without those that no row has."""
-    named = [*HEAD, *OURS, *TAIL, *COSTS, *LAST, *HIDDEN]
+    named = [*HEAD, *OURS, *TAIL, *RATES, *COSTS, *LAST, *HIDDEN]
     ours = [c for c in OURS if says(table[c])]
     figures = [c for c in table.columns if c not in named and says(table[c])]
-    kept = [*HEAD, *ours, *TAIL, *figures, *COSTS, *LAST]
+    rates = [c for c in RATES if says(table[c])]
+    kept = [*HEAD, *ours, *TAIL, *figures, *rates, *COSTS, *LAST]
     return with_marks(table[kept], table).reset_index(drop=True)
 
 
@@ -104,6 +108,16 @@ def with_marks(kept: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return columns of a file, without those of warnings that no row of the table has."""
     marked = table[[c for c in MARKS if c in table and any(map(flagged, table[c]))]]
     return kept.drop(columns=MARKS, errors="ignore").join(marked)
+
+
+def _sampling_rates(record: Record) -> dict[str, float]:
+    found = record.generation
+    if found is None:
+        return {}
+    return {
+        Column(title, found.extractor, found.count, "images_per_second").name: rate
+        for title, rate in record.sample_images_per_second.items()
+    }
 
 
 def _reference(generation: Generation | None) -> str:

@@ -68,6 +68,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
             "better": generation.better,
             "steps": found.sampler["steps"],
             "seed": record.seed,
+            "images_per_second": record.sample_images_per_second.get(title),
             "divergences": record.divergences,
             "train_gradients": record.gradients,
             "weights_sha256": record.weights_sha256,
@@ -131,6 +132,8 @@ def _board(stem: str, group: pd.DataFrame) -> Board:
         f"{first['reference']} images ({first['extractor']}); {floor}, an independent classifier "
         f"reads {first['judge_acc_real']:.1%} of them"
     )
+    if not says(group["images_per_second"]):
+        group = group.drop(columns="images_per_second")
     sources = [[record] for record in group["record"]]
     kept = with_marks(group.drop(columns="record"), group).reset_index(drop=True)
     return _shown(group, name, better).board(stem, title, kept, sources)

@@ -31,6 +31,8 @@ with lazy_imports():
     from scipy.stats import t
 
 SUFFIXES = ("_acc", "_kid", "_gain", "_judge_acc", "_ball_lse")
+SCORES = ("ece", "nll", "brier")  # lower is better
+HIDDEN = ("_judge_acc", "_ball_acc", "_ball_lse", "_worst_class_acc", "brier")  # in files alone
 
 
 def seed_boards(records: Sequence[Record]) -> list[Board]:
@@ -51,7 +53,7 @@ def seed_boards(records: Sequence[Record]) -> list[Board]:
 
 
 def _board(stem: str, rows: pd.DataFrame) -> Board:
-    averaged = [c for c in rows.columns if c == "ece" or c.endswith(SUFFIXES)]
+    averaged = [c for c in rows.columns if c in SCORES or c.endswith(SUFFIXES)]
     figures = [c for c in averaged if says(rows[c])]
     means = [_mean(group, figures) for _, group in rows.groupby("recipe")]
     first = rows.iloc[0]
@@ -104,7 +106,7 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
         shown.add(name, name)
     shown.add("gradients ↓", "train_gradients", lambda mean: number(mean, ".2g"))
     for column in figures:
-        if not column.endswith(("_judge_acc", "_ball_acc", "_ball_lse")):
+        if not column.endswith(HIDDEN):
             text = partial(_with_std, form=".1%" if column.endswith("acc") else ".3g")
             shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
     show_sanity(shown, "seeds")
@@ -118,7 +120,7 @@ def heading(column: str) -> str:
     if known is not None and known.metric in ("kid", "gain"):
         what, arrow = {"kid": (f"KID-{known.extractor}", "↓"), "gain": ("gain", "↑")}[known.metric]
         return f"{what} {known.sampler}, n{known.count} {arrow}"
-    return f"{column.removesuffix('_acc')} {'↓' if column == 'ece' else '↑'}"
+    return f"{column.removesuffix('_acc')} {'↓' if column in SCORES else '↑'}"
 
 
 def _with_std(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,17 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 
 KEYS = ("run", "runs", "sampler", "start", "seed")  # what tells rows apart, where a table has it
+RATES = ("_seconds", "_per_second")  # ends of columns that depend on the machine
+LATER = re.compile(r"(nll|brier)(_std|_half|_runs)?|flops|.+_worst_class_acc(_std|_half|_runs)?")
 VARIES = ("cembench", "recipe", "protocol_digest", "plan", "unchecked")
 
 
 def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
     """Compare a table cell by cell with the one of its name that the records of other runs give.
 
-    Cells are compared as the file has them, with six digits. Wall times, the version of cembench
-    and digests of settings are left out; those of weights are not: where they agree, training was
-    the same bit for bit.
+    Cells are compared as the file has them, with six digits. Wall times and rates, the version of
+    cembench, digests of settings and columns that tables of earlier versions lack are left out;
+    digests of weights are not: where they agree, training was the same bit for bit.
 
     Args:
         path: the CSV file, under the name that it was written with.
@@ -41,7 +44,8 @@ def compare_table(path: Path, records: Iterable[Record]) -> list[Comparison]:
     both = [row for row in old.index if row in new.index]
     # Settings that gain a key give the same figures under other digests. Whether a protocol has
     # checks is no figure, and tables of earlier versions do not say it.
-    varies = [c for c in [*old, *new] if c in VARIES or c.endswith("_seconds")]
+    varies = [c for c in [*old, *new] if c in VARIES or c.endswith(RATES)]
+    varies += [c for c in new if c not in old and LATER.fullmatch(str(c))]
     columns = [c for c in dict.fromkeys([*old, *new]) if c not in varies]
     differing = [row for column in columns for row in _differing(old, new, column, both)]
     lacking = old.index.symmetric_difference(new.index, sort=False)
