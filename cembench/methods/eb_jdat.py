@@ -38,15 +38,15 @@ class EBJDAT(Density, Adversarial):
     are those of the code (jkcjkc/EB-JDAT, folder EB-JDAT-SADAJEM), in pixels on [0, 1]; it takes
     the step at weights that adaptive SAM moved: `weights: {name: sam, rho: 2, adaptive: true}`.
 
-    Code and paper differ. The paper says that energies of data and attacked images are aligned,
-    that is, LSE(x̂) raised, but w > 0 in the code lowers it: `alignment: -0.1` does as the words
-    say. The code's x̂ ascends the logit of its label and leaves the ball (`negatives`, the sampler
+    Code and paper differ. The paper maximises the joint probability of data and attacked images,
+    which raises LSE(x̂), but w > 0 in the code lowers it: `alignment: -0.1` does as the words say.
+    The code's x̂ ascends the logit of its label and leaves the ball (`negatives`, the sampler
     `eb-jdat`): here it is projected unless `negatives: {project: false}`. The code also bounds the
     gradient of each pixel in the chains of x⁻, which is not built.
 
     Attributes:
         gamma: γ, the weight of log p(x).
-        alignment: w, of either sign.
+        alignment: weight w of LSE(x̂) − LSE(x′), of either sign.
         data_noise: σ of the Gaussian noise on x′, in pixels.
         own_batch: whether x′ is a batch of its own, in another order of the images; else it is x.
         negatives: sampler of x̂.

@@ -40,7 +40,7 @@ class GKL(Adversarial):
         alpha: α, the weight of the cross-entropy.
         beta: β, the weight of the squared error.
         gamma: γ, below 1 for smoother weights.
-        temperature: T.
+        temperature: temperature T of the class means.
         class_means: whether w is that of the class; else it is p(·|x), with no gradient.
         symmetric: whether the squared error has a gradient at x̂, too.
         negatives: sampler of x̂.
@@ -101,7 +101,8 @@ class GKL(Adversarial):
         if not self.class_means:
             return {}
         ones = one_hot(y, logits.shape[1]).to(logits)
-        sums = ones.T @ (logits / self.temperature).softmax(1)
+        with torch.autocast(logits.device.type, enabled=False):
+            sums = ones.T @ (logits / self.temperature).softmax(1)
         return {"sums": sums, "epoch": sums.new_tensor([context.epoch])}
 
     def learn(self, memory: dict[str, Any], values: dict[str, Tensor], images: int) -> None:

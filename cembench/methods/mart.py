@@ -22,9 +22,9 @@ CERTAIN = 1.0001  # of which a probability is subtracted before its logarithm; 1
 class MART(Adversarial):
     """Minimise BCE(x̂, y) + β·mean (1 − p(y|x))·KL(p(·|x) ‖ p(·|x̂)).
 
-    BCE(x̂, y) = −log p(y|x̂) − log(1 − max_{k≠y} p(k|x̂)), boosted cross-entropy; equation 11 of the
-    paper with 1.0001 in place of the 1, as in its code (YisenWang/MART), where the gradient also
-    goes through p(·|x). The paper's β is λ. Label smoothing is that of −log p(y|x̂) alone.
+    BCE(x̂, y) = −log p(y|x̂) − log(1 − max_{k≠y} p(k|x̂)) is the boosted cross-entropy, with 1.0001 in
+    place of the 1, as in the code (YisenWang/MART), where the gradient also goes through p(·|x).
+    The paper calls β λ. Label smoothing is that of −log p(y|x̂) alone.
 
     Attributes:
         beta: β; the code has 5 for a ResNet-18 and 6 for a WideResNet-34-10.

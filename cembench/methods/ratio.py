@@ -30,8 +30,8 @@ class RATIO(Adversarial):
     authors' code (M4xim4l/InNOutRobustness) for CIFAR-10 with ℓ2 0.5, but for two things. Its x⁻
     start at 80 Million Tiny Images, which were withdrawn; here at smooth noise, that of ACET, which
     needs no other data: `contrast: {start: outside, outside: cifar100}` has some. Its attacks add
-    momentum of 0.9 and return their best iterate. The paper's inner objective outside is the
-    confidence, `contrast: {measure: maximum}`; its code ascends the divergence.
+    momentum of 0.9 and return their best iterate. x⁻ ascends the divergence that is minimised, the
+    default of the script; the class that it calls has max_k log p(k|x⁻), `{measure: maximum}`.
 
     Attributes:
         weight: λ; 0 is adversarial training.

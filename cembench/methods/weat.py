@@ -21,7 +21,7 @@ with lazy_imports():
 class WEAT(Adversarial):
     """Minimise mean w·[CE + β·KL(p(·|x) ‖ p(·|x̂))], w = 1/softplus(|LSE f(x)|), no gradient in w.
 
-    Images of high energy, whose LSE is near 0, weigh more. With equal weights it is TRADES. Formula
+    Images of high energy, whose LSE is near 0, weigh most. With equal weights it is TRADES. Formula
     and defaults are those of the code (OmnAI-Lab/Robust-Classifiers-under-the-lens-of-EBM), which
     does not divide by the sum of the weights either.
 

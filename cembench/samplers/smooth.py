@@ -24,7 +24,8 @@ def smooth_noise(x: Tensor, generator: torch.Generator) -> Tensor:
     rough = torch.where(coin, _permuted(x, generator), uniform(x.shape, generator))
     width = NARROWEST + (WIDEST - NARROWEST) * uniform((len(x),), generator)
     rows, columns = (_filter(side, width) for side in x.shape[-2:])
-    smooth = rows[:, None] @ rough @ columns[:, None].mT
+    with torch.autocast(x.device.type, enabled=False):
+        smooth = rows[:, None] @ rough @ columns[:, None].mT
     low, high = (edge.reshape(-1, 1, 1, 1) for edge in smooth.flatten(1).aminmax(dim=1))
     return (smooth - low) / (high - low).clamp_min(1 / 255)
 

@@ -176,7 +176,10 @@ def _value(node: ast.expr, scope: griffe.Object) -> Any:
         case ast.Call(ast.Attribute(attr="parse"), [given]):
             return ast.literal_eval(given)
         case ast.Call(ast.Name() as function, keywords=words):
-            chosen = {word.arg: ast.literal_eval(word.value) for word in words}
+            chosen: dict[str, Any] = {}
+            for word in words:  # key=value, or **CONSTANT
+                value = _value(word.value, scope)
+                chosen |= value if word.arg is None else {word.arg: value}
             name = _resolve(function, scope).members.get("name")
             if name is None or name.value is None:
                 return chosen

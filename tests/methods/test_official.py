@@ -157,6 +157,14 @@ def test_gkl_without_its_divergence_is_standard_training(net):
     assert same(net, found, F.cross_entropy(net(IMAGES["x"]), Y))
 
 
+def test_gkl_sums_its_class_means_in_full_precision(net, monkeypatch):
+    monkeypatch.undo()
+    drawn = {name: IMAGES[name].float() for name in ("x", "attacked")}
+    with torch.autocast("cpu", torch.bfloat16):  # as in a training step
+        _, found = methods.parse("gkl").loss(net.float(), drawn, Y, context())
+    assert found["sums"].dtype == torch.float32
+
+
 def test_gkl_of_a_class_that_had_no_images_has_uniform_weights(net):
     method, memory = methods.parse("gkl"), {}
     values = loss_of(net, name="gkl", y=torch.zeros_like(Y))[1]

@@ -108,6 +108,8 @@ def test_smooth_noise_has_low_frequencies_and_the_whole_range():
     assert torch.equal(found, smooth_noise(x, generator_of(0, "cpu"))) and found.shape == x.shape
     low, high = found.flatten(1).aminmax(dim=1)
     assert low.abs().max() < 1e-6 and (high - 1).abs().max() < 1e-5
+    with torch.autocast("cpu", torch.bfloat16):  # as in a training step
+        assert torch.equal(found, smooth_noise(x, generator_of(0, "cpu")))
 
     def roughness(images):
         return images.diff(dim=-1).square().mean() / images.var()
