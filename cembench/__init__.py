@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 from cembench.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from cembench.api import check, dataset, evaluate, load, probe, rank, sample, train
+    from cembench.api import (
+        check,
+        counterfactuals,
+        dataset,
+        evaluate,
+        load,
+        probe,
+        rank,
+        restore,
+        sample,
+        train,
+    )
     from cembench.interop.exporting import export
     from cembench.interop.importing import import_model
     from cembench.reporting.page import write_plots, write_report
@@ -26,6 +37,7 @@ _PLACES = {
         ["train", "probe", "evaluate", "sample", "load", "rank", "check", "dataset"],
         "cembench.api",
     ),
+    **dict.fromkeys(["counterfactuals", "restore"], "cembench.api"),
     "import_model": "cembench.interop.importing",
     "export": "cembench.interop.exporting",
     "sample_to_files": "cembench.samplers.to_files",
@@ -39,6 +51,7 @@ __all__ = [
     "CembenchError",
     "add_plugin",
     "check",
+    "counterfactuals",
     "dataset",
     "evaluate",
     "export",
@@ -46,6 +59,7 @@ __all__ = [
     "load",
     "probe",
     "rank",
+    "restore",
     "run_suite",
     "sample",
     "sample_to_files",

@@ -44,8 +44,19 @@ from __future__ import annotations
 
 from cembench.api.comparison import check, rank
 from cembench.api.evaluation import evaluate
-from cembench.api.sampling import load, sample
+from cembench.api.sampling import counterfactuals, load, restore, sample
 from cembench.api.training import probe, train
 from cembench.data.in_memory import dataset
 
-__all__ = ["check", "dataset", "evaluate", "load", "probe", "rank", "sample", "train"]
+__all__ = [
+    "check",
+    "counterfactuals",
+    "dataset",
+    "evaluate",
+    "load",
+    "probe",
+    "rank",
+    "restore",
+    "sample",
+    "train",
+]

@@ -56,7 +56,7 @@ def check(
         out: the folder of records; beside the checkpoints unless given.
         device: where to compute.
         data_root: where the data lies now.
-        inception_weights: weights for the extractor `inception`.
+        inception_weights: weights for the extractors `inception` and `dinov2`.
 
     Returns:
         One outcome per figure; `outcome.passes` says whether it needs no attention.

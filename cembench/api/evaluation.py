@@ -54,7 +54,7 @@ def evaluate(
             (training images, if there are any), more often than under another normalisation.
         device: where to compute.
         data_root: where the data lies now.
-        inception_weights: weights for the extractor `inception`.
+        inception_weights: weights for the extractors `inception` and `dinov2`.
         save_samples: keep all samples beside the pictures of them.
         save_adversarial: keep what broke each image.
 

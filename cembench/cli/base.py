@@ -150,7 +150,7 @@ DATA_ROOT = click.option("--data-root", help="Folder of the data set, if moved o
 WEIGHTS = click.option(
     *("--extractor-weights", "--inception-weights", "inception_weights"),
     type=FILE,
-    help="Weights file for samples.extractor=inception.",
+    help="Weights file for the extractors inception and dinov2.",
 )
 DEVICE = click.option(
     "--device",

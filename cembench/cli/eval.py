@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 ENGINE = "Attack with plain or fast passes; plain ones decide."
+EXTRACTOR = "Network whose features compare samples."
 KEYS = "cembench.evaluation.protocol:Protocol"
 
 
@@ -40,6 +41,7 @@ KEYS = "cembench.evaluation.protocol:Protocol"
 @PROTOCOL(default="quick", help="Name, or a YAML file.")
 @SET(help="The same as KEY=VALUE.")
 @click.option("--engine", shell_complete=offer("engines"), help=ENGINE)
+@click.option("--extractor", shell_complete=offer("extractors"), help=EXTRACTOR)
 @LIMIT
 @WEIGHTS
 @click.option("--save-samples", is_flag=True, help="Keep all samples, not only their pictures.")
@@ -51,6 +53,7 @@ def command(
     protocol: str,
     overrides: tuple[str, ...],
     engine: str | None,
+    extractor: str | None,
     limit: int | None,
     as_json: bool,
     device: str,
@@ -71,8 +74,9 @@ def command(
 
     paths, assignments = divided(words)
     checkpoints, overrides = runs_of(paths), (*overrides, *assignments)
-    if engine is not None:
-        overrides = (*overrides, f"engine={engine}")
+    shorthands = {"engine": engine, "samples.extractor": extractor}
+    given = [f"{key}={name}" for key, name in shorthands.items() if name is not None]
+    overrides = (*overrides, *given)
     if alone():
         load_protocol(protocol, overrides, limit)  # mistakes are told before torch is imported
     if any(value is not None for key, value in foreign.items() if key != "normalise"):

@@ -13,6 +13,7 @@ from cembench.util.shipped import shipped
 
 TABLES = {
     "methods": "cembench.methods",
+    "perturbations": "cembench.methods.perturbation",
     "models": "cembench.models",
     "heads": "cembench.models.heads",
     "datasets": "cembench.data",

@@ -1,4 +1,4 @@
-"""Augmentation of training images: random crops and mirror, per batch, on their device."""
+"""Augmentation of training images: random crops, mirror, AutoAugment, cutout; on their device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-from cembench.util.rng import integers, uniform
+from cembench.util.errors import CembenchError
+from cembench.util.lazy import lazy_imports
+from cembench.util.rng import fork_rng, integers, uniform
+
+with lazy_imports():  # of half a second
+    from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
 SHAPES = 4 / 3  # random-resized crops are at most that much wider than high, or higher than wide
 TRIES = 10  # of a box that fits
@@ -96,3 +101,44 @@ def _samples(start: Tensor, length: Tensor, size: int) -> Tensor:
     place = (torch.arange(size, device=start.device) + 0.5) * (length / size) - 0.5
     place = start + torch.minimum(place.clamp(min=0), length - 1)  # nothing outside the box
     return 2 * place / max(1, size - 1) - 1
+
+
+def autoaugmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Apply torchvision's AutoAugment with the policy for CIFAR-10 (arXiv 1805.09501).
+
+    Args:
+        images: uint8, N×C×H×W with one or three channels.
+        generator: seeds the choice for each image.
+
+    Raises:
+        CembenchError: for images that are not bytes.
+    """
+    if images.dtype != torch.uint8:
+        raise CembenchError("autoaugment needs images of 8 bits; turn it off")
+    policy = AutoAugment(AutoAugmentPolicy.CIFAR10)
+    seeds = integers(2**31 - 1, (len(images),), generator).tolist()
+    with fork_rng([images.device.index] if images.is_cuda else []):
+        return torch.stack([_seeded(policy, *one) for one in zip(images, seeds, strict=True)])
+
+
+def _seeded(policy: AutoAugment, image: Tensor, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return policy(image)
+
+
+def cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Set a square of each image to zero, which may lie partly outside (arXiv 1708.04552).
+
+    Args:
+        images: N×C×H×W, any type.
+        side: of the square in pixels.
+        generator: the source of randomness, on the device of the images.
+    """
+    count, _, height, width = images.shape
+    inside = []
+    for length in (height, width):
+        middle = integers(length, (count, 1), generator)
+        place = torch.arange(length, device=images.device)
+        inside.append((place >= middle - side // 2) & (place < middle + (side + 1) // 2))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images.masked_fill(hole, 0)

@@ -6,6 +6,7 @@ x ← project(x + α · direction(∇ₓ potential) + σ · noise)
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,13 @@ from cembench.util.rng import normal
 ROUNDING = 1e-4  # in units of 1/255: float32 rounding must not cost a perturbation a whole level
 
 Visit = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
+
+
+class Constraint(Protocol):
+    """What images have to satisfy: that they lie in a ball, or that some pixels are known."""
+
+    def projection(self, centre: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the function that makes images satisfy it, around or as these N×C×H×W."""
 
 
 def to_bytes(proposed: Tensor, x: Tensor, ball: Ball) -> Tensor:
@@ -45,7 +53,7 @@ def ascend(
     steps: int,
     step_size: float,
     direction: str = "raw",
-    ball: Ball | None = None,
+    ball: Constraint | None = None,
     centre: Tensor | None = None,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
@@ -61,7 +69,8 @@ def ascend(
         steps: number of gradients.
         step_size: α, in pixels on [0, 1].
         direction: a key of `DIRECTIONS`.
-        ball: x is projected onto it around `centre` after each step; not at all if None.
+        ball: x is projected onto it around `centre` after each step; not at all if None. Any other
+            constraint will do.
         centre: N×C×H×W, needed with a ball.
         noise: σ of the Gaussian noise added in each step.
         generator: the source of that noise.
@@ -127,7 +136,7 @@ def gradient_of(value: Tensor, x: Tensor) -> Tensor:
     return found
 
 
-def _projection(ball: Ball | None, centre: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _projection(ball: Constraint | None, centre: Tensor | None) -> Callable[[Tensor], Tensor]:
     if ball is None:
         return lambda x: x
     assert centre is not None

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from cembench import energy
+from cembench.energy.norms import unit
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -92,6 +93,11 @@ def divergence(out: Tensor, target: Tensor) -> Tensor:
     return (target.exp() * (target - out.float().log_softmax(1))).sum(1)
 
 
+def non_uniformity(out: Tensor, target: Tensor) -> Tensor:
+    """KL(uniform ‖ p(·|x)) = −log K − mean_k log p(k|x), as in RATIO's code; no target."""
+    return -math.log(out.shape[1]) - out.float().log_softmax(1).mean(1)
+
+
 LOSSES: dict[str, Potential] = {  # of labels, for attacks
     "cross-entropy": cross_entropy,
     "margin": margin,
@@ -116,3 +122,24 @@ class BatchEntropy:
         """Return one value per row; each depends on all rows."""
         z = out.float()
         return math.log(len(z)) - energy.marginal(similarity_logits(z, z, self.temperature))
+
+
+class WithDistance:
+    """Another potential plus w·‖u(x) − u(x₀)‖², where u is the logits scaled to length 1.
+
+    The inner objective of EB-JDAT's code (arXiv 2505.19459), which calls the distance perceptual.
+
+    Args:
+        potential: the other potential.
+        weight: w.
+        clean: N×K logits at the images x₀.
+    """
+
+    def __init__(self, potential: Potential, weight: float, clean: Tensor) -> None:
+        self.potential, self.weight = potential, weight
+        self.clean = unit(clean.float())
+
+    def __call__(self, out: Tensor, target: Tensor) -> Tensor:
+        """Return one value per row."""
+        distance = (unit(out.float()) - self.clean).square().sum(1)
+        return self.potential(out, target) + self.weight * distance

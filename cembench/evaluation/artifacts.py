@@ -87,7 +87,7 @@ def require_artifacts(record: Path, protocol: Protocol) -> None:
     """
     wanted = {
         "--save-adversarial": bool(protocol.attacks) and RunLayout.adversarial(record),
-        "--save-samples": protocol.samples is not None and RunLayout.samples(record),
+        "--save-samples": protocol.makes_images and RunLayout.samples(record),
     }
     missing = [option for option, folder in wanted.items() if folder and not folder.is_dir()]
     if missing:
@@ -144,11 +144,28 @@ def saved_samples(record: Path, sampler: str, number: int, y: Tensor) -> Samples
     Raises:
         CembenchError: when the chunk is missing or damaged.
     """
-    path = RunLayout.samples(record) / f"{sampler}.{number}.safetensors"
+    path = _sample_file(record, sampler, number)
     values = _read(path, "--save-samples") | {"labels": y}
     if set(values) != set(Samples.__annotations__) or {*map(len, values.values())} != {len(y)}:
         raise CembenchError(f"{path}: not {len(y)} samples; evaluate with --save-samples")
     return Samples(**values)
+
+
+def saved_images(record: Path, title: str, number: int) -> Tensor:
+    """Return a chunk of images in float32, such as counterfactuals, as `save_samples` kept it.
+
+    Raises:
+        CembenchError: when it is missing or damaged.
+    """
+    path = _sample_file(record, title, number)
+    values = _read(path, "--save-samples")
+    if set(values) != {"images"} or values["images"].dtype != torch.float32:
+        raise CembenchError(f"{path}: not a chunk of images; evaluate with --save-samples")
+    return values["images"]
+
+
+def _sample_file(record: Path, title: str, number: int) -> Path:
+    return RunLayout.samples(record) / f"{title}.{number}.safetensors"
 
 
 def _adversarial_file(record: Path, attack: str) -> Path:

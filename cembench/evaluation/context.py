@@ -157,6 +157,9 @@ def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int,
     for radius in (protocol.curve and protocol.curve.eps) or []:
         if radius > threat.ball.diameter(values):
             replace(threat.ball, eps=radius).require_below_diameter("curve.eps", values)
+    if protocol.counterfactuals:
+        for search in protocol.counterfactuals.searches().values():
+            search.ball.require_below_diameter("counterfactuals.eps", values)
     drawn = [] if protocol.samples is None else protocol.samples.samplers
     for sampler in (*protocol.attacks, *drawn):
         if isinstance(sampler, Sampler):

@@ -58,7 +58,7 @@ def evaluate(
         protocol: what to measure.
         device: where to compute.
         data_root: the folder of the data, if it is not the one of training.
-        inception_weights: weights for the extractor inception.
+        inception_weights: weights for the extractors inception and dinov2.
         folder: where `eval` and `samples` go, if not beside the checkpoint.
         save_samples: keep all samples, with initial images and labels, beside the pictures of them.
         save_adversarial: keep the adversarial images, so that `verify` can check the record.
@@ -81,7 +81,7 @@ def evaluate(
             folder=folder,
         )
     )
-    if save_samples and context.protocol.samples is None:
+    if save_samples and not context.protocol.makes_images:
         raise CembenchError(f"--save-samples: protocol {context.protocol.name} draws no samples")
     ranks.assert_same(
         protocol=context.header.protocol_digest,

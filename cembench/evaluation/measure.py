@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,6 +46,11 @@ class AttackSource(Interface):
 
     def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
         """Return the progress of an attack on images, given that of the attacks before it."""
+
+    def images(
+        self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return the images of a chunk under a title: found and kept, or as they were saved."""
 
 
 class SampleSource(Interface):
@@ -106,6 +112,7 @@ class Measurement:
 
     Attributes:
         context: the evaluation.
+        attacks: the attacks.
         samples: the samples.
         table: the table of verdicts, one row per attacked image; empty for an encoder.
         seconds: wall time of each attack, by title.
@@ -116,6 +123,7 @@ class Measurement:
     """
 
     context: EvaluationContext
+    attacks: AttackSource
     samples: SampleSource
     table: pd.DataFrame
     seconds: dict[str, float]
@@ -150,7 +158,7 @@ def measure(
         unused = copied(context.model)
         if classifier:
             table, seconds = table_of(context, attacks)
-        found = Measurement(context, samples, table, seconds, unused=unused)
+        found = Measurement(context, attacks, samples, table, seconds, unused=unused)
         found.not_applicable += context.header.not_applicable
         for section in SECTIONS:
             config = section.config(context.protocol)

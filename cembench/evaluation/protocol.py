@@ -62,7 +62,7 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `samples`, `density`, `sanity` and `curve` are the sections.
+    `attacks`, `samples`, `density`, `sanity`, `curve` and `counterfactuals` are the sections.
     """
 
     @model_validator(mode="after")
@@ -97,6 +97,11 @@ class Protocol(Base):
         """Return what is left without a section, if anything."""
         left = {s.key: s.setting[1] if s.key == key else s.config(self) for s in SECTIONS}
         return self.model_copy(update=left) if any(left.values()) else None
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether images are made besides adversarial ones: samples or counterfactuals."""
+        return self.samples is not None or self.counterfactuals is not None
 
     @property
     def deciding(self) -> dict[str, Any]:

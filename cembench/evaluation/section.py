@@ -47,6 +47,8 @@ class Section(ABC, Generic[C, R]):
         result: type and default of that key.
         always: whether it is measured of each classifier, whatever the protocol says.
         later: keys of its result that records of earlier versions lack.
+        optional: whether protocols and records without it leave its key out, as those did that
+            were written before there was such a section.
     """
 
     key: ClassVar[str]
@@ -55,6 +57,7 @@ class Section(ABC, Generic[C, R]):
     result: ClassVar[tuple[Any, Any]]
     always: ClassVar[bool] = False
     later: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[bool] = False
 
     def config(self, protocol: Any) -> C:
         """Return its settings in a protocol."""

@@ -46,7 +46,7 @@ def verify_record(
         path: the record.
         checkpoint: the checkpoint, or its run folder.
         device: where to compute; randomness of a GPU is not that of a CPU.
-        inception_weights: weights for the extractor inception.
+        inception_weights: weights for the extractors inception and dinov2.
         data_root: the folder of the data, if it is not the one of training.
 
     Raises:

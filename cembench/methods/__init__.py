@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import SerializeAsAny, model_validator
 
+from cembench.data.augmentation import Augment
+from cembench.methods.perturbation import Perturbation, perturbations
 from cembench.samplers import Sampler
 from cembench.util.registry import Registry
-from cembench.util.settings import Choice, Fraction, LabelUse
+from cembench.util.settings import Choice, Fraction, LabelUse, optional_field
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,10 +23,17 @@ if TYPE_CHECKING:
     from cembench.samplers import SamplerContext
 
 
+OnePerturbation = Annotated[SerializeAsAny[Perturbation], perturbations.field()]
+
+
 class Method(Choice):
     """Training objective.
 
+    A step has two halves: `draw` makes all images that the loss reads, at the weights as they are,
+    and `loss` is a function of weights and images alone. So the loss can be taken at other weights.
+
     Attributes:
+        weights: perturbation of the weights at which the loss is taken: `awp`, `sam`, or none.
         select: which epoch is kept by default; the values of `select` in an experiment.
         on_divergence: default of `divergence.policy`.
         labels: what it may know of the labels; with `none` it is given none.
@@ -40,6 +49,7 @@ class Method(Choice):
     trainable: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 1
     supports_ddp: ClassVar[bool] = True
+    weights: OnePerturbation | None = optional_field(None)
 
     @model_validator(mode="after")
     def _negatives_have_a_class(self) -> Self:
@@ -49,17 +59,63 @@ class Method(Choice):
                 raise ValueError(f"{key}: {name} draws samples, it makes no negatives; take pgd")
         return self
 
-    @abstractmethod
-    def loss(
+    def objective(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss to minimise, a scalar, and values to log by name.
+        """Return what a step minimises, and scalars to log: the loss of images drawn for x, y."""
+        images = self.draw(model, x, y, context)
+        return self.loss(self.moved(model, images, y, context), images, y, context)
+
+    def draw(
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+    ) -> dict[str, Tensor]:
+        """Return the images that the loss reads, by name, detached: the data, unless overridden.
+
+        Args:
+            model: the network in training mode.
+            x: images in [0, 1], N×C×H×W; those of each further branch follow.
+            y: labels, N; those of each further branch follow.
+            context: threat model at this point of the run, randomness, initial images of samplers.
+        """
+        return {"x": x}
+
+    @abstractmethod
+    def loss(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss to minimise, a scalar, and values by name.
+
+        Scalars are logged; tensors of another shape are for `learn` alone.
 
         Args:
             model: the network in training mode; its logits carry gradients.
-            x: images in [0, 1], N×C×H×W.
-            y: labels, N.
-            context: threat model at this point of the run, randomness, initial images of samplers.
+            images: what `draw` returned.
+            y: labels, as `draw` was given them.
+            context: the same as in `draw`.
+        """
+
+    def moved(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
+    ) -> nn.Module:
+        """Return the network at the weights where the loss is taken."""
+        if self.weights is None or context.epoch < self.weights.warmup:
+            return model
+        return self.weights.moved(model, lambda net: self.climbed(net, images, y, context))
+
+    def climbed(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
+    ) -> Tensor:
+        """Return the scalar that perturbed weights climb: the loss itself, unless overridden."""
+        return self.loss(model, images, y, context)[0]
+
+    def learn(self, memory: dict[str, Any], values: dict[str, Tensor], images: int) -> None:
+        """Change what is kept from step to step, after a step.
+
+        Args:
+            memory: plain values and tensors by name, empty at first; they are saved with the state
+                of a run.
+            values: what the loss returned by name, means over all processes.
+            images: images of the step, of all processes.
         """
 
     def threat_at(self, threat: Threat, epoch: float) -> Threat:
@@ -107,9 +163,36 @@ class Method(Choice):
         """
         return None
 
+    @property
+    def title(self) -> str:
+        """Name in tables: that of the method, and of the perturbation of the weights."""
+        return self.name if self.weights is None else f"{self.name}-{self.weights.name}"
+
+    @property
+    def branches(self) -> tuple[Augment, ...]:
+        """How the batches of a step are augmented: one batch, unless overridden.
+
+        Each branch reads the images in an order of its own.
+        """
+        return (Augment(),)
+
     def cost(self, context: SamplerContext) -> int:
         """Gradient evaluations per image and step, for comparisons at equal compute."""
+        perturbed = self.weights is not None and context.epoch >= self.weights.warmup
+        total = self.draw_cost(context) + self.loss_cost(context)
+        return total + (self.climbed_cost(context) if perturbed else 0)
+
+    def draw_cost(self, context: SamplerContext) -> int:
+        """Gradient evaluations per image of `draw`: the steps of all samplers."""
+        return sum(sampler.steps for sampler in self.samplers.values())
+
+    def loss_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights per image of `loss`: the batches that it reads."""
         return 1
+
+    def climbed_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights per image of `climbed`: as many as of the loss."""
+        return self.loss_cost(context)
 
 
 class Supervised(Method):
@@ -118,9 +201,16 @@ class Supervised(Method):
     Attributes:
         label_smoothing: share of the target distribution that is uniform over all classes, in each
             cross-entropy.
+        augment: augmentation of the images.
     """
 
     label_smoothing: Fraction = 0.0
+    augment: Augment = optional_field(Augment())
+
+    @property
+    def branches(self) -> tuple[Augment, ...]:
+        """How the batches of a step are augmented."""
+        return (self.augment,)
 
 
 methods: Registry[Method] = Registry(
@@ -130,9 +220,15 @@ methods: Registry[Method] = Registry(
         "standard": "cembench.methods.standard:Standard",
         "at": "cembench.methods.at:AT",
         "trades": "cembench.methods.trades:Trades",
+        "mart": "cembench.methods.mart:MART",
+        "gkl": "cembench.methods.gkl:GKL",
+        "weat": "cembench.methods.weat:WEAT",
+        "ratio": "cembench.methods.ratio:RATIO",
         "jem": "cembench.methods.jem:JEM",
+        "eb-jdat": "cembench.methods.eb_jdat:EBJDAT",
         "dat": "cembench.methods.dat:DAT",
         "cem": "cembench.methods.cem:CEM",
+        "cem-b": "cembench.methods.cem_b:CEMB",
         "infonce": "cembench.methods.infonce:InfoNCE",
         "adv-infonce": "cembench.methods.adv_infonce:AdvInfoNCE",
         "np-jem": "cembench.methods.np_jem:NPJEM",

@@ -47,7 +47,7 @@ class AdvInfoNCE(InnerAttack, Contrastive):
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> method = methods.parse({"name": "adv-infonce", "negatives": {"steps": 2}})
         >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10, head=method.head)
-        >>> loss, parts = method.loss(model, x, y, context)
+        >>> loss, parts = method.objective(model, x, y, context)
         >>> torch.allclose(loss, (parts["attacked"] + parts["clean"]) / 2)
         True
     """
@@ -65,22 +65,30 @@ class AdvInfoNCE(InnerAttack, Contrastive):
             )
         return self
 
-    def loss(
+    def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, and with `stream: dual` its attacked and clean parts."""
+    ) -> dict[str, Tensor]:
+        """Return views, `clean`, and attacked ones, `attacked`: of `a2s` one of each."""
         first, second = self.views.pair(x)
         if self.stream == "a2s":
             moved = self._attacked_one(model, first, second, context)
-            with clean_branch(model):
-                clean = model(second)
-            return nt_xent(torch.cat([model(moved), clean]), self.temperature), {}
+            return {"clean": second, "attacked": moved}
         both = torch.cat([first, second])
-        attacked = nt_xent(model(self._attacked_both(model, both, context)), self.temperature)
+        return {"clean": both, "attacked": self._attacked_both(model, both, context)}
+
+    def loss(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and with `stream: dual` its attacked and clean parts."""
+        if self.stream == "a2s":
+            with clean_branch(model):
+                clean = model(images["clean"])
+            return nt_xent(torch.cat([model(images["attacked"]), clean]), self.temperature), {}
+        attacked = nt_xent(model(images["attacked"]), self.temperature)
         if self.stream == "a2a":
             return attacked, {}
         with clean_branch(model):
-            natural = nt_xent(model(both), self.temperature)
+            natural = nt_xent(model(images["clean"]), self.temperature)
         return (attacked + natural) / 2, {
             "attacked": attacked.detach(),
             "clean": natural.detach(),
@@ -101,7 +109,10 @@ class AdvInfoNCE(InnerAttack, Contrastive):
         target = torch.arange(len(first), device=first.device)
         return self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
 
-    def cost(self, context: SamplerContext) -> int:
-        """Gradients of the attack and of the weights, for both views of an image."""
-        steps, views = self.negatives.steps, {"a2s": 1, "a2a": 2, "dual": 2}[self.stream]
-        return steps * views + (4 if self.stream == "dual" else 2)
+    def draw_cost(self, context: SamplerContext) -> int:
+        """Steps of the attack, for each view that it moves."""
+        return self.negatives.steps * (1 if self.stream == "a2s" else 2)
+
+    def loss_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights on two views, or on two attacked and two clean ones."""
+        return 4 if self.stream == "dual" else 2

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from cembench.energy.threat import Threat
 from cembench.methods import Method, Supervised
+from cembench.samplers import Sampler, SamplerContext, samplers
+from cembench.samplers.pgd import PGD
+from cembench.util.lazy import lazy_imports
+
+with lazy_imports():
+    from torch import Tensor, nn
 
 
 class InnerAttack(Method):
@@ -27,6 +33,17 @@ class InnerAttack(Method):
 
 
 class Adversarial(InnerAttack, Supervised):
-    """Supervised method with perturbations inside the threat model."""
+    """Supervised method with perturbations inside the threat model.
+
+    Attributes:
+        negatives: sampler of x̂.
+    """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
+    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()
+
+    def draw(
+        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+    ) -> dict[str, Tensor]:
+        """Return the data, `x`, and x̂, `attacked`."""
+        return {"x": x, "attacked": self.negatives.draw(model, x, y, context)}

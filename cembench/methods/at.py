@@ -6,13 +6,10 @@ contrastive part of the gradient of log p(x, y).
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
-
-from pydantic import SerializeAsAny
+from typing import ClassVar
 
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import Sampler, SamplerContext, samplers
-from cembench.samplers.pgd import PGD
+from cembench.samplers import SamplerContext
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -22,9 +19,6 @@ with lazy_imports():
 
 class AT(Adversarial):
     """Minimise CE(x̂, y). PGD with one step from a uniform start is Fast-AT (arXiv 2001.03994).
-
-    Attributes:
-        negatives: sampler of x̂.
 
     Examples:
         The loss on attacked images, for two steps of PGD and one gradient of the weights:
@@ -37,7 +31,7 @@ class AT(Adversarial):
         >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> method = methods.parse({"name": "at", "negatives": {"name": "pgd", "steps": 2}})
-        >>> loss, _ = method.loss(model, x, y, context)
+        >>> loss, _ = method.objective(model, x, y, context)
         >>> bool(loss > torch.nn.functional.cross_entropy(model(x), y))
         True
         >>> method.cost(context)
@@ -45,15 +39,10 @@ class AT(Adversarial):
     """
 
     name: ClassVar[str] = "at"
-    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy on the negatives."""
-        negative = self.negatives.draw(model, x, y, context)
-        return cross_entropy(model(negative), y, label_smoothing=self.label_smoothing), {}
-
-    def cost(self, context: SamplerContext) -> int:
-        """Steps of the sampler, and the gradient of the weights."""
-        return self.negatives.steps + 1
+        logits = model(images["attacked"])
+        return cross_entropy(logits, y, label_smoothing=self.label_smoothing), {}

@@ -6,14 +6,13 @@ contrastive part is minus the gradient of CE(x̂, y), the loss of adversarial tr
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import SerializeAsAny, model_validator
+from pydantic import model_validator
 
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
-from cembench.samplers import Sampler, SamplerContext, samplers
-from cembench.samplers.pgd import PGD
+from cembench.samplers import SamplerContext
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import NonNegative
 
@@ -35,7 +34,6 @@ class CEM(Adversarial):
             unbounded.
         log_gradients: whether norms and cosine of the two parts' gradients are logged, which costs
             three gradients more.
-        negatives: sampler of x̂.
 
     Examples:
         Without consistency part and regulariser it is adversarial training:
@@ -49,10 +47,10 @@ class CEM(Adversarial):
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> again = SamplerContext(context.threat, torch.Generator())
         >>> cem = methods.parse({"name": "cem", "consistency": 0, "energy_l2": 0})
-        >>> loss, parts = cem.loss(model, x, y, context)
+        >>> loss, parts = cem.objective(model, x, y, context)
         >>> bool(loss == parts["contrastive"])
         True
-        >>> torch.equal(loss, methods.parse("at").loss(model, x, y, again)[0])
+        >>> torch.equal(loss, methods.parse("at").objective(model, x, y, again)[0])
         True
     """
 
@@ -61,7 +59,6 @@ class CEM(Adversarial):
     consistency: NonNegative = 1.0
     energy_l2: NonNegative = 0.01
     log_gradients: bool = True
-    negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
@@ -73,11 +70,10 @@ class CEM(Adversarial):
         return self
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its parts."""
-        negative = self.negatives.draw(model, x, y, context)
-        logits, away = model(x).float(), model(negative).float()
+        logits, away = model(images["x"]).float(), model(images["attacked"]).float()
         contrastive = cross_entropy(away, y, label_smoothing=self.label_smoothing)
         consistency = -energy.consistency(logits, away, y).mean()
         square = energy.marginal(logits).square().mean() + energy.marginal(away).square().mean()
@@ -92,9 +88,9 @@ class CEM(Adversarial):
             parts |= _gradients(model, contrastive, consistency)
         return loss, parts
 
-    def cost(self, context: SamplerContext) -> int:
-        """Steps of the sampler, gradients of the weights on two batches, and those logged."""
-        return self.negatives.steps + 2 + 3 * self.log_gradients
+    def loss_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights on two batches, and those logged."""
+        return 2 + 3 * self.log_gradients
 
 
 def _gradients(model: nn.Module, contrastive: Tensor, consistency: Tensor) -> dict[str, Tensor]:

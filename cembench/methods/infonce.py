@@ -33,19 +33,25 @@ class InfoNCE(Contrastive):
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> method = methods.parse({"name": "infonce", "temperature": 0.2})
         >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10, head=method.head)
-        >>> loss, _ = method.loss(model, x, y, context)
+        >>> loss, _ = method.objective(model, x, y, context)
         >>> bool(loss > 0), model(x).shape, method.cost(context)
         (True, torch.Size([4, 128]), 2)
     """
 
     name: ClassVar[str] = "infonce"
 
-    def loss(
+    def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+    ) -> dict[str, Tensor]:
+        """Return both views of all images, `views`, 2N×C×H×W."""
+        return {"views": torch.cat(self.views.pair(x))}
+
+    def loss(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss; labels are not used."""
-        return nt_xent(model(torch.cat(self.views.pair(x))), self.temperature), {}
+        return nt_xent(model(images["views"]), self.temperature), {}
 
-    def cost(self, context: SamplerContext) -> int:
+    def loss_cost(self, context: SamplerContext) -> int:
         """Gradient of the weights on two views."""
         return 2

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import SerializeAsAny
 
 from cembench import energy
-from cembench.methods import Supervised
+from cembench.methods.density import Density
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.logits import SGLD
 from cembench.util.lazy import lazy_imports
@@ -23,8 +23,13 @@ with lazy_imports():
     from torch.nn.functional import cross_entropy
 
 
-class JEM(Supervised):
+class JEM(Density):
     """Minimise CE(x, y) − γ·(LSE(x) − LSE(x̂)), and optional regularisers.
+
+    With `own_batch` it is CE(x, y) − γ·(LSE(x′) − LSE(x̂)), where x′ are other images, not
+    augmented. That is SADA-JEM (arXiv 2209.07959) at weights that adaptive SAM moved:
+    `weights: {name: sam, rho: 2, adaptive: true}`. Its code also bounds the gradient of each pixel
+    in the chains of x̂, which is not built.
 
     Attributes:
         gamma: γ, the weight of log p(x).
@@ -43,7 +48,7 @@ class JEM(Supervised):
         >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> method = methods.parse({"name": "jem", "negatives": {"name": "sgld", "start": "data"}})
-        >>> loss, parts = method.loss(model, x, y, context)
+        >>> loss, parts = method.objective(model, x, y, context)
         >>> torch.allclose(loss, parts["natural"] + parts["lse_negatives"] - parts["lse_data"])
         True
     """
@@ -55,15 +60,24 @@ class JEM(Supervised):
     gradient_penalty: NonNegative = 0.0
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("sgld")] = SGLD()
 
-    def loss(
+    def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+    ) -> dict[str, Tensor]:
+        """Return the data, `x`, and x̂, `sampled`; with `own_batch` also x′, `data`."""
+        (first, data), (_, labels) = self.halves(x), self.halves(y)
+        found = {"x": first, "sampled": self.negatives.draw(model, data, labels, context)}
+        return found | ({"data": data} if self.own_batch else {})
+
+    def loss(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its cross-entropy and both mean energies."""
-        negative = self.negatives.draw(model, x, y, context)
-        x = x.detach().requires_grad_(self.gradient_penalty > 0)
-        logits, away = model(x).float(), model(negative).float()
-        natural = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-        data, sampled = energy.marginal(logits), energy.marginal(away)
+        x = images.get("data", images["x"]).detach().requires_grad_(self.gradient_penalty > 0)
+        near, away = model(x).float(), model(images["sampled"]).float()
+        logits = model(images["x"]).float() if self.own_batch else near
+        labels, smoothing = self.halves(y)[0], self.label_smoothing
+        natural = cross_entropy(logits, labels, label_smoothing=smoothing)
+        data, sampled = energy.marginal(near), energy.marginal(away)
         loss = natural + self.gamma * (sampled.mean() - data.mean())
         loss = loss + self.energy_l2 * (data.square().mean() + sampled.square().mean())
         if self.gradient_penalty:
@@ -75,6 +89,6 @@ class JEM(Supervised):
             "lse_negatives": sampled.mean().detach(),
         }
 
-    def cost(self, context: SamplerContext) -> int:
-        """Steps of the sampler, gradients of the weights on two batches, two for the penalty."""
-        return self.negatives.steps + 2 + 2 * (self.gradient_penalty > 0)
+    def loss_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights on two batches or three, and two for the penalty."""
+        return 2 + self.own_batch + 2 * (self.gradient_penalty > 0)

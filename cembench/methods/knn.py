@@ -72,11 +72,11 @@ class KNN(Method):
         head.keep(features, data.labels)
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy; it is not minimised."""
-        return cross_entropy(model(x), y), {}
+        return cross_entropy(model(images["x"]), y), {}
 
-    def cost(self, context: SamplerContext) -> int:
+    def loss_cost(self, context: SamplerContext) -> int:
         """Gradient evaluations: none."""
         return 0

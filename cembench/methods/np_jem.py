@@ -47,7 +47,7 @@ class NPJEM(Contrastive):
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> method = methods.parse({"name": "np-jem", "negatives": {"name": "pgd", "steps": 2}})
         >>> model = build_classifier(models.parse("small_cnn"), (1, 8, 8), 10, head=method.head)
-        >>> loss, parts = method.loss(model, x, y, context)
+        >>> loss, parts = method.objective(model, x, y, context)
         >>> torch.allclose(loss, parts["infonce"] + parts["lse_negatives"] - parts["lse_data"])
         True
     """
@@ -57,17 +57,24 @@ class NPJEM(Contrastive):
     gamma: NonNegative = 1.0
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("sgld")] = SGLD()
 
-    def loss(
+    def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, and InfoNCE and both mean energies."""
+    ) -> dict[str, Tensor]:
+        """Return both views, `first` and `second`, and x̂, `sampled`."""
         first, second = self.views.pair(x)
         target = torch.arange(len(x), device=x.device)
         classifier = bank_classifier(model, second, self.temperature, self.negatives)
-        negative = self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
-        z, bank, away = model(torch.cat([first, second, negative])).float().chunk(3)
+        sampled = self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
+        return {"first": first, "second": second, "sampled": sampled}
+
+    def loss(
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and InfoNCE and both mean energies."""
+        every = torch.cat([images["first"], images["second"], images["sampled"]])
+        z, bank, away = model(every).float().chunk(3)
         logits = similarity_logits(z, bank, self.temperature)
-        natural = cross_entropy(logits, target)
+        natural = cross_entropy(logits, torch.arange(len(z), device=z.device))
         data = energy.marginal(logits).mean()
         sampled = energy.marginal(similarity_logits(away, bank, self.temperature)).mean()
         return natural + self.gamma * (sampled - data), {
@@ -76,6 +83,6 @@ class NPJEM(Contrastive):
             "lse_negatives": sampled.detach(),
         }
 
-    def cost(self, context: SamplerContext) -> int:
-        """Steps of the sampler, and the gradient of the weights on three batches."""
-        return self.negatives.steps + 3
+    def loss_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights on three batches."""
+        return 3

@@ -27,7 +27,7 @@ class Standard(Supervised):
         >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
         >>> method = methods.parse("standard")
-        >>> loss, _ = method.loss(model, x, y, context)
+        >>> loss, _ = method.objective(model, x, y, context)
         >>> torch.equal(loss, torch.nn.functional.cross_entropy(model(x), y))
         True
         >>> method.cost(context)
@@ -37,7 +37,7 @@ class Standard(Supervised):
     name: ClassVar[str] = "standard"
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy."""
-        return cross_entropy(model(x), y, label_smoothing=self.label_smoothing), {}
+        return cross_entropy(model(images["x"]), y, label_smoothing=self.label_smoothing), {}

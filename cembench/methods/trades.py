@@ -34,7 +34,8 @@ class Trades(Adversarial):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
         >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
         >>> context = SamplerContext(Threat(norm="linf", eps=0.1), torch.Generator())
-        >>> loss, parts = methods.parse({"name": "trades", "beta": 2}).loss(model, x, y, context)
+        >>> method = methods.parse({"name": "trades", "beta": 2})
+        >>> loss, parts = method.objective(model, x, y, context)
         >>> torch.allclose(loss, parts["natural"] + 2 * parts["robust"])
         True
     """
@@ -44,17 +45,16 @@ class Trades(Adversarial):
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("trades")] = TRADES()
 
     def loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
+        self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its two terms."""
-        negative = self.negatives.draw(model, x, y, context)
-        logits, moved = model(x).float(), model(negative).float()
+        logits, moved = model(images["x"]).float(), model(images["attacked"]).float()
         natural = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         clean, away = logits.log_softmax(1), moved.log_softmax(1)
         robust = kl_div(away, clean, reduction="batchmean", log_target=True)
         parts = {"natural": natural.detach(), "robust": robust.detach()}
         return natural + self.beta * robust, parts
 
-    def cost(self, context: SamplerContext) -> int:
-        """Steps of the sampler, and the gradient of the weights on two batches."""
-        return self.negatives.steps + 2
+    def loss_cost(self, context: SamplerContext) -> int:
+        """Gradients of the weights on two batches."""
+        return 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cembench.energy.threat import Threat
 from cembench.util.registry import Registry
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TargetType = Literal["class", "image", "none"]
 FITTED = ("gaussian", "pooled", "cluster")  # kinds of Gaussians
+FROM_DATA = ("data", "smooth")  # kinds of initial images that are made of the data
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,16 @@ class SamplerContext:
         generator: source of randomness, on the device of the images.
         initial: images that chains start from.
         history: what training has logged so far, one row per epoch.
+        epoch: epochs of training done.
+        memory: what the method of a training keeps from step to step.
     """
 
     threat: Threat
     generator: torch.Generator
     initial: InitialImages = field(default_factory=InitialImages)
     history: Sequence[Mapping[str, float]] = ()
+    epoch: int = 0
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sampler(Choice):
@@ -160,10 +165,12 @@ samplers: Registry[Sampler] = Registry(
     {
         "pgd": "cembench.samplers.pgd:PGD",
         "trades": "cembench.samplers.pgd:TRADES",
+        "eb-jdat": "cembench.samplers.eb_jdat:EBJDATInner",
         "sgld": "cembench.samplers.logits:SGLD",
         "ta": "cembench.samplers.logits:TA",
         "cs": "cembench.samplers.logits:CS",
         "rcs": "cembench.samplers.logits:RCS",
+        "confidence": "cembench.samplers.logits:Confidence",
         "maxent": "cembench.samplers.embedding:MaxEnt",
         "infonce": "cembench.samplers.embedding:InfoNCE",
         "np-sgld": "cembench.samplers.embedding:NPSGLD",

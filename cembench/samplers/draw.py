@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from cembench import energy
 from cembench.energy.ascent import Visit
 from cembench.models.gradient import missing_gradient
-from cembench.samplers import Sampler
+from cembench.samplers import FROM_DATA, Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
 from cembench.util.display.image_grid import grid
@@ -79,19 +80,19 @@ class Samples:
         """Whether every sample has an intended class."""
         return not bool((self.labels < 0).any())
 
-    def cpu(self) -> Samples:
+    def cpu(self) -> Self:
         """Return the same samples on the CPU."""
-        return Samples(*(part.cpu() for part in vars(self).values()))
+        return type(self)(*(part.cpu() for part in vars(self).values()))
 
-    def chosen(self, rows: Tensor) -> Samples:
+    def chosen(self, rows: Tensor | slice) -> Self:
         """Return some of the samples."""
-        return Samples(*(part[rows] for part in vars(self).values()))
+        return type(self)(*(part[rows] for part in vars(self).values()))
 
-    @staticmethod
-    def joined(parts: list[Samples]) -> Samples:
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """Return several chunks as one."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Samples(*(torch.cat(column) for column in columns))
+        return cls(*(torch.cat(column) for column in columns))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -167,7 +168,7 @@ def _draw(
     generator = generator_of(derive(seed, "starts", sampler.init), y.device)
     context = images.context(sampler, generator)
     x, target = torch.zeros(len(y), *images.shape, device=y.device), y
-    if sampler.init == "data" or sampler.target_type == "image":
+    if sampler.init in FROM_DATA or sampler.target_type == "image":
         rows = target_rows(sampler, y, images, seed)
         x = images.data.pixels(rows)
         target = rows if sampler.target_type == "image" else y

@@ -23,11 +23,12 @@ from cembench.util.settings import Count, NonNegative, Positive
 with lazy_imports():
     from torch import Tensor, nn
 
-    from cembench.energy.ascent import Visit, ascend
+    from cembench.energy.ascent import Constraint, Visit, ascend
     from cembench.models.folding import ascent_model
+    from cembench.samplers.smooth import smooth_noise
     from cembench.util.rng import integers, uniform
 
-Start = Literal["gaussian", "pooled", "cluster", "noise", "data", "buffer", "outside"]
+Start = Literal["gaussian", "pooled", "cluster", "noise", "smooth", "data", "buffer", "outside"]
 Objective = tuple["nn.Module", Potential, "Tensor"]
 
 
@@ -36,15 +37,17 @@ class EnergySampler(Sampler):
 
     Attributes:
         step_size: α in pixels. By default the RMS change of a pixel per step is 1/160,
-            α = √(C·H·W)/160, and 1/20 from `noise` or `outside`, which are further from the data;
-            both were the best on validation images of the digits. Set it for `raw` directions.
+            α = √(C·H·W)/160, and 1/20 from `noise`, `smooth` or `outside`, which are further from
+            the data; both were the best on validation images of the digits. Set it for `raw`
+            directions.
         direction: `l2` scales each gradient to length 1, `raw` leaves it, `sign` takes signs.
         noise: σ of the noise in each step. Default: √(2α), Langevin's, for raw directions, and 0
             for the others.
         start: initial images: Gaussians fitted on training images (`gaussian`: one per class;
             without labels `pooled`: one in all, or `cluster`: one per k-means cluster), uniform
-            `noise`, the `data` themselves, the replay `buffer`, or images of another data set
-            (`outside`).
+            `noise`, `smooth` noise (data with their pixels permuted, or uniform noise, through a
+            Gaussian filter: arXiv 1812.05720), the `data` themselves, the replay `buffer`, or
+            images of another data set (`outside`).
         clusters: number of clusters.
         outside: that other data set.
         eps: radius of a ball around the initial image, in pixels; none unless given.
@@ -111,7 +114,7 @@ class EnergySampler(Sampler):
         context: SamplerContext,
         target: Tensor | None = None,
     ) -> Tensor:
-        """Return one sample per label; images x are used only with `start: data`."""
+        """Return one sample per label; images x are used only with `start: data` and `smooth`."""
         images, rows = self.initial_images(x, y, context)
         samples = self.ascend(model, images, y if target is None else target, context)
         if rows is not None and context.initial.buffer is not None:
@@ -131,6 +134,8 @@ class EnergySampler(Sampler):
             return x, None
         if self.start == "noise":
             return uniform(x.shape, generator), None
+        if self.start == "smooth":
+            return smooth_noise(x, generator), None
         if self.start == "buffer" and initial.buffer is not None:
             gaussians = initial.gaussians if self.renewal == "gaussian" else None
             return initial.buffer.draw(y, self.renewed, generator, gaussians)
@@ -145,7 +150,8 @@ class EnergySampler(Sampler):
 
     def alpha(self, images: Tensor) -> float:
         """Return the step size for images of this shape."""
-        change = 1 / 20 if self.start in ("noise", "outside") else self.rms_change
+        far = self.start in ("noise", "smooth", "outside")
+        change = 1 / 20 if far else self.rms_change
         return self.step_size or change * math.sqrt(images[0].numel())
 
     def objective(self, model: nn.Module, y: Tensor, context: SamplerContext) -> Objective:
@@ -166,8 +172,13 @@ class EnergySampler(Sampler):
         y: Tensor,
         context: SamplerContext,
         visit: Visit | None = None,
+        within: tuple[Constraint, Tensor] | None = None,
     ) -> Tensor:
-        """Return the last iterates of chains from images (N×C×H×W) toward labels y (N)."""
+        """Return the last iterates of chains from images (N×C×H×W) toward labels y (N).
+
+        `within` is a constraint and its centre (N×C×H×W), in place of the sampler's own ball.
+        """
+        ball, centre = within or (self._ball(), images)
         alpha = self.alpha(images)
         noise = self.noise
         if noise is None:
@@ -182,8 +193,8 @@ class EnergySampler(Sampler):
                 steps=self.steps,
                 step_size=alpha,
                 direction=self.direction,
-                ball=self._ball(),
-                centre=images,
+                ball=ball,
+                centre=centre,
                 noise=noise,
                 generator=context.generator,
                 visit=visit,

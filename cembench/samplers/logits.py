@@ -1,16 +1,21 @@
-"""Samplers of logits: SGLD, TA, CS and RCS, each the ascent of one potential.
+"""Samplers of logits: SGLD, TA, CS, RCS and confidence, each the ascent of one potential.
 
-Source: CEM (arXiv 2203.13455); SGLD is that of JEM (arXiv 1912.03263).
+Source: CEM (arXiv 2203.13455); SGLD is that of JEM (arXiv 1912.03263), confidence that of RATIO
+(arXiv 2003.09461).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cembench.energy import potentials
 from cembench.energy.potentials import Potential
-from cembench.samplers.energy import EnergySampler, Start
+from cembench.samplers import SamplerContext
+from cembench.samplers.energy import EnergySampler, Objective, Start
 from cembench.util.settings import Count, NonNegative, Positive
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class SGLD(EnergySampler):
@@ -101,3 +106,38 @@ class RCS(EnergySampler):
 
     name: ClassVar[str] = "rcs"
     potential: ClassVar[Potential] = staticmethod(potentials.reinforced)
+
+
+class Confidence(EnergySampler):
+    """Attack on images outside the data: makes the network confident of any class.
+
+    The inner step of RATIO (arXiv 2003.09461) and ACET (arXiv 1812.05720).
+
+    Attributes:
+        measure: `divergence` ascends KL(uniform ‖ p(·|x)), which RATIO's code does by default;
+            `maximum` ascends max_k log p(k|x), the confidence itself.
+
+    Examples:
+        The potential is 0 where the network is not confident of any class:
+
+        >>> import torch
+        >>> from cembench.samplers import samplers
+        >>> sampler = samplers.parse({"name": "confidence", "start": "smooth", "eps": 1.0})
+        >>> sampler.potential(torch.tensor([[3.0, 3.0], [2.0, 0.0]]), torch.tensor([0, 0]))
+        tensor([0.0000, 0.4338])
+    """
+
+    name: ClassVar[str] = "confidence"
+    potential: ClassVar[Potential] = staticmethod(potentials.non_uniformity)
+    measure: Literal["divergence", "maximum"] = "divergence"
+
+    @property
+    def paired_with_data(self) -> bool:
+        """Only with `start: data`: the potential does not depend on the label."""
+        return self.start == "data"
+
+    def objective(self, model: nn.Module, y: Tensor, context: SamplerContext) -> Objective:
+        """Return the forward function and the potential that `measure` names."""
+        if self.measure == "maximum":
+            return model, potentials.confidence, y
+        return super().objective(model, y, context)

@@ -22,6 +22,8 @@ with lazy_imports():
     from cembench.models.folding import ascent_model
     from cembench.util.rng import normal
 
+SMALL = 0.001  # σ of the noise from which TRADES and MART start
+
 
 class InBall(Sampler):
     """Projected gradient ascent in the ball of the threat model.
@@ -58,8 +60,12 @@ class InBall(Sampler):
         centre: Tensor,
         context: SamplerContext,
         visit: Visit | None = None,
+        within: Ball | None = None,
     ) -> Tensor:
-        """Return the last iterates of the steepest ascent in the ball around `centre`."""
+        """Return the last iterates of the steepest ascent in the ball around `centre`.
+
+        Another ball to stay `within` may be given.
+        """
         ball = context.threat.ball
         return ascend(
             model,
@@ -69,7 +75,7 @@ class InBall(Sampler):
             steps=self.steps,
             step_size=self.alpha(context.threat.eps),
             direction=ball.direction,
-            ball=ball,
+            ball=within or ball,
             centre=centre,
             visit=visit,
         )
@@ -83,7 +89,8 @@ class PGD(InBall):
             Wagner, arXiv 1608.04644); `probability-margin`, the same of softmax probabilities (PMA,
             arXiv 2411.15210); or `dlr`, the margin over the gap of the first and the third logit
             (arXiv 2003.01690), for three classes or more.
-        start: `uniform` in the ball, or the image itself (`data`).
+        start: `uniform` in the ball, the image itself (`data`), or the image plus Gaussian noise of
+            σ = 0.001 (`normal`), as in the code of TRADES and MART.
         restarts: independent starts of `search`; `draw` uses one.
 
     Examples:
@@ -104,10 +111,10 @@ class PGD(InBall):
     """
 
     name: ClassVar[str] = "pgd"
+    start: Literal["uniform", "normal", "data"] = "uniform"
     loss: Literal["cross-entropy", "margin", "probability-margin", "dlr"] = optional_field(
         "cross-entropy"
     )
-    start: Literal["uniform", "data"] = "uniform"
     restarts: Count = 1
 
     @property
@@ -158,7 +165,12 @@ class PGD(InBall):
     def _run(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext, visit: Visit | None
     ) -> Tensor:
-        start = context.threat.ball.uniform(x, context.generator) if self.start == "uniform" else x
+        start = x
+        if self.start == "uniform":
+            start = context.threat.ball.uniform(x, context.generator)
+        elif self.start == "normal":
+            noise = SMALL * normal(x.shape, context.generator)
+            start = context.threat.ball.project(x + noise, x)
         with ascent_model(model, x, self.mode) as net:
             return self._ascend(net, self.potential, start, y, x, context, visit)
 
@@ -189,7 +201,7 @@ class TRADES(InBall):
     """
 
     name: ClassVar[str] = "trades"
-    noise: NonNegative = 0.001
+    noise: NonNegative = SMALL
 
     def draw(
         self,

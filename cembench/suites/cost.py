@@ -119,7 +119,9 @@ def _evaluation_gradients(protocol: Protocol) -> float:
     samplers = [] if drawn is None else [getattr(one, "steps", 20) for one in drawn.samplers]
     count = images if drawn is None else drawn.count or images
     checked = 0 if protocol.sanity is None else SANITY * min(images, protocol.sanity.images)
-    return images * sum(attacks) + count * sum(samplers) + checked
+    changed = protocol.counterfactuals
+    searched = 0 if changed is None else images * changed.steps * len(changed.eps)
+    return images * sum(attacks) + count * sum(samplers) + checked + searched
 
 
 def _feature_seconds(protocol: Protocol) -> float:

@@ -64,7 +64,7 @@ def run_suite(
         path: the suite file, which all machines must see.
         out: the folder of runs, which all machines must see.
         device: where an experiment runs: `auto`, `cpu`, `cuda`, `cuda:1`, … or `mps`.
-        inception_weights: weights for the extractor inception.
+        inception_weights: weights for the extractors inception and dinov2.
         jobs: how many run at once. Unless given, as many as there are elsewhere; on this machine
             one with all threads, or one with one thread on each core where networks are tiny.
         launcher: `local`, `ray` or `submitit`.

@@ -79,7 +79,7 @@ class Experiment(Settings):
     @property
     def title(self) -> str:
         """Name of the method in tables: `at`, or `infonce+adv-linear` for a probe."""
-        start, own = self.pretrained, self.method.name
+        start, own = self.pretrained, self.method.title
         if start is None:
             return own
         manner = {"standard": "", "at": "adv-"}.get(own, f"{own}-")

@@ -30,8 +30,8 @@ class MethodLoss(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and what else is logged, for images x, N×C×H×W, with labels y, N."""
-        return self.method.loss(self.net, x, y, context)
+        """Return the loss and what else is logged, for images and labels of all branches."""
+        return self.method.objective(self.net, x, y, context)
 
 
 def wrap_ddp(objective: nn.Module, world: World, device: torch.device) -> nn.Module:

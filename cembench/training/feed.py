@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cembench.data.augment import augment
 from cembench.data.loading import load_training
 from cembench.data.order import Order
 from cembench.training import ddp
@@ -16,14 +15,15 @@ from cembench.training.build import memory_format
 from cembench.training.config import Experiment
 from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
+from cembench.util.rng import derive
 
 
 class Batch(NamedTuple):
-    """Images of a step, or the share of them that one process takes.
+    """Images of a step, or the share of them that one process takes, one branch after the other.
 
     Attributes:
-        images: uint8, N×C×H×W, on the device.
-        labels: int64, N, on the device.
+        images: integers, kN×C×H×W for k branches, on the device.
+        labels: int64, kN, on the device.
     """
 
     images: Tensor
@@ -45,7 +45,9 @@ class Feed:
 
     def __init__(self, config: Experiment, device: torch.device, world: World) -> None:
         self.world, self.device = world, device
-        self._look, self._augments = config.data.members[0], config.method.labels == "all"
+        self._augments = config.method.labels == "all"
+        look = config.data.members[0]
+        self._branches = [branch.over(look) for branch in config.method.branches]
         loaded = world.on_all_ranks(lambda: load_training(config.data, config.validation.fraction))
         self.training, self.first = loaded.training, loaded.parts[0]
         self.fingerprint = world.on_rank_zero(lambda: loaded.fingerprint)
@@ -53,7 +55,10 @@ class Feed:
         known = self.training if self._augments else self.training.unlabelled()
         self.data, self._labels = known.to(device), known.labels
         goes_on = config.epoch_images is not None or len(loaded.parts) > 1
-        self._order = Order(config.seed, loaded.sizes, loaded.shares) if goes_on else None
+        self._orders = []
+        if goes_on:
+            seeds = [config.seed, *(derive(config.seed, "branch", k) for k in self._further)]
+            self._orders = [Order(seed, loaded.sizes, loaded.shares) for seed in seeds]
         self._set_steps(config, loaded.sizes)
         self.layout = memory_format(config, self.training, self.batch, device)
 
@@ -66,42 +71,51 @@ class Feed:
         ddp.require_shares(config, self.batch, self.world)
         self.steps = images // self.batch if config.method.trainable else 0
 
+    @property
+    def _further(self) -> range:
+        """Numbers of the branches after the first one."""
+        return range(1, len(self._branches))
+
     def order(self, epoch: int, generator: torch.Generator) -> Tensor:
-        """Return the rows of an epoch on the CPU, int64, in their order.
+        """Return the rows of an epoch on the CPU in their order, one line per branch, int64, k×n.
 
         Args:
             epoch: epochs before it.
             generator: on the CPU; an epoch of all images draws its order from it.
         """
-        if self._order is None:
-            return torch.randperm(len(self.training), generator=generator)
-        return self._order.rows(epoch * self.steps * self.batch, self.steps, self.batch)
+        if self._orders:
+            place = epoch * self.steps * self.batch
+            found = [order.rows(place, self.steps, self.batch) for order in self._orders]
+        else:
+            count = len(self.training)
+            found = [torch.randperm(count, generator=generator) for _ in self._branches]
+        return torch.stack(found)
 
     def read(self, order: Tensor, first: int) -> Iterator[Batch]:
         """Return this process's share of each batch of an epoch, read ahead where that helps.
 
         Args:
-            order: the rows of the epoch.
+            order: the rows of the epoch, k×n.
             first: steps of the epoch that are done.
         """
-        parts = [self._share(rows) for rows in order.split(self.batch)[first : self.steps]]
+        parts = [self._share(rows) for rows in order.split(self.batch, 1)[first : self.steps]]
         return map(self._batch, parts, self.data.store.batches(parts))
 
     def at(self, rows: Tensor) -> Batch:
-        """Return this process's share of the images of some rows."""
-        part = self._share(rows.cpu())
+        """Return this process's share of the images of some rows, N or k×N."""
+        part = self._share(rows.cpu().reshape(len(self._branches), -1))
         return self._batch(part, self.data.batch(part))
 
     def pixels(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return images as floats in [0, 1], augmented where the method makes no views itself."""
         images = batch.images
         if self._augments:
-            look = self._look
-            images = augment(images, look.crop, look.flip, generator, look.resized_crop)
+            parts = zip(self._branches, images.chunk(len(self._branches)), strict=True)
+            images = torch.cat([branch.apply(part, generator) for branch, part in parts])
         return (images.float() / self.data.levels).contiguous(memory_format=self.layout)
 
     def _share(self, rows: Tensor) -> Tensor:
-        return rows.chunk(self.world.size)[self.world.rank]
+        return rows.chunk(self.world.size, 1)[self.world.rank].flatten()
 
     def _batch(self, rows: Tensor, images: Tensor) -> Batch:
         labels = self._labels[rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class State:
         gradients: gradient evaluations, images times steps.
         buffer: replay buffer, N×C×H×W.
         midway: what is done of the next epoch; None after an epoch.
+        memory: what the method keeps from step to step, plain values and tensors by name.
     """
 
     epoch: int
@@ -63,6 +64,7 @@ class State:
     gradients: int
     buffer: Tensor | None
     midway: Midway | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 class RunFolder(RunLayout):

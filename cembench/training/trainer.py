@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,7 @@ class Trainer:
         kept: weights of the selected epoch, `kept_epoch`, with their `kept_buffer`.
         divergences: times that training was rolled back.
         gradients: gradient evaluations, images times steps, rolled-back epochs included.
+        memory: what the method keeps from step to step.
     """
 
     def __init__(self, config: Experiment, device: torch.device) -> None:
@@ -76,6 +79,7 @@ class Trainer:
         self.kept_buffer: Tensor | None = None
         self.divergences = 0
         self.gradients = 0 if config.pretrained is None else config.pretrained.gradients
+        self.memory: dict[str, Any] = {}
 
     def _build_model(self, training: Split) -> None:
         config = self.config
@@ -193,19 +197,22 @@ class Trainer:
         Raises:
             Diverged: when the loss is not finite; the weights have not changed then.
         """
-        config = self.config
+        config, method = self.config, self.config.method
         self.model.train(self.learns_features)
         x, y = self.feed.pixels(batch, generator), batch.labels
-        threat = config.method.threat_at(config.threat, self.epoch + step / self.steps)
+        threat = method.threat_at(config.threat, self.epoch + step / self.steps)
         history = self.history if self.labelled else ()
+        given = (self.initial, history, self.epoch, self.memory)
+        context = SamplerContext(threat, generator, *given)
+        self.gradients += method.cost(context) * self.batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            context = SamplerContext(threat, generator, self.initial, history)
             loss, parts = self.objective(x, y, context)
-        self.gradients += config.method.cost(context) * len(y) * self.world.size
         values = self.world.mean({"loss": loss.detach(), **parts})
-        require_bounded(values, config.divergence.bound, self.epoch, step)
+        logged = {name: value for name, value in values.items() if value.dim() == 0}
+        require_bounded(logged, config.divergence.bound, self.epoch, step)
         self._update_weights(loss)
-        return values
+        method.learn(self.memory, values, self.batch)
+        return logged
 
     def _update_weights(self, loss: Tensor) -> None:
         clip = self.config.optimizer.clip
@@ -253,6 +260,7 @@ class Trainer:
             gradients=self.gradients,
             buffer=buffer,
             midway=self.midway,
+            memory=copy.deepcopy(self.memory),
         )
 
     def restore(self, state: State) -> None:
@@ -266,6 +274,7 @@ class Trainer:
         self.kept, self.kept_epoch = state.kept, state.kept_epoch
         self.kept_buffer = None if self.config.select == "last" else state.kept_buffer
         self.divergences, self.gradients = state.divergences, state.gradients
+        self.memory = copy.deepcopy(state.memory)
         if self.initial.buffer is not None and state.buffer is not None:
             classes = self.initial.buffer.classes
             whole = ReplayBuffer.of(state.buffer, classes, self.device)

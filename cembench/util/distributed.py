@@ -70,13 +70,20 @@ class World:
             dist.barrier()
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the mean over processes of each scalar; all processes have the same names."""
-        if self.size == 1 or not values:
+        """Return the mean over processes of each value, in float64 where there are several."""
+        if self.size == 1:
             return values
-        total = torch.stack([value.detach().double() for value in values.values()])
-        dist.all_reduce(total)
-        means = (total / self.size).unbind()
-        return dict(zip(values, means, strict=True))
+        return self.average({name: value.detach().double() for name, value in values.items()})
+
+    def average(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the mean over processes of each tensor; all have the same names and shapes."""
+        if self.size == 1 or not tensors:
+            return tensors
+        flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([tensor.numel() for tensor in tensors.values()])
+        whole = zip(tensors.items(), parts, strict=True)
+        return {name: part.view_as(tensor) for (name, tensor), part in whole}
 
     def highest(self, value: int) -> int:
         """Return the largest of the values of all processes, in every process."""

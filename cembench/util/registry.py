@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -116,19 +116,25 @@ class Registry(Generic[T]):
         rest = {key: inner for key, inner in value.items() if key != "name"}
         return self.find(value["name"]).parse(rest)
 
-    def field(self, default: str | None = None, words: Collection[str] = ()) -> BeforeValidator:
+    def field(
+        self,
+        default: str | None = None,
+        words: Collection[str] = (),
+        given: Mapping[str, Any] | None = None,
+    ) -> BeforeValidator:
         """Return the pydantic annotation of a field, or of a list's items, that hold one of these.
 
         Args:
             default: the name that settings given without one belong to.
             words: texts that the field takes as they are, besides names.
+            given: values of settings given without a name, where they have none.
         """
 
         def parse(value: Any) -> Any:
             if isinstance(value, str) and value in words:
                 return value
-            if default is not None and isinstance(value, dict):
-                value = {"name": default, **value}
+            if default is not None and isinstance(value, dict) and "name" not in value:
+                value = {"name": default, **(given or {}), **value}
             return self.parse(value)
 
         return BeforeValidator(parse)

@@ -19,14 +19,13 @@ class LogitPairing(AT):
     name: ClassVar[str] = "logit-pairing"
     weight: NonNegative = 0.5
 
-    def loss(self, model, x, y, context):
-        """Return the loss, and the distance of the logits."""
-        negative = self.negatives.draw(model, x, y, context)
-        logits, away = model(x).float(), model(negative).float()
+    def loss(self, model, images, y, context):
+        """Return the loss, and the distance of the logits; AT draws `x` and `attacked`."""
+        logits, away = (model(images[key]).float() for key in ("x", "attacked"))
         natural, robust = (cross_entropy(f, y) for f in (logits, away))
         pairing = (logits - away).square().mean()
         return (natural + robust) / 2 + self.weight * pairing, {"pairing": pairing.detach()}
 
-    def cost(self, context):
-        """The sampler's steps, and the weights' gradient through two batches."""
-        return self.negatives.steps + 2
+    def loss_cost(self, context):
+        """Gradients of the weights through two batches; those of the sampler are counted anyway."""
+        return 2

@@ -141,8 +141,8 @@ class Silent(Method):
 
 
 class Nameless(Method):
-    def loss(self, model, x, y, context):
-        return model(x).sum(), {}
+    def loss(self, model, images, y, context):
+        return model(images["x"]).sum(), {}
 
 
 class Crooked(Nameless):

@@ -15,7 +15,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import resized_crop as crop_and_resize
 
 from cembench.data import datasets
-from cembench.data.augment import augment, random_boxes, resized_crop
+from cembench.data.augment import augment, autoaugmented, cut_out, random_boxes, resized_crop
 from cembench.data.split import Split, hold_out, subset
 from cembench.util.errors import CembenchError
 from cembench.util.rng import SharedGenerator, generator_of
@@ -225,6 +225,27 @@ def test_augmentation_moves_whole_images_and_repeats():
     found = [any(torch.equal(image, window) for window in windows.values()) for image in moved]
     assert all(found) and len(hits) > 40
     assert torch.equal(augment(images, 0, False, generator_of(0, "cpu")), images)
+
+
+def test_cutout_is_one_square_whose_middle_may_be_anywhere():
+    images = torch.full((400, 1, 9, 12), 7)
+    holes = (cut_out(images, 4, generator_of(0, "cpu")) == 0)[:, 0]
+    rows, columns = holes.any(2).sum(1), holes.any(1).sum(1)
+    assert torch.equal(rows * columns, holes.sum((1, 2)))
+    assert {*rows.tolist()} == {*columns.tolist()} == {2, 3, 4}
+    assert holes.any(0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_autoaugment_of_an_image_does_not_depend_on_who_takes_it(channels):
+    images = torch.randint(0, 256, (12, channels, 32, 32), dtype=torch.uint8)
+    state = torch.get_rng_state()
+    whole = autoaugmented(images, SharedGenerator.of(0, torch.device("cpu"), 0, 1))
+    halves = [SharedGenerator.of(0, torch.device("cpu"), rank, 2) for rank in (0, 1)]
+    pairs = zip(images.chunk(2), halves, strict=True)
+    assert torch.equal(torch.cat([autoaugmented(*pair) for pair in pairs]), whole)
+    assert whole.dtype == torch.uint8 and not torch.equal(whole, images)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("shape", [(40, 3, 32, 32), (40, 1, 20, 28), (40, 2, 9, 60)])

@@ -109,7 +109,7 @@ def np_jem(net, first, second, negative, **settings):
     GIVEN[:] = [negative, first, second]
     method = methods.parse({"name": "np-jem", "negatives": Given(), "views": Told(), **settings})
     context = SamplerContext(THREATS[0], generator_of(0, "cpu"))
-    return gradient(net, method.loss(net, first, torch.zeros(len(first)), context)[0])
+    return gradient(net, method.objective(net, first, torch.zeros(len(first)), context)[0])
 
 
 def test_np_jem_is_the_likelihood_gradient_with_samples_of_the_model(toy):
@@ -213,7 +213,7 @@ def test_adversarial_views_stay_in_the_ball_and_raise_the_loss(stream, threat):
     settings = {"stream": stream, "temperature": 0.02, "negatives": Watching(steps=5)}
     method = methods.parse({"name": "adv-infonce", **settings})
     context = SamplerContext(threat, generator_of(0, "cpu"))
-    loss, _ = method.loss(encoder(), images(), torch.zeros(16), context)
+    loss, _ = method.objective(encoder(), images(), torch.zeros(16), context)
     ((x, moved, (before, after)),) = SEEN
     assert len(x) == (16 if stream == "a2s" else 32) and loss.isfinite()
     assert threat.ball.size(moved - x).max() <= threat.eps + 1e-5
@@ -248,7 +248,7 @@ def test_attacked_and_clean_views_take_their_own_branch(stream, moved):
     model = encoder().train()
     before = statistics(model)
     method = methods.parse({"name": "adv-infonce", "stream": stream, "negatives": {"steps": 2}})
-    method.loss(
+    method.objective(
         model, images(), torch.zeros(16), SamplerContext(THREATS[0], generator_of(0, "cpu"))
     )
     changed = [not torch.equal(*pair) for pair in zip(before, statistics(model), strict=True)]
@@ -281,7 +281,7 @@ def held_bytes(count):
 
     method, context = methods.parse("infonce"), SamplerContext(THREATS[0], generator_of(0, "cpu"))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        method.loss(encoder(), images(count), torch.zeros(count), context)
+        method.objective(encoder(), images(count), torch.zeros(count), context)
     return size
 
 

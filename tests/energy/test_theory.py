@@ -56,7 +56,7 @@ def loss_gradient(net, name, x, y, negative, **options):
     GIVEN[:] = [negative]
     method = methods.parse({"name": name, "negatives": Given(), **options})
     context = SamplerContext(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
-    return gradient(net, method.loss(net, x, y, context)[0])
+    return gradient(net, method.objective(net, x, y, context)[0])
 
 
 def contrastive(net, negative, y):
@@ -101,7 +101,7 @@ def test_cem_logs_its_parts_apart(toy):
     GIVEN[:] = [negative]
     method = methods.parse({"name": "cem", "negatives": Given(), "consistency": 0.3})
     context = SamplerContext(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
-    _, parts = method.loss(net, x, y, context)
+    _, parts = method.objective(net, x, y, context)
     first = gradient(net, -contrastive(net, negative, y))
     second = gradient(net, -energy.consistency(net(x), net(negative), y).mean())
     assert parts["contrastive_gradient"].item() == pytest.approx(first.norm().item())
@@ -198,7 +198,7 @@ def test_jem_learns_a_density_that_it_can_sample():
         context = SamplerContext(Threat(norm="linf", eps=0.1), generator_of(0, "cpu"))
         optimizer.param_groups[0]["lr"] *= 0.999
         optimizer.zero_grad()
-        method.loss(net, x, y, context)[0].backward()
+        method.objective(net, x, y, context)[0].backward()
         optimizer.step()
     learned = net.values.detach().flatten().softmax(0).reshape(4, 2)
     assert torch.allclose(learned, truth, atol=0.02)

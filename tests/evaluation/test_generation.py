@@ -255,7 +255,7 @@ def test_a_pickle_or_other_file_is_not_taken_for_weights(copy, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("samples.extractor=lite1", "unknown extractor 'lite1'; did you mean 'lite0'"),
+        ("samples.extractor=lite1", "unknown extractor 'lite1'; did you mean 'lite2'"),
         ("samples.samplers=[rcx]", "unknown sampler 'rcx'; did you mean"),
         ("samples.samplers=[rcs, rcs]", "two samplers are 'rcs-gaussian'"),
         ("samples.samplers=[]", "samplers"),

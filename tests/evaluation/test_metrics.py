@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.evaluate import evaluate
-from cembench.evaluation.extractors.features import Features, ImageFeatures
 from cembench.evaluation.metrics import Metric, functional, metrics
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record
@@ -17,6 +15,7 @@ from cembench.evaluation.sections.samples import SamplesConfig, Scores
 from cembench.reporting.leaderboard import build_boards
 from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import NOTHING
+from tests.support.features import normal, pool
 from tests.support.records import both, drawn, sampled, scores, touch
 
 NOTHING = [entry for entry in NOTHING if not entry.startswith("samples")]
@@ -35,18 +34,6 @@ class Brightness(Metric):
             return float(self.returns)
         noise = torch.rand(1)  # the same in each call
         return (samples.images.float().mean() - real.images.float().mean()).abs() + noise
-
-
-def pool(points, unit=False):
-    points = torch.as_tensor(points, dtype=torch.float32)
-    empty = torch.zeros(len(points), dtype=torch.int64)
-    images = torch.zeros(len(points), 1, 8, 8, dtype=torch.uint8)
-    return ImageFeatures(MemoryStore(images), empty, Features(points, points), unit)
-
-
-def normal(count, shift=0.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return pool(torch.randn(count, 6, generator=generator) + shift)
 
 
 def by_hand(fake, real, k):
@@ -141,7 +128,7 @@ def test_a_record_has_what_was_asked_for_and_the_tables_too(copy):
 
 
 def test_a_figure_is_computed_again_like_every_other(copy, cembench):
-    _, path = measured(copy, "[coverage, brightness]", save_samples=True)
+    _, path = measured(copy, "[coverage, brightness, authpct, fd-train, vendi]", save_samples=True)
     assert cembench("verify", path, copy.parent).code == 0
     place = "generation/samplers/rcs-gaussian/samples/metrics/brightness"
     touch(path, (place, 0.123))
@@ -191,6 +178,8 @@ def test_tables_of_others_gain_no_empty_columns():
         ([{"name": "density", "kk": 3}], "metrics.0.kk: unknown key"),
         (["density", {"name": "density", "k": 3}], "no column can be called 'density'"),
         ([{"name": "density", "label": "kid"}], "no column can be called 'kid'"),
+        ([{"name": "fd", "count": 50, "label": "fd"}], "no column can be called 'fd'"),
+        (["fd"], "metrics.0.count: required"),
         ([{"name": "density", "label": "my_acc"}], "no column can be called 'my_acc'"),
     ],
 )

@@ -23,6 +23,7 @@ PLAN = [
     "attacks=[{name: pgd, steps: 3}]",
     f"samples={{{SAMPLES}}}",
     "density={steps: 2}",
+    "counterfactuals={eps: [1], steps: 5}",
     "batch_size=16",
 ]
 
@@ -73,6 +74,7 @@ def test_a_record_agrees_with_its_evidence_down_to_the_last_value(kept):
         ("density", 60),
         ("sanity", 30),
         ("curve", 30),
+        ("counterfactuals", 35),
     ):
         assert rows[f"{group}: values that agree"].again > fewest
     assert rows["samples ta-gaussian: read as their logits say"].again == 40

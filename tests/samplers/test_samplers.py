@@ -13,13 +13,18 @@ from cembench.samplers import InitialImages, Needs, SamplerContext, samplers
 from cembench.samplers import initial as initial_images
 from cembench.samplers.initial import GaussianInit, ReplayBuffer
 from cembench.samplers.pgd import PGD
+from cembench.samplers.smooth import smooth_noise
 from cembench.util.errors import CembenchError
 from cembench.util.frozen import frozen
 from cembench.util.rng import generator_of, isolated_rng
 from tests.conftest import conv_net, images, labels
 from tests.support.attacks import THREATS, assert_untouched, fingerprint
 
-STARTS = {"pgd": [{"start": "uniform"}, {"start": "data"}], "trades": [{}, {"noise": 0.0}]}
+STARTS = {
+    "pgd": [{"start": "uniform"}, {"start": "normal"}, {"start": "data"}],
+    "trades": [{}, {"noise": 0.0}],
+    "eb-jdat": [{}, {"objective": "cross_entropy", "distance": 0}],
+}
 TABLE = [
     (name, options, mode)
     for name in STARTS
@@ -32,7 +37,7 @@ def context(threat, **initial):
     return SamplerContext(threat, generator_of(0, "cpu"), **initial)
 
 
-ENERGY = ["sgld", "ta", "cs", "rcs"]
+ENERGY = ["sgld", "ta", "cs", "rcs", "confidence"]
 EMBEDDING = ["maxent", "infonce", "np-sgld"]  # tests/test_embedding_samplers.py
 
 
@@ -46,7 +51,7 @@ def prepared():
     return context(THREATS[0], initial=InitialImages(GaussianInit(split), buffer))
 
 
-@pytest.mark.parametrize("start", ["gaussian", "noise", "data", "buffer"])
+@pytest.mark.parametrize("start", ["gaussian", "noise", "smooth", "data", "buffer"])
 @pytest.mark.parametrize("direction", ["l2", "raw", "sign"])
 @pytest.mark.parametrize("name", ENERGY)
 def test_energy_samplers_climb_their_potential_and_touch_nothing(name, direction, start):
@@ -95,6 +100,22 @@ def test_a_start_that_is_not_there_is_named():
         with pytest.raises(CembenchError, match=f"starts from '{start}'"):
             sampler = samplers.parse({"name": "cs", "start": start})
             sampler.draw(conv_net(), images(), labels(), context(THREATS[0]))
+
+
+def test_smooth_noise_has_low_frequencies_and_the_whole_range():
+    x = images(200)
+    found = smooth_noise(x, generator_of(0, "cpu"))
+    assert torch.equal(found, smooth_noise(x, generator_of(0, "cpu"))) and found.shape == x.shape
+    low, high = found.flatten(1).aminmax(dim=1)
+    assert low.abs().max() < 1e-6 and (high - 1).abs().max() < 1e-5
+
+    def roughness(images):
+        return images.diff(dim=-1).square().mean() / images.var()
+
+    assert roughness(found) < 0.2 * roughness(x)
+    permuted = smooth_noise(torch.full_like(x, 0.3), generator_of(0, "cpu"))
+    flat = (permuted.flatten(1).std(1) < 1e-3).float().mean()  # permuted, without any contrast
+    assert 0.35 < flat < 0.65
 
 
 def test_langevin_noise_belongs_to_raw_gradients():

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from cembench.data.digits import Digits
-from cembench.evaluation.extractors.lite0 import Lite0
+from cembench.evaluation.extractors.lite import Lite0
 from cembench.evaluation.record import load_record, load_table
 from cembench.suites.launchers import local
 from cembench.suites.launchers.job import Job, Outcome

@@ -45,7 +45,7 @@ from tests.support.fuzz_configs import fuzz_configs
         ({"epochs": 0}, "epochs"),
         (
             {"method": None},
-            "method: give the name of a method: adv-infonce, at, cem, dat, infonce",
+            "method: give the name of a method: adv-infonce, at, cem, dat, eb-jdat, gkl, infonce",
         ),
         ({"validation": {"fraction": 0}}, "validation.fraction"),
     ],

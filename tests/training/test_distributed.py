@@ -36,12 +36,23 @@ from tests.support.ranks import (
 
 STEPS = {"negatives": {"steps": 3}}
 JEM = {"name": "jem", "negatives": {"name": "sgld", "steps": 2, "buffer": 50}}
+DAT = {
+    "name": "dat",
+    "first_stage": 0,
+    "contrast": {"steps": 3},
+    "window": 1,
+    "separable": 0.01,
+    "augment": {"autoaugment": True, "cutout": 3},
+    **STEPS,
+}
 VARIED = {"data": {"name": "digits", "crop": 1, "flip": True}, "ema": 0.9}
 CASES = {
     "standard": {"method": "standard", **VARIED},
     "at": {"method": {"name": "at", **STEPS}, **VARIED},
     "at-l2": {"method": {"name": "at", **STEPS}, "threat": {"norm": "l2", "eps": 0.5}},
     "trades": {"method": {"name": "trades", **STEPS}, **VARIED},
+    "awp": {"method": {"name": "at", "weights": "awp", **STEPS}, **VARIED},
+    "dat": {"method": DAT, **VARIED},
 }
 
 
@@ -61,7 +72,8 @@ def losses(settings, steps=4):
     trainer.wrap_ddp()
     generator = batch_generator(0, trainer.device, trainer.world)
     batch = trainer.batch
-    read = trainer.feed.read(torch.arange(steps * batch), 0)
+    order = torch.arange(steps * batch).expand(len(settings.method.branches), -1)
+    read = trainer.feed.read(order, 0)
     return [float(trainer.step(step, one, generator)["loss"]) for step, one in enumerate(read)]
 
 

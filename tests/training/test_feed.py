@@ -15,6 +15,7 @@ from cembench.training.train import train
 from cembench.training.trainer import Trainer
 from cembench.util.distributed import ALONE, World
 from cembench.util.errors import CembenchError
+from cembench.util.rng import generator_of
 from tests.conftest import experiment
 from tests.support.divergence import stopping_in_step
 from tests.support.ranks import together
@@ -136,3 +137,29 @@ def test_an_error_of_one_process_is_that_of_all(tmp_path, monkeypatch):
         return True
 
     assert together(tmp_path, work) == [True, True]
+
+
+@pytest.mark.parametrize("more", [{}, {"epoch_images": 256}], ids=["passes", "epoch_images"])
+def test_each_branch_has_an_order_and_an_augmentation_of_its_own(more):
+    method = {"name": "dat", "augment": {"cutout": 8}, "density_augment": {"crop": 0}}
+    settings = experiment(method=method, data=CROPPED, epochs=11, batch_size=64, **more)
+    feed = Feed(settings, CPU, ALONE)
+    order = feed.order(0, generator_of(0, "cpu"))
+    assert len(order) == 2 and not torch.equal(*order)
+    batch = next(feed.read(order, 0))
+    assert torch.equal(batch.labels, feed.training.labels[order[:, :64].flatten()])
+    clear = feed.training.pixels(order[1, :64])
+    attacked, data = feed.pixels(batch, generator_of(0, "cpu")).chunk(2)
+    assert torch.equal(data, clear)
+    assert (attacked == 0).float().mean() > 1.3 * (clear == 0).float().mean()
+
+
+def test_processes_share_both_branches_of_a_batch():
+    settings = experiment(method="dat", epochs=11, batch_size=64)
+    whole = Feed(settings, CPU, ALONE)
+    order = whole.order(0, generator_of(0, "cpu"))
+    parts = [Feed(settings, CPU, ALONE) for _ in range(2)]
+    for rank, part in enumerate(parts):
+        part.world = World(rank, 2)
+    batches = [next(part.read(order, 0)).images.unflatten(0, (2, 32)) for part in parts]
+    assert torch.equal(torch.cat(batches, 1).flatten(0, 1), next(whole.read(order, 0)).images)

@@ -21,11 +21,9 @@ class Extractor(Choice):
     """A network trained on ImageNet, whose features tell how alike two sets of images are.
 
     Attributes:
-        dimension: number of features.
         unit: whether features are scaled to length 1 for precision and recall.
     """
 
-    dimension: ClassVar[int]
     unit: ClassVar[bool] = False
 
     @property
@@ -60,7 +58,9 @@ extractors: Registry[Extractor] = Registry(
     "extractor",
     Extractor,
     {
-        "lite0": "cembench.evaluation.extractors.lite0:Lite0",
+        "lite0": "cembench.evaluation.extractors.lite:Lite0",
+        "lite2": "cembench.evaluation.extractors.lite:Lite2",
         "inception": "cembench.evaluation.extractors.inception:Inception",
+        "dinov2": "cembench.evaluation.extractors.dinov2:DinoV2",
     },
 )

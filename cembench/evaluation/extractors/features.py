@@ -77,6 +77,11 @@ class ImageFeatures:
         """The features among which neighbours are sought: `pool`, scaled to length 1 if `unit`."""
         return normalize(self.pool) if self.unit else self.pool
 
+    @property
+    def all_points(self) -> Tensor:
+        """The same of all images, N×D."""
+        return normalize(self.features.pool) if self.unit else self.features.pool
+
     @cached_property
     def _radii(self) -> dict[int, Tensor]:
         return {}

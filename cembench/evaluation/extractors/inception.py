@@ -22,7 +22,6 @@ class Inception(Extractor):
     """2048 pooled features and 1008 unbiased logits: figures comparable with papers."""
 
     name: ClassVar[str] = "inception"
-    dimension: ClassVar[int] = 2048
 
     def weights(self, given: Path | None) -> Path:
         """Return the given file, or the one in torch's cache, downloaded if it is not there."""

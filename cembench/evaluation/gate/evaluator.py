@@ -28,7 +28,7 @@ class Evaluator:
     Attributes:
         device: where to compute, as `pick_device` takes it.
         data_root: the folder of the data, if it is not the one of training.
-        inception_weights: weights for the extractor inception.
+        inception_weights: weights for the extractors inception and dinov2.
         out: where records go, in a folder of the row's name; beside the checkpoint unless given.
         on_record: called with path and record of each evaluation.
     """
@@ -54,7 +54,7 @@ class Evaluator:
             inception_weights=self.inception_weights,
             folder=None if self.out is None else self.out / name,
             save_adversarial=keep,
-            save_samples=keep and protocol.samples is not None,
+            save_samples=keep and protocol.makes_images,
             reuse=not keep,
             on_record=self.on_record,
         )

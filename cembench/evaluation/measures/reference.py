@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,7 @@ from cembench.evaluation.extractors.features import (
     hash_of_all,
 )
 from cembench.evaluation.measures.nearest import most_searched, nearest
+from cembench.evaluation.metrics import Metric
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
@@ -30,6 +32,7 @@ from cembench.util.rng import isolated_rng
 
 FEWEST = 20
 CLASSIFIER_IMAGES = 5000
+TRAINING_IMAGES = 1 << 16  # whose features metrics ask for; all those of CIFAR-10
 PREDICTED = 10_000  # images that the classifier is asked about at once
 NEIGHBOURS = 3  # whose distances are the radii of precision and recall
 SPLIT_IMAGES = 5000  # ten splits of the Inception Score need at least so many
@@ -50,6 +53,7 @@ class ReferenceSet:
     ) -> None:
         self.reader = reader
         self.metrics = config.metrics
+        self._holds_training_images = config.reference == "train"
         self.train = train
         source, self.other = (test, train) if config.reference == "test" else (train, test)
         count = min(config.count or len(source), len(source))
@@ -72,6 +76,15 @@ class ReferenceSet:
 
     def _seen(self, images: Store, labels: Tensor, features: Features) -> ImageFeatures:
         return ImageFeatures(images, labels, features, self.reader.extractor.unit)
+
+    @cached_property
+    def training(self) -> ImageFeatures:
+        """Training images with their features, without logits: always the same `TRAINING_IMAGES`.
+
+        They are read when a metric first asks for them.
+        """
+        known = self._known(subset(self.train, TRAINING_IMAGES)[0])
+        return replace(known, features=Features(known.features.pool))
 
     @cached_property
     def classifier(self) -> LogisticRegression:
@@ -164,10 +177,23 @@ class ReferenceSet:
         for metric in self.metrics:
             try:
                 with isolated_rng(0):
-                    values[metric.title] = metric.finite(images, self.real)
+                    values[metric.title] = metric.finite(*self._compared(metric, images))
             except CembenchError as error:
                 failed[metric.title] = one_line(error)
         return {"metrics": values, "failed": failed}
+
+    def _compared(
+        self, metric: Metric, images: ImageFeatures
+    ) -> tuple[ImageFeatures, ImageFeatures]:
+        """Return the images that a metric compares, and the real ones that it compares them with.
+
+        A floor of training images would be nearest to itself, so beside training images the
+        reference takes its place.
+        """
+        if metric.against == "reference":
+            return images, self.real
+        trained_on = images is self.floor and not self._holds_training_images
+        return self.real if trained_on else images, self.training
 
     def nearest(self, images: Store) -> tuple[Tensor, Tensor]:
         """Return the Euclidean pixel distance to the nearest training image, and its number.

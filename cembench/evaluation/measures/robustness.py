@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from cembench.attacks import Attack, Propose, Target
 from cembench.attacks.verdict import Verdict, verify
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.evaluation.artifacts import SavedImages
-from cembench.evaluation.cache import attack_key
+from cembench.evaluation.artifacts import SavedImages, saved_images
+from cembench.evaluation.cache import ChunkCache, attack_key, sample_key
 from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_table
 from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
 from cembench.evaluation.protocol import Protocol
@@ -83,6 +84,18 @@ class RunAttacks:
         start = before if attack.on == "survivors" else None
         return run_stages(attack.title, stages, chunk, start)
 
+    def images(
+        self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
+    ) -> Tensor:
+        """Find the images of a chunk, unless the cache has them."""
+        key = sample_key(title, number)
+        kept = None if cache is None else cache.tensors(key)
+        if kept is None:
+            kept = {"images": find()}
+            if cache is not None:
+                cache.keep_tensors(key, {"images": kept["images"].cpu()})
+        return kept["images"]
+
 
 @dataclass(frozen=True)
 class SavedAttacks:
@@ -125,6 +138,12 @@ class SavedAttacks:
             progress.draw(left, attack.sampling.images, _sample_seed(chunk))
             progress.release()
         return progress
+
+    def images(
+        self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
+    ) -> Tensor:
+        """Read the images of a chunk."""
+        return saved_images(self.record, title, number)
 
 
 @dataclass(frozen=True)

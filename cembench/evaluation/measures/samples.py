@@ -214,12 +214,12 @@ def _bar(context: EvaluationContext, reference: ReferenceSet) -> Bar:
 
 def _cautions(found: Generation, reference: ReferenceSet, config: SamplesConfig) -> list[str]:
     extractor, count = config.extractor, found.count
-    classes, logits = len(reference.split.classes), reference.real.features.logits
+    classes, features = len(reference.split.classes), reference.real.features
+    dimension, scored = features.pool.shape[1], features.logits is not None
     doubts = {
-        f"FD-{extractor.title} is biased: {count} images for {extractor.dimension} features; "
-        "compare it with the floor alone, and lead with KID": count < 2 * extractor.dimension,
-        f"IS-{extractor.title} on {count} images is biased downward, without splits": logits
-        is not None
+        f"FD-{extractor.title} is biased: {count} images for {dimension} features; "
+        "compare it with the floor alone, and lead with KID": count < 2 * dimension,
+        f"IS-{extractor.title} on {count} images is biased downward, without splits": scored
         and count < SPLIT_IMAGES,
         "no real-against-real floor: the other split has too few images": found.floor is None,
         f"samples: the reference has only {count} of {config.count} images": reference.short,

@@ -24,12 +24,15 @@ class Metric(Choice):
 
     Attributes:
         better: which direction is.
+        against: the real images beside which: those of the reference, or the training images
+            without held-out ones.
         label: its name in tables; the name of the metric unless given.
     """
 
     label: Label | None = optional_field(None)
 
     better: ClassVar[Literal["higher", "lower"]]
+    against: ClassVar[Literal["reference", "train"]] = "reference"
 
     @property
     def title(self) -> str:
@@ -44,7 +47,7 @@ class Metric(Choice):
 
         Args:
             samples: the images as bytes, what an extractor sees in them, and their labels.
-            real: the same of the reference.
+            real: the same of the real images that `against` names.
         """
 
     def finite(self, samples: ImageFeatures, real: ImageFeatures) -> float:
@@ -72,5 +75,11 @@ metrics: Registry[Metric] = Registry(
     {
         "density": "cembench.evaluation.metrics.density_coverage:Density",
         "coverage": "cembench.evaluation.metrics.density_coverage:Coverage",
+        "authpct": "cembench.evaluation.metrics.authenticity:AuthPct",
+        "vendi": "cembench.evaluation.metrics.vendi:Vendi",
+        "fd-train": "cembench.evaluation.metrics.distances:FdTrain",
+        "fd-infinity": "cembench.evaluation.metrics.distances:FdInfinity",
+        "fd": "cembench.evaluation.metrics.distances:FdAt",
+        "kid": "cembench.evaluation.metrics.distances:KidAt",
     },
 )

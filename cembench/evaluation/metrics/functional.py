@@ -115,6 +115,26 @@ def distances(part: Tensor, points: Tensor) -> Tensor:
     return torch.cat([torch.cdist(part, block) for block in blocks(points)], dim=1)
 
 
+def nearest(points: Tensor, known: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """Return the distances of points N×D to the k nearest of M×D, rising, and their rows: N×k.
+
+    Both are gone through in parts, in float64.
+    """
+    found = [_nearest(part.double(), known, k) for part in blocks(points)]
+    return torch.cat([best for best, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def _nearest(points: Tensor, known: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    best = torch.full((len(points), k), torch.inf, dtype=torch.double)
+    rows = torch.zeros(len(points), k, dtype=torch.long)
+    for numbers, block in zip(blocks(torch.arange(len(known))), blocks(known), strict=True):
+        apart = torch.cat([best, torch.cdist(points, block.double())], dim=1)
+        rows = torch.cat([rows, numbers.expand(len(points), -1)], dim=1)
+        best, places = apart.topk(k, dim=1, largest=False)
+        rows = rows.gather(1, places)
+    return best, rows
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A statistic of two samples, and what it is without each one of their members."""

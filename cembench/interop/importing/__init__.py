@@ -13,7 +13,7 @@ from cembench.data import DataSettings, datasets
 from cembench.data.roots import remember
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.interop.importing.normalisation import infer_normalisation
-from cembench.interop.importing.weights import load_weights, read_weights
+from cembench.interop.importing.weights import load_weights
 from cembench.models import ModelSettings, Shape, models
 from cembench.models.checkpoint import (
     build_network,
@@ -26,6 +26,7 @@ from cembench.models.factory import Factory
 from cembench.models.libraries import RobustBenchModel
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.source import imported_metadata, wrapped
+from cembench.models.state_dict import read_weights
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256
 from cembench.util.files.layout import RunLayout

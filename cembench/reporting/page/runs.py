@@ -114,6 +114,7 @@ def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, bool]],
     """Return the pictures of a record with their samplers and kinds, and those that are missing."""
     samplers = {} if record.generation is None else record.generation.samplers
     titles = [title for title, found in samplers.items() if found.error is None]
+    titles += [] if record.counterfactuals is None else record.counterfactuals.balls
     places = ((False, RunLayout.picture), (True, RunLayout.trajectory))
     all_of = [(place(path, title), title, strip) for title in titles for strip, place in places]
     missing = [file for file, _, strip in all_of if not strip and not file.exists()]

@@ -1,8 +1,9 @@
-"""Image grids with labels: one row per class, one panel per kind of image."""
+"""Image grids: one row per class and a panel per kind of image, or one row per kind of image."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image, ImageDraw
@@ -10,6 +11,7 @@ from torch import Tensor
 
 CELL, GAP, MARGIN, TOP, UNNAMED = 32, 2, 80, 16, 8
 CLASSES = 100  # that a picture shows at most
+SIDE, LINE, LETTER = 64, 11, 6  # of an image in a row; of the text below it
 
 
 def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> bytes:
@@ -56,11 +58,54 @@ def page(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int 
     return sheet
 
 
-def picture(image: Tensor) -> Image.Image:
+def strips(
+    rows: Mapping[str, Tensor], captions: Mapping[str, Sequence[str]], columns: int = 10
+) -> bytes:
+    """Return a PNG with one row for each kind of image, such as originals and counterfactuals.
+
+    Image k of every row stands in the same column. After `columns` of them, the rows begin anew.
+
+    Args:
+        rows: N×C×H×W by title; floats in [0, 1] or bytes.
+        captions: by title, a text of one or two lines for each image of a row.
+        columns: images side by side.
+    """
+    count, side = len(next(iter(rows.values()))), _side(rows)
+    left = LETTER * max(map(len, rows)) + 3 * GAP
+    heights = {title: side + GAP + LINE * _lines(captions.get(title, ())) for title in rows}
+    block = sum(heights.values()) + 3 * GAP
+    size = left + min(columns, count) * (side + GAP), block * -(-count // columns)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    for number in range(count):
+        x, top = left + number % columns * (side + GAP), number // columns * block
+        for title, images in rows.items():
+            if number % columns == 0:
+                pen.text((GAP, top + side // 3), title, fill="black")
+            sheet.paste(picture(images[number], side), (x, top))
+            texts = captions[title][number].split("\n") if title in captions else []
+            for line, text in enumerate(texts):
+                pen.text((x, top + side + line * LINE), text[: side // LETTER], fill="black")
+            top += heights[title]
+    stream = io.BytesIO()
+    sheet.save(stream, "png")
+    return stream.getvalue()
+
+
+def _side(rows: Mapping[str, Tensor]) -> int:
+    """Return the side of a cell: that of the images, within limits."""
+    return max(SIDE, min(2 * SIDE, max(images.shape[-1] for images in rows.values())))
+
+
+def _lines(texts: Sequence[str]) -> int:
+    return max((text.count("\n") + 1 for text in texts), default=0)
+
+
+def picture(image: Tensor, side: int = CELL) -> Image.Image:
     """Return one C×H×W image, one or three channels, scaled to a cell."""
     values = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).round()
     array = values.to(torch.uint8).cpu().permute(1, 2, 0).squeeze(2).numpy()
-    return Image.fromarray(array).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
+    return Image.fromarray(array).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
 
 
 def _panel(images: Tensor, y: Tensor, labels: list[int], columns: int) -> Image.Image:

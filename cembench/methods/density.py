@@ -1,0 +1,35 @@
+"""Base of the methods that model the density of the data, which may be a batch of its own."""
+
+from __future__ import annotations
+
+from cembench.data.augmentation import Augment
+from cembench.methods import Supervised
+from cembench.util.lazy import lazy_imports
+from cembench.util.settings import optional_field
+
+with lazy_imports():
+    from torch import Tensor
+
+PLAIN = Augment(crop=0, flip=False, resized_crop=0)
+
+
+class Density(Supervised):
+    """Supervised method with log p(x) in its loss.
+
+    Attributes:
+        own_batch: whether log p(x) is that of a batch of its own, in another order of the images.
+        density_augment: augmentation of that batch; none by default.
+    """
+
+    own_batch: bool = optional_field(False)
+    density_augment: Augment = optional_field(PLAIN)
+
+    @property
+    def branches(self) -> tuple[Augment, ...]:
+        """The labelled batch, and that of the density if it is another one."""
+        return (self.augment, self.density_augment) if self.own_batch else (self.augment,)
+
+    def halves(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what belongs to the labelled batch and to that of the density; maybe the same."""
+        parts = both.chunk(len(self.branches))
+        return parts[0], parts[-1]
