@@ -1,6 +1,8 @@
 """Robustness that is an illusion is found out; robustness that is real is left alone."""
 
 import math
+from contextlib import contextmanager
+from copy import deepcopy
 
 import pandas as pd
 import pytest
@@ -139,6 +141,74 @@ def test_a_network_that_climbs_in_its_forward_pass_is_found_out(plain):
         return x + 0.01 * gradient.sign()
 
     assert checks(Before(plain, purified))[0] == {"gradients_in_forward"}
+
+
+def test_test_time_energy_descent_in_a_ball_is_found_out(plain):
+    """As in ET3: a few steps of E = −LSE f before the image is classified."""
+    ball = Threat(norm="l2", eps=0.5).ball
+
+    def descended(x):
+        at = x
+        for _ in range(2):
+            with torch.enable_grad():
+                leaf = at.detach().requires_grad_()
+                plain(leaf).logsumexp(1).sum().backward()
+            at = ball.project(at + 0.25 * ball.steepest(leaf.grad), x.detach())
+        return x + (at - x).detach()
+
+    assert "gradients_in_forward" in checks(Before(plain, descended))[0]
+
+
+class Sparse(nn.Module):
+    """Replaces activations within α standard deviations of their mean by it: a staircase.
+
+    As in MeanSparse (arXiv 2406.05927), before the activation function `after`.
+    """
+
+    def __init__(self, seen, alpha, after):
+        super().__init__()
+        across = [axis for axis in range(seen.ndim) if axis != 1]
+        self.mean, self.after = seen.mean(across, keepdim=True), after
+        self.width = alpha * seen.std(across, keepdim=True)
+
+    def forward(self, a):
+        near = (a - self.mean).abs() < self.width
+        return self.after(torch.where(near, self.mean, a))
+
+
+def sparse(model, alpha, x):
+    """A copy of a network in which each SiLU stands behind such a staircase."""
+    model = deepcopy(model).eval()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.SiLU):
+                with recorded(child) as seen, torch.no_grad():
+                    model(x)
+                setattr(parent, name, Sparse(seen[0], alpha, child))
+    return model
+
+
+@contextmanager
+def recorded(module):
+    seen = []
+    hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    yield seen
+    hook.remove()
+
+
+def test_activations_zeroed_around_their_mean_are_found_out(robust):
+    """The network is less robust than without, but PGD does not see it; Square does."""
+    x = datasets.parse("digits").load("train").pixels()[:200]
+    assert "black_box_wins" in checks(sparse(robust, 0.5, x), images=64)[0]
+
+
+@pytest.mark.parametrize(
+    ("slope", "found"), [(1.0, "one_step_wins"), (3.0, "stands_at_any_radius")]
+)
+def test_logits_that_a_tanh_saturates_are_found_out(plain, slope, found):
+    """Beyond |z| = 9 the slope of tanh is zero in float32, which stops PGD and APGD alike."""
+    saturated = Before(plain, after=lambda out: slope * (slope * out).tanh())
+    assert found in checks(saturated)[0]
 
 
 def test_gradients_that_are_right_at_the_image_alone_let_one_step_win(plain):
