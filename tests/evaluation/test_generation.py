@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 import cembench.evaluation.measures.reference as reference
@@ -16,6 +17,10 @@ from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder, to_uint8
+from cembench.evaluation.measures.reference_classifier import (
+    fit_reference_classifier,
+    reference_classifier,
+)
 from cembench.evaluation.protocol import load_protocol
 from cembench.models.classifier import Classifier
 from cembench.models.metadata import read_metadata
@@ -165,10 +170,28 @@ def test_the_judge_is_the_same_on_a_machine_that_rounds_otherwise():
     values, labels = torch.rand(400, 1280, generator=generator), torch.arange(400) % 10
     rounding = 1 + 1e-6 * torch.randn(values.shape, generator=generator)
     here, there = (
-        reference.fit_reference_classifier(torch.nn.functional.normalize(features), labels).coef_
+        fit_reference_classifier(torch.nn.functional.normalize(features), labels).coef_
         for features in (values, values * rounding)
     )
     assert abs(here - there).max() < 1e-4 * abs(here).max()
+
+
+def test_the_judge_is_fitted_once_for_the_same_features_and_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    values = torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 3 + 1
+    first = reference_classifier(values, labels)
+    (file,) = cache_folder().iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(LogisticRegression, "fit", None)
+        again = reference_classifier(values, labels)
+        for changed in ((values + 1, labels), (values, labels.flip(0))):
+            with pytest.raises(TypeError):
+                reference_classifier(*changed)
+    assert (again.predict(values) == first.predict(values)).all()
+    assert (again.coef_ == first.coef_).all() and set(again.classes_) == {1, 2, 3}
+    file.write_bytes(file.read_bytes()[:-8])
+    assert (reference_classifier(values, labels).coef_ == first.coef_).all()
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(monkeypatch, tmp_path):
@@ -176,6 +199,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     reader = FeatureReader(extractors.parse("lite0"), CPU)
     assert len(reader.reference(MemoryStore(torch.zeros(3, 1, 8, 8).byte()))) == 3
+    assert len(reference_classifier(torch.eye(3), torch.arange(3)).classes_) == 3
 
 
 def test_features_do_not_depend_on_the_batch_and_grey_is_colour_in_three_channels():

@@ -23,6 +23,7 @@ from cembench.evaluation.extractors.features import (
     hash_of_all,
 )
 from cembench.evaluation.measures.nearest import most_searched, nearest
+from cembench.evaluation.measures.reference_classifier import reference_classifier
 from cembench.evaluation.metrics import Metric
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
@@ -90,7 +91,7 @@ class ReferenceSet:
     def classifier(self) -> LogisticRegression:
         """A linear classifier on the extractor's features of images outside the reference."""
         images = self._known(subset(self.other, CLASSIFIER_IMAGES)[0])
-        return fit_reference_classifier(images.features.unit, images.labels)
+        return reference_classifier(images.features.unit, images.labels)
 
     def agreement(self, images: ImageFeatures) -> float:
         """Return the proportion of images that the classifier takes for the intended class."""
@@ -203,13 +204,3 @@ class ReferenceSet:
         """
         count = min(len(images), most_searched(self.train))
         return nearest(images.chosen(torch.arange(count)), self.train)
-
-
-def fit_reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegression:
-    """Return the linear classifier of features N×D with labels N.
-
-    It is the optimum to many digits: short of it, where solvers stop by default, another machine's
-    rounding changes what it says of an image in a hundred.
-    """
-    classifier = LogisticRegression(C=100.0, solver="newton-cg", tol=1e-8, max_iter=1000)
-    return classifier.fit(features.double().numpy(), labels.numpy())
