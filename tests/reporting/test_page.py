@@ -15,7 +15,7 @@ from cembench.evaluation.sections.samples import SamplerFigures
 from cembench.reporting.leaderboard import build_boards
 from cembench.reporting.page import page, write_report
 from cembench.util.errors import CembenchError
-from tests.support.pages import HOSTILE, encoder, leave
+from tests.support.pages import BARE, HOSTILE, encoder, leave
 from tests.support.records import both, drawn, sampled, scores, touch
 
 
@@ -32,9 +32,17 @@ def runs(kept, tmp_path):
 
 
 @pytest.fixture
+def hostile(kept, tmp_path):
+    """A copy of those with odd names or errors, and of the encoder."""
+    for name in ("failed", "infonce", "slash"):
+        shutil.copytree(kept / name, tmp_path / "hostile" / name)
+    return tmp_path / "hostile"
+
+
+@pytest.fixture
 def single(tmp_path):
     """A folder of one run."""
-    leave(tmp_path / "single" / "run")
+    leave(tmp_path / "single" / "run", **BARE)
     return tmp_path / "single"
 
 
@@ -54,11 +62,12 @@ class Read(HTMLParser):
         self.text.append(data)
 
 
-def test_the_command_writes_one_file_and_prints_its_path(cembench, kept, text, tmp_path):
-    result = cembench("report", kept, "--out", tmp_path / "out")
+def test_the_command_writes_one_file_and_prints_its_path(cembench, tmp_path):
+    leave(tmp_path / "run")
+    result = cembench("report", tmp_path / "run", "--out", tmp_path / "out")
     (file,) = (tmp_path / "out").iterdir()
     assert result.code == 0 and result.out == f"{file}\n" and file.name == "index.html"
-    assert file.read_text() == text
+    assert file.read_bytes() == write_report([tmp_path / "run"], tmp_path).read_bytes()
 
 
 def test_every_run_is_on_the_page_and_those_in_doubt_are_marked(text):
@@ -73,9 +82,10 @@ def test_every_run_is_on_the_page_and_those_in_doubt_are_marked(text):
     assert text.count("<img") == 3 * 4 + 2
 
 
-def test_nothing_that_somebody_named_becomes_markup(runs, tmp_path):
-    leave(runs / "odd", run="$\\frac{$ \x01\n</svg><b>'\"", dataset="<i>digits", fingerprint="g")
-    text = write_report([runs], tmp_path).read_text()
+def test_nothing_that_somebody_named_becomes_markup(hostile, tmp_path):
+    odd = "$\\frac{$ \x01\n</svg><b>'\""
+    leave(hostile / "odd", run=odd, dataset="<i>digits", fingerprint="g")
+    text = write_report([hostile], tmp_path).read_text()
     read = Read(text)
     assert read.elements.count("script") == 1
     assert "i" not in read.elements and HOSTILE in "".join(read.text)
@@ -108,17 +118,19 @@ def test_boards_know_the_number_behind_each_cell_and_the_records_of_each_row():
         assert all(record in records for row in board.sources for record in row)
 
 
-def test_what_does_not_fit_is_named_and_leads_come_first(kept, text, tmp_path, monkeypatch):
+def test_what_does_not_fit_is_named_and_leads_come_first(single, tmp_path, monkeypatch):
+    leave(single / "other", 40, 2.0, **BARE)
+    text = write_report([single], tmp_path / "whole").read_text()
     monkeypatch.setattr(page, "LIMIT", len(text.encode()) - 20_000)
-    part = write_report([kept], tmp_path / "part").read_text()
+    part = write_report([single], tmp_path / "part").read_text()
     left = re.findall(r"the page is full: <code>([^<]+\.png)</code>", part)
     assert len(part.encode()) <= page.LIMIT and len(left) > 0
     assert len(left) + part.count("<img") == text.count("<img")
     assert not [name for name in left if name.endswith("rcs-gaussian.png")]
     assert any(name.endswith(".trajectory.png") for name in left)
-    monkeypatch.setattr(page, "LIMIT", 50_000)
-    with pytest.raises(CembenchError, match="6 records are more than a page"):
-        write_report([kept], tmp_path / "none")
+    monkeypatch.setattr(page, "LIMIT", 20_000)
+    with pytest.raises(CembenchError, match="2 records are more than a page"):
+        write_report([single], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -133,15 +145,15 @@ def test_boards_of_others_stand_apart(single, tmp_path):
 def test_a_sampler_that_failed_is_marked(tmp_path):
     failed = SamplerFigures(sampler={"name": "rcs", "steps": 1}, start="noise", error="it left")
     samplers = {"rcs-gaussian": sampled("gaussian", 1.0), "rcs-noise": failed}
-    leave(tmp_path / "run", generation=drawn(1.0, samplers=samplers))
+    leave(tmp_path / "run", generation=drawn(1.0, samplers=samplers), **BARE)
     text = write_report([tmp_path], tmp_path).read_text()
     assert "rcs-noise failed" in text and "it left" in text and text.count("<img") == 2
 
 
 @pytest.mark.parametrize("without", [99, 1])
 def test_runs_with_and_without_samples_share_a_page_and_charts(cembench, tmp_path, without):
-    leave(tmp_path / "runs/draws", 50, 1.0)
-    leave(tmp_path / "runs/bare", without, generation=None)
+    leave(tmp_path / "runs/draws", 50, 1.0, **BARE)
+    leave(tmp_path / "runs/bare", without, generation=None, **BARE)
     assert cembench("report", tmp_path / "runs", "--out", tmp_path).code == 0
     done = cembench("plot", tmp_path / "runs", "--out", tmp_path / "plots", "--format", "svg")
     assert done.code == 0 and "digits-linf-0.125-plane.svg" in done.out
@@ -150,9 +162,9 @@ def test_runs_with_and_without_samples_share_a_page_and_charts(cembench, tmp_pat
 
 
 def test_a_lead_sampler_that_one_run_does_not_have_is_drawn_for_the_others(tmp_path):
-    leave(tmp_path / "draws", 50, 1.0)
+    leave(tmp_path / "draws", 50, 1.0, **BARE)
     samplers = {"ta-noise": sampled("noise", 1.0)}
-    leave(tmp_path / "other", 40, generation=drawn(1.0, samplers=samplers))
+    leave(tmp_path / "other", 40, generation=drawn(1.0, samplers=samplers), **BARE)
     text = write_report([tmp_path], tmp_path).read_text()
     assert 'id="plane"' in text and "KID of rcs-gaussian" in text
 
@@ -166,10 +178,11 @@ def test_an_encoder_that_failed_is_on_no_board_and_still_on_the_page(cembench, t
 
 
 def test_a_record_of_a_file_with_its_own_name_does_not_take_the_history_of_the_run(tmp_path):
-    own = leave(tmp_path / "run", run="own")
+    bare = {**BARE, "history": True}
+    own = leave(tmp_path / "run", run="own", **bare)
     own.rename(own.with_name("own.standard.json"))
     assert 'id="training"' not in write_report([tmp_path], tmp_path).read_text()
-    leave(tmp_path / "run")
+    leave(tmp_path / "run", **bare)
     assert 'id="training"' in write_report([tmp_path], tmp_path).read_text()
 
 
@@ -217,7 +230,7 @@ def test_a_full_disk_is_named_and_the_old_page_stays(cembench, disk, single):
     assert cembench("report", single, "--out", out).code == 0
     before = (out / "index.html").read_bytes()
     disk.fill()
-    leave(single / "new", 30, 1.2)
+    leave(single / "new", 30, 1.2, **BARE)
     for command in ("report", "plot"):
         result = cembench(command, single, "--out", out)
         assert result.code == 2 and "No space left on device; free some space" in result.err
@@ -226,8 +239,8 @@ def test_a_full_disk_is_named_and_the_old_page_stays(cembench, disk, single):
 
 
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
-def test_plots_are_files_the_same_each_time(cembench, kept, tmp_path, form):
-    results = [cembench("plot", kept, "--out", tmp_path / n, "--format", form) for n in "ab"]
+def test_plots_are_files_the_same_each_time(cembench, hostile, tmp_path, form):
+    results = [cembench("plot", hostile, "--out", tmp_path / n, "--format", form) for n in "ab"]
     assert [result.code for result in results] == [0, 0]
     first, second = (written(tmp_path / name) for name in "ab")
     assert first == second and len(results[0].out.splitlines()) == len(first)
@@ -235,7 +248,7 @@ def test_plots_are_files_the_same_each_time(cembench, kept, tmp_path, form):
     assert {"plane", "curves", "energies", "calibration", "digits-classifier-training"} <= kinds
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     assert all(c.startswith(starts[form]) for p, c in first.items() if p.suffix == f".{form}")
-    assert sum("samples" in path.parts for path in first) == 14
+    assert sum("samples" in path.parts for path in first) == 4 + 2
     if form == "png":
         for content in first.values():
             with Image.open(io.BytesIO(content)) as image:
@@ -244,7 +257,8 @@ def test_plots_are_files_the_same_each_time(cembench, kept, tmp_path, form):
 
 def test_two_runs_of_one_name_are_two_lines_and_two_files(cembench, tmp_path):
     for number, folder in enumerate("ab"):
-        leave(tmp_path / folder / "at", 10 + number, checkpoint_sha256=folder)
+        own = {"checkpoint_sha256": folder, "density": None, "history": False}
+        leave(tmp_path / folder / "at", 10 + number, **own)
     result = cembench("plot", tmp_path, "--out", tmp_path / "out", "--format", "svg")
     assert result.code == 0 and len(list((tmp_path / "out/samples").iterdir())) == 8
     text = write_report([tmp_path], tmp_path).read_text()

@@ -22,6 +22,7 @@ from cembench.util.files.layout import RunLayout
 from tests.support.records import both, drawn, sampled
 
 HOSTILE = "<script>alert(1)</script>"
+BARE = {"curve": [], "density": None, "history": False}  # a run whose only chart is the plane
 
 
 def density():
