@@ -56,8 +56,9 @@ class EnergySampler(Sampler):
         buffer: number of images in the replay buffer. One of more than 256 MB in float32 is kept as
             bytes, with 256 levels, cut to [0, 1].
         renewed: reinit share: the share of images drawn from the buffer that are reinitialised.
-        renewal: what the buffer is initialised and reinitialised with: `noise`, or `gaussian`, the
-            informative initialisation of JEM's successors.
+        renewal: what the buffer is initialised and reinitialised with: `noise`; `gaussian`, the
+            informative initialisation of JEM's successors; or `mixed`, Gaussians at first, and then
+            each of the two for half of the images.
     """
 
     steps: Count = 10
@@ -72,7 +73,7 @@ class EnergySampler(Sampler):
     box: bool = True
     buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     renewed: Annotated[float, Field(ge=0, le=1)] = 0.05
-    renewal: Literal["noise", "gaussian"] = "noise"
+    renewal: Literal["noise", "gaussian", "mixed"] = "noise"
 
     potential: ClassVar[Potential]
     rms_change: ClassVar[float] = 1 / 160
@@ -99,6 +100,7 @@ class EnergySampler(Sampler):
     def needs(self) -> Needs:
         """Return Gaussians, a replay buffer or another data set, as `start` says."""
         kind = self.renewal if self.start == "buffer" else self.start
+        kind = "gaussian" if kind == "mixed" else kind
         return Needs(
             gaussians=kind if kind in FITTED else None,
             clusters=self.clusters,
@@ -137,8 +139,9 @@ class EnergySampler(Sampler):
         if self.start == "smooth":
             return smooth_noise(x, generator), None
         if self.start == "buffer" and initial.buffer is not None:
-            gaussians = initial.gaussians if self.renewal == "gaussian" else None
-            return initial.buffer.draw(y, self.renewed, generator, gaussians)
+            gaussians = None if self.renewal == "noise" else initial.gaussians
+            noise = 0.5 if self.renewal == "mixed" else 0.0
+            return initial.buffer.draw(y, self.renewed, generator, gaussians, noise)
         if self.start == "outside" and initial.other_data is not None:
             rows = integers(len(initial.other_data), y.shape, generator)
             return initial.other_data.pixels(rows), None

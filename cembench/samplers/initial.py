@@ -153,6 +153,7 @@ class ReplayBuffer:
         reinit: float,
         generator: torch.Generator,
         gaussians: GaussianInit | None = None,
+        noise: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Draw an image of each label, and reinitialise some.
 
@@ -161,6 +162,7 @@ class ReplayBuffer:
             reinit: share of the images that are reinitialised.
             generator: source of randomness.
             gaussians: what those are drawn from; uniform noise unless given.
+            noise: share of them that are uniform noise all the same.
 
         Returns:
             Images, N×C×H×W, and their rows in the buffer, N.
@@ -171,6 +173,9 @@ class ReplayBuffer:
             images = images.float().div_(255)
         chosen = uniform((len(y),), generator) < reinit
         fresh = _fresh(tuple(images.shape), y, generator, gaussians)
+        if noise:
+            coin = uniform((len(y), 1, 1, 1), generator) < noise
+            fresh = torch.where(coin, uniform(fresh.shape, generator), fresh)
         return torch.where(chosen.reshape(-1, 1, 1, 1), fresh, images), rows
 
     def update(self, rows: Tensor, samples: Tensor) -> None:

@@ -158,6 +158,22 @@ def test_the_buffer_keeps_what_is_put_back_in_the_places_of_its_class():
     assert fresh.mean().item() == pytest.approx(0.5, abs=0.02) and not (fresh == 1).any()
 
 
+def test_mixed_chains_begin_anew_from_noise_and_from_gaussians():
+    pixels = torch.full((4, 1, 2, 2), 0.2).add(torch.arange(4).reshape(4, 1, 1, 1) / 1000)
+    split = Split.of((pixels * 255).byte(), torch.zeros(4, dtype=torch.long), ("a", "b"))
+    generator = generator_of(0, "cpu")
+    initial = InitialImages(GaussianInit(split), ReplayBuffer(2000, (1, 2, 2), 2, generator))
+    context = SamplerContext(Threat(norm="linf", eps=0.1), generator, initial)
+    settings = {"name": "cs", "start": "buffer", "renewal": "mixed", "renewed": 1.0}
+    sampler = samplers.parse(settings)
+    assert sampler.needs().gaussians == "gaussian"
+    y = torch.zeros(1000, dtype=torch.long)
+    drawn, _ = sampler.initial_images(torch.zeros(1000, 1, 2, 2), y, context)
+    of_gaussians = ((drawn - 0.2).abs() < 0.05).flatten(1).all(1)
+    assert of_gaussians.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert drawn[~of_gaussians].std().item() == pytest.approx(12**-0.5, abs=0.02)
+
+
 def test_a_large_buffer_keeps_bytes_of_the_same_images(monkeypatch):
     floats = ReplayBuffer(40, (1, 2, 2), 4, generator_of(0, "cpu"))
     monkeypatch.setattr(initial_images, "IN_FLOATS", 0)
