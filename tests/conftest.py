@@ -16,6 +16,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from cembench.cli import main
+from cembench.suites.launchers import local
 from cembench.training.config import Experiment, parse_experiment
 from cembench.training.train import train
 from tests.support.disk import Disk
@@ -75,8 +76,12 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def cembench() -> Callable[..., Result]:
-    """Call the command line in this process."""
+def cembench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Call the command line in this process; what it runs side by side are forks of it.
+
+    They are on a command line, too, where no thread of pytest-xdist is in the way.
+    """
+    monkeypatch.setattr(local, "may_fork", lambda: True)
 
     def call(*args: object) -> Result:
         result = CliRunner().invoke(main, [str(arg) for arg in args])

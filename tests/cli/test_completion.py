@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from cembench.cli import main
 from cembench.data import datasets
@@ -35,7 +36,12 @@ def ask(line, *options, **more):
 
 
 def offered(line):
-    return [tuple(item.split(",", 1)) for item in ask(line).stdout.split()]
+    """Return the same as kinds and names, asked in this process."""
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "CEMBENCH_PLUGINS": None}
+    told = {"_CEMBENCH_COMPLETE": "bash_complete", **asked}
+    result = CliRunner().invoke(main, [], prog_name="cembench", env=told)
+    assert result.exit_code == 0, result.stderr
+    return [tuple(item.split(",", 1)) for item in result.stdout.split()]
 
 
 def plain(*names):

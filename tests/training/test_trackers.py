@@ -23,7 +23,9 @@ from tests.conftest import TINY, experiment
 from tests.support.disk import Disk
 from tests.support.divergence import diverging
 from tests.support.forks import Blow, Process
+from tests.support.stores import FewDigits
 
+FEW = {"data": FewDigits.name}
 FOLLOWED = {"tracker": "tensorboard"}
 TAGS = {
     "train/loss": "loss",
@@ -74,6 +76,12 @@ class Absent(Probing):
     package: ClassVar[str | None] = "no_such_package"
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run that nobody follows."""
+    return train(experiment(**FEW), tmp_path_factory.mktemp("alone") / "run").parent
+
+
 def events(run):
     found = EventAccumulator(str(run / "tensorboard")).Reload()
     return found, {
@@ -91,19 +99,19 @@ def agrees_with_history(run):
         assert [value for _, value in points[tag]] == pytest.approx(history[column].tolist())
 
 
-def test_tensorboard_has_every_figure_of_the_history_and_the_settings_once(trained, tmp_path):
+def test_tensorboard_has_every_figure_of_the_history_and_the_settings_once(alone, tmp_path):
     run = tmp_path / "followed"
-    train(experiment(**FOLLOWED), run)
+    train(experiment(**FEW, **FOLLOWED), run)
     agrees_with_history(run)
     (text,) = events(run)[0].Tensors("run/text_summary")
     told = text.tensor_proto.string_val[0].decode()
-    assert told.startswith("followed\n") and to_yaml(experiment().dump()) in told
+    assert told.startswith("followed\n") and to_yaml(experiment(**FEW).dump()) in told
     for name in ("model.safetensors", "config.yaml"):  # and it left no other trace
-        assert (run / name).read_bytes() == (trained / name).read_bytes()
+        assert (run / name).read_bytes() == (alone / name).read_bytes()
 
 
-def test_a_killed_run_keeps_its_finished_epochs_and_resuming_doubles_none(trained, tmp_path):
-    (tmp_path / "c.yaml").write_text(to_yaml(TINY | FOLLOWED))
+def test_a_killed_run_keeps_its_finished_epochs_and_resuming_doubles_none(alone, tmp_path):
+    (tmp_path / "c.yaml").write_text(to_yaml(TINY | FEW | FOLLOWED))
     command = ("train", tmp_path / "c.yaml", "--out", tmp_path, "--resume")
     run = tmp_path / "c"
     blow = Blow(run / "history.csv", 3)  # the third epoch is saved, and nobody told of it
@@ -111,7 +119,7 @@ def test_a_killed_run_keeps_its_finished_epochs_and_resuming_doubles_none(traine
     assert [step for step, _ in events(run)[1]["train/loss"]] == [1, 2]
     assert Process(*command, errors=tmp_path / "errors").wait() == 0
     agrees_with_history(run)
-    assert (run / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    assert (run / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
 
 
 def test_a_run_may_be_followed_from_the_middle_and_left_again(tmp_path, monkeypatch):
@@ -143,8 +151,8 @@ def test_what_identifies_a_run_does_not_know_its_trackers():
 
 
 @pytest.mark.parametrize("place", ["open", "epoch 1", "epoch 2", "close"])
-def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(cembench, trained, tmp_path, place):
-    (tmp_path / "c.yaml").write_text(to_yaml(TINY))
+def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(cembench, alone, tmp_path, place):
+    (tmp_path / "c.yaml").write_text(to_yaml(TINY | FEW))
     setting = f"tracker=[{{name: probing, at: {place}}}, tensorboard]"
     result = cembench("train", tmp_path / "c.yaml", "--out", tmp_path, "--set", setting)
     lines = [line for line in result.err.splitlines() if "tracker" in line]
@@ -152,7 +160,7 @@ def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(cembench, trained,
     assert lines == ["c: tracker probing failed: no route; the run goes on without it"]
     agrees_with_history(tmp_path / "c")
     weights = (tmp_path / "c" / "model.safetensors").read_bytes()
-    assert weights == (trained / "model.safetensors").read_bytes()
+    assert weights == (alone / "model.safetensors").read_bytes()
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

@@ -28,19 +28,22 @@ from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
 from tests.support.divergence import diverging, stopping_in_step
 from tests.support.forks import Process
+from tests.support.stores import FewDigits
 
+FEW = {"data": FewDigits.name}
 RECIPES = [
-    {},
+    FEW,
     {
+        **FEW,
         "method": "standard",
         "optimizer": {"name": "adamw", "lr": 1e-3},
         "schedule": {"name": "one-cycle"},
     },
-    {"method": {"name": "trades", "negatives": {"steps": 2}, "eps_warmup": 2}, "ema": 0.9},
+    {**FEW, "method": {"name": "trades", "negatives": {"steps": 2}, "eps_warmup": 2}, "ema": 0.9},
     {
         "precision": "bf16",
         "optimizer": {"clip": 1.0, "nesterov": True},
-        "data": {"name": "digits", "crop": 1},
+        "data": {"name": FewDigits.name, "crop": 1},
     },
 ]
 
@@ -81,8 +84,9 @@ def stop_after(epochs):
 
 
 def test_a_killed_process_loses_nothing(tmp_path):
-    straight = train(experiment(epochs=8), tmp_path / "straight")
-    (tmp_path / "c.yaml").write_text(to_yaml(experiment(epochs=8).dump()))
+    config = experiment(epochs=8, **FEW)
+    straight = train(config, tmp_path / "straight")
+    (tmp_path / "c.yaml").write_text(to_yaml(config.dump()))
     command = ["train", tmp_path / "c.yaml", "--resume", "--out", tmp_path, "--name", "killed"]
     epoch = pd.read_csv(straight.with_name("history.csv"))["seconds"].mean()
     moments, killed = random.Random(0), 0
@@ -113,7 +117,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path, tr
 
 def test_the_global_generator_is_left_as_found(tmp_path):
     before = torch.get_rng_state().clone()
-    train(experiment(epochs=1), tmp_path / "run")
+    train(experiment(epochs=1, **FEW), tmp_path / "run")
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -141,11 +145,12 @@ def test_the_kept_epoch_breaks_ties_by_clean_accuracy_then_by_lateness(select, b
 
 
 def test_kept_weights_are_those_of_the_kept_epoch(tmp_path):
-    path = train(experiment(epochs=4, select="clean"), tmp_path / "run")
+    config = experiment(epochs=4, select="clean", **FEW)
+    path = train(config, tmp_path / "run")
     history, metadata = pd.read_csv(tmp_path / "run" / "history.csv"), read_metadata(path)
     kept = history[history["epoch"] == metadata.epoch].iloc[0]
     assert kept["val_clean_acc"] == history["val_clean_acc"].max()
-    trainer = Trainer(experiment(epochs=4, select="clean"), torch.device("cpu"))
+    trainer = Trainer(config, torch.device("cpu"))
     model, _ = load_checkpoint(path)
     assert correct(model, trainer.held.pixels(), trainer.held.labels) == round(
         kept["val_clean_acc"] * len(trainer.held)
@@ -246,20 +251,20 @@ def test_changed_training_data_is_noticed(tmp_path, monkeypatch, trained):
 def test_leftovers_of_a_kill_are_cleared(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".last.ckpt.abc.tmp").write_bytes(b"half")
-    train(experiment(epochs=1), tmp_path / "run")
+    train(experiment(epochs=1, **FEW), tmp_path / "run")
     assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_a_damaged_resume_state_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
     with pytest.raises(KeyboardInterrupt):
-        train(experiment(), tmp_path / "run")
+        train(experiment(**FEW), tmp_path / "run")
     monkeypatch.undo()
     state = tmp_path / "run" / "last.ckpt"
     for content in (b"", state.read_bytes()[:1000], b"cos\nsystem\n(S'false'\ntR."):
         state.write_bytes(content)
         with pytest.raises(CembenchError, match=r"last.ckpt: damaged resume state; delete it"):
-            train(experiment(), tmp_path / "run", resume=True)
+            train(experiment(**FEW), tmp_path / "run", resume=True)
 
 
 def test_an_architecture_that_cannot_be_built_leaves_no_run_behind(tmp_path):
@@ -376,7 +381,7 @@ def test_an_informative_start_begins_and_renews_the_buffer_with_seeds(tmp_path):
 def test_the_buffer_beside_a_checkpoint_is_that_of_its_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module, "best_epoch", lambda *_: 1)
     method = {"name": "jem", "negatives": {"name": "sgld", "steps": 1, "buffer": 50}}
-    config = experiment(method=method, epochs=2, optimizer={"lr": 1e-3})
+    config = experiment(method=method, epochs=2, optimizer={"lr": 1e-3}, **FEW)
     train(config, tmp_path)
     state = RunFolder(tmp_path).load()
     saved = load_file(tmp_path / "buffer.safetensors")["images"]
@@ -385,7 +390,8 @@ def test_the_buffer_beside_a_checkpoint_is_that_of_its_epoch(tmp_path, monkeypat
 
 def test_a_large_buffer_is_kept_as_bytes_and_one_of_floats_goes_on(tmp_path, monkeypatch):
     method = {"name": "jem", "negatives": {"name": "sgld", "steps": 1, "buffer": 50}}
-    config, whole = experiment(method=method, epochs=2, optimizer={"lr": 1e-3}), Trainer.run_epoch
+    config = experiment(method=method, epochs=2, optimizer={"lr": 1e-3}, **FEW)
+    whole = Trainer.run_epoch
 
     def cut(run):
         monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
@@ -416,6 +422,7 @@ def test_energy_based_training_runs_resumes_and_keeps_its_buffer(
         model={"name": "small_cnn", "width": 8, "norm": "none", "activation": "silu"},
         optimizer={"name": "adamw", "lr": 1e-3},
         epochs=2,
+        **FEW,
     )
     straight = train(config, tmp_path / "straight")
     monkeypatch.setattr(Trainer, "run_epoch", stop_after(1))
