@@ -17,6 +17,7 @@ import cembench.data.in_memory
 from cembench.energy.threat import Threat
 from cembench.util.errors import CembenchError, SamplingError
 from tests.conftest import TINY, Linear, conv_net
+from tests.support.stores import FewDigits
 
 PGD = {"attacks": [{"name": "pgd", "steps": 3}], "limit": 24}
 
@@ -107,7 +108,7 @@ def test_configs_may_be_files_mappings_or_settings(tmp_path: Path) -> None:
     from cembench.training.config import parse_experiment
     from cembench.util.files.yaml import to_yaml
 
-    short = TINY | {"epochs": 1}
+    short = TINY | {"epochs": 1, "data": FewDigits.name}
     (tmp_path / "tiny.yaml").write_text(to_yaml(short))
     files = [
         cembench.train(config, tmp_path / str(number))

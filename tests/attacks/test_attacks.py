@@ -149,7 +149,7 @@ EVERY_ATTACK = [
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
-def test_attacks_leave_the_network_and_the_generators_as_found(threat):
+def test_attacks_leave_the_network_and_the_generators_as_found(threat, short_autoattack):
     model = conv_net(classes=4)
     model[3].eval()
     before = fingerprint(model)

@@ -26,7 +26,8 @@ from cembench.suites.run import SuiteRun
 from cembench.suites.suite import load_suite
 from cembench.util.errors import ConfigError
 from cembench.util.files.yaml import read_yaml, to_yaml
-from tests.support.forks import call_apart
+from cembench.util.stopping import handle_signals
+from tests.support.forks import Fork, Process, call_apart, called
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}
@@ -155,24 +156,30 @@ def _holds(pid, file):
 
 
 def test_ctrl_c_stops_all_and_what_was_done_stays(tmp_path):
-    suite(tmp_path, grid={"method.name": ["at", "trades"], "epochs": [40]})
-    process = begin(tmp_path, "--jobs", 2)
+    path = suite(tmp_path, grid={"method.name": ["at", "trades"], "epochs": [40]})
+
+    def work():
+        handle_signals()
+        return called(["run", path, "--jobs", 2, "--out", tmp_path / "runs"])
+
+    process = Fork(work, tmp_path / "result.pt")
     until((tmp_path / "runs/at-40/history.csv").exists)
     workers = children(process.pid)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "interrupted" in err.splitlines()[-1]
+    process.send(signal.SIGINT)
+    result = process.result()
+    assert result.code == 130 and "interrupted" in result.err.splitlines()[-1]
     assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert (tmp_path / "runs/at-40/last.ckpt").exists()
 
 
 def test_a_killed_command_leaves_no_experiment_running(tmp_path):
-    suite(tmp_path, grid={"method.name": ["at", "trades"], "epochs": [400]})
-    process = begin(tmp_path, "--jobs", 2)
+    path = suite(tmp_path, grid={"method.name": ["at", "trades"], "epochs": [400]})
+    command = ("run", path, "--jobs", 2, "--out", tmp_path / "runs")
+    process = Process(*command, errors=tmp_path / "errors.txt")
     until((tmp_path / "runs/at-400/history.csv").exists)
     workers = children(process.pid)
-    process.kill()
-    process.communicate(timeout=30)
+    process.send(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert workers
     until(lambda: not any(command_of(pid) for pid in workers), 10)
 
@@ -381,8 +388,9 @@ def test_what_cannot_be_launched_is_one_line(tmp_path):
 def test_each_experiment_is_a_row_as_soon_as_it_is_over(tmp_path):
     experiments = {"one": {"method": "standard"}, "two": {"method": "standard", "seed": 1}}
     suite(tmp_path, experiments=experiments)
-    code, out, err = run(tmp_path, "--jobs", 1)
-    assert code == 0, err
+    done = call_apart(tmp_path, "run", "s.yaml", "--jobs", 1)
+    err = done.stderr
+    assert done.returncode == 0, err
     lines = err.splitlines()
     assert lines[0] == "0 of 2 experiments done, less than a minute left"
     begun = next(n for n, text in enumerate(lines) if text.startswith("two: "))
@@ -390,7 +398,7 @@ def test_each_experiment_is_a_row_as_soon_as_it_is_over(tmp_path):
     row += r" \(1 of 2 experiments done, less than .* left\)"
     assert re.fullmatch(row, lines[begun - 1]) and ended(err) == ["one", "two"]
     assert lines[-1] == "everything on one page: cembench report runs"
-    assert "| one |" in out
+    assert "| one |" in done.stdout
 
 
 def test_a_suite_reads_nothing_twice(tmp_path, cembench, monkeypatch):
@@ -432,7 +440,7 @@ def test_a_suite_reads_nothing_twice(tmp_path, cembench, monkeypatch):
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_the_stages_of_a_suite_add_up(tmp_path, cembench):
+def test_the_stages_of_a_suite_add_up(tmp_path, cembench, short_autoattack):
     experiments = {"one": {"method": "standard"}, "two": {"method": "at"}}
     path = suite(tmp_path, experiments=experiments)
     (tmp_path / "proto.yaml").write_text(
