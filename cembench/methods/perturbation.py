@@ -45,6 +45,8 @@ class Perturbation(Choice):
         named = {name: p for name, p in net.named_parameters() if p.requires_grad}
         own = {name: buffer.clone() for name, buffer in net.named_buffers()}
         value = loss(Moved(net, own))
+        if not value.requires_grad:  # the step says what is wrong
+            return Moved(net, {})
         found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
         climbed = {n: g for n, g in zip(named, found, strict=True) if g is not None}
         climbed = world().average(climbed)

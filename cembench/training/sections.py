@@ -59,8 +59,8 @@ class Divergence(Settings):
     Attributes:
         policy: `stop` ends the run; `rollback` goes back to the last epoch, lowers the learning
             rate, changes the random numbers, and logs it. Default: `rollback` for jem, eb-jdat,
-            cem, dat and np-jem, since energy-based training diverges now and then, and `stop` for
-            the others.
+            cem, cem-b, dat and np-jem, since energy-based training diverges now and then, and
+            `stop` for the others.
         bound: largest absolute value of loss and energies.
         lower: factor by which a rollback multiplies the learning rate.
         limit: number of rollbacks after which the run ends, 1000 at most.

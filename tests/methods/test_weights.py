@@ -84,3 +84,10 @@ def test_the_loss_is_a_function_of_weights_and_drawn_images_alone(name):
     state = given.generator.get_state()
     first, second = (method.loss(model, drawn, y, given)[0] for _ in range(2))
     assert torch.equal(first, second) and torch.equal(given.generator.get_state(), state)
+
+
+@pytest.mark.parametrize("name", perturbations.names())
+def test_a_loss_without_a_gradient_leaves_the_weights_where_they_are(name):
+    model, x = deterministic().eval(), images()
+    moved = perturbations.parse(name).moved(model, lambda net: net(x).detach().sum())
+    assert torch.equal(moved(x), model(x))
