@@ -27,7 +27,6 @@ with lazy_imports():
     from cembench.samplers.edit_files import edited_by, images_to_edit
     from cembench.samplers.edited import Edited
     from cembench.samplers.to_files import iter_samples
-    from cembench.util.frozen import frozen
 
 
 def load(path: str | Path, device: str = "cpu") -> Classifier:
@@ -190,8 +189,5 @@ def _edited(
     if images is None:
         apart = target if edit.avoids_target and isinstance(target, int) else None
         images, labels = images_to_edit(source.metadata, count, apart)
-    if labels is None:
-        with torch.no_grad(), frozen(net):
-            labels = torch.cat([net(part.to(place)).argmax(1).cpu() for part in images.split(256)])
-    wanted = torch.full_like(labels, target) if isinstance(target, int) else target
+    wanted = torch.full((len(images),), target) if isinstance(target, int) else target
     return edited_by(net, edit, images, labels, wanted, seed)

@@ -7,7 +7,6 @@ from typing import ClassVar
 from cembench.attacks import Attack, Propose, Target
 from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
-from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -41,13 +40,7 @@ class PGDAttack(Attack, PGD):
         return frozenset()
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
-        """Return one stage with all restarts.
-
-        Raises:
-            CembenchError: for the loss DLR and fewer than three classes.
-        """
-        if self.loss == "dlr" and target.classes < 3:
-            raise CembenchError(f"attack {self.title}: loss dlr needs three classes; take margin")
+        """Return one stage with all restarts."""
 
         def propose(x: Tensor, y: Tensor) -> Tensor:
             context = SamplerContext(target.threat, generator_of(target.seed, x.device))

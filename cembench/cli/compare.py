@@ -11,7 +11,6 @@ import click
 
 from cembench.cli.base import FILE, JSON, PROTOCOL, Command, say
 from cembench.util.errors import CembenchError
-from cembench.util.files.layout import RunLayout
 
 if TYPE_CHECKING:
     from cembench.evaluation.compare import Difference
@@ -30,18 +29,19 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     `runs/at runs/trades` compares runs/at.s0 with runs/trades.s0, and so on, where runs have seeds:
     the mean difference of every figure, with its 95 % t-interval.
     """
-    from cembench.evaluation.compare import compare_records
+    from cembench.evaluation.compare import compare_records, record_of
     from cembench.evaluation.compare_seeds import compare_seeds, seeds_of
 
+    name = protocol or "*"
     seeds = not first.exists() and not second.exists() and bool(seeds_of(first))
     for path in () if seeds else (first, second):
         if not path.exists():
             raise CembenchError(f"{path}: no such record or run; run `cembench eval` on a run")
     if seeds:
-        paired = compare_seeds(first, second, protocol or "*")
+        paired = compare_seeds(first, second, name)
         _show(paired, as_json, lambda: _over_seeds(first, second, paired))
         return
-    rows = compare_records(_record(first, protocol), _record(second, protocol))
+    rows = compare_records(record_of(first, name), record_of(second, name))
     _show(rows, as_json, lambda: _over_images(first, second, rows))
 
 
@@ -86,21 +86,3 @@ def _over_images(first: Path, second: Path, rows: Sequence[Difference]) -> dict[
     if any(row.untried for row in rows):
         shown["untried"] = [row.untried for row in rows]
     return shown
-
-
-def _record(path: Path, protocol: str | None) -> Path:
-    """Return the record that a path means: itself, or the one of a run folder."""
-    from cembench.evaluation.record import load_beside
-
-    if path.suffix == ".json":
-        return path
-    found = RunLayout(path).records(protocol or "*")
-    others = [file for file in found if not file.name.startswith("baseline-")]  # of `check`
-    found = others if len(others) == 1 else found
-    if len(found) == 1:
-        if load_beside(found[0]).replaced:
-            raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")
-        return found[0]
-    names = ", ".join(file.stem for file in found)
-    hint = f"choose one with --protocol: {names}" if found else "run `cembench eval` on it"
-    raise CembenchError(f"{path}: {len(found)} records; {hint}")

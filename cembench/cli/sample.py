@@ -104,7 +104,7 @@ def _edit(given: dict[str, Any], overrides: tuple[str, ...]) -> Edit | None:
     Raises:
         CembenchError: for options that do not go together, and wrong settings.
     """
-    asked = [key for key in ("counterfactual", "part", "sigma") if given[key]]
+    asked = [key for key in ("counterfactual", "part", "sigma") if given[key] not in (None, False)]
     if len(asked) > 1:
         names = " and ".join(OPTIONS[key] for key in asked)
         raise CembenchError(f"{names}: give one of them")

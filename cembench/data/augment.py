@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 from cembench.util.rng import fork_rng, integers, uniform
 
@@ -107,14 +106,9 @@ def autoaugmented(images: Tensor, generator: torch.Generator) -> Tensor:
     """Apply torchvision's AutoAugment with the policy for CIFAR-10 (arXiv 1805.09501).
 
     Args:
-        images: uint8, N×C×H×W with one or three channels.
+        images: uint8, N×C×H×W with one or three channels, where 255 is white.
         generator: seeds the choice for each image.
-
-    Raises:
-        CembenchError: for images that are not bytes.
     """
-    if images.dtype != torch.uint8:
-        raise CembenchError("autoaugment needs images of 8 bits; turn it off")
     policy = AutoAugment(AutoAugmentPolicy.CIFAR10)
     seeds = integers(2**31 - 1, (len(images),), generator).tolist()
     with fork_rng([images.device.index] if images.is_cuda else []):

@@ -58,7 +58,7 @@ class Augment(Settings):
         """Return augmented images.
 
         Args:
-            images: uint8, or another type where there is no AutoAugment, N×C×H×W.
+            images: uint8, N×C×H×W; with AutoAugment, 255 is white.
             generator: the source of randomness, on their device.
         """
         area = self.resized_crop or 0.0

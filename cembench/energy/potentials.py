@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from cembench import energy
 from cembench.energy.norms import unit
+from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -70,7 +71,12 @@ def dlr(out: Tensor, target: Tensor) -> Tensor:
     """The margin over the gap of the first and the third logit (DLR, arXiv 2003.01690).
 
     N×K logits with K ≥ 3, N labels.
+
+    Raises:
+        CembenchError: for fewer than three classes.
     """
+    if out.shape[1] < 3:
+        raise CembenchError("loss dlr needs three classes; take margin")
     out = out.float()
     top, order = out.sort(1)
     own = energy.joint(out, target)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cembench.evaluation.record import Record, load_record, load_table
+from cembench.evaluation.record import Record, load_beside, load_record, load_table
 from cembench.evaluation.statistics import paired_interval
 from cembench.util.errors import CembenchError
+from cembench.util.files.layout import RunLayout
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Settings
 
@@ -43,6 +44,32 @@ class Difference(Settings):
     low: float
     high: float
     untried: int = 0
+
+
+def record_of(path: Path, protocol: str = "*") -> Path:
+    """Return the record that a path means: itself, or the one of a run folder.
+
+    Those that `cembench check` wrote do not count where there is another one.
+
+    Args:
+        path: a record or a run folder.
+        protocol: name of the record, if there are several.
+
+    Raises:
+        CembenchError: when there is none, or several, or its checkpoint has been replaced.
+    """
+    if path.suffix == ".json":
+        return path
+    found = RunLayout(path).records(protocol)
+    others = [file for file in found if not file.name.startswith("baseline-")]
+    found = others if len(others) == 1 else found
+    if len(found) == 1:
+        if load_beside(found[0]).replaced:
+            raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")
+        return found[0]
+    names = ", ".join(file.stem for file in found)
+    hint = f"choose one with --protocol: {names}" if found else "run `cembench eval` on it"
+    raise CembenchError(f"{path}: {len(found)} records; {hint}")
 
 
 def compare_records(first: Path, second: Path) -> list[Difference]:

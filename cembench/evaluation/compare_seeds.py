@@ -6,12 +6,11 @@ import math
 import re
 from pathlib import Path
 
-from cembench.evaluation.compare import require_alike
+from cembench.evaluation.compare import record_of, require_alike
 from cembench.evaluation.record import Record, load_record
 from cembench.evaluation.sections import SECTIONS
 from cembench.evaluation.statistics import half_width
 from cembench.util.errors import CembenchError
-from cembench.util.files.layout import RunLayout
 from cembench.util.settings import Settings
 
 ENDS = ("_low", "_high", "_error")  # of an interval within one run
@@ -54,8 +53,8 @@ def compare_seeds(first: Path, second: Path, protocol: str = "*") -> list[SeedDi
         protocol: name of the records, if there are several.
 
     Raises:
-        CembenchError: with fewer than two seeds in common, or for records that differ in images,
-            threat model or protocol.
+        CembenchError: with fewer than two seeds in common, or for records that are missing, failed
+            or differ in images, threat model or protocol.
     """
     ours, theirs = seeds_of(first), seeds_of(second)
     common = sorted(ours.keys() & theirs.keys())
@@ -73,11 +72,15 @@ def compare_seeds(first: Path, second: Path, protocol: str = "*") -> list[SeedDi
 
 
 def _record(run: Path, protocol: str) -> Record:
-    found = RunLayout(run).records(protocol)
-    if len(found) != 1:
-        names = ", ".join(file.stem for file in found) or "run `cembench eval` on it"
-        raise CembenchError(f"{run}: {len(found)} records; choose one with --protocol: {names}")
-    return load_record(found[0])
+    """Return the record of a run.
+
+    Raises:
+        CembenchError: when it says that its evaluation failed, and as `record_of`.
+    """
+    record = load_record(record_of(run, protocol))
+    if record.error is not None:
+        raise CembenchError(f"{run}: its evaluation failed: {record.error}")
+    return record
 
 
 def _figures(record: Record) -> dict[str, float]:

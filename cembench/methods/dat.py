@@ -23,7 +23,6 @@ from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, NonNegative
 
 with lazy_imports():
-    import torch
     from torch import Tensor, nn
     from torch.nn.functional import cross_entropy, softplus
 
@@ -133,7 +132,7 @@ class DAT(Density, Adversarial):
             "told": told.detach(),
             "separated": ((data > 0).float().mean() + (sampled < 0).float().mean()) / 2,
             "auc": auc(energy.joint(near, labels[-1]), energy.joint(away, labels[-1])).detach(),
-            "contrast_steps": torch.tensor(float(self.steps_at(context))),
+            "contrast_steps": data.new_tensor(self.steps_at(context)),
             "lse_data": data.mean().detach(),
             "lse_negatives": sampled.mean().detach(),
         }
@@ -155,9 +154,10 @@ class DAT(Density, Adversarial):
             return 0
         if self.curriculum == "auc":
             steps: int = context.memory.get("steps", self.first_steps)
-            return steps
-        raised = sum(row.get("separated", 0.0) >= self.separable for row in context.history)
-        return min(self.contrast.steps, self.first_steps + self.more_steps * raised)
+        else:
+            raised = sum(row.get("separated", 0.0) >= self.separable for row in context.history)
+            steps = self.first_steps + self.more_steps * raised
+        return min(self.contrast.steps, steps)
 
     def draw_cost(self, context: SamplerContext) -> int:
         """Steps of the attack and of x⁻."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
+
 from cembench.data.augmentation import Augment
 from cembench.methods import Supervised
+from cembench.util.errors import ConfigError
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import optional_field
 
@@ -23,6 +28,13 @@ class Density(Supervised):
 
     own_batch: bool = optional_field(False)
     density_augment: Augment = optional_field(PLAIN)
+
+    @model_validator(mode="after")
+    def _augments_a_batch(self) -> Self:
+        default = type(self).model_fields["density_augment"].default
+        if not self.own_batch and self.density_augment != default:
+            raise ConfigError.single("needs own_batch: true", "density_augment")
+        return self
 
     @property
     def branches(self) -> tuple[Augment, ...]:

@@ -127,7 +127,12 @@ class Counterfactual(Edit):
         target: Tensor | None,
         generator: torch.Generator,
     ) -> Edited:
-        """Return the counterfactuals toward the target, or the second most likely class."""
+        """Return the counterfactuals toward the target, or the second most likely class.
+
+        Raises:
+            ConfigError: for a radius that reaches every image.
+        """
+        self.ball.require_below_diameter("eps", x[0].numel())
         with torch.no_grad():
             before = model(x).float()
         wanted = likeliest_other(before) if target is None else target

@@ -58,7 +58,7 @@ def edited_by(
     model: nn.Module,
     edit: Edit,
     x: Tensor,
-    y: Tensor,
+    y: Tensor | None = None,
     target: Tensor | None = None,
     seed: int = 0,
     title: str = "",
@@ -69,13 +69,13 @@ def edited_by(
         model: images in [0, 1] to N×K logits; it is frozen meanwhile.
         edit: what to do.
         x: images, N×C×H×W.
-        y: their classes, N.
+        y: their classes, N; what the network reads unless given.
         target: the classes to approach, N; as the edit chooses unless given.
         seed: decides noise and random pixels.
         title: of the network, for progress.
 
     Raises:
-        CembenchError: for an encoder, and when values are not finite.
+        CembenchError: for an encoder, wrong images or classes, and values that are not finite.
     """
     metadata = getattr(model, "metadata", None)
     if isinstance(metadata, CheckpointMetadata) and metadata.kind == "encoder":
@@ -83,7 +83,13 @@ def edited_by(
             f"{edit.title} need logits, and an encoder has none; fit a head with `cembench probe`"
         )
     device, parts = device_of(model), []
+    _require_images(x)
     with Bar(f"{edit.title} {title}".strip(), len(x)) as bar, frozen(model), exact():
+        read, classes = _read(model, x if y is None else x[:1], device)
+        y = read if y is None else y
+        _require_classes("labels", y, len(x), classes)
+        if target is not None:
+            _require_classes("target", target, len(x), classes)
         for number, rows in enumerate(torch.arange(len(x)).split(BATCH)):
             generator = generator_of(derive(seed, "edit", number), device)
             wanted = None if target is None else target[rows].to(device)
@@ -94,6 +100,25 @@ def edited_by(
     if not bool(edited.images.isfinite().all() & edited.logits.isfinite().all()):
         raise CembenchError(f"{edit.title}: values are not finite; lower step_size")
     return edited
+
+
+def _require_images(x: Tensor) -> None:
+    shaped = x.is_floating_point() and x.dim() == 4 and len(x) > 0
+    if not (shaped and bool((x >= 0).all() & (x <= 1).all())):
+        raise CembenchError("images: give floats in [0, 1], N×C×H×W, one at least")
+
+
+def _require_classes(key: str, labels: Tensor, count: int, classes: int) -> None:
+    inside = (labels >= 0) & (labels < classes)
+    if labels.shape != (count,) or not bool(inside.all()):
+        raise CembenchError(f"{key}: give {count} integers from 0 to {classes - 1}")
+
+
+def _read(model: nn.Module, x: Tensor, device: torch.device) -> tuple[Tensor, int]:
+    """Return the classes that a network reads, and how many it knows."""
+    with torch.no_grad():
+        outputs = [model(part.to(device)) for part in x.split(BATCH)]
+    return torch.cat([out.argmax(1).cpu() for out in outputs]), outputs[0].shape[1]
 
 
 def edit_images(

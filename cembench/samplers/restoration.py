@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, SerializeAsAny, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from cembench.energy.norms import L2
 from cembench.energy.threat import Threat
@@ -182,7 +182,7 @@ class Denoise(Restoration):
     title: ClassVar[str] = "denoised images"
     result: ClassVar[str] = "denoised"
     chains: ClassVar[Mapping[str, Any]] = {"start": "data", "steps": 10}
-    sigma: Positive
+    sigma: Annotated[Positive, Field(lt=1)]
 
     def damaged(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Constraint, Tensor]:
         """Return noisy images, and the ball around them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from cembench.data.augmentation import Augment
 from cembench.data.loading import load_training
 from cembench.data.order import Order
 from cembench.training import ddp
@@ -22,7 +23,7 @@ class Batch(NamedTuple):
     """Images of a step, or the share of them that one process takes, one branch after the other.
 
     Attributes:
-        images: integers, kN×C×H×W for k branches, on the device.
+        images: uint8, kN×C×H×W for k branches, on the device.
         labels: int64, kN, on the device.
     """
 
@@ -50,6 +51,7 @@ class Feed:
         self._branches = [branch.over(look) for branch in config.method.branches]
         loaded = world.on_all_ranks(lambda: load_training(config.data, config.validation.fraction))
         self.training, self.first = loaded.training, loaded.parts[0]
+        _require_bytes(self._branches, self.training.levels)
         self.fingerprint = world.on_rank_zero(lambda: loaded.fingerprint)
         self.held = loaded.held.to(device)
         known = self.training if self._augments else self.training.unlabelled()
@@ -122,3 +124,12 @@ class Feed:
         if self.device.type == "cuda":  # without waiting until they are there
             labels = labels.pin_memory().to(self.device, non_blocking=True)
         return Batch(images, labels.to(self.device))
+
+
+def _require_bytes(branches: Iterable[Augment], levels: int) -> None:
+    """Refuse AutoAugment of images whose white is not 255, as that of the digits, which is 16."""
+    if levels != 255 and any(branch.autoaugment for branch in branches):
+        raise CembenchError(
+            f"method: autoaugment needs images of 256 levels, and these have {levels + 1}; "
+            "set it to false"
+        )

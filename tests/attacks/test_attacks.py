@@ -87,7 +87,7 @@ def test_the_loss_of_an_attack_shows_in_its_settings_only_where_it_was_chosen():
     assert "loss" not in PGDAttack().dump()
     assert PGDAttack(loss="margin").dump()["loss"] == "margin"
     model, split, _ = linear_case(2, "linf")
-    with pytest.raises(CembenchError, match="attack pgd: loss dlr needs three classes"):
+    with pytest.raises(CembenchError, match="loss dlr needs three classes"):
         run(model, split, Threat(norm="linf", eps=0.1), {"name": "pgd", "loss": "dlr"})
 
 

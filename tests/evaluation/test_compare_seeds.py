@@ -66,3 +66,13 @@ def test_what_cannot_be_paired_is_one_line(runs):
     save(runs / "at.s1", both("at.s1", 60, 1.0, seed=1, fingerprint="other"))
     with pytest.raises(CembenchError, match="differ in fingerprint"):
         compare_seeds(runs / "at", runs / "dat")
+    failed = both("at.s1", 60, 1.0, seed=1).model_copy(update={"error": "no memory"})
+    save(runs / "at.s1", failed)
+    with pytest.raises(CembenchError, match=r"at\.s1: its evaluation failed: no memory"):
+        compare_seeds(runs / "at", runs / "dat")
+
+
+def test_records_of_the_command_check_do_not_count(runs):
+    before = compare_seeds(runs / "at", runs / "dat")
+    save_record(runs / "at.s0" / "eval" / "baseline-1.json", both("at.s0", 1, 9.0), None)
+    assert compare_seeds(runs / "at", runs / "dat") == before

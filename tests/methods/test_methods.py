@@ -16,6 +16,7 @@ from cembench.energy.threat import Threat
 from cembench.methods import Method, methods
 from cembench.samplers import InitialImages, SamplerContext
 from cembench.samplers.initial import ReplayBuffer
+from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.rng import generator_of, uniform
 from tests.conftest import conv_net, images, labels
 
@@ -45,6 +46,20 @@ def test_every_loss_is_a_finite_scalar_with_gradients_everywhere(name):
     assert not any(part.requires_grad for part in parts.values())
     learns = type(method).learn is not Method.learn  # from tensors that are not logged
     assert all(part.shape == () or learns for part in parts.values())
+
+
+SUPERVISED = [name for name in methods.names() if methods.find(name).labels == "all"]
+
+
+@pytest.mark.parametrize("name", SUPERVISED)  # the views of others are kornia's
+def test_every_value_of_a_loss_is_on_the_device_of_the_network(name):
+    method = methods.parse({"name": name, "first_stage": 0} if name == "dat" else name)
+    model, count = conv_net(), len(method.branches)
+    given = replace(context(), memory={"steps": 2})
+    x, y = images().repeat(count, 1, 1, 1), labels().repeat(count)
+    with torch.device("meta"):  # where a tensor goes that is made without a device
+        loss, parts = method.objective(model, x, y, given)
+    assert {loss.device.type, *(part.device.type for part in parts.values())} == {"cpu"}
 
 
 def test_at_is_cross_entropy_on_the_negatives():
@@ -186,3 +201,21 @@ def test_cem_b_is_known_methods_at_its_limits():
             one.objective(deterministic().eval(), *given, context())[0] for one in (method, known)
         )
         assert first.item() == pytest.approx(second.item(), rel=1e-6)
+
+
+def test_what_a_method_would_not_use_is_named():
+    with pytest.raises(ConfigError, match="density_augment: needs own_batch: true"):
+        methods.parse({"name": "jem", "density_augment": {"crop": 2}})
+    both = {"own_batch": False, "density_augment": {"crop": 2}}
+    with pytest.raises(ConfigError, match="density_augment: needs own_batch: true"):
+        methods.parse({"name": "dat", **both})
+    dlr = methods.parse({"name": "at", "negatives": {"loss": "dlr", "steps": 1}})
+    with pytest.raises(CembenchError, match="loss dlr needs three classes; take margin"):
+        dlr.objective(conv_net(classes=2), images(), labels() % 2, context())
+
+
+@pytest.mark.parametrize("curriculum", ["auc", "epoch"])
+def test_dat_never_takes_more_steps_than_its_maximum(curriculum):
+    settings = {"first_stage": 0, "first_steps": 9, "contrast": {"steps": 3}}
+    dat = methods.parse({"name": "dat", "curriculum": curriculum, **settings})
+    assert dat.steps_at(context()) == 3

@@ -9,9 +9,8 @@ from torch.nn.functional import cross_entropy
 from cembench.methods import methods
 from cembench.methods.perturbation import perturbations
 from tests.conftest import images, labels
-from tests.methods.test_methods import context, deterministic
+from tests.methods.test_methods import SUPERVISED, context, deterministic
 
-SUPERVISED = [name for name in methods.names() if methods.find(name).labels == "all"]
 TRAINABLE = [name for name in methods.names() if methods.find(name).trainable]
 
 

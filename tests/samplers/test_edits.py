@@ -142,12 +142,12 @@ def test_restored_images_repeat_by_their_seed(trained):
 
 def test_counterfactuals_of_given_images_and_networks():
     model, x = Linear(64, 4), images(8)
-    found = cb.counterfactuals(model, x, eps=8.0, confidence=0.5, device="cpu")
+    found = cb.counterfactuals(model, x, eps=7.9, confidence=0.5, device="cpu")
     assert torch.equal(found.classes, model(x).argmax(1))
     assert bool((found.labels != found.classes).all()) and bool((found.confidence > 0.49).all())
-    given = cb.counterfactuals(model, x, labels(8, 4), target=2, eps=8.0, device="cpu")
+    given = cb.counterfactuals(model, x, labels(8, 4), target=2, eps=7.9, device="cpu")
     assert given.labels.tolist() == [2] * 8 and given.grid()[:4] == b"\x89PNG"
-    each = cb.counterfactuals(model, x, target=labels(8, 4), eps=8.0, device="cpu")
+    each = cb.counterfactuals(model, x, target=labels(8, 4), eps=7.9, device="cpu")
     assert torch.equal(each.labels, labels(8, 4))
 
 
@@ -219,12 +219,37 @@ def test_rows_of_several_networks_start_from_the_same_images(
         (["--inpaint", "random:2"], "random:SHARE"),
         (["--inpaint", "top", "--init", "data"], "--init: not with --inpaint"),
         (["--inpaint", "top", "--sampler", "pgd"], "sampler pgd restores no images"),
+        (["--inpaint", ""], "give one of top"),
         (["--denoise", "0"], "sigma: "),
+        (["--denoise", "25"], "sigma: input should be less than 1"),
+        (["--denoise", ""], "sigma: "),
     ],
 )
 def test_mistakes_are_named_before_torch_is_needed(cembench, trained, args, message):
     result = cembench("sample", trained, *args)
     assert result.code == 2 and message in result.err and result.err.count("\n") == 1
+
+
+X = images(3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": 255 * X}, "images: give floats in"),
+        ({"images": (255 * X).byte()}, "images: give floats in"),
+        ({"images": X[0]}, "images: give floats in"),
+        ({"images": X[:0]}, "images: give floats in"),
+        ({"images": X * math.nan}, "images: give floats in"),
+        ({"labels": torch.tensor([1, 2])}, "labels: give 3 integers from 0 to 9"),
+        ({"target": 10}, "target: give 3 integers from 0 to 9"),
+        ({"target": torch.tensor([1, -1, 2])}, "target: give 3 integers from 0 to 9"),
+        ({"eps": 128.0}, "eps: 128 reaches every image"),
+    ],
+)
+def test_images_and_classes_that_do_not_fit_are_one_line(trained, changes, message):
+    with pytest.raises(CembenchError, match=message):
+        cb.counterfactuals(trained, **{"images": X, "eps": 1.0, "device": "cpu", **changes})
 
 
 def test_encoders_and_missing_choices_are_refused(encoder, trained):

@@ -42,7 +42,7 @@ DAT = {
     "contrast": {"steps": 3},
     "window": 1,
     "separable": 0.01,
-    "augment": {"autoaugment": True, "cutout": 3},
+    "augment": {"cutout": 3},
     **STEPS,
 }
 VARIED = {"data": {"name": "digits", "crop": 1, "flip": True}, "ema": 0.9}

@@ -163,3 +163,9 @@ def test_processes_share_both_branches_of_a_batch():
         part.world = World(rank, 2)
     batches = [next(part.read(order, 0)).images.unflatten(0, (2, 32)) for part in parts]
     assert torch.equal(torch.cat(batches, 1).flatten(0, 1), next(whole.read(order, 0)).images)
+
+
+def test_autoaugment_is_refused_where_white_is_not_255():
+    method = {"name": "at", "augment": {"autoaugment": True}}
+    with pytest.raises(CembenchError, match="needs images of 256 levels, and these have 17"):
+        Feed(experiment(method=method), CPU, ALONE)
