@@ -19,6 +19,7 @@ from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import UNSEALED, seal
 from cembench.util.files.yaml import to_yaml
 from tests.conftest import NOTHING, experiment
+from tests.support.stores import FewDigits
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 3}]"]
@@ -47,8 +48,9 @@ def bombs(path):
 def test_a_bomb_offered_as_any_file_is_never_lit(cembench, copy, tmp_path):
     """As checkpoint, record, table, evidence, resume state: refused in one line."""
     _, kept = evaluate(copy, load_protocol("quick", PLAN, limit=16), save_adversarial=True)
-    train(experiment(), tmp_path / "c").unlink()
-    (tmp_path / "c.yaml").write_text(to_yaml(experiment().dump()))
+    settings = experiment(data=FewDigits.name, epochs=1)
+    train(settings, tmp_path / "c").unlink()
+    (tmp_path / "c.yaml").write_text(to_yaml(settings.dump()))
     bomb = tmp_path / "bomb.safetensors"
     places = {
         bomb: (["eval", bomb], ["sample", bomb], ["show", bomb], ["verify", kept, bomb]),

@@ -171,7 +171,7 @@ SUITES = [
 ]
 PROTOCOLS = [load_protocol(name).dump() for name in shipped("protocol")]
 fuzz = settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -25,6 +25,7 @@ from cembench.util.rng import generator_of
 from tests.conftest import experiment
 from tests.support.forks import Blow, Process
 from tests.support.records import settled
+from tests.support.stores import FewDigits
 
 CHUNKS, STAGES = 6, 3
 PROTOCOL = """
@@ -32,6 +33,7 @@ limit: 96
 batch_size: 16
 attacks: [{name: pgd, steps: 2}, staged]
 """
+FEW = {"data": FewDigits.name}
 JEM = {"name": "jem", "negatives": {"name": "sgld", "steps": 1, "buffer": 50}}
 
 
@@ -67,7 +69,7 @@ def protocol(tmp_path, monkeypatch):
 def config(tmp_path):
     """The config of a run `c`."""
     path = tmp_path / "c.yaml"
-    path.write_text(to_yaml(experiment().dump()))
+    path.write_text(to_yaml(experiment(**FEW).dump()))
     return path
 
 
@@ -102,7 +104,7 @@ def chain(command, folder, moments, check):
 
 
 def test_training_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
-    settings = experiment(method=JEM, epochs=8, optimizer={"lr": 1e-3})
+    settings = experiment(method=JEM, epochs=8, optimizer={"lr": 1e-3}, **FEW)
     straight = train(settings, tmp_path / "straight")
     (tmp_path / "c.yaml").write_text(to_yaml(settings.dump()))
     command = ["train", tmp_path / "c.yaml", "--out", tmp_path, "--resume"]
@@ -124,7 +126,7 @@ def test_training_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
 
 @pytest.mark.parametrize("last", ["history", "buffer", "checkpoint"])
 def test_a_run_killed_among_its_last_writes_is_completed_by_resuming(tmp_path, monkeypatch, last):
-    settings = experiment(method=JEM, epochs=1, optimizer={"lr": 1e-3})
+    settings = experiment(method=JEM, epochs=1, optimizer={"lr": 1e-3}, **FEW)
     straight = train(settings, tmp_path / "straight").parent
     owner, name = {
         "history": (pd.DataFrame, "to_csv"),
@@ -191,14 +193,14 @@ def test_a_lock_that_a_killed_process_left_locks_nobody_out(content, copy, confi
         assert not left[0].exists()
 
 
-def test_of_two_trainings_of_a_run_one_wins_and_is_not_disturbed(config, trained, monkeypatch):
+def test_of_two_trainings_of_a_run_one_wins_and_is_not_disturbed(config, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    straight = train(load_experiment(config), config.parent / "straight")
     out = config.parent / "runs"
     command = ["train", config, "--out", out, "--resume"]
     blow = Blow(out / "c", 30, signal.SIGSTOP)
     require_one_winner(command, blow, config.with_name("errors.txt"))
-    name = "model.safetensors"
-    assert (out / "c" / name).read_bytes() == (trained / name).read_bytes()
+    assert (out / "c" / straight.name).read_bytes() == straight.read_bytes()
 
 
 def test_of_two_evaluations_of_a_run_one_wins_and_is_not_disturbed(copy, protocol, monkeypatch):

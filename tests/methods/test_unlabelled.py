@@ -10,6 +10,7 @@ from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.training.train import train
 from cembench.util.errors import CembenchError, ConfigError
 from tests.conftest import experiment
+from tests.support.stores import FewDigits
 
 METHODS = {
     "infonce": {},
@@ -22,7 +23,7 @@ def unlabelled(name, **changes):
     model = {"name": "small_cnn", "width": 8, "norm": "dual"}
     method = {"name": name, **METHODS[name]}
     values = {"method": method, "model": model, "optimizer": {"name": "adamw", "lr": 0.002}}
-    return experiment(**{"epochs": 2, **values, **changes})
+    return experiment(**{"data": FewDigits.name, "epochs": 2, **values, **changes})
 
 
 @pytest.fixture(scope="module", params=METHODS)
