@@ -82,6 +82,9 @@ def sample(
     chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
     given = None if data is None else parse_data(data, "train")
     source = subject(model, given).moved(data_root)
+    classes = len(source.metadata.classes)
+    if label is not None and not 0 <= label < classes:
+        raise CembenchError(f"label: {label} is no class; give 0 to {classes - 1}")
     images = CheckpointImages(source.file, source.metadata, torch.device(pick_device(device)))
     chunks = iter_samples(source, chosen, images, count, label, seed)
     return Samples.joined([drawn for drawn, _ in chunks])

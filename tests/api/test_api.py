@@ -100,6 +100,8 @@ def test_samples_of_memory_and_file_are_the_same(trained: Path) -> None:
     theirs = cembench.sample(trained, {"name": "rcs", "steps": 4}, 12, seed=3)
     assert torch.equal(ours.images, theirs.images) and ours.images.shape == (12, 1, 8, 8)
     assert set(cembench.sample(trained, "ta", 12, steps=2, label=4).labels.tolist()) == {4}
+    with pytest.raises(CembenchError, match="label: 10 is no class; give 0 to 9"):
+        cembench.sample(trained, "ta", 12, steps=2, label=10)
     with pytest.raises(SamplingError, match="no replay buffer"):
         cembench.sample(cembench.load(trained), "rcs", 4, steps=2, start="buffer")
 
