@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @PROTOCOL(help="Name of the records, if there are several.")
 @JSON(help="Print all numbers, with those of the images, as JSON.")
 def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:
-    """Compare two runs image by image (McNemar's test), or two experiments over their seeds.
+    """Compare two runs image by image, or experiments over seeds.
+
+    Image by image it is McNemar's test.
 
     `runs/at runs/trades` compares runs/at.s0 with runs/trades.s0, and so on, where runs have seeds:
     the mean difference of every figure, with its 95 % t-interval.
