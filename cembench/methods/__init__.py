@@ -134,8 +134,9 @@ class Method(Choice):
 
     @property
     def sampler(self) -> Sampler | None:
-        """Sampler whose initial images training prepares: `negatives`, if there is one."""
-        return self.samplers.get("negatives")
+        """Sampler whose initial images training prepares: `contrast`, or else `negatives`."""
+        found = self.samplers
+        return found.get("contrast", found.get("negatives"))
 
     @property
     def head(self) -> Head | None:

@@ -16,6 +16,8 @@ from pydantic import SerializeAsAny
 
 from cembench import energy
 from cembench.methods.adversarial import Adversarial
+from cembench.methods.density import told_apart
+from cembench.methods.trades import divergence
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.logits import CS
 from cembench.util.lazy import lazy_imports
@@ -23,7 +25,7 @@ from cembench.util.settings import NonNegative
 
 with lazy_imports():
     from torch import Tensor, nn
-    from torch.nn.functional import cross_entropy, kl_div, softplus
+    from torch.nn.functional import cross_entropy
 
 CHAINS: dict[str, Any] = {
     "start": "buffer",
@@ -72,11 +74,6 @@ class CEMB(Adversarial):
     weight: NonNegative = 0.5
     beta: NonNegative = 0.0
 
-    @property
-    def sampler(self) -> Sampler:
-        """Sampler whose initial images training prepares: that of x⁻."""
-        return self.contrast
-
     def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:
@@ -91,22 +88,13 @@ class CEMB(Adversarial):
         keys = ("x", "attacked", "sampled")
         clean, attacked, away = (model(images[key]).float() for key in keys)
         robust = self._robust(clean, attacked, y)
-        data, sampled = energy.marginal(clean), energy.marginal(away)
-        told = softplus(-data).mean() + softplus(sampled).mean()
-        return robust + self.weight * told, {
-            "robust": robust.detach(),
-            "told": told.detach(),
-            "separated": ((data > 0).float().mean() + (sampled < 0).float().mean()) / 2,
-            "lse_data": data.mean().detach(),
-            "lse_negatives": sampled.mean().detach(),
-        }
+        told, parts = told_apart(energy.marginal(clean), energy.marginal(away))
+        return robust + self.weight * told, {"robust": robust.detach(), **parts}
 
     def _robust(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
         if not self.beta:
             return cross_entropy(attacked, y, label_smoothing=self.label_smoothing)
-        kl = kl_div(
-            attacked.log_softmax(1), clean.log_softmax(1), reduction="batchmean", log_target=True
-        )
+        kl = divergence(clean, attacked)
         return cross_entropy(clean, y, label_smoothing=self.label_smoothing) + self.beta * kl
 
     def climbed(

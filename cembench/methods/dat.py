@@ -15,7 +15,7 @@ from pydantic import Field, SerializeAsAny
 from cembench import energy
 from cembench.data.augmentation import Augment
 from cembench.methods.adversarial import Adversarial
-from cembench.methods.density import Density
+from cembench.methods.density import Density, told_apart
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.logits import CS
 from cembench.samplers.pgd import PGD
@@ -24,7 +24,7 @@ from cembench.util.settings import Count, NonNegative
 
 with lazy_imports():
     from torch import Tensor, nn
-    from torch.nn.functional import cross_entropy, softplus
+    from torch.nn.functional import cross_entropy
 
 
 CONTRAST: dict[str, Any] = {"start": "noise", "steps": 50, "step_size": 0.1}
@@ -93,11 +93,6 @@ class DAT(Density, Adversarial):
         """First epoch of the second stage: the first stage is adversarial training alone."""
         return self.first_stage + 1
 
-    @property
-    def sampler(self) -> Sampler:
-        """Sampler whose initial images training prepares: that of x⁻."""
-        return self.contrast
-
     def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:
@@ -125,16 +120,12 @@ class DAT(Density, Adversarial):
         if "sampled" not in images:
             return robust, {"robust": robust.detach()}
         away, near = model(images["sampled"]).float(), model(images["x"]).float()
-        data, sampled = energy.marginal(near), energy.marginal(away)
-        told = softplus(-data).mean() + softplus(sampled).mean()
+        told, parts = told_apart(energy.marginal(near), energy.marginal(away))
         return robust + self.weight * told, {
             "robust": robust.detach(),
-            "told": told.detach(),
-            "separated": ((data > 0).float().mean() + (sampled < 0).float().mean()) / 2,
+            **parts,
             "auc": auc(energy.joint(near, labels[-1]), energy.joint(away, labels[-1])).detach(),
-            "contrast_steps": data.new_tensor(self.steps_at(context)),
-            "lse_data": data.mean().detach(),
-            "lse_negatives": sampled.mean().detach(),
+            "contrast_steps": told.new_tensor(self.steps_at(context)),
         }
 
     def learn(self, memory: dict[str, Any], values: dict[str, Tensor], images: int) -> None:

@@ -14,6 +14,7 @@ from cembench.util.settings import optional_field
 
 with lazy_imports():
     from torch import Tensor
+    from torch.nn.functional import softplus
 
 PLAIN = Augment(crop=0, flip=False, resized_crop=0)
 
@@ -45,3 +46,21 @@ class Density(Supervised):
         """Return what belongs to the labelled batch and to that of the density; maybe the same."""
         parts = both.chunk(len(self.branches))
         return parts[0], parts[-1]
+
+
+def told_apart(data: Tensor, sampled: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of telling data from samples, and what to log of it.
+
+    It is softplus(−LSE x) + softplus(LSE x⁻), both means: LSE is the logit of "data".
+
+    Args:
+        data: LSE f(x, ·), N.
+        sampled: LSE f(x⁻, ·), N.
+    """
+    told = softplus(-data).mean() + softplus(sampled).mean()
+    return told, {
+        "told": told.detach(),
+        "separated": ((data > 0).float().mean() + (sampled < 0).float().mean()) / 2,
+        "lse_data": data.mean().detach(),
+        "lse_negatives": sampled.mean().detach(),
+    }

@@ -84,11 +84,6 @@ class EBJDAT(Density, Adversarial):
         **CHAINS
     )
 
-    @property
-    def sampler(self) -> Sampler:
-        """Sampler whose initial images training prepares: that of x⁻."""
-        return self.contrast
-
     def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:

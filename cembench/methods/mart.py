@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import SerializeAsAny
 
+from cembench.energy import potentials
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import PGD
@@ -14,7 +15,7 @@ from cembench.util.settings import NonNegative
 
 with lazy_imports():
     from torch import Tensor, nn
-    from torch.nn.functional import cross_entropy, kl_div
+    from torch.nn.functional import cross_entropy
 
 CERTAIN = 1.0001  # of which a probability is subtracted before its logarithm; 1 in the paper
 
@@ -61,10 +62,9 @@ class MART(Adversarial):
         rival = away.softmax(1).scatter(1, y[:, None], 0).amax(1)
         boosted = cross_entropy(away, y, label_smoothing=self.label_smoothing)
         boosted = boosted - (CERTAIN - rival).log().mean()
-        clean, moved = logits.log_softmax(1), away.log_softmax(1)
+        clean = logits.log_softmax(1)
         missed = 1 - clean.gather(1, y[:, None])[:, 0].exp()
-        apart = kl_div(moved, clean, reduction="none", log_target=True).sum(1)
-        robust = (missed * apart).mean()
+        robust = (missed * potentials.divergence(away, clean)).mean()
         parts = {"boosted": boosted.detach(), "robust": robust.detach()}
         return boosted + self.beta * robust, parts
 

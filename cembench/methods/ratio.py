@@ -73,11 +73,6 @@ class RATIO(Adversarial):
             raise ValueError(f"contrast: {name} stays at the data; take confidence")
         return self
 
-    @property
-    def sampler(self) -> Sampler:
-        """Sampler whose initial images training prepares: that of x⁻."""
-        return self.contrast
-
     def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:

@@ -50,11 +50,16 @@ class Trades(Adversarial):
         """Return the loss, and its two terms."""
         logits, moved = model(images["x"]).float(), model(images["attacked"]).float()
         natural = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-        clean, away = logits.log_softmax(1), moved.log_softmax(1)
-        robust = kl_div(away, clean, reduction="batchmean", log_target=True)
+        robust = divergence(logits, moved)
         parts = {"natural": natural.detach(), "robust": robust.detach()}
         return natural + self.beta * robust, parts
 
     def loss_cost(self, context: SamplerContext) -> int:
         """Gradients of the weights on two batches."""
         return 2
+
+
+def divergence(logits: Tensor, moved: Tensor) -> Tensor:
+    """Return the mean KL(p(·|x) ‖ p(·|x̂)) over images, of logits f(x) and f(x̂), N×K."""
+    clean, away = logits.log_softmax(1), moved.log_softmax(1)
+    return kl_div(away, clean, reduction="batchmean", log_target=True)

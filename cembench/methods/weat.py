@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import SerializeAsAny
 
 from cembench import energy
+from cembench.energy import potentials
 from cembench.methods.adversarial import Adversarial
 from cembench.samplers import Sampler, SamplerContext, samplers
 from cembench.samplers.pgd import TRADES
@@ -15,7 +16,7 @@ from cembench.util.settings import NonNegative
 
 with lazy_imports():
     from torch import Tensor, nn
-    from torch.nn.functional import cross_entropy, kl_div, softplus
+    from torch.nn.functional import cross_entropy, softplus
 
 
 class WEAT(Adversarial):
@@ -63,8 +64,7 @@ class WEAT(Adversarial):
         judged = logits if self.natural == "clean" else moved
         smoothing = self.label_smoothing
         natural = cross_entropy(judged, y, reduction="none", label_smoothing=smoothing)
-        clean, away = logits.log_softmax(1), moved.log_softmax(1)
-        robust = kl_div(away, clean, reduction="none", log_target=True).sum(1)
+        robust = potentials.divergence(moved, logits.log_softmax(1))
         natural, robust = (weight * natural).mean(), (weight * robust).mean()
         return natural + self.beta * robust, {
             "natural": natural.detach(),

@@ -45,11 +45,6 @@ class Ours(Adversarial):
     link: Literal["lse", "joint", "paired"] = "lse"
     energy_l2: NonNegative = 0.0
 
-    @property
-    def sampler(self):
-        """Sampler whose initial images training prepares."""
-        return self.contrast
-
     def draw(self, model, x, y, context):
         """Return x, x̂ and x⁻."""
         found = super().draw(model, x, y, context)
