@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,6 +82,14 @@ class ChunkCache:
         path, seal_name = self._named(f"{name}.safetensors")
         with stage("saving"):
             write_tensors(path, values, name=seal_name)
+
+    def obtain(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the tensors kept under a name; those that are made, and kept, where none are."""
+        values = self.tensors(name)
+        if values is None:
+            values = make()
+            self.keep_tensors(name, values)
+        return values
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the form `KIND.REST` under which there are tensors."""

@@ -142,11 +142,7 @@ class FeatureReader:
         if self.keep is None:
             return self._embedded(images)
         name = f"features.{hash_of(images)}"
-        cached = self.keep.tensors(name)
-        if cached is None:
-            cached = self._embedded(images)
-            self.keep.keep_tensors(name, cached)
-        return cached
+        return self.keep.obtain(name, lambda: self._embedded(images))
 
     @torch.no_grad()
     def _embedded(self, images: Tensor) -> dict[str, Tensor]:

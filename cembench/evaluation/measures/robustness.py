@@ -88,12 +88,9 @@ class RunAttacks:
         self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
     ) -> Tensor:
         """Find the images of a chunk, unless the cache has them."""
-        key = sample_key(title, number)
-        kept = None if cache is None else cache.tensors(key)
-        if kept is None:
-            kept = {"images": find()}
-            if cache is not None:
-                cache.keep_tensors(key, {"images": kept["images"].cpu()})
+        if cache is None:
+            return find()
+        kept = cache.obtain(sample_key(title, number), lambda: {"images": find().cpu()})
         return kept["images"]
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -109,11 +109,8 @@ class DrawSamples:
         """Yield chunks with images and starts as bytes; each process has its share of them."""
         device = self.context.images.device
         for number, y in world.shard(list(enumerate(_labels(self.context, sampler)))):
-            key = sample_key(sampler.title, number)
-            values = self.cache.tensors(key)
-            if values is None:
-                values = self._chunk(sampler, y.to(device), number)
-                self.cache.keep_tensors(key, values)
+            draw = partial(self._chunk, sampler, y.to(device), number)
+            values = self.cache.obtain(sample_key(sampler.title, number), draw)
             bar.advance(len(y))
             yield Samples(**values)
 
