@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 HELD_OUT = 0.1  # fraction of the training images for validation, unless a config says otherwise
 
 
+def require_one_crop(crop: int | None, resized_crop: float | None) -> None:
+    """Refuse two kinds of crops at once.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if crop and resized_crop:
+        raise ConfigError.single("crops in another way; set crop to 0", "resized_crop")
+
+
 class DataSettings(Choice):
     """A data set: where it is, and how its training images are augmented.
 
@@ -37,8 +47,7 @@ class DataSettings(Choice):
 
     @model_validator(mode="after")
     def _one_crop(self) -> Self:
-        if self.crop and self.resized_crop:
-            raise ConfigError.single("crops in another way; set crop to 0", "resized_crop")
+        require_one_crop(self.crop, self.resized_crop)
         return self
 
     @property

@@ -6,8 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from cembench.data import DataSettings
-from cembench.util.errors import ConfigError
+from cembench.data import DataSettings, require_one_crop
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Fraction, Settings
 
@@ -40,8 +39,7 @@ class Augment(Settings):
 
     @model_validator(mode="after")
     def _one_crop(self) -> Self:
-        if self.crop and self.resized_crop:
-            raise ConfigError.single("crops in another way; set crop to 0", "resized_crop")
+        require_one_crop(self.crop, self.resized_crop)
         return self
 
     def over(self, data: DataSettings) -> Augment:
