@@ -115,9 +115,9 @@ def gkl(net, prior, alpha, beta, gamma):
     for x, attacked, y, row in zip(IMAGES["x"], IMAGES["attacked"], Y, prior, strict=True):
         logits, away = net(x[None])[0], net(attacked[None])[0]
         for k in range(CLASSES):
-            for l in range(CLASSES):  # noqa: E741
-                weight = row[k] ** gamma * row[l] ** gamma
-                near, far = logits[k] - logits[l], away[k] - away[l]
+            for other in range(CLASSES):
+                weight = row[k] ** gamma * row[other] ** gamma
+                near, far = logits[k] - logits[other], away[k] - away[other]
                 squares, mass = squares + weight * (near - far) ** 2, mass + weight
             soft -= logits.softmax(0)[k].detach() * away.softmax(0)[k].log()
         natural -= logits.softmax(0)[y].log()
