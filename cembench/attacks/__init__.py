@@ -111,6 +111,19 @@ class Attack(Choice):
         return None
 
     @property
+    def norms(self) -> frozenset[str] | None:
+        """Norms of the threat models that it knows; None for all."""
+        return None
+
+    @property
+    def minimises(self) -> str | None:
+        """The norm in which it looks for the smallest change that fools, whatever the radius.
+
+        None for an attack that stays in the ball of the threat model.
+        """
+        return None
+
+    @property
     def sampling(self) -> Sampling | None:
         """Stages that attack a sample of the survivors first; none of them unless given."""
         return None
