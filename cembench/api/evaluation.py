@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,10 +11,11 @@ from cembench.api.data import parse_data
 from cembench.api.subject import ThreatLike, subject
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
+from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
-    from torch import nn
+    from torch import Tensor, nn
 
     from cembench.evaluation.evaluate import evaluate as evaluate_source
     from cembench.reporting.plots.curves import write_curve
@@ -22,10 +23,11 @@ with lazy_imports():
 
 
 def evaluate(
-    model: str | Path | nn.Module,
+    model: str | Path | nn.Module | Callable[[Tensor], Any],
     data: Any = None,
     protocol: str | Path | Mapping[str, Any] | Sequence[Any] | Protocol = "quick",
     *,
+    attacks: str | Sequence[Any] | None = None,
     train: Any = None,
     threat: ThreatLike | None = None,
     out: str | Path | None = None,
@@ -39,11 +41,14 @@ def evaluate(
     """Attack a network and score its samples, as a protocol says; return the record.
 
     Args:
-        model: a checkpoint or run folder; or a network in memory: images in [0, 1], N×C×H×W, to
-            N×K logits. It is left as it was.
+        model: a checkpoint or run folder; or a network in memory, a `torch.nn.Module` or any other
+            function: images in [0, 1], N×C×H×W, to N×K logits, as a tensor or a NumPy array. It is
+            left as it was. Where autograd finds no gradient through it, attacks that need none
+            apply; a function is to put its network in evaluation mode itself.
         data: a data set by name or as settings, or test images from memory as `dataset` takes them:
             `(x, y)`, a `Dataset`, a `DataLoader`. A checkpoint has its own unless given.
         protocol: a name, a YAML file, its content, or a list of attacks.
+        attacks: attacks, in place of a protocol.
         train: training images beside test images from memory. Without them nothing is sampled, and
             the record says so.
         threat: the threat model of a network in memory, such as `"linf 8/255"` or
@@ -62,9 +67,12 @@ def evaluate(
         CembenchError: when model or data cannot be used. A network that breaks its contract gives a
             record with `error` and no figures instead.
     """
-    plan = _protocol(protocol)
+    if attacks is not None and protocol != "quick":
+        raise CembenchError("attacks: the protocol has its own; give one of the two")
+    listed = [attacks] if isinstance(attacks, str) else attacks
+    plan = _protocol(protocol if listed is None else listed)
     with TemporaryDirectory() as nowhere, process_group(device) as own:
-        place = nowhere if out is None and isinstance(model, nn.Module) else out
+        place = nowhere if out is None and not isinstance(model, str | Path) else out
         source = world().on_all_ranks(
             lambda: subject(
                 model,
