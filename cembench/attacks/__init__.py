@@ -148,5 +148,7 @@ attacks: Registry[Attack] = Registry(
         "torchattacks": "cembench.attacks.torchattacks:TorchattacksAttack",
         "autoattack": "cembench.attacks.autoattack:AutoAttack",
         "autoattack-fast": "cembench.attacks.autoattack_fast:FastAutoAttack",
+        "cascade": "cembench.attacks.cascade:Cascade",
+        "fmn": "cembench.attacks.fmn:FMN",
     },
 )
