@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cembench.data.split import Split
 from cembench.energy.ascent import to_bytes
-from cembench.energy.norms import Ball
+from cembench.energy.threat import Threat
 from cembench.evaluation.cache import ChunkCache, attack_key
 from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples
@@ -30,15 +30,17 @@ Size = tuple[int, int, int]
 
 
 def save_adversarial(
-    cache: ChunkCache, protocol: Protocol, split: Split, ball: Ball, record: Path
+    cache: ChunkCache, protocol: Protocol, split: Split, threat: Threat, record: Path
 ) -> None:
     """Save the adversarial images: `rows`, `images` (float32) and `bytes` (uint8), a file each.
 
     The bytes are the images rounded inside the ball around the rounded clean image, so they
-    survive an 8-bit file; the floats are what the main figure counts.
+    survive an 8-bit file; the floats are what the main figure counts. `threat` is the threat model
+    of the record.
     """
-    for attack in protocol.attacks:
-        won = _Won(cache, attack.title, protocol.batch_size, split)
+    for run in protocol.runs:
+        ball = (run.threat or threat).ball
+        won = _Won(cache, run.title, protocol.batch_size, split)
         rows = torch.cat([torch.zeros(0).long(), *(rows for rows, _, _ in won)])
         shape = len(rows), *split.shape
         rounded = (to_bytes(images, clean, ball) for _, images, clean in won)
@@ -47,7 +49,7 @@ def save_adversarial(
             "images": Parts("float32", shape, (images for _, images, _ in won)),
             "bytes": Parts("uint8", shape, ((x * 255).round().to(torch.uint8) for x in rounded)),
         }
-        write_tensors(_adversarial_file(record, attack.title), values, SEALED)
+        write_tensors(_adversarial_file(record, run.title), values, SEALED)
 
 
 @dataclass(frozen=True)

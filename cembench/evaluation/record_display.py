@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def line(record: Any) -> str:
     """Return the run, what it was measured on, and its accuracies."""
-    rates = ", ".join(f"{name} {percent(rate.accuracy)}" for name, rate in record.figures.items())
+    accuracies = record.accuracies.items()
+    rates = ", ".join(f"{name} {percent(rate.accuracy)}" for name, rate in accuracies)
     failed = ", ".join(record.sanity_failed)
     result = (
         record.error or f"{rates or 'samples alone'}{'; failed checks: ' * bool(failed)}{failed}"
@@ -37,7 +38,7 @@ def frame(record: Any) -> pd.DataFrame:
     columns = ("accuracy", "low", "high", "correct", "images")
     rows = {
         name: {column: getattr(rate, column) for column in columns}
-        for name, rate in record.figures.items()
+        for name, rate in record.accuracies.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 

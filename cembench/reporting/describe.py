@@ -138,7 +138,7 @@ def _records(layout: RunLayout) -> str:
         except CembenchError as error:
             lines.append(str(error))
             continue
-        rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.figures.items()]
+        rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.accuracies.items()]
         failed = f"; failed checks: {', '.join(record.sanity_failed)}" * bool(record.sanity_failed)
         failed += "; ⚠ of another checkpoint than the one here" * record.replaced
         failed += "; unchecked" * record.unchecked

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cembench.attacks import Attack
 from cembench.evaluation.gate.baseline import Baseline, Row, load_baseline
 from cembench.evaluation.sections.robustness import PARTS
+from cembench.evaluation.sections.threats import AttackRun
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256, write_bytes
 from cembench.util.files.parquet import read_table, sealed_table
@@ -90,10 +90,10 @@ def _named(path: Path, baseline: Baseline) -> set[Path]:
     return {(path.parent / row.verdicts).resolve() for row in baseline.rows.values()}
 
 
-def _problems(table: pd.DataFrame, attacks: list[Attack]) -> Iterator[str]:
+def _problems(table: pd.DataFrame, runs: list[AttackRun]) -> Iterator[str]:
     """Yield what is wrong with the columns of a verdict file, for the attacks of its protocol."""
-    wanted = {"index", "label", "clean_pred"} | {f"{attack.title}_broken" for attack in attacks}
-    wanted |= {f"{attack.title}_sample" for attack in attacks if attack.sampling is not None}
+    wanted = {"index", "label", "clean_pred"} | {f"{run.title}_broken" for run in runs}
+    wanted |= {f"{run.title}_sample" for run in runs if run.attack.sampling is not None}
     if not table.columns.is_unique:
         yield "two columns have the same name"
         return

@@ -18,7 +18,8 @@ from cembench.data.split import Split
 from cembench.energy.threat import Threat
 from cembench.evaluation.artifacts import SavedImages, saved_images
 from cembench.evaluation.cache import ChunkCache, attack_key, sample_key
-from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_table
+from cembench.evaluation.chunk import Chunk, Columns
+from cembench.evaluation.measure import Measurement, verdict_table
 from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections.robustness import Figure, count
@@ -42,28 +43,30 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
     columns: Columns = {}
     before = AttackProgress.fresh(chunk.split.pixels())
     for attack in config:
+        title = chunk.title(attack.title)
         if not applies(attack, chunk.target):
             chunk.bar.advance(len(chunk.rows))
             continue
         begun = time.monotonic()
         progress = chunk.attacks.attacked(attack, chunk, before)
         before = before.followed_by(progress)
-        columns |= progress.columns(attack.title)
+        columns |= progress.columns(title)
         if attack.sampling is not None:
-            columns[f"{attack.title}_sample"] = progress.parts
-        chunk.seconds[attack.title] = time.monotonic() - begun
+            columns[f"{title}_sample"] = progress.parts
+        chunk.seconds[title] = time.monotonic() - begun
         chunk.bar.advance(len(chunk.rows))
         images = f"{chunk.protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
         broken = int(progress.broken.sum())
-        chunk.bar.report(f"{images}: {attack.title} succeeds on {broken} of {len(chunk.rows)}")
+        chunk.bar.report(f"{images}: {title} succeeds on {broken} of {len(chunk.rows)}")
     return columns
 
 
 def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]:
     """Count the table of verdicts; attacks that do not apply have no columns in it."""
     for attack in config:
-        measurement.not_applicable += not_applicable(attack, measurement.target)
-    titles = [a.title for a in config if applies(a, measurement.target)]
+        parts = not_applicable(attack, measurement.target)
+        measurement.not_applicable += map(measurement.title, parts)
+    titles = [measurement.title(a.title) for a in config if applies(a, measurement.target)]
     classes = measurement.context.split.classes
     return count(measurement.table, titles, measurement.seconds, classes)
 
@@ -82,7 +85,7 @@ class RunAttacks:
         """Run an attack; a killed one goes on with the stage it was at."""
         stages = stages_of(attack, chunk.target, chunk.correct)
         start = before if attack.on == "survivors" else None
-        return run_stages(attack.title, stages, chunk, start)
+        return run_stages(chunk.title(attack.title), stages, chunk, start)
 
     def images(
         self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
@@ -116,17 +119,18 @@ class SavedAttacks:
     def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
         """Verify the saved images of a chunk."""
         x, y, target = chunk.split.pixels(), chunk.split.labels, chunk.target
-        if attack.title not in self.saved:
+        title = chunk.title(attack.title)
+        if title not in self.saved:
             shape = chunk.split.shape
-            self.saved[attack.title] = SavedImages(self.record, attack.title, self.rows, shape)
-        places, images = self.saved[attack.title].between(chunk.start, chunk.start + len(x))
+            self.saved[title] = SavedImages(self.record, title, self.rows, shape)
+        places, images = self.saved[title].between(chunk.start, chunk.start + len(x))
         rows = (places - chunk.start).to(x.device)
         progress = AttackProgress.fresh(x)
         if len(rows):
             proposed = images.to(x.device)
             verdict = verify(target.verifier, x[rows], proposed, y[rows], target.threat.ball)
             progress.record(rows, verdict)
-        stages = self.table.get(f"{attack.title}_by", pd.Series([""] * len(self.rows)))
+        stages = self.table.get(f"{title}_by", pd.Series([""] * len(self.rows)))
         by = list(stages)[chunk.start : chunk.start + len(x)]
         progress.credit(by)
         if attack.sampling is not None:

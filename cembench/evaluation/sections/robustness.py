@@ -10,7 +10,7 @@ from pydantic import AfterValidator, SerializeAsAny
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.section import Section, rate_cells
-from cembench.evaluation.statistics import Rate, most_found, rate, wilson
+from cembench.evaluation.statistics import ONE_SIDED, Rate, most_found, rate, wilson
 from cembench.util.display.charts import EMPTY, Cell, Table
 from cembench.util.display.format import NOTHING, number, percent
 from cembench.util.files.names import require_distinct
@@ -207,12 +207,12 @@ def allowed_for(
     found: Figure, table: pd.DataFrame, attacks: list[str], survives: pd.Series
 ) -> Figure:
     """Return a figure whose interval allows for survivors that sampled stages left untried."""
+    sampled = [attack for attack in attacks if f"{attack}_sample" in table]
     untried, at_risk = survives & False, 0
-    for attack in attacks:
-        if f"{attack}_sample" in table:
-            part = table[f"{attack}_sample"]
-            untried |= survives & (part == "untried")
-            at_risk = max(at_risk, _at_risk(part, table[f"{attack}_broken"]))
+    for attack in sampled:
+        part = table[f"{attack}_sample"]
+        untried |= survives & (part == "untried")
+        at_risk += _at_risk(part, table[f"{attack}_broken"], ONE_SIDED / len(sampled))
     left = int(untried.sum())
     if left == 0:
         return found
@@ -221,11 +221,14 @@ def allowed_for(
     return found.model_copy(update={"untried": left, "at_risk": at_risk, "low": low})
 
 
-def _at_risk(part: pd.Series, broken: pd.Series) -> int:
-    """Return on how many images outside the sample its stages may succeed, at most."""
+def _at_risk(part: pd.Series, broken: pd.Series, error: float) -> int:
+    """Return on how many images outside the sample its stages may succeed, at most.
+
+    `error` is the probability that they are more. Bounds of several attacks are added.
+    """
     drawn = part == "drawn"
     hits = int((drawn & broken).sum())
-    return most_found(hits, int(drawn.sum()), int((part != "").sum())) - hits
+    return most_found(hits, int(drawn.sum()), int((part != "").sum()), error) - hits
 
 
 def figure(correct: pd.Series, correct_8bit: pd.Series) -> Figure:
