@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
@@ -13,9 +13,9 @@ from cembench.energy.norms import NORMS
 from cembench.energy.threat import Threat, threat_values
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.section import Section
-from cembench.evaluation.sections.curve import CurvePoint
+from cembench.evaluation.sections.curve import CAPTION, CurvePoint, lines
 from cembench.evaluation.sections.robustness import Attacks, Figure, RobustnessSection
-from cembench.util.display.charts import Table
+from cembench.util.display.charts import Chart, Table
 from cembench.util.errors import ConfigError
 from cembench.util.settings import Settings, optional_field
 
@@ -212,6 +212,18 @@ class ThreatsSection(Section[list[AttackedThreat], Threats | None]):
     def columns(self, result: Threats | None) -> dict[str, Any]:
         """Return each accuracy under the other threat models, and of the union."""
         return {} if result is None else RobustnessSection().columns(result.figures)
+
+    def panels(self, records: Mapping[str, Any]) -> list[Chart]:
+        """Return accuracy over the radius under the other threat models, a panel each."""
+        known = {run: record.threats.under for run, record in records.items() if record.threats}
+        first = next(iter(known.values()), {})
+        panels = [
+            lines({run: under[name].curve for run, under in known.items()}, one.eps, name)
+            for name, one in list(first.items())[1:]
+            if any(under[name].curve for under in known.values())
+        ]
+        heading = "Accuracy over ε under further threat models"
+        return [Chart("threat-curves", heading, CAPTION, panels, len(panels))] if panels else []
 
     def details(self, result: Threats | None) -> list[Table]:
         """Return the table of accuracies under each threat model, and of the union."""

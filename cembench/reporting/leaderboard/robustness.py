@@ -8,6 +8,7 @@ from functools import partial
 import pandas as pd
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.threats import threat_of
 from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import ROBUST, best_first, lead_column, pareto_front
@@ -65,7 +66,8 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     accuracy = partial(with_interval, form=".1%")
     for column in table.columns:
         ends = f"{column}_low", f"{column}_high"
-        if column.endswith("_acc") and ends[0] in table and says(table[column]):
+        known = column.endswith("_acc") and ends[0] in table and says(table[column])
+        if known and not threat_of(column):  # boards across threat models show those
             shown.add(f"{column.removesuffix('_acc')} ↑", column, accuracy, *ends)
     _show_worst_class(shown)
     for attack in ROBUST:
