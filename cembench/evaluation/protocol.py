@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
+from cembench.attacks import Attack
 from cembench.energy.threat import ThreatChange
 from cembench.evaluation.sections import SECTIONS, SETTINGS
 from cembench.evaluation.sections.threats import (
@@ -154,6 +155,17 @@ class Protocol(Base):
         ]
 
     @property
+    def every_attack(self) -> list[Attack]:
+        """The attacks of all sections."""
+        curve = [] if self.curve is None else [self.curve.attack]
+        return [*self.attacks, *curve]
+
+    @property
+    def libraries(self) -> list[str]:
+        """The optional packages whose versions decide figures."""
+        return sorted({attack.library for attack in self.every_attack} - {""})
+
+    @property
     def makes_images(self) -> bool:
         """Whether images are made besides adversarial ones: samples or counterfactuals."""
         return self.samples is not None or self.counterfactuals is not None
@@ -199,12 +211,15 @@ def parse_protocol(
 
     Raises:
         ConfigError: for wrong settings, blaming `source`.
+        CembenchError: for an attack whose package is missing.
     """
     values = {"name": "protocol", **values}
     if limit is not None:
         values |= {"limit": limit, "name": f"{values['name']}-n{limit}"}
     with blaming(source):
         protocol = Protocol.parse(values)
+        for attack in protocol.every_attack:
+            attack.require_installed()
     if known:
         return protocol
     return protocol.model_copy(update={"name": f"{protocol.name}-{protocol.digest[:6]}"})
