@@ -112,8 +112,8 @@ def _training_gradients(experiment: Experiment, data: TrainingData) -> float:
 def _evaluation_gradients(protocol: Protocol) -> float:
     images = protocol.limit or 10_000
     attacks = [
-        AUTOATTACK if attack.name.startswith("autoattack") else getattr(attack, "steps", 20)
-        for attack in protocol.attacks
+        AUTOATTACK if run.attack.name.startswith("autoattack") else getattr(run.attack, "steps", 20)
+        for run in protocol.runs
     ]
     drawn = protocol.samples
     samplers = [] if drawn is None else [getattr(one, "steps", 20) for one in drawn.samplers]
