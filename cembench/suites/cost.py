@@ -105,7 +105,7 @@ def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) 
 def _training_gradients(experiment: Experiment, data: TrainingData) -> float:
     images = (experiment.epoch_images or data.sizes[0]) * gradients_per_image(experiment)
     validation = experiment.validation
-    attacked = min(validation.images, len(data.held)) * validation.steps
+    attacked = min(validation.images, len(data.held)) * validation.steps * len(experiment.threats)
     return experiment.epochs * (images + attacked / validation.every)
 
 
