@@ -62,7 +62,8 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `samples`, `density`, `sanity`, `curve` and `counterfactuals` are the sections.
+    `attacks`, `samples`, `density`, `sanity`, `curve`, `counterfactuals` and `corruptions` are the
+    sections.
     """
 
     @model_validator(mode="after")
