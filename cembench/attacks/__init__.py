@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from cembench.energy.threat import Threat
+from cembench.util.errors import CembenchError
 from cembench.util.registry import Registry
 from cembench.util.settings import Choice, Label, optional_field
 
@@ -86,12 +88,14 @@ class Attack(Choice):
     """An attack of a protocol.
 
     Attributes:
+        library: the optional package whose version decides its figures, if any.
         label: its name in tables; the name of the attack unless given.
         on: `all` images, so that its robust accuracy is its own; or the `survivors` of the attacks
             before it, which is cheaper. The accuracy is then that under all of them together, and
             its name ends in `-rest`.
     """
 
+    library: ClassVar[str] = ""
     label: Label | None = None
     on: Literal["all", "survivors"] = optional_field("all")
 
@@ -115,6 +119,18 @@ class Attack(Choice):
         """Norms of the threat models that it knows; None for all."""
         return None
 
+    def require_norm(self, norm: str) -> None:
+        """Refuse a norm that it does not know.
+
+        Raises:
+            CembenchError: naming the attacks that know it.
+        """
+        if self.norms is not None and norm not in self.norms:
+            raise CembenchError(
+                f"{self.title} knows {', '.join(sorted(self.norms))}, not the norm {norm} of the "
+                f"threat model; attacks that know it: {', '.join(knowing(norm))}"
+            )
+
     @property
     def minimises(self) -> str | None:
         """The norm in which it looks for the smallest change that fools, whatever the radius.
@@ -122,6 +138,14 @@ class Attack(Choice):
         None for an attack that stays in the ball of the threat model.
         """
         return None
+
+    def require_installed(self) -> None:
+        """Refuse an attack that needs a package which is missing.
+
+        Raises:
+            CembenchError: naming what to install.
+        """
+        return
 
     @property
     def sampling(self) -> Sampling | None:
@@ -148,5 +172,18 @@ attacks: Registry[Attack] = Registry(
         "torchattacks": "cembench.attacks.torchattacks:TorchattacksAttack",
         "autoattack": "cembench.attacks.autoattack:AutoAttack",
         "autoattack-fast": "cembench.attacks.autoattack_fast:FastAutoAttack",
+        "cascade": "cembench.attacks.cascade:Cascade",
+        "fmn": "cembench.attacks.fmn:FMN",
     },
 )
+
+
+def knowing(norm: str) -> list[str]:
+    """Return the names of the registered attacks that know a norm whatever their settings."""
+    found = []
+    for name in attacks.known():
+        with suppress(AttributeError):  # of one whose norms depend on a required setting
+            norms = attacks.find(name).model_construct().norms
+            if norms is None or norm in norms:
+                found.append(name)
+    return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
+from cembench.attacks import Attack
 from cembench.energy.threat import ThreatChange
 from cembench.evaluation.sections import SECTIONS, SETTINGS
 from cembench.models.engine import Engine, Plain, engines
@@ -62,8 +63,8 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `samples`, `density`, `sanity`, `curve`, `counterfactuals` and `corruptions` are the
-    sections.
+    `attacks`, `minimal`, `samples`, `density`, `sanity`, `curve`, `counterfactuals` and
+    `corruptions` are the sections.
     """
 
     @model_validator(mode="after")
@@ -96,8 +97,20 @@ class Protocol(Base):
 
     def without(self, key: str) -> Protocol | None:
         """Return what is left without a section, if anything."""
-        left = {s.key: s.setting[1] if s.key == key else s.config(self) for s in SECTIONS}
-        return self.model_copy(update=left) if any(left.values()) else None
+        default = {s.key: s.setting[1] for s in SECTIONS}[key]
+        left = self.model_copy(update={key: default})
+        return left if any(section.config(left) for section in SECTIONS) else None
+
+    @property
+    def every_attack(self) -> list[Attack]:
+        """The attacks of all sections."""
+        curve = [] if self.curve is None else [self.curve.attack]
+        return [*self.attacks, *curve]
+
+    @property
+    def libraries(self) -> list[str]:
+        """The optional packages whose versions decide figures."""
+        return sorted({attack.library for attack in self.every_attack} - {""})
 
     @property
     def makes_images(self) -> bool:
@@ -145,12 +158,15 @@ def parse_protocol(
 
     Raises:
         ConfigError: for wrong settings, blaming `source`.
+        CembenchError: for an attack whose package is missing.
     """
     values = {"name": "protocol", **values}
     if limit is not None:
         values |= {"limit": limit, "name": f"{values['name']}-n{limit}"}
     with blaming(source):
         protocol = Protocol.parse(values)
+        for attack in protocol.every_attack:
+            attack.require_installed()
     if known:
         return protocol
     return protocol.model_copy(update={"name": f"{protocol.name}-{protocol.digest[:6]}"})

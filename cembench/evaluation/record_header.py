@@ -48,7 +48,7 @@ def record_header(
         split=protocol.split,
         data=data.dump(),
         fingerprint=split.fingerprint,
-        environment=environment(device),
+        environment=environment(device, protocol.libraries),
         **more,
     )
 

@@ -117,7 +117,7 @@ def _row(
         protocol_digest=protocol.digest,
         fingerprint=record.fingerprint,
         extractor=record.inputs.get("extractor", ""),
-        software={key: str(record.environment[key]) for key in versions()},
+        software={key: str(record.environment[key]) for key in versions(protocol.libraries)},
         verdicts=f"{file.parent.name}/{file.name}",
         verdicts_sha256=sha256(file),
         not_applicable=record.not_applicable,
