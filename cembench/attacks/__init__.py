@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from cembench.energy.threat import Threat
+from cembench.util.errors import CembenchError
 from cembench.util.registry import Registry
 from cembench.util.settings import Choice, Label, optional_field
 
@@ -117,6 +119,18 @@ class Attack(Choice):
         """Norms of the threat models that it knows; None for all."""
         return None
 
+    def require_norm(self, norm: str) -> None:
+        """Refuse a norm that it does not know.
+
+        Raises:
+            CembenchError: naming the attacks that know it.
+        """
+        if self.norms is not None and norm not in self.norms:
+            raise CembenchError(
+                f"{self.title} knows {', '.join(sorted(self.norms))}, not the norm {norm} of the "
+                f"threat model; attacks that know it: {', '.join(knowing(norm))}"
+            )
+
     @property
     def minimises(self) -> str | None:
         """The norm in which it looks for the smallest change that fools, whatever the radius.
@@ -160,5 +174,18 @@ attacks: Registry[Attack] = Registry(
         "adv-lib": "cembench.attacks.adv_lib:AdvLibAttack",
         "autoattack": "cembench.attacks.autoattack:AutoAttack",
         "autoattack-fast": "cembench.attacks.autoattack_fast:FastAutoAttack",
+        "cascade": "cembench.attacks.cascade:Cascade",
+        "fmn": "cembench.attacks.fmn:FMN",
     },
 )
+
+
+def knowing(norm: str) -> list[str]:
+    """Return the names of the registered attacks that know a norm whatever their settings."""
+    found = []
+    for name in attacks.known():
+        with suppress(AttributeError):  # of one whose norms depend on a required setting
+            norms = attacks.find(name).model_construct().norms
+            if norms is None or norm in norms:
+                found.append(name)
+    return found

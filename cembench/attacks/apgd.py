@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
-from cembench.energy.ascent import DIRECTIONS, gradient_of
+from cembench.energy.ascent import gradient_of
 from cembench.energy.norms import Ball, per_row
 from cembench.energy.potentials import Potential, cross_entropy
 
@@ -165,11 +165,10 @@ def _maximise(
     runs = _started(state, rows, target, x, loss, gradient)
     done = state.leaving(rows, x, out.argmax(1) != runs.y)
     runs = runs if done is None else runs.select(~done, state.ball)
-    towards = DIRECTIONS[state.ball.direction]
     for number in range(1, steps + 1):
         if len(runs.row) == 0:
             return
-        runs = runs.advance(towards, MOMENTUM if number > 1 else 1.0)
+        runs = runs.advance(state.ball.steepest, MOMENTUM if number > 1 else 1.0)
         out, loss, gradient = evaluate(model, potential, runs.x, runs.target)
         # The official code compares the first loss with an empty log, which holds zeros.
         last = runs.loss if number > 1 else torch.zeros_like(loss)

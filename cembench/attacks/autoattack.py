@@ -20,6 +20,7 @@ with lazy_imports():
 
 
 BLACK_BOX = frozenset({"square"})  # stages that need no gradient
+NORMS = frozenset({"linf", "l2", "l1"})  # that have steps of APGD, FAB and Square
 
 
 class AutoAttack(Attack):
@@ -65,6 +66,11 @@ class AutoAttack(Attack):
     def black_box(self) -> frozenset[str]:
         """Square."""
         return BLACK_BOX
+
+    @property
+    def norms(self) -> frozenset[str]:
+        """Those of pyautoattack."""
+        return NORMS
 
     def under(self, engine: str) -> Attack:
         """Return our attacks under the fast engine, in place of the standard version."""

@@ -77,6 +77,11 @@ class FastAutoAttack(Attack):
         return BLACK_BOX
 
     @property
+    def norms(self) -> frozenset[str]:
+        """Those for which it has steps."""
+        return frozenset({"linf", "l2"})
+
+    @property
     def sampling(self) -> Sampling | None:
         """All but APGD toward the likeliest classes, if `sample` is given."""
         return None if self.sample is None else Sampling(self.sample, SAMPLED)

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cembench.energy.norms import NORMS, Ball
+from cembench.energy.norms import NORMS, Ball, per_row
 from cembench.util.errors import CembenchError, NoGradientError, said
 from cembench.util.rng import normal
 
@@ -34,12 +34,14 @@ def to_bytes(proposed: Tensor, x: Tensor, ball: Ball) -> Tensor:
     """
     grid = (x * 255).round()
     levels = ball.project(proposed, grid / 255) * 255 - grid
-    steps = levels.sign() * (levels.abs() + ROUNDING).floor()
-    return (grid + steps) / 255
+    rounded = (grid + levels.sign() * (levels.abs() + ROUNDING).floor()) / 255
+    outside = ball.size(rounded - grid / 255) > ball.eps + ball.tolerance
+    return torch.where(per_row(outside, x), (grid + levels.trunc()) / 255, rounded)
 
 
-DIRECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "raw": lambda gradient: gradient,
+# From the gradient, and the images at which it was taken, to the step of length 1.
+DIRECTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "raw": lambda gradient, at: gradient,
     **{norm.direction: norm.steepest for norm in NORMS.values()},
 }
 
@@ -108,7 +110,8 @@ def ascend(
             rows, target, gradient = rows[keep], target[keep], gradient[keep]
             centre = None if centre is None else centre[keep]
             project = _projection(ball, centre)
-        x = _kept(x.detach(), keep) + step_size * towards(gradient)
+        x = _kept(x.detach(), keep)
+        x = x + step_size * towards(gradient, x)
         if noise:
             assert generator is not None
             x = x + noise * normal(x.shape, generator)

@@ -147,11 +147,14 @@ def prepare(
 
 
 def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int, int]) -> None:
-    """Refuse radii and steps that reach every image: they are bytes, where pixels are wanted.
+    """Refuse attacks that do not know the norm, and radii and steps that reach every image.
 
     Raises:
+        CembenchError: naming the attacks that know it.
         ConfigError: naming the key.
     """
+    for attack in (*protocol.attacks, *([protocol.curve.attack] if protocol.curve else [])):
+        attack.require_norm(threat.norm)
     values = math.prod(shape)
     threat.ball.require_below_diameter("threat.eps", values)
     for radius in (protocol.curve and protocol.curve.eps) or []:

@@ -52,6 +52,9 @@ class AttackSource(Interface):
     ) -> Tensor:
         """Return the images of a chunk under a title: found and kept, or as they were saved."""
 
+    def minimised(self, attack: Attack) -> str | None:
+        """Return the norm of the smallest perturbations that are recorded of an attack, if any."""
+
 
 class SampleSource(Interface):
     """Samples of a network: drawn, or read from what was saved.
@@ -86,7 +89,7 @@ class Chunk:
         cache: where finished stages are kept, if anywhere.
         bar: told of progress.
         columns: of the table of verdicts, one value per image.
-        seconds: wall time of each attack, by title.
+        seconds: wall time of each attack, by title, and of its stages, by `TITLE/STAGE`.
     """
 
     split: Split
@@ -219,7 +222,8 @@ def verdict_table(
 
     Returns:
         The table with the columns `index, label, clean_pred, clean_8bit_pred` and those of the
-        sections, one row per image; and the wall time of each attack.
+        sections, one row per image; and the wall time of each attack and its stages, by title and
+        `TITLE/STAGE`.
 
     Raises:
         ModelError: when the network returns the wrong number of logits or any that are not finite.
@@ -247,7 +251,8 @@ def verdict_table(
             # Small things kept from each chunk would lie between the large ones that are freed,
             # where the heap then finds no room for those of the next chunk, and grows.
             tables[start] = cached[0] if cache is None else None
-            seconds = {key: value + cached[1].get(key, 0.0) for key, value in seconds.items()}
+            for key, value in cached[1].items():
+                seconds[key] = seconds.get(key, 0.0) + value
     return _joined(tables, cache), seconds
 
 

@@ -63,7 +63,8 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `samples`, `density`, `sanity`, `curve` and `counterfactuals` are the sections.
+    `attacks`, `minimal`, `samples`, `density`, `sanity`, `curve` and `counterfactuals` are the
+    sections.
     """
 
     @model_validator(mode="after")
@@ -96,8 +97,9 @@ class Protocol(Base):
 
     def without(self, key: str) -> Protocol | None:
         """Return what is left without a section, if anything."""
-        left = {s.key: s.setting[1] if s.key == key else s.config(self) for s in SECTIONS}
-        return self.model_copy(update=left) if any(left.values()) else None
+        default = {s.key: s.setting[1] for s in SECTIONS}[key]
+        left = self.model_copy(update={key: default})
+        return left if any(section.config(left) for section in SECTIONS) else None
 
     @property
     def every_attack(self) -> list[Attack]:

@@ -124,8 +124,8 @@ else:
 class Record(Base):
     """One checkpoint under one protocol: the header, and the result of each section.
 
-    `figures`, `generation`, `density`, `sanity`, `curve` and `counterfactuals` are results of
-    sections; they are empty after an error, and where the protocol asks for nothing.
+    `figures`, `minimal`, `generation`, `density`, `sanity`, `curve` and `counterfactuals` are
+    results of sections; they are empty after an error, and where the protocol asks for nothing.
     """
 
     _replaced: bool = PrivateAttr(False)

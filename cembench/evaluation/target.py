@@ -62,7 +62,11 @@ def applicable(attack: Attack, target: Target) -> list[tuple[str, Propose]]:
 
     Stages of which the attack does not say whether they need one are tried on a few images, so the
     answer is the same for all chunks.
+
+    Raises:
+        CembenchError: for an attack that does not know the norm of the threat model.
     """
+    attack.require_norm(target.threat.norm)
     stages = attack.stages(target)
     if not target.no_gradient:
         return stages

@@ -1,5 +1,6 @@
 """Evaluation attacks against closed forms, peers, and networks that misbehave."""
 
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -23,8 +24,10 @@ from tests.conftest import Linear, conv_net, images, labels
 from tests.support.attacks import THREATS, assert_untouched, fingerprint, linear_case, run, split_of
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("classes", [2, 3, 4, 6, 12])
+@pytest.mark.parametrize(
+    ("classes", "norm"),
+    [*product([2, 3, 4, 6, 12], ["linf", "l2"]), (2, "l1"), (3, "l1"), (6, "l1")],
+)
 def test_linear_networks_are_broken_exactly_where_the_closed_form_says(
     classes, norm, short_autoattack
 ):
@@ -33,11 +36,12 @@ def test_linear_networks_are_broken_exactly_where_the_closed_form_says(
     clear = ((distance - threat.eps).abs() > 0.02 * threat.eps).numpy()
     table = run(model, split, threat, "autoattack", {"name": "pgd", "steps": 40, "restarts": 2})
     expected = (distance < threat.eps).numpy()
-    assert threat.eps < 0.3 and 0.4 < expected.mean() < 0.6
+    assert threat.eps < (1 if norm == "l1" else 0.3) and 0.4 < expected.mean() < 0.6
     assert (table["autoattack_broken"].to_numpy() == expected)[clear].all()
     assert not (table["pgd_broken"].to_numpy() & ~expected)[clear].any()
     if classes == 2:
-        assert (table["pgd_broken"].to_numpy() == expected)[clear].all()
+        least = 0.9 if norm == "l1" else 1  # its steps are spread over several values
+        assert (table["pgd_broken"].to_numpy() == expected)[clear].mean() >= least
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -92,7 +96,9 @@ def test_the_loss_of_an_attack_shows_in_its_settings_only_where_it_was_chosen():
 
 
 @pytest.mark.parametrize(
-    "threat", [Threat(norm="linf", eps=0.12), Threat(norm="l2", eps=0.5)], ids=str
+    "threat",
+    [Threat(norm="linf", eps=0.12), Threat(norm="l2", eps=0.5), Threat(norm="l1", eps=2)],
+    ids=str,
 )
 def test_autoattack_gives_the_official_verdicts(trained, threat, short_autoattack):
     model, metadata = load_checkpoint(trained)

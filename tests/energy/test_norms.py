@@ -3,15 +3,17 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from cembench.attacks.apgd import apgd, targeted_apgd
 from cembench.attacks.fab import targeted_fab
 from cembench.attacks.square import square
 from cembench.attacks.state import AttackState
 from cembench.attacks.verdict import verify
-from cembench.energy.ascent import DIRECTIONS, to_bytes
+from cembench.energy.ascent import DIRECTIONS, ascend, to_bytes
 from cembench.energy.norms import L2, NORMS, Ball, by_norm, unit
 from cembench.energy.threat import Threat, ThreatChange
 from cembench.evaluation.protocol import Protocol, load_protocol
@@ -23,6 +25,7 @@ from tests.conftest import NOTHING, Linear, experiment, images
 EPS = {"linf": 0.1, "l2": 0.7}
 GENERATOR = generator_of(0, "cpu")
 every_norm = pytest.mark.parametrize("norm", NORMS)
+convex = pytest.mark.parametrize("norm", [norm for norm in NORMS if norm != "l0"])
 
 
 def ball_of(norm):
@@ -71,7 +74,7 @@ def test_projections_are_inside_and_idempotent(norm, empty):
     assert torch.equal(ball.project(x, x), x)
 
 
-@every_norm
+@convex
 def test_projections_are_the_nearest_points_of_the_ball(norm):
     """No feasible z lies closer: ⟨x − y, z − y⟩ ≤ 0 at the projection y of x onto a convex set."""
     centre = torch.full((64, 1, 8, 8), 0.5)
@@ -92,7 +95,7 @@ def test_uniform_draws_lie_inside(norm):
     assert torch.equal(drawn, ball.uniform(x, generator_of(0, "cpu")))
 
 
-@every_norm
+@convex
 @pytest.mark.parametrize("dimensions", [2, 4])
 def test_uniform_draws_fill_the_ball(norm, dimensions):
     """P(size ≤ r) = (r/ε)^d for a uniform draw in d dimensions, in every norm."""
@@ -103,14 +106,96 @@ def test_uniform_draws_fill_the_ball(norm, dimensions):
     assert (size <= 0.05).float().mean().item() == pytest.approx(0.5**dimensions, abs=0.03)
 
 
-@every_norm
+def test_l1_projections_solve_the_quadratic_program_of_ball_and_box():
+    """Croce and Hein, arXiv 2103.01208: the intersection, not one after the other."""
+    generator = generator_of(0, "cpu")
+    for seed in range(25):
+        size = 2 + seed % 6
+        centre = torch.rand(1, 1, 1, size, generator=generator).round(decimals=1)
+        x = centre + 2 * torch.randn(centre.shape, generator=generator)
+        ball = NORMS["l1"](0.4 * size * float(torch.rand(1, generator=generator)))
+        expected = nearest(x.flatten().numpy(), centre.flatten().numpy(), ball.eps)
+        found = ball.project(x, centre).flatten().numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def nearest(x, centre, eps):
+    """The quadratic program, by scipy: changes are differences of values that are not negative."""
+    at = np.vstack([np.eye(len(x)), -np.eye(len(x))])
+
+    def distance(parts):
+        away = centre + parts @ at - x
+        return away @ away, 2 * at @ away
+
+    within = {"type": "ineq", "fun": lambda parts: eps - parts.sum()}
+    bounds = [(0, room) for room in (*1 - centre, *centre)]
+    start = np.zeros(2 * len(x))
+    found = minimize(
+        distance,
+        start,
+        jac=True,
+        bounds=bounds,
+        constraints=within,
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    return centre + found.x @ at
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_steps_of_every_norm_climb(norm):
+    """Ascent of a linear function by the direction of the norm reaches what its ball allows."""
+    w, x = noise(8), 0.3 + 0.4 * images(8)
+    ball = NORMS[norm](0.1 * NORMS[norm].diameter(64))
+    moved = ascend(
+        lambda at: (at * w).flatten(1).sum(1),
+        lambda out, _: out,
+        x,
+        torch.zeros(8),
+        steps=40,
+        step_size=2.5 * ball.eps / 40,
+        direction=ball.direction,
+        ball=ball,
+        centre=x,
+    )
+    best = torch.stack([ball.uniform(x, generator_of(seed, "cpu")) for seed in range(50)])
+    climbed = ((moved - x) * w).flatten(1).sum(1)
+    assert (climbed > ((best - x) * w).flatten(2).sum(2).amax(0)).all()
+    assert ball.size(moved - x).max() <= ball.eps + ball.tolerance
+
+
+@convex
+def test_surface_draws_lie_inside_and_far_out(norm):
+    ball, x = ball_of(norm), 0.3 + 0.4 * images(64)
+    drawn = ball.surface(x, generator_of(0, "cpu"))
+    size = ball.size(drawn - x)
+    assert size.max() <= ball.eps + ball.tolerance and size.median() > 0.8 * ball.eps
+    assert drawn.min() >= 0 and drawn.max() <= 1
+
+
+def test_l0_counts_pixels_and_keeps_the_largest_changes():
+    """As Sparse-RS does: a pixel counts once, whatever changes in its channels."""
+    x = torch.full((1, 3, 2, 2), 0.5)
+    moved = x.clone()
+    moved[0, :, 0, 0] += 0.1
+    moved[0, 0, 0, 1] += 0.3
+    moved[0, 1, 1, 1] -= 0.9  # clipped, so that it changes by 0.5
+    for pixels, places in ((0, []), (1, [(1, 1)]), (2.9, [(1, 1), (0, 1)]), (4, None)):
+        found = NORMS["l0"](float(pixels)).project(moved, x)
+        assert int(NORMS["l0"](1.0).size(found - x)) == min(int(pixels), 3)
+        for place in places or []:
+            assert torch.equal(found[0, :, *place], moved.clamp(0, 1)[0, :, *place])
+
+
+@convex
 def test_no_step_of_size_one_rises_faster_than_the_steepest(norm):
     gradient, ball = noise(), NORMS[norm](1.0)
-    step = DIRECTIONS[ball.direction](gradient)
+    step = DIRECTIONS[ball.direction](gradient, images(64))
     torch.testing.assert_close(ball.size(step), torch.ones(64))
     slope = (gradient * step).flatten(1).sum(1)
     for seed in range(2, 22):
         other = noise(seed=seed)
+        if norm == "l1":  # whose step is the steepest of those that change 5 % of the values alike
+            other = other.sign() * step.flatten(1)[:, torch.randperm(64)].abs().view_as(other)
         other = other / ball.size(other).reshape(-1, 1, 1, 1)
         assert ((gradient * other).flatten(1).sum(1) <= slope + 1e-4).all()
 

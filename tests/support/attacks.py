@@ -12,7 +12,11 @@ from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
 from tests.conftest import Linear, images
 
-THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.7)]
+THREATS = [
+    Threat(norm="linf", eps=0.1),
+    Threat(norm="l2", eps=0.7),
+    Threat(norm="l1", eps=3.0),
+]
 
 
 def fingerprint(model):
@@ -49,10 +53,20 @@ def linear_case(classes, norm):
     x = 0.35 + 0.3 * images(48, seed=classes)
     split = split_of(x, model((x * 255).round() / 255).argmax(1), classes)
     logits = model(split.pixels())
-    dual = 1 / (1 - 1 / NORMS[norm].order)
     rows = torch.arange(len(split))
     gap = logits[rows, split.labels][:, None] - logits
-    slope = (model.weight[split.labels][:, None] - model.weight).norm(p=dual, dim=2)
-    distance = (gap / slope).nan_to_num(nan=torch.inf)
+    slope = model.weight[split.labels][:, None] - model.weight
+    if norm == "l1":
+        distance = _l1_distance(gap, slope, split.pixels())
+    else:
+        distance = gap / slope.norm(p=1 / (1 - 1 / NORMS[norm].order), dim=2)
     distance[rows, split.labels] = torch.inf
-    return model, split, distance.amin(1).detach()
+    return model, split, distance.nan_to_num(nan=torch.inf).amin(1).detach()
+
+
+def _l1_distance(gap, slope, x):
+    """The values with the steepest slopes move, one after the other, each as far as 0 or 1."""
+    rate, order = slope.abs().sort(2, descending=True)
+    room = torch.where(slope > 0, x.flatten(1)[:, None], 1 - x.flatten(1)[:, None]).gather(2, order)
+    before = (rate * room).cumsum(2) - rate * room
+    return ((gap[:, :, None] - before) / rate).clamp_min(0).minimum(room).sum(2)

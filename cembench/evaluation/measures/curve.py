@@ -51,8 +51,10 @@ def smallest(chunk: Chunk) -> Tensor:
     """
     known = torch.where(chunk.correct, torch.inf, 0.0)
     for attack in chunk.protocol.attacks:
-        if (norms := chunk.columns.get(f"{attack.title}_norm")) is not None:
-            known = torch.fmin(known, torch.as_tensor(norms))
+        ends = ("_norm", "_size") if attack.minimises == chunk.target.threat.norm else ("_norm",)
+        for end in ends:
+            if (norms := chunk.columns.get(f"{attack.title}{end}")) is not None:
+                known = torch.fmin(known, torch.as_tensor(norms))
     return known
 
 

@@ -90,7 +90,7 @@ class SanityContext:
     def one(self) -> Tensor:
         """On which images one step of size ε from the image itself (FGSM) succeeds."""
         ball = self.target.threat.ball
-        x = ball.project(self.x + self.eps * ball.steepest(self.clean[1]), self.x)
+        x = ball.project(self.x + self.eps * ball.steepest(self.clean[1], self.x), self.x)
         with torch.no_grad():
             return self.target.model(x).argmax(1) != self.y
 

@@ -8,6 +8,7 @@ from cembench.evaluation.section import Section
 from cembench.evaluation.sections.counterfactuals import CounterfactualsSection
 from cembench.evaluation.sections.curve import CurveSection
 from cembench.evaluation.sections.density import DensitySection
+from cembench.evaluation.sections.minimal import MinimalSection
 from cembench.evaluation.sections.robustness import RobustnessSection
 from cembench.evaluation.sections.samples import SamplesSection
 from cembench.evaluation.sections.sanity import SanitySection
@@ -15,11 +16,12 @@ from cembench.util.settings import optional_field
 
 ROBUSTNESS, SANITY, SAMPLES = RobustnessSection(), SanitySection(), SamplesSection()
 DENSITY, CURVE = DensitySection(), CurveSection()
-COUNTERFACTUALS = CounterfactualsSection()
+COUNTERFACTUALS, MINIMAL = CounterfactualsSection(), MinimalSection()
 
 # In the order in which they are measured: energies need the samples.
 SECTIONS: tuple[Section[Any, Any], ...] = (
     ROBUSTNESS,
+    MINIMAL,
     SANITY,
     SAMPLES,
     CURVE,
