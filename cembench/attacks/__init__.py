@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from cembench.energy.threat import Threat
 from cembench.util.errors import CembenchError
@@ -88,12 +88,14 @@ class Attack(Choice):
     """An attack of a protocol.
 
     Attributes:
+        library: the optional package whose version decides its figures, if any.
         label: its name in tables; the name of the attack unless given.
         on: `all` images, so that its robust accuracy is its own; or the `survivors` of the attacks
             before it, which is cheaper. The accuracy is then that under all of them together, and
             its name ends in `-rest`.
     """
 
+    library: ClassVar[str] = ""
     label: Label | None = None
     on: Literal["all", "survivors"] = optional_field("all")
 
@@ -137,6 +139,14 @@ class Attack(Choice):
         """
         return None
 
+    def require_installed(self) -> None:
+        """Refuse an attack that needs a package which is missing.
+
+        Raises:
+            CembenchError: naming what to install.
+        """
+        return
+
     @property
     def sampling(self) -> Sampling | None:
         """Stages that attack a sample of the survivors first; none of them unless given."""
@@ -160,8 +170,12 @@ attacks: Registry[Attack] = Registry(
     {
         "pgd": "cembench.attacks.pgd:PGDAttack",
         "torchattacks": "cembench.attacks.torchattacks:TorchattacksAttack",
+        "foolbox": "cembench.attacks.foolbox:FoolboxAttack",
+        "adv-lib": "cembench.attacks.adv_lib:AdvLibAttack",
         "autoattack": "cembench.attacks.autoattack:AutoAttack",
         "autoattack-fast": "cembench.attacks.autoattack_fast:FastAutoAttack",
+        "cascade": "cembench.attacks.cascade:Cascade",
+        "fmn": "cembench.attacks.fmn:FMN",
     },
 )
 

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 from contextlib import redirect_stdout
-from functools import cache
-from importlib.util import find_spec
 from io import StringIO
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import field_validator, model_validator
-
-from cembench.attacks import Attack, Propose, Target
+from cembench.attacks import Target
+from cembench.attacks.library import LibraryAttack, Offer, offers
 from cembench.util.devices import device_of
 from cembench.util.errors import CembenchError
-from cembench.util.settings import fraction, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# All but its AutoAttack, which is a shortened variant, and what wraps other attacks.
+ATTACKS: dict[str, Offer] = {
+    **offers("linf", "FGSM BIM RFGSM PGD EOTPGD FFGSM TPGD MIFGSM UPGD DIFGSM Jitter"),
+    **offers("linf", "NIFGSM PGDRS SINIFGSM VMIFGSM VNIFGSM"),
+    **offers("linf", "TIFGSM PIFGSM PIFGSMPP", note="three channels only"),
+    **offers("linf", "SPSA", black_box=True),
+    **offers("linf l2", "APGD APGDT"),
+    **offers("linf l2", "Square", black_box=True),
+    **offers("linf l2", "FAB", note="its norm L1 crashes"),
+    **offers("l2", "PGDL2 PGDRSL2"),
+    **offers("l2", "CW DeepFool", minimises=True),
+    **offers("l1", "EADL1 EADEN", minimises=True),
+    **offers("l0", "SparseFool", minimises=True),
+    **offers("l0", "JSMA", note="ten classes only"),
+    **offers("l0", "OnePixel Pixle", black_box=True),
+    **offers("", "GN", black_box=True),
+}
 
 
-class TorchattacksAttack(Attack):
+class TorchattacksAttack(LibraryAttack):
     """Any attack of torchattacks.
 
     Whatever its own norm and budget, its images count only inside the threat model's ball. Its
@@ -27,7 +41,8 @@ class TorchattacksAttack(Attack):
 
     Attributes:
         attack: the class, such as `MIFGSM`.
-        args: its arguments; `eps` is the threat model's where it takes one and none is given.
+        args: its arguments; where it takes `eps`, `norm` or `n_classes` and none is given, they
+            are those of threat model and network.
 
     Examples:
         >>> import torch
@@ -45,65 +60,21 @@ class TorchattacksAttack(Attack):
     """
 
     name: ClassVar[str] = "torchattacks"
-    attack: str
-    args: dict[str, Any] = {}
+    library: ClassVar[str] = "torchattacks"
+    module: ClassVar[str] = "torchattacks"
+    remedy: ClassVar[str] = "'cembench[attacks]'"
+    known: ClassVar[dict[str, Offer]] = ATTACKS
 
-    @field_validator("args")
-    @classmethod
-    def _fractions(cls, args: dict[str, Any]) -> dict[str, Any]:
-        return {key: fraction(value) for key, value in args.items()}
-
-    @property
-    def own_title(self) -> str:
-        """The label, or the class name in lower case."""
-        return self.label or self.attack.lower()
-
-    @property
-    def black_box(self) -> frozenset[str]:
-        """The attack itself, if it follows no gradients."""
-        return frozenset({self.title} if self.attack in BLACK_BOX else ())
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        known = library_attacks()
-        if self.attack not in known:
-            raise ValueError(f"no usable torchattacks.{self.attack}; {nearest(self.attack, known)}")
-        if not self.args:
-            return self  # without torch, which protocols are read without
-        import torchattacks
-
-        try:
-            inspect.signature(getattr(torchattacks, self.attack)).bind(None, **self.args)
-        except TypeError as error:
-            raise ValueError(f"torchattacks.{self.attack}: {error}") from error
-        return self
-
-    def stages(self, target: Target) -> list[tuple[str, Propose]]:
-        """Return the attack as one stage."""
-        import torchattacks
-
-        kind = getattr(torchattacks, self.attack)
-        takes = inspect.signature(kind).parameters
-        args = {"eps": target.threat.eps, **self.args} if "eps" in takes else self.args
+    def _propose(self, target: Target, x: Tensor, y: Tensor) -> Tensor:
+        kind, threat = self._kind(), target.threat
+        takes = self._signature().parameters
+        known = {"eps": threat.eps, "norm": threat.ball.library_name, "n_classes": target.classes}
+        args = {**{key: value for key, value in known.items() if key in takes}, **self.args}
         try:
             with redirect_stdout(StringIO()):  # it prints where it finds no parameters
                 attack = kind(target.model, **args)
         except (TypeError, ValueError, AssertionError) as error:
             raise CembenchError(f"torchattacks.{self.attack}: {error}") from error
         attack.set_device(device_of(target.model))
-        return [(self.title, attack)]
-
-
-@cache
-def library_attacks() -> list[str]:
-    """Return the classes that torchattacks has, from its source, which imports nothing."""
-    spec = find_spec("torchattacks")
-    assert spec is not None and spec.origin is not None
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return [name for name in ast.literal_eval(node.value) if name not in _NOT_ATTACKS]
-    raise CembenchError(f"{spec.origin}: names no attacks; install torchattacks 3.5.1")
-
-
-BLACK_BOX = {"GN", "SPSA", "OnePixel", "Pixle", "Square"}  # classes that follow no gradients
-_NOT_ATTACKS = {"AutoAttack", "VANILA", "MultiAttack", "LGV", "__version__", "__wrapper__"}
+        proposed: Tensor = attack(x, y)
+        return proposed

@@ -21,6 +21,7 @@ from cembench.energy.threat import Threat
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
 from cembench.models.source import ModelSource
+from cembench.util.extras import optional_package
 from cembench.util.frozen import frozen
 from cembench.util.rng import isolated_rng
 
@@ -143,10 +144,9 @@ def torchattacks_pgd(
     model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int, steps: int = PGD_STEPS
 ) -> Tensor:
     """Return the images of torchattacks' PGD."""
-    import torchattacks
-
+    library = optional_package("torchattacks", "'cembench[attacks]'")
     alpha = 2.5 * threat.eps / steps
-    attack = torchattacks.PGD(model, eps=threat.eps, alpha=alpha, steps=steps)
+    attack = library.PGD(model, eps=threat.eps, alpha=alpha, steps=steps)
     return torch.cat([attack(*pair) for pair in zip(x.split(BATCH), y.split(BATCH), strict=True)])
 
 

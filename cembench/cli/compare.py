@@ -39,6 +39,8 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     for path in () if seeds else (first, second):
         if not path.exists():
             raise CembenchError(f"{path}: no such record or run; run `cembench eval` on a run")
+    if first.absolute() == second.absolute():
+        raise CembenchError(f"{first}: give two runs or records; this is one")
     if seeds:
         paired = compare_seeds(first, second, name)
         _show(paired, as_json, lambda: _over_seeds(first, second, paired))

@@ -15,10 +15,10 @@ from cembench.cli.names import KINDS, classes, names, starting
 from cembench.util.shipped import Kind, find_file
 
 if TYPE_CHECKING:
+    from cembench.attacks import Attack
     from cembench.util.settings import Settings
 
 MEANING = 44  # narrowest column of the meanings
-LIBRARY = "torchattacks"  # an attack by which all classes of a library can be used
 
 
 def offered(
@@ -49,18 +49,42 @@ def command(name: str | None) -> None:
         for recipe in recipes():
             say("{:20} {:10}  {:13}  {}".format(*recipe))
     elif name in KINDS:
-        say("\n".join(names(name)))
-        if name == "attacks":
-            say(_library())
+        say("\n".join(_attacks() if name == "attacks" else names(name)))
     else:
         say("\n\n".join(_pages(name)))
 
 
-def _library() -> str:
-    from cembench.attacks.torchattacks import library_attacks
+def _attacks() -> list[str]:
+    """Return the lines of two tables: attacks by name, and those of libraries."""
+    from cembench.attacks import attacks
+    from cembench.attacks.library import LibraryAttack
+    from cembench.util.display.text_table import text_table
 
-    text = f"{{name: {LIBRARY}, attack: …}} takes: {', '.join(library_attacks())}"
-    return "\n" + textwrap.fill(text, _width())
+    own, others = [], []
+    for name in attacks.names():
+        cls = attacks.find(name)
+        if issubclass(cls, LibraryAttack):
+            every = [cls.model_construct(attack=one, args={}) for one in cls.known]
+            others += [[name, one.attack, *_about(one), one.offer.note] for one in every]
+        else:
+            own.append([name, *_about(cls.model_construct())])
+    about = ["norm", "proposes", "needs"]
+    own_table = text_table(["name", *about], own)
+    return [*own_table, "", *text_table(["name", "attack", *about, "note"], others)]
+
+
+def _about(attack: Attack) -> list[str]:
+    """Return the norms of an attack, what it proposes, and what it needs."""
+    norms = "any" if attack.norms is None else ", ".join(sorted(attack.norms))
+    blind = attack.black_box
+    needs = "outputs" if blind == {attack.title} else "gradients"
+    if blind is None:
+        needs = "unknown"
+    elif blind and blind != {attack.title}:
+        needs += f", {', '.join(sorted(blind))}: outputs"
+    if attack.minimises:
+        return [attack.minimises, "the smallest change", needs]
+    return [norms, "images in the ball", needs]
 
 
 def _pages(name: str) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,20 @@ import torch
 
 from cembench.util.version import __version__
 
-PACKAGES = (
-    *("torch", "torchvision", "torchattacks", "pyautoattack"),
-    *("torch-fidelity", "scikit-learn", "numpy"),
-)
+PACKAGES = ("torch", "torchvision", "pyautoattack", "torch-fidelity", "scikit-learn", "numpy")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return what results can depend on besides data and weights, for a record."""
+def environment(device: torch.device, libraries: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what results can depend on besides data and weights, for a record.
+
+    `libraries` are optional packages that take part.
+    """
     name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
-        **versions(),
+        **versions(libraries),
         **code_version(),
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
@@ -35,9 +37,16 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of cembench and of the packages that it computes with."""
-    return {"cembench": __version__, **{package: version(package) for package in PACKAGES}}
+def versions(libraries: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of cembench and of the packages that it computes with.
+
+    Of some optional `libraries` too, where they are installed.
+    """
+    found = {"cembench": __version__, **{package: version(package) for package in PACKAGES}}
+    for library in set(libraries) - {*found}:
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
 
 
 @cache

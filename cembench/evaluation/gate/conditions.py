@@ -57,7 +57,7 @@ def changed_settings(path: Path, row: Row, protocol: Protocol) -> str:
 
 def changed_software(row: Row) -> str:
     """Return the versions that changed since a row was measured; empty for none."""
-    now = versions()
+    now = versions(row.software)
     changed = {key: old for key, old in row.software.items() if now.get(key, old) != old}
     return ", ".join(f"{key} {old} → {now[key]}" for key, old in changed.items())
 

@@ -109,7 +109,7 @@ def _row(
 ) -> Row:
     """Write the verdicts of a row and return the row."""
     protocol = baseline.protocol
-    verdicts = verdicts_of(table, record.figures)
+    verdicts = verdicts_of(table, record.accuracies)
     file = write_verdicts(path, name, verdicts, protocol.deciding)
     return Row(
         checkpoint=_relative(checkpoint, path.parent),
@@ -117,7 +117,7 @@ def _row(
         protocol_digest=protocol.digest,
         fingerprint=record.fingerprint,
         extractor=record.inputs.get("extractor", ""),
-        software={key: str(record.environment[key]) for key in versions()},
+        software={key: str(record.environment[key]) for key in versions(protocol.libraries)},
         verdicts=f"{file.parent.name}/{file.name}",
         verdicts_sha256=sha256(file),
         not_applicable=record.not_applicable,
