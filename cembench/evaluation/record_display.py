@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def rates(record: Any) -> str:
     """Return its accuracies, and the medians of smallest perturbations."""
-    found = {**record.figures, **record.minimal}.items()
+    found = [*record.figures.items(), *record.minimal.items()]
     return ", ".join(f"{name} {one.text}" for name, one in found)
 
 

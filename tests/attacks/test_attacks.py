@@ -161,7 +161,10 @@ def test_attacks_leave_the_network_and_the_generators_as_found(threat, short_aut
     before = fingerprint(model)
     table = run(model, split_of(images(6), labels(6, 4), 4), threat, *EVERY_ATTACK)
     assert_untouched(before, model)
-    for name in ("autoattack", "pgd", "fgsm", "cw", "pgdl2", "pixle"):
+    assert "cw_size" in table and ("cw_broken" in table) == (threat.norm == "l2")
+    counted = [c.removesuffix("_broken") for c in table if c.endswith("_broken")]
+    assert {*counted} | {"cw"} == {"autoattack", "pgd", "fgsm", "cw", "pgdl2", "pixle"}
+    for name in counted:
         norms = table.loc[table[f"{name}_broken"], f"{name}_norm"]
         assert (norms <= threat.eps + 1e-5).all()
         assert not (table[f"{name}_broken_8bit"] & ~table[f"{name}_broken"]).any()

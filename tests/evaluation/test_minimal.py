@@ -16,10 +16,13 @@ from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol, parse_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
 from cembench.evaluation.sections.minimal import Minimal
+from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.statistics import median_interval
 from cembench.evaluation.verify import verify_record
+from cembench.models.checkpoint import load_checkpoint
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.leaderboard.seeds import seed_boards
+from tests.support.attacks import run
 
 FMN = {"name": "fmn", "steps": 30}
 PLAN = {
@@ -59,17 +62,17 @@ def disagreements(path, copy):
     return {row.figure for row in verify_record(path, copy) if not row.agrees}
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 6, 15, 100])
-def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_that_holds_it(count):
+@pytest.mark.parametrize("images", [1, 2, 5, 6, 15, 100])
+def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_that_holds_it(images):
     def outside(rank):
-        """The chance that fewer than `rank` of `count` values lie on one side of the median."""
-        return sum(math.comb(count, k) for k in range(rank)) / 2**count
+        """The chance that fewer than `rank` of `images` values lie on one side of the median."""
+        return sum(math.comb(images, k) for k in range(rank)) / 2**images
 
-    values = torch.randperm(count).add(1).double().tolist()
+    values = torch.randperm(images).add(1).double().tolist()
     median, low, high = median_interval(values)
     assert median == np.median(values)
     rank = 0 if low == 0 else int(low)
-    assert (low, high) == ((0, math.inf) if rank == 0 else (rank, count + 1 - rank))
+    assert (low, high) == ((0, math.inf) if rank == 0 else (rank, images + 1 - rank))
     assert outside(rank) <= 0.025 < outside(rank + 1)
 
 
@@ -174,6 +177,30 @@ def test_records_in_which_such_attacks_counted_are_still_verified_and_compared(
     assert disagreements(path, copy) == set()
     _, after, _ = measured(copy, "far")
     assert [row.figure for row in differences(before, after)] == ["clean"]
+
+
+def test_attacks_of_torchattacks_that_leave_the_ball_are_never_a_silent_100_percent(trained):
+    pytest.importorskip("torchattacks")
+    short = {
+        "CW": {"steps": 3},
+        "DeepFool": {"steps": 3, "overshoot": 0.1},
+        "EADEN": {"max_iterations": 10, "binary_search_steps": 1},
+        "SparseFool": {"steps": 2},
+        "GN": {"std": 0.5},
+    }
+    model, metadata = load_checkpoint(trained)
+    split = metadata.data.load("test").take(torch.arange(6))
+    used = [{"name": "torchattacks", "attack": kind, "args": args} for kind, args in short.items()]
+    table = run(model, split, metadata.threat, *used)
+    counted = [c.removesuffix("_broken") for c in table if c.endswith("_broken")]
+    assert counted == ["gn"]
+    figures = count(table, counted, {})
+    outside = int(table["gn_outside"].sum())
+    assert figures["gn"].outside == figures["worst_case"].outside == outside > 0
+    for name in ("cw", "deepfool", "eaden", "sparsefool"):
+        sizes = table[f"{name}_size"]
+        assert (sizes[table[f"{name}_outside"]] < math.inf).all()
+    assert table["deepfool_outside"].any() and table["sparsefool_outside"].any()
 
 
 def test_medians_stand_in_the_boards(copy):

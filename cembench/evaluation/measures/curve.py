@@ -62,6 +62,9 @@ def measure(config: CurveConfig, measurement: Measurement) -> list[CurvePoint]:
     """Count the images that survive each radius; no radius where the attack does not apply."""
     missing = not_applicable(config.attack, measurement.target)
     measurement.not_applicable += [f"curve {stage}" for stage in missing]
+    if config.attack.minimises not in (None, measurement.target.threat.norm):
+        told = f"curve: {config.attack.title} minimises {config.attack.minimises}"
+        measurement.warnings.update([f"{told}; the curve says little of robustness"])
     if not applies(config.attack, measurement.target):
         return []
     return points(measurement.table, config.radii(measurement.context.header.threat.eps))

@@ -74,10 +74,11 @@ class Minimal(Settings):
         """Count sizes, at some radii."""
         sizes = sizes.astype(float)
         median, low, high = map(_finite, median_interval(sizes.tolist()))
-        tolerance = NORMS[norm].tolerance if eps else 0.0
+        edges = {radius: radius for radius in [0.0, *_falls(sizes)]}
+        if eps:  # with the tolerance of verdicts, so that accuracies at the same radius agree
+            edges = {0.0: 0.0} | {radius: _edge(norm, radius) for radius in sorted(eps)}
         curve = [
-            CurvePoint(eps=radius, **rate(sizes > radius + tolerance * (radius > 0)).dump())
-            for radius in [0.0, *(sorted(eps) if eps else _falls(sizes))]
+            CurvePoint(eps=radius, **rate(sizes > edge).dump()) for radius, edge in edges.items()
         ]
         return cls(
             norm=norm,
@@ -187,6 +188,10 @@ def _falls(sizes: pd.Series) -> list[float]:
     ranked = sorted(sizes)
     chosen = [ranked[math.ceil(part * len(ranked) / POINTS) - 1] for part in range(1, POINTS + 1)]
     return sorted({size for size in chosen if 0 < size < math.inf})
+
+
+def _edge(norm: str, radius: float) -> float:
+    return radius + NORMS[norm](radius).tolerance
 
 
 def _finite(value: float) -> float | None:
