@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,10 @@ from safetensors.torch import load_file, save_file
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.compare import differences
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.gate.baseline import load_baseline
+from cembench.evaluation.gate.check import check
+from cembench.evaluation.gate.evaluator import Evaluator
+from cembench.evaluation.gate.update import update
 from cembench.evaluation.protocol import Protocol, parse_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
 from cembench.evaluation.sections.minimal import Minimal
@@ -177,6 +182,22 @@ def test_records_in_which_such_attacks_counted_are_still_verified_and_compared(
     assert disagreements(path, copy) == set()
     _, after, _ = measured(copy, "far")
     assert [row.figure for row in differences(before, after)] == ["clean"]
+
+
+def test_a_baseline_keeps_medians_and_one_in_which_such_attacks_counted_still_compares(
+    copy, far, tmp_path, monkeypatch
+):
+    path, few = tmp_path / "baseline.yaml", {"name": "pgd", "steps": 2}
+    plan = {"attacks": ["far", few, {**FMN, "norm": "l2"}], "limit": 24}
+    update([f"tiny={copy}"], path, parse_protocol(plan), Evaluator())
+    metric = load_baseline(path).rows["tiny"].metrics["median_l2 fmn-l2"]
+    assert metric.value > metric.tolerance > 0 and metric.better == "higher"
+    monkeypatch.setattr(Far, "minimises", "l2")
+    shutil.rmtree(copy.parent / "eval")  # else the record there would be used again
+    found = check([], path, Evaluator(), allow_unchecked=True)
+    assert not {"error", "regression"} & {outcome.verdict for outcome in found}
+    assert {"clean", "pgd", "worst_case", "median_l2 fmn-l2"} <= {one.metric for one in found}
+    assert "far" not in {one.metric for one in found}
 
 
 def test_attacks_of_torchattacks_that_leave_the_ball_are_never_a_silent_100_percent(trained):
