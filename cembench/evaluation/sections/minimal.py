@@ -74,11 +74,12 @@ class Minimal(Settings):
         """Count sizes, at some radii."""
         sizes = sizes.astype(float)
         median, low, high = map(_finite, median_interval(sizes.tolist()))
-        edges = {radius: radius for radius in [0.0, *_falls(sizes)]}
-        if eps:  # with the tolerance of verdicts, so that accuracies at the same radius agree
-            edges = {0.0: 0.0} | {radius: _edge(norm, radius) for radius in sorted(eps)}
+        kind = NORMS[norm]
         curve = [
-            CurvePoint(eps=radius, **rate(sizes > edge).dump()) for radius, edge in edges.items()
+            CurvePoint(
+                eps=at, **rate(sizes > at + (kind(at).tolerance if eps and at else 0)).dump()
+            )
+            for at in [0.0, *(sorted(eps) if eps else _falls(sizes))]
         ]
         return cls(
             norm=norm,
@@ -188,10 +189,6 @@ def _falls(sizes: pd.Series) -> list[float]:
     ranked = sorted(sizes)
     chosen = [ranked[math.ceil(part * len(ranked) / POINTS) - 1] for part in range(1, POINTS + 1)]
     return sorted({size for size in chosen if 0 < size < math.inf})
-
-
-def _edge(norm: str, radius: float) -> float:
-    return radius + NORMS[norm](radius).tolerance
 
 
 def _finite(value: float) -> float | None:
