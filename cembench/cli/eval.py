@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 ENGINE = "Attack with plain or fast passes; plain ones decide."
+THREATS = "Attack under several threat models: 'linf 8/255, l2 0.5'."
 EXTRACTOR = "Network whose features compare samples."
 KEYS = "cembench.evaluation.protocol:Protocol"
 
@@ -40,6 +41,7 @@ KEYS = "cembench.evaluation.protocol:Protocol"
 @import_options
 @PROTOCOL(default="quick", help="Name, or a YAML file.")
 @SET(help="The same as KEY=VALUE.")
+@click.option("--threats", metavar="TEXT", help=THREATS)
 @click.option("--engine", shell_complete=offer("engines"), help=ENGINE)
 @click.option("--extractor", shell_complete=offer("extractors"), help=EXTRACTOR)
 @LIMIT
@@ -52,6 +54,7 @@ def command(
     words: tuple[str, ...],
     protocol: str,
     overrides: tuple[str, ...],
+    threats: str | None,
     engine: str | None,
     extractor: str | None,
     limit: int | None,
@@ -74,7 +77,7 @@ def command(
 
     paths, assignments = divided(words)
     checkpoints, overrides = runs_of(paths), (*overrides, *assignments)
-    shorthands = {"engine": engine, "samples.extractor": extractor}
+    shorthands = {"threats": threats, "engine": engine, "samples.extractor": extractor}
     given = [f"{key}={name}" for key, name in shorthands.items() if name is not None]
     overrides = (*overrides, *given)
     if alone():
@@ -110,6 +113,7 @@ def _records(
 ) -> tuple[list[Record], list[CembenchError]]:
     """Return the records of all that could be evaluated, and what went wrong with the others."""
     from cembench.evaluation.evaluate import evaluate
+    from cembench.evaluation.record_display import rates
     from cembench.reporting.plots.curves import write_curve
 
     records, failed = [], []
@@ -119,21 +123,13 @@ def _records(
             records.append(record)
             if record.error:
                 raise CembenchError.on_every_rank(f"{path}: {record.error}")
-            line = f"{path}: {_scores(record)}"
+            line = f"{path}: {rates(record) or 'samples were scored'}"
         except CembenchError as error:
             failed.append(error)
             line = str(error) if str(path) in str(error) else f"{path}: {error}"
         if len(checkpoints) > 1:
             say(line, err=True)
     return records, failed
-
-
-def _scores(record: Record) -> str:
-    """Return the accuracies of a record in one line."""
-    from cembench.util.display.format import percent
-
-    rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.figures.items()]
-    return ", ".join(rates) or "samples were scored"
 
 
 def _joint(errors: list[CembenchError]) -> CembenchError:

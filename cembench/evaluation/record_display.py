@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from cembench.evaluation.sections import SECTIONS
 from cembench.util.display.charts import Cell, Table
-from cembench.util.display.format import percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+def rates(record: Any) -> str:
+    """Return its accuracies, and the medians of smallest perturbations."""
+    found = [*record.accuracies.items(), *record.minimal.items()]
+    return ", ".join(f"{name} {one.text}" for name, one in found)
+
+
 def line(record: Any) -> str:
     """Return the run, what it was measured on, and its accuracies."""
-    rates = ", ".join(f"{name} {percent(rate.accuracy)}" for name, rate in record.figures.items())
     failed = ", ".join(record.sanity_failed)
     result = (
-        record.error or f"{rates or 'samples alone'}{'; failed checks: ' * bool(failed)}{failed}"
+        record.error
+        or f"{rates(record) or 'samples alone'}{'; failed checks: ' * bool(failed)}{failed}"
     )
     plan = record.protocol.get("name")
     return f"<Record {record.run} on {record.dataset}, {record.threat}, {plan}: {result}>"
@@ -37,7 +42,7 @@ def frame(record: Any) -> pd.DataFrame:
     columns = ("accuracy", "low", "high", "correct", "images")
     rows = {
         name: {column: getattr(rate, column) for column in columns}
-        for name, rate in record.figures.items()
+        for name, rate in record.accuracies.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 

@@ -60,7 +60,7 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def most_found(found: int, sample: int, whole: int) -> int:
+def most_found(found: int, sample: int, whole: int, error: float = ONE_SIDED) -> int:
     """Return the upper end of the one-sided 95 % interval of a count, from a random sample.
 
     It is the largest number of hits among all for which a sample holds as few as were found, or
@@ -71,11 +71,12 @@ def most_found(found: int, sample: int, whole: int) -> int:
         found: hits in the sample.
         sample: its size.
         whole: from how many it was drawn.
+        error: the probability that the bound is too low, in place of 5 %.
     """
     from scipy.stats import hypergeom
 
     counts = range(found, whole - sample + found + 1)
-    likely = hypergeom.cdf(found, whole, list(counts), sample) > ONE_SIDED
+    likely = hypergeom.cdf(found, whole, list(counts), sample) > error
     return counts[int(likely.sum()) - 1]
 
 
@@ -95,6 +96,22 @@ def mean_std(values: pd.Series) -> MeanStd:
 def widened(values: pd.Series) -> pd.Series:
     """Return a column of numbers, in float64 where sums of their squares may leave float32."""
     return values.astype("float64") if values.abs().max() > LARGE else values
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return a median with its 95 % interval, from numbers from 0 on, infinity included.
+
+    The ends are order statistics: of n values the k-th smallest and the k-th largest enclose the
+    median unless fewer than k values lie on one side of it, with k the largest for which that has
+    a probability of 2.5 % at most on each side (Thompson 1936, binomial). For fewer than six values
+    they are 0 and infinity.
+    """
+    from scipy.stats import binom
+
+    ranked, count = sorted(values), len(values)
+    rank = int(binom.ppf(0.025, count, 0.5))
+    middle = (ranked[(count - 1) // 2] + ranked[count // 2]) / 2
+    return (middle, ranked[rank - 1], ranked[-rank]) if rank else (middle, 0.0, math.inf)
 
 
 def paired_interval(lost: float, won: float, images: int) -> tuple[float, float]:

@@ -85,13 +85,13 @@ class CurveSection(Section[CurveConfig | None, list[CurvePoint]]):
         return [Table("Accuracy over ε", ["ε", "accuracy", "correct"], rows)] if rows else []
 
 
-def points(table: pd.DataFrame, radii: list[float]) -> list[CurvePoint]:
-    """Count the images that survive each radius, and none, from `curve_eps` of the table."""
-    reached = table["curve_eps"].astype(float).fillna(float("inf"))
+def points(table: pd.DataFrame, radii: list[float], title: str = TITLE) -> list[CurvePoint]:
+    """Count the images that survive each radius, and none, from `TITLE_eps` of the table."""
+    reached = table[f"{title}_eps"].astype(float).fillna(float("inf"))
     return [CurvePoint(eps=eps, **rate(reached > eps).dump()) for eps in [0.0, *radii]]
 
 
-def lines(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "") -> Lines:
+def lines(curves: Mapping[str, Sequence[CurvePoint]], eps: float | None, title: str = "") -> Lines:
     """Return accuracy under attack over ε with 95 % bands, and the threat model's radius `eps`."""
     series = [
         Series(
@@ -104,4 +104,5 @@ def lines(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "
         for name, points in curves.items()
     ]
     x, y = Axis("ε", zero=True), Axis("accuracy under attack", percent=True)
-    return Lines(series, x, y, title, {f"threat model, {eps:.4g}": eps}, dots=True)
+    marks = {} if eps is None else {f"threat model, {eps:.4g}": eps}
+    return Lines(series, x, y, title, marks, dots=True)
