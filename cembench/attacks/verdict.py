@@ -91,13 +91,18 @@ class Verdict:
         success: misclassified by a plain float32 pass, inside the ball and [0, 1]; N booleans.
         success_8bit: the same for the image rounded to 8 bits.
         size: norm of the perturbation, N values.
-        images: the proposed images, N×C×H×W; the clean image for one outside the rules.
+        images: the proposed images, N×C×H×W; the clean image for one outside the rules, unless it
+            is `outside`.
+        outside: misclassified by such a pass once clipped to [0, 1], but outside the ball or
+            [0, 1], N booleans. They count for nothing, and tell that an attack followed other
+            rules.
     """
 
     success: Tensor
     success_8bit: Tensor
     size: Tensor
     images: Tensor
+    outside: Tensor
 
 
 @torch.no_grad()
@@ -114,4 +119,18 @@ def verify(model: nn.Module, x: Tensor, proposed: Tensor, y: Tensor, ball: Ball)
     rounded = to_bytes(images, x, ball)
     success = valid & (model(images).argmax(1) != y)
     success_8bit = success & (model(rounded).argmax(1) != y)
-    return Verdict(success, success_8bit, size, images)
+    outside = _fooled(model, proposed, y, ~valid)
+    images = torch.where(per_row(outside, x), proposed, images)
+    return Verdict(success, success_8bit, size, images, outside)
+
+
+def _fooled(model: nn.Module, proposed: Tensor, y: Tensor, asked: Tensor) -> Tensor:
+    """Return which of the images that are asked about, once clipped to [0, 1], fool a network.
+
+    One that is not finite does not.
+    """
+    fooled = torch.zeros_like(asked)
+    rows = (asked & proposed.isfinite().flatten(1).all(1)).nonzero().squeeze(1)
+    if len(rows):
+        fooled[rows] = model(proposed[rows].clamp(0, 1)).argmax(1) != y[rows]
+    return fooled

@@ -113,6 +113,7 @@ def _records(
 ) -> tuple[list[Record], list[CembenchError]]:
     """Return the records of all that could be evaluated, and what went wrong with the others."""
     from cembench.evaluation.evaluate import evaluate
+    from cembench.evaluation.record_display import rates
     from cembench.reporting.plots.curves import write_curve
 
     records, failed = [], []
@@ -122,21 +123,13 @@ def _records(
             records.append(record)
             if record.error:
                 raise CembenchError.on_every_rank(f"{path}: {record.error}")
-            line = f"{path}: {_scores(record)}"
+            line = f"{path}: {rates(record) or 'samples were scored'}"
         except CembenchError as error:
             failed.append(error)
             line = str(error) if str(path) in str(error) else f"{path}: {error}"
         if len(checkpoints) > 1:
             say(line, err=True)
     return records, failed
-
-
-def _scores(record: Record) -> str:
-    """Return the accuracies of a record in one line."""
-    from cembench.util.display.format import percent
-
-    rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.accuracies.items()]
-    return ", ".join(rates) or "samples were scored"
 
 
 def _joint(errors: list[CembenchError]) -> CembenchError:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from cembench.util.files.names import file_name
 from cembench.util.files.tensors import Parts, open_tensors, read_tensors, write_tensors
 
 SEALED: dict[str, str] = {}  # metadata, by which a reader knows that a file must have a seal
+OUTSIDE = "outside_"  # before the keys of images that lie outside the ball
 Size = tuple[int, int, int]
 
 
@@ -35,39 +37,54 @@ def save_adversarial(
     """Save the adversarial images: `rows`, `images` (float32) and `bytes` (uint8), a file each.
 
     The bytes are the images rounded inside the ball around the rounded clean image, so they
-    survive an 8-bit file; the floats are what the main figure counts. `threat` is the threat model
-    of the record.
+    survive an 8-bit file; the floats are what the main figure counts. Images that fool the network
+    outside the ball alone are `outside_rows` and `outside_images`, where there are any. `threat` is
+    the threat model of the record.
     """
     for run in protocol.runs:
         ball = (run.threat or threat).ball
-        won = _Won(cache, run.title, protocol.batch_size, split)
-        rows = torch.cat([torch.zeros(0).long(), *(rows for rows, _, _ in won)])
-        shape = len(rows), *split.shape
+        won, outside = (
+            _Found(cache, run.title, protocol.batch_size, split, kind)
+            for kind in ("broken", "outside")
+        )
         rounded = (to_bytes(images, clean, ball) for _, images, clean in won)
-        values: dict[str, Tensor | Parts] = {
-            "rows": rows,
-            "images": Parts("float32", shape, (images for _, images, _ in won)),
-            "bytes": Parts("uint8", shape, ((x * 255).round().to(torch.uint8) for x in rounded)),
+        shape = len(won.rows), *split.shape
+        values: dict[str, Tensor | Parts] = won.values() | {
+            "bytes": Parts("uint8", shape, ((x * 255).round().to(torch.uint8) for x in rounded))
         }
+        if len(outside.rows):
+            values |= outside.values(OUTSIDE)
         write_tensors(_adversarial_file(record, run.title), values, SEALED)
 
 
 @dataclass(frozen=True)
-class _Won:
-    """The images on which an attack succeeds, chunk by chunk: rows, adversarial and clean ones."""
+class _Found:
+    """Images that an attack found, chunk by chunk: rows, adversarial and clean ones.
+
+    They are those of a `kind`: `broken`, on which it succeeds, or `outside`.
+    """
 
     cache: ChunkCache
     attack: str
     size: int
     split: Split
+    kind: str
+
+    @cached_property
+    def rows(self) -> Tensor:
+        return torch.cat([torch.zeros(0).long(), *(rows for rows, _, _ in self)])
+
+    def values(self, prefix: str = "") -> dict[str, Tensor | Parts]:
+        images = Parts("float32", (len(self.rows), *self.split.shape), (x for _, x, _ in self))
+        return {f"{prefix}rows": self.rows, f"{prefix}images": images}
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for start in range(0, len(self.split), self.size):
             kept = self.cache.tensors(attack_key(self.attack, start))
             if kept is not None:
-                broken = kept["broken"]
-                clean = self.split.pixels(slice(start, start + len(broken))).cpu()
-                yield kept["rows"][broken], kept["images"][broken], clean[broken]
+                own = kept[self.kind]
+                clean = self.split.pixels(slice(start, start + len(own))).cpu()
+                yield kept["rows"][own], kept["images"][own], clean[own]
 
 
 def save_samples(cache: ChunkCache, record: Path) -> None:
@@ -114,24 +131,37 @@ class SavedImages:
         self.path, self.shape = _adversarial_file(record, attack), shape
         place = {int(row): number for number, row in enumerate(rows)}
         with _opened(self.path, "--save-adversarial") as kept:
-            try:
-                places = [place[int(row)] for row in kept.get_tensor("rows")]
-                values = prod(kept.get_slice("images").get_shape())
-            except (KeyError, SafetensorError):
-                places, values = [], -1
-        if values != len(places) * prod(shape):
+            prefixes = ["", *[OUTSIDE] * (f"{OUTSIDE}rows" in set(kept.keys()))]
+            self.places = {prefix: self._places(kept, prefix, place) for prefix in prefixes}
+
+    def _places(self, kept: Any, prefix: str, place: dict[int, int]) -> Tensor:
+        try:
+            places = [place[int(row)] for row in kept.get_tensor(f"{prefix}rows")]
+            values = prod(kept.get_slice(f"{prefix}images").get_shape())
+        except (KeyError, SafetensorError):
+            places, values = [], -1
+        if values != len(places) * prod(self.shape):
             raise CembenchError(f"{self.path}: not of these images, or damaged")
-        self.places = torch.tensor(places, dtype=torch.long)
+        return torch.tensor(places, dtype=torch.long)
 
     def between(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Return the places in `rows` from `start` on and below `stop`, and the images, N×C×H×W."""
-        own = ((self.places >= start) & (self.places < stop)).nonzero().squeeze(1)
+        """Return the places in `rows` from `start` on and below `stop`, and the images, N×C×H×W.
+
+        Those in the ball come first, then those that fool the network outside it.
+        """
+        parts = [self._between(prefix, start, stop) for prefix in self.places]
+        places, images = zip(*parts, strict=True)
+        return torch.cat(places), torch.cat(images)
+
+    def _between(self, prefix: str, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        places = self.places[prefix]
+        own = ((places >= start) & (places < stop)).nonzero().squeeze(1)
         if len(own) == 0:
             return own, torch.zeros(0, *self.shape)
         first = int(own.min())
         with safe_open(self.path, "pt") as kept:
-            images = kept.get_slice("images")[first : int(own.max()) + 1][own - first]
-        return self.places[own], images.reshape(len(own), *self.shape)
+            images = kept.get_slice(f"{prefix}images")[first : int(own.max()) + 1][own - first]
+        return places[own], images.reshape(len(own), *self.shape)
 
 
 def saved_samples(record: Path, sampler: str, number: int, y: Tensor) -> Samples:

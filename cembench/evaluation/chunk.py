@@ -34,6 +34,9 @@ class AttackSource(Interface):
     ) -> Tensor:
         """Return the images of a chunk under a title: found and kept, or as they were saved."""
 
+    def minimised(self, attack: Attack, title: str) -> str | None:
+        """Return the norm of the smallest perturbations that are recorded of an attack, if any."""
+
 
 @dataclass
 class Chunk:
@@ -49,7 +52,7 @@ class Chunk:
         cache: where finished stages are kept, if anywhere.
         bar: told of progress.
         columns: of the table of verdicts, one value per image.
-        seconds: wall time of each attack, by title.
+        seconds: wall time of each attack, by title, and of its stages, by `TITLE/STAGE`.
         threat: the name of the threat model, in titles; empty for that of the record.
     """
 

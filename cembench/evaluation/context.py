@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
+from cembench.evaluation import corrupted
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors.features import FeatureReader, shared_reader
 from cembench.evaluation.measures.reference import ReferenceSet
@@ -135,6 +136,8 @@ def prepare(
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
+    if measured.corruptions:
+        corrupted.require_possible(measured.corruptions, whole)
     with blaming(file):
         header = header_of(source, metadata, protocol, split, device, reader, left_out)
         _require_possible(measured, header.threat, split.shape)

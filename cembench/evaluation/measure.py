@@ -188,7 +188,8 @@ def verdict_table(
 
     Returns:
         The table with the columns `index, label, clean_pred, clean_8bit_pred` and those of the
-        sections, one row per image; and the wall time of each attack.
+        sections, one row per image; and the wall time of each attack and its stages, by title and
+        `TITLE/STAGE`.
 
     Raises:
         ModelError: when the network returns the wrong number of logits or any that are not finite.
@@ -216,7 +217,8 @@ def verdict_table(
             # Small things kept from each chunk would lie between the large ones that are freed,
             # where the heap then finds no room for those of the next chunk, and grows.
             tables[start] = cached[0] if cache is None else None
-            seconds = {key: value + cached[1].get(key, 0.0) for key, value in seconds.items()}
+            for key, value in cached[1].items():
+                seconds[key] = seconds.get(key, 0.0) + value
     return _joined(tables, cache), seconds
 
 

@@ -70,8 +70,8 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `threats`, `samples`, `density`, `sanity`, `curve` and `counterfactuals` are the
-    sections.
+    `attacks`, `threats`, `minimal`, `samples`, `density`, `sanity`, `curve`, `counterfactuals` and
+    `corruptions` are the sections.
     """
 
     @model_validator(mode="after")
@@ -125,8 +125,9 @@ class Protocol(Base):
 
     def without(self, key: str) -> Protocol | None:
         """Return what is left without a section, if anything."""
-        left = {s.key: s.setting[1] if s.key == key else s.config(self) for s in SECTIONS}
-        return self.model_copy(update=left) if any(left.values()) else None
+        default = {s.key: s.setting[1] for s in SECTIONS}[key]
+        left = self.model_copy(update={key: default})
+        return left if any(section.config(left) for section in SECTIONS) else None
 
     def under(self, threat: AttackedThreat) -> Protocol:
         """Return the protocol under one of its threat models alone.

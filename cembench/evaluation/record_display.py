@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from cembench.evaluation.sections import SECTIONS
 from cembench.util.display.charts import Cell, Table
-from cembench.util.display.format import percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+def rates(record: Any) -> str:
+    """Return its accuracies, and the medians of smallest perturbations."""
+    found = {**record.accuracies, **record.minimal}.items()
+    return ", ".join(f"{name} {one.text}" for name, one in found)
+
+
 def line(record: Any) -> str:
     """Return the run, what it was measured on, and its accuracies."""
-    accuracies = record.accuracies.items()
-    rates = ", ".join(f"{name} {percent(rate.accuracy)}" for name, rate in accuracies)
     failed = ", ".join(record.sanity_failed)
     result = (
-        record.error or f"{rates or 'samples alone'}{'; failed checks: ' * bool(failed)}{failed}"
+        record.error
+        or f"{rates(record) or 'samples alone'}{'; failed checks: ' * bool(failed)}{failed}"
     )
     plan = record.protocol.get("name")
     return f"<Record {record.run} on {record.dataset}, {record.threat}, {plan}: {result}>"

@@ -98,6 +98,22 @@ def widened(values: pd.Series) -> pd.Series:
     return values.astype("float64") if values.abs().max() > LARGE else values
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return a median with its 95 % interval, from numbers from 0 on, infinity included.
+
+    The ends are order statistics: of n values the k-th smallest and the k-th largest enclose the
+    median unless fewer than k values lie on one side of it, with k the largest for which that has
+    a probability of 2.5 % at most on each side (Thompson 1936, binomial). For fewer than six values
+    they are 0 and infinity.
+    """
+    from scipy.stats import binom
+
+    ranked, count = sorted(values), len(values)
+    rank = int(binom.ppf(0.025, count, 0.5))
+    middle = (ranked[(count - 1) // 2] + ranked[count // 2]) / 2
+    return (middle, ranked[rank - 1], ranked[-rank]) if rank else (middle, 0.0, math.inf)
+
+
 def paired_interval(lost: float, won: float, images: int) -> tuple[float, float]:
     """Return the 95 % interval of a paired difference of proportions.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from cembench.data import DataSettings
 from cembench.evaluation.record import Record, load_beside
+from cembench.evaluation.record_display import rates
 from cembench.evaluation.sections import SANITY
 from cembench.models.metadata import CheckpointMetadata
 from cembench.reporting.details import settings, tables
@@ -138,11 +139,10 @@ def _records(layout: RunLayout) -> str:
         except CembenchError as error:
             lines.append(str(error))
             continue
-        rates = [f"{name} {percent(figure.accuracy)}" for name, figure in record.accuracies.items()]
         failed = f"; failed checks: {', '.join(record.sanity_failed)}" * bool(record.sanity_failed)
         failed += "; ⚠ of another checkpoint than the one here" * record.replaced
         failed += "; unchecked" * record.unchecked
-        lines.append(f"{path}: {record.error or ', '.join(rates) or 'samples alone'}{failed}")
+        lines.append(f"{path}: {record.error or rates(record) or 'samples alone'}{failed}")
     return _list("Records", lines)
 
 

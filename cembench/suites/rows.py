@@ -5,7 +5,7 @@ from __future__ import annotations
 from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.ranking import ROBUST, robust_attack
 from cembench.reporting.leaderboard.rows import sanity_mark
-from cembench.util.display.format import percent, with_error
+from cembench.util.display.format import with_error
 
 
 def cells(record: Record) -> dict[str, str]:
@@ -14,7 +14,7 @@ def cells(record: Record) -> dict[str, str]:
     attack = robust_attack(figures)
     for heading, key in (("clean", "clean"), (ROBUST.get(attack or "", ""), attack)):
         if key is not None and key in figures:
-            found[f"{heading} ↑"] = percent(figures[key].accuracy)
+            found[f"{heading} ↑"] = figures[key].text
     if record.generation is not None:
         scores = next(iter(record.generation.samplers.values())).samples
         if scores is not None:

@@ -13,6 +13,7 @@ from cembench.evaluation.compare import right_of
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.sections import THREATS
 from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.sections.threats import combined
 from cembench.evaluation.verify import verify_record
@@ -146,6 +147,16 @@ def test_the_union_allows_for_what_samples_left_untried():
     alone, union = figures["worst_case"], figures["union"]
     assert alone.untried == 50 and union.untried == 60
     assert alone.at_risk < union.at_risk <= 60 and union.low < alone.low < alone.accuracy
+
+
+def test_wall_times_are_no_figures(measured):
+    recorded = measured[0].threats
+    found = recorded.under["l2-0.5"]
+    times = {"seconds": 9.0, "stage_seconds": {"apgd-ce": 4.0, "square": 5.0}}
+    figures = {name: one.model_copy(update=times) for name, one in found.figures.items()}
+    later = found.model_copy(update={"figures": figures, "seconds": 18.0})
+    again = recorded.model_copy(update={"under": {**recorded.under, "l2-0.5": later}})
+    assert all(row.agrees for row in THREATS.compare(recorded, again))
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,11 @@ def load_verdicts(path: Path, baseline: Baseline, name: str) -> pd.DataFrame:
     file = path.parent / row.verdicts
     if sha256(file) != row.verdicts_sha256:
         raise CembenchError(f"{file}: not the verdicts of {path}; restore it, or --update")
+    runs, norm = row.applicable(baseline.protocol), baseline.protocol.threat.norm
+    apart = [run for run in runs if run.minimises_another(norm)]
     table = read_table(file, legacy=not row.protocol_digest)
-    for problem in _problems(table, row.applicable(baseline.protocol)):
+    table = table.drop(columns=[f"{run.title}_broken" for run in apart], errors="ignore")
+    for problem in _problems(table, [run for run in runs if run not in apart]):
         raise CembenchError(f"{file}: {problem}; restore it, or --update")
     return table
 

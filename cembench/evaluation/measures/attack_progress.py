@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cembench.attacks.verdict import Verdict
+from cembench.energy.norms import NORMS, by_norm
 from cembench.evaluation.sections.robustness import PARTS
 from cembench.util.rng import generator_of
 
@@ -28,7 +29,9 @@ class AttackProgress:
         broken_8bit: the same after rounding to 8 bits.
         by: the number of that stage; −1 for none, and for attacks before.
         norm: the size of its perturbation, else NaN.
-        images: the adversarial images; the clean image where there is none, N×C×H×W.
+        images: the adversarial images, in the ball or `outside`; the clean image where there is
+            none, N×C×H×W.
+        outside: whether the network is fooled outside the ball or [0, 1] alone, N booleans.
         part: what sampled stages do with each image, N indices of `PARTS`.
         names: of the stages.
     """
@@ -39,6 +42,7 @@ class AttackProgress:
     by: Tensor
     norm: Tensor
     images: Tensor
+    outside: Tensor
     part: Tensor
     names: list[str] = field(default_factory=list)
 
@@ -49,13 +53,14 @@ class AttackProgress:
         nan = torch.full((len(x),), torch.nan, device=x.device)
         by = torch.full((len(x),), -1, device=x.device)
         part = torch.zeros_like(by)
-        return cls(0, none, none.clone(), by, nan, x.clone(), part)
+        return cls(0, none, none.clone(), by, nan, x.clone(), none.clone(), part)
 
     def restarted(self) -> AttackProgress:
         """Return a copy in which no stage is done, for the next attack."""
         copy = deepcopy(self)
         copy.stages, copy.names = 0, []
         copy.by.fill_(-1)
+        copy.outside.fill_(False)
         copy.part.fill_(0)
         return copy
 
@@ -88,6 +93,10 @@ class AttackProgress:
         self.by[won] = self.stages
         self.norm[won] = verdict.size[verdict.success]
         self.images[won] = verdict.images[verdict.success]
+        self.outside[won] = False
+        first = verdict.outside & ~self.outside[rows]
+        self.images[rows[first]] = verdict.images[first]
+        self.outside[rows[first]] = True
         self.broken_8bit[rows] = verdict.success_8bit
         self.stages += 1
 
@@ -134,4 +143,18 @@ class AttackProgress:
             f"{title}_broken_8bit": self.broken_8bit,
             f"{title}_by": by,
             f"{title}_norm": self.norm,
+            f"{title}_outside": self.outside,
         }
+
+    def sizes(self, norm: str, x: Tensor, correct: Tensor) -> Tensor:
+        """Return the size of the change that fools the network, in a norm and in [0, 1], N values.
+
+        Clean images x are N×C×H×W. It is 0 for an image that is not `correct` without attack (N
+        booleans), and infinite where none is known.
+        """
+        ball = by_norm(NORMS, norm, "the size of a perturbation")(0.0)
+        size = ball.size((self.images - x).double()).float()
+        inside = ((self.images >= 0) & (self.images <= 1)).flatten(1).all(1)
+        known = inside & (self.broken | self.outside)
+        size = torch.where(known, size, torch.inf)
+        return torch.where(correct, size, 0.0)

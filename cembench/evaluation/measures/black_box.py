@@ -45,7 +45,7 @@ def black_box_check(table: pd.DataFrame, attacks: Sequence[Attack], target: Targ
     Returns:
         The check, skipped unless attacks of both kinds were run.
     """
-    ran = [_Ran.of(attack, target, table) for attack in attacks]
+    ran = [_Ran.of(one, target, table) for one in attacks if f"{one.title}_by" in table]
     found = list(_comparisons(table, [one for one in ran if one.stages]))
     if not found:
         return SanityCheck(name=NAME, verdict="skipped", figure=None, meaning=MEANING)

@@ -54,8 +54,11 @@ def smallest(chunk: Chunk) -> Tensor:
     """
     known = torch.where(chunk.correct, torch.inf, 0.0)
     for attack in chunk.protocol.attacks:
-        if (norms := chunk.columns.get(f"{chunk.title(attack.title)}_norm")) is not None:
-            known = torch.fmin(known, torch.as_tensor(norms))
+        title = chunk.title(attack.title)
+        ends = ("_norm", "_size") if attack.minimises == chunk.target.threat.norm else ("_norm",)
+        for end in ends:
+            if (norms := chunk.columns.get(f"{title}{end}")) is not None:
+                known = torch.fmin(known, torch.as_tensor(norms))
     return known
 
 

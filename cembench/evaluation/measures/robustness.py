@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -16,13 +16,12 @@ from cembench.attacks import Attack, Propose, Target
 from cembench.attacks.verdict import Verdict, verify
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
-from cembench.evaluation.artifacts import SavedImages, saved_images
 from cembench.evaluation.cache import ChunkCache, attack_key, sample_key
 from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.measure import Measurement, verdict_table
 from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.sections.robustness import Figure, count
+from cembench.evaluation.sections.robustness import Figure, count, fooled_outside
 from cembench.evaluation.target import applicable, applies, not_applicable
 from cembench.models.gradient import missing_gradient
 from cembench.util import stages as timing
@@ -34,11 +33,16 @@ log = logging.getLogger("cembench")
 
 
 def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
-    """Return `X_broken, X_broken_8bit, X_by, X_norm` for each attack X of a protocol.
+    """Return `X_broken, X_broken_8bit, X_by, X_norm, X_outside` for each attack X of a protocol.
 
-    They say whether the attack succeeds as it is and rounded to 8 bits, by which stage, and the
-    size of the perturbation (NaN without one). An attack with sampled stages has `X_sample` too:
-    what these did with each image, one of `sections.robustness.PARTS`.
+    They say whether the attack succeeds as it is and rounded to 8 bits, by which stage, the size of
+    the perturbation (NaN without one), and whether the network is fooled outside the ball alone. An
+    attack with sampled stages has `X_sample` too: what these did with each image, one of
+    `sections.robustness.PARTS`.
+
+    An attack that minimises a norm has `X_size`: the smallest change found, in that norm. If it is
+    not the threat model's, only `X_outside` stands beside it, since such an attack says nothing of
+    the ball.
     """
     columns: Columns = {}
     before = AttackProgress.fresh(chunk.split.pixels())
@@ -49,26 +53,70 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
             continue
         begun = time.monotonic()
         progress = chunk.attacks.attacked(attack, chunk, before)
-        before = before.followed_by(progress)
-        columns |= progress.columns(title)
-        if attack.sampling is not None:
-            columns[f"{title}_sample"] = progress.parts
+        own = _columns(attack, chunk, progress)
+        if f"{title}_broken" in own:
+            before = before.followed_by(progress)
+        columns |= own
         chunk.seconds[title] = time.monotonic() - begun
         chunk.bar.advance(len(chunk.rows))
         images = f"{chunk.protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
-        broken = int(progress.broken.sum())
-        chunk.bar.report(f"{images}: {title} succeeds on {broken} of {len(chunk.rows)}")
+        chunk.bar.report(f"{images}: {_told(attack, chunk, progress)}")
     return columns
 
 
+def _columns(attack: Attack, chunk: Chunk, progress: AttackProgress) -> Columns:
+    title = chunk.title(attack.title)
+    norm = chunk.attacks.minimised(attack, title)
+    columns: Columns = dict(progress.columns(title))
+    if attack.sampling is not None:
+        columns[f"{title}_sample"] = progress.parts
+    if norm is None:
+        return columns
+    outside = columns.pop(f"{title}_outside")
+    size = {f"{title}_size": progress.sizes(norm, chunk.split.pixels(), chunk.correct)}
+    if norm == chunk.target.threat.norm:
+        return columns | size
+    return {f"{title}_outside": outside} | size
+
+
+def _told(attack: Attack, chunk: Chunk, progress: AttackProgress) -> str:
+    title = chunk.title(attack.title)
+    broken, outside = int(progress.broken.sum()), int(progress.outside.sum())
+    if outside and (norm := attack.minimises) != chunk.target.threat.norm:
+        return fooled_outside(title, norm, broken + outside, outside, int(chunk.correct.sum()))
+    return f"{title} succeeds on {broken} of {len(chunk.rows)}"
+
+
 def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]:
-    """Count the table of verdicts; attacks that do not apply have no columns in it."""
+    """Count the table of verdicts.
+
+    Attacks that do not apply, or that minimise another norm, have no verdicts in it.
+    """
+    table, target = measurement.table, measurement.target
     for attack in config:
-        parts = not_applicable(attack, measurement.target)
+        parts = not_applicable(attack, target)
         measurement.not_applicable += map(measurement.title, parts)
-    titles = [measurement.title(a.title) for a in config if applies(a, measurement.target)]
-    classes = measurement.context.split.classes
-    return count(measurement.table, titles, measurement.seconds, classes)
+        title = measurement.title(attack.title)
+        measurement.warnings.update(_outside_warning(title, attack, table, target.threat.norm))
+    titles = [t for a in config if f"{(t := measurement.title(a.title))}_broken" in table]
+    return count(table, titles, measurement.seconds, measurement.context.split.classes)
+
+
+def _outside_warning(title: str, attack: Attack, table: pd.DataFrame, norm: str) -> Iterator[str]:
+    """Warn of an attack that fools the network outside the ball, unless its settings say so."""
+    asked = "norm" in type(attack).model_fields
+    if asked or attack.minimises == norm or f"{title}_outside" not in table:
+        return
+    outside, counted = table[f"{title}_outside"], f"{title}_broken" in table
+    inside = table[f"{title}_broken"] if counted else _sized(table[f"{title}_size"])
+    if outside.any():
+        right = int((table["clean_pred"] == table["label"]).sum())
+        fooled = int((outside | inside).sum())
+        yield fooled_outside(title, attack.minimises, fooled, int(outside.sum()), right)
+
+
+def _sized(sizes: pd.Series) -> pd.Series:
+    return sizes.between(0, math.inf, inclusive="neither")
 
 
 def attack_split(
@@ -96,55 +144,9 @@ class RunAttacks:
         kept = cache.obtain(sample_key(title, number), lambda: {"images": find().cpu()})
         return kept["images"]
 
-
-@dataclass(frozen=True)
-class SavedAttacks:
-    """Attacks read from the images that an evaluation saved, and verified again.
-
-    An image that nothing was saved of survives. Which stage succeeded is taken from the record,
-    and which images were left untried follows from it.
-
-    Attributes:
-        record: the file of the record.
-        rows: the numbers of the attacked images in the whole split.
-        table: the table of verdicts of the record.
-        saved: the files of the attacks, by title, once they are open.
-    """
-
-    record: Path
-    rows: Tensor
-    table: pd.DataFrame
-    saved: dict[str, SavedImages] = field(default_factory=dict)
-
-    def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
-        """Verify the saved images of a chunk."""
-        x, y, target = chunk.split.pixels(), chunk.split.labels, chunk.target
-        title = chunk.title(attack.title)
-        if title not in self.saved:
-            shape = chunk.split.shape
-            self.saved[title] = SavedImages(self.record, title, self.rows, shape)
-        places, images = self.saved[title].between(chunk.start, chunk.start + len(x))
-        rows = (places - chunk.start).to(x.device)
-        progress = AttackProgress.fresh(x)
-        if len(rows):
-            proposed = images.to(x.device)
-            verdict = verify(target.verifier, x[rows], proposed, y[rows], target.threat.ball)
-            progress.record(rows, verdict)
-        stages = self.table.get(f"{title}_by", pd.Series([""] * len(self.rows)))
-        by = list(stages)[chunk.start : chunk.start + len(x)]
-        progress.credit(by)
-        if attack.sampling is not None:
-            late = torch.tensor([name in attack.sampling.stages for name in by], device=x.device)
-            left = chunk.correct & (late | ~progress.broken)
-            progress.draw(left, attack.sampling.images, _sample_seed(chunk))
-            progress.release()
-        return progress
-
-    def images(
-        self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
-    ) -> Tensor:
-        """Read the images of a chunk."""
-        return saved_images(self.record, title, number)
+    def minimised(self, attack: Attack, title: str) -> str | None:
+        """Return the norm that an attack on all images minimises, if any."""
+        return attack.minimises if attack.on == "all" else None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Stage:
         """Return the numbers of the images that it attacks."""
         left = self.alive & ~progress.broken
         if self.sample is not None:
-            progress.draw(left, self.sample, _sample_seed(chunk))
+            progress.draw(left, self.sample, sample_seed(chunk))
             if self.rest:
                 progress.release()
             left = left & (progress.part == (REST if self.rest else DRAWN))
@@ -188,7 +190,8 @@ def stages_of(attack: Attack, target: Target, alive: Tensor) -> list[Stage]:
     return stages + [replace(stage, rest=True) for stage in stages if stage.sample is not None]
 
 
-def _sample_seed(chunk: Chunk) -> int:
+def sample_seed(chunk: Chunk) -> int:
+    """Return the seed of the sample that sampled stages attack first."""
     return derive(chunk.protocol.seed, "sample", chunk.start)
 
 
@@ -223,10 +226,12 @@ def run_stages(
         if len(left) == 0:
             continue
         progress.stages = number
-        name = stage.name.partition(" at ")[0]
+        begun, name = time.monotonic(), stage.name.partition(" at ")[0]
         with timing.stage(title if name == title else f"{title} {name}"):
             progress.record(left, run_stage(title, stage, x[left], y[left]))
         stage.target.require_finite(f"under {stage.name}")
+        spent = f"{title}/{stage.name}"
+        chunk.seconds[spent] = chunk.seconds.get(spent, 0.0) + time.monotonic() - begun
         _cache(chunk, key, progress)
     return progress
 

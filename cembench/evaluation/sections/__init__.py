@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cembench.evaluation.section import Section
+from cembench.evaluation.sections.corruptions import CorruptionsSection
 from cembench.evaluation.sections.counterfactuals import CounterfactualsSection
 from cembench.evaluation.sections.curve import CurveSection
 from cembench.evaluation.sections.density import DensitySection
+from cembench.evaluation.sections.minimal import MinimalSection
 from cembench.evaluation.sections.robustness import RobustnessSection
 from cembench.evaluation.sections.samples import SamplesSection
 from cembench.evaluation.sections.sanity import SanitySection
@@ -16,18 +18,20 @@ from cembench.util.settings import optional_field
 
 ROBUSTNESS, SANITY, SAMPLES = RobustnessSection(), SanitySection(), SamplesSection()
 DENSITY, CURVE = DensitySection(), CurveSection()
-COUNTERFACTUALS = CounterfactualsSection()
-THREATS = ThreatsSection()
+COUNTERFACTUALS, MINIMAL, THREATS = CounterfactualsSection(), MinimalSection(), ThreatsSection()
+CORRUPTIONS = CorruptionsSection()
 
 # In the order in which they are measured: energies need the samples.
 SECTIONS: tuple[Section[Any, Any], ...] = (
     ROBUSTNESS,
     THREATS,
+    MINIMAL,
     SANITY,
     SAMPLES,
     CURVE,
     DENSITY,
     COUNTERFACTUALS,
+    CORRUPTIONS,
 )
 
 

@@ -91,7 +91,7 @@ def points(table: pd.DataFrame, radii: list[float], title: str = TITLE) -> list[
     return [CurvePoint(eps=eps, **rate(reached > eps).dump()) for eps in [0.0, *radii]]
 
 
-def lines(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "") -> Lines:
+def lines(curves: Mapping[str, Sequence[CurvePoint]], eps: float | None, title: str = "") -> Lines:
     """Return accuracy under attack over ε with 95 % bands, and the threat model's radius `eps`."""
     series = [
         Series(
@@ -104,4 +104,5 @@ def lines(curves: Mapping[str, Sequence[CurvePoint]], eps: float, title: str = "
         for name, points in curves.items()
     ]
     x, y = Axis("ε", zero=True), Axis("accuracy under attack", percent=True)
-    return Lines(series, x, y, title, {f"threat model, {eps:.4g}": eps}, dots=True)
+    marks = {} if eps is None else {f"threat model, {eps:.4g}": eps}
+    return Lines(series, x, y, title, marks, dots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, SerializeAsAny
@@ -47,8 +47,12 @@ class Figure(Rate):
         untried: survivors that an attack with a sample did not run all of its stages on.
         at_risk: how many of them these stages may succeed on, at most, by what they did to the
             sample (95 %). The lower end of the interval counts these as misclassified.
+        outside: survivors on which the attack fooled the network outside the ball or [0, 1] alone,
+            where nothing counts; of `worst_case`, those on which all attacks did. With many of
+            them the accuracy says little of robustness.
         won: for an attack, the number of images on which each of its stages was first to succeed.
         seconds: wall time of the attack.
+        stage_seconds: of its stages that had any image to attack, where there are several.
         worst_class: the class with the lowest accuracy. With few images in each, that of the worst
             of many is low by chance too.
     """
@@ -56,8 +60,10 @@ class Figure(Rate):
     correct_8bit: int
     untried: int = optional_field(0)
     at_risk: int = optional_field(0)
+    outside: int = optional_field(0)
     won: dict[str, int] = {}
     seconds: float = 0.0
+    stage_seconds: dict[str, float] = optional_field({})
     worst_class: WorstClass | None = optional_field(None)
 
     @property
@@ -65,8 +71,19 @@ class Figure(Rate):
         """The accuracy for 8-bit images."""
         return self.correct_8bit / self.images
 
+    @property
+    def text(self) -> str:
+        """The accuracy in percent, with a mark where images were fooled outside the ball alone."""
+        mark = f" (⚠ {self.outside} fooled outside the ball)" if self.outside else ""
+        return percent(self.accuracy) + mark
+
 
 VERSIONS = ("autoattack-sampled", "autoattack-rand")  # of AutoAttack: labels of no other attack
+
+OUTSIDE = (
+    "outside: on so many images the attack fooled the network outside the ball or [0, 1] alone, "
+    "where nothing counts; its accuracy says little of robustness."
+)
 
 # What sampled stages do with an image: nothing, since there is no need to; attack it as one of the
 # sample; attack it after all; leave it untried.
@@ -91,6 +108,7 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
     """Attacks, each on every image that is classified correctly.
 
     The result has a figure for `clean` images, for each attack by its title, and `worst_case`.
+    Attacks that minimise another norm than the threat model's have none: see `sections.minimal`.
     """
 
     key = "attacks"
@@ -107,7 +125,7 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
             old, new = recorded.get(name), again.get(name)
             for title, key in ((name, "correct"), (f"{name} (8 bits)", "correct_8bit")):
                 rows.append(Comparison(title, getattr(old, key, None), getattr(new, key, None)))
-        shown = {"correct", "correct_8bit", "seconds"}
+        shown = {"correct", "correct_8bit", "seconds", "stage_seconds"}
         before, now = (
             {name: figure.model_dump(exclude=shown) for name, figure in figures.items()}
             for figures in (recorded, again)
@@ -126,6 +144,8 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
             }
             if figure.untried:
                 found[f"{name}_untried"] = figure.untried
+            if figure.outside:
+                found[f"{name}_outside"] = figure.outside
             if figure.worst_class is not None:
                 found[f"{name}_worst_class_acc"] = figure.worst_class.accuracy
         return found
@@ -134,11 +154,13 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
         """Return the table of accuracies, one row per attack."""
         rows = []
         for name, figure in result.items():
-            won = ", ".join(f"{stage} {count}" for stage, count in figure.won.items())
+            won = ", ".join(_successes(figure))
             bits = f"{percent(figure.accuracy_8bit)} ({figure.correct_8bit} of {figure.images})"
             accuracy, correct = rate_cells(figure)
             if figure.untried:
                 correct = Cell(f"{correct.text}, {figure.untried} untried")
+            if figure.outside:
+                correct = Cell(f"{correct.text}, ⚠ {figure.outside} outside")
             cells = [Cell(name), accuracy, correct, Cell.of(figure.accuracy_8bit, bits)]
             seconds = Cell.of(figure.seconds, number(figure.seconds, ".1f") + " s")
             rows.append([*cells, _worst(figure.worst_class), Cell(won or NOTHING), seconds])
@@ -148,7 +170,17 @@ class RobustnessSection(Section[list[Attack], dict[str, Figure]]):
         if any(figure.untried for figure in result.values()):
             note += " Untried: the later stages attacked a random sample of the survivors and "
             note += "succeeded on none; the interval allows for what they might have done."
+        if any(figure.outside for figure in result.values()):
+            note += f" ⚠ {OUTSIDE}"
         return [Table("Accuracy", head, rows, note)] if rows else []
+
+
+def _successes(figure: Figure) -> Iterator[str]:
+    """Yield what each stage did: images that it was first to succeed on, and its time."""
+    for stage in {**figure.stage_seconds, **figure.won}:
+        seconds = figure.stage_seconds.get(stage)
+        spent = "" if seconds is None else f" in {number(seconds, '.1f')} s"
+        yield f"{stage} {figure.won.get(stage, 0)}{spent}"
 
 
 def _worst(found: WorstClass | None) -> Cell:
@@ -156,6 +188,21 @@ def _worst(found: WorstClass | None) -> Cell:
         return EMPTY
     text = f"{percent(found.accuracy)} ({found.name}, {found.correct} of {found.images})"
     return Cell.of(found.accuracy, text)
+
+
+def fooled_outside(title: str, norm: str | None, fooled: int, outside: int, images: int) -> str:
+    """Say that an attack fooled a network outside the ball, and what that means.
+
+    Args:
+        title: of the attack.
+        norm: the one that it minimises, if any.
+        fooled: images that it fooled the network on.
+        outside: those of them on which it did so outside the ball alone.
+        images: how many it attacked.
+    """
+    where = "all" if outside == fooled else f"{outside} of them"
+    why = "; its accuracy says little of robustness" if norm is None else f": it minimises {norm}"
+    return f"{title} fooled {fooled} of {images}, {where} outside the ball{why}"
 
 
 def count(
@@ -166,13 +213,17 @@ def count(
     Args:
         table: the verdicts.
         attacks: titles of those in it.
-        seconds: wall time of each, by title.
+        seconds: wall time of each, by title, and of its stages, by `TITLE/STAGE`.
         classes: their names in the order of labels; without names, figures have no worst class.
     """
 
     def counted(correct: pd.Series, correct_8bit: pd.Series, under: list[str]) -> Figure:
         worst = worst_class(correct, table["label"], classes)
-        found = figure(correct, correct_8bit).model_copy(update={"worst_class": worst})
+        outside = correct & bool(under)
+        for attack in under:
+            outside &= table.get(f"{attack}_outside", False)
+        more = {"worst_class": worst, "outside": int(outside.sum())}
+        found = figure(correct, correct_8bit).model_copy(update=more)
         return allowed_for(found, table, under, correct)
 
     right = table["clean_pred"] == table["label"]
@@ -187,10 +238,18 @@ def count(
             update={
                 "won": {str(stage): int(number) for stage, number in won.items()},
                 "seconds": round(seconds.get(attack, 0.0), 3),
+                "stage_seconds": _stage_seconds(attack, seconds),
             }
         )
         left, left_8bit = left & survives, left_8bit & survives_8bit
     return {**figures, "worst_case": counted(left, left_8bit, attacks)} if attacks else figures
+
+
+def _stage_seconds(attack: str, seconds: dict[str, float]) -> dict[str, float]:
+    """Return the wall time of the stages of an attack, if it has several."""
+    parts = [(*key.partition("/"), spent) for key, spent in seconds.items()]
+    own = {stage: round(spent, 3) for title, _, stage, spent in parts if stage and title == attack}
+    return own if len(own) > 1 else {}
 
 
 def worst_class(correct: pd.Series, labels: pd.Series, classes: Sequence[str]) -> WorstClass | None:

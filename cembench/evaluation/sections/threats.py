@@ -20,6 +20,7 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.settings import Settings, optional_field
 
 UNION = "union"
+CLOCK = ("seconds", "stage_seconds")  # wall times, which nothing computes again
 
 
 class AttackedThreat(Threat):
@@ -63,6 +64,15 @@ class AttackRun(NamedTuple):
     title: str
     attack: Attack
     threat: Threat | None
+
+    def minimises_another(self, norm: str | None) -> bool:
+        """Whether it has no verdicts, since it minimises another norm than its threat model's.
+
+        Args:
+            norm: of the threat model of the record.
+        """
+        own = norm if self.threat is None else self.threat.norm
+        return self.attack.on == "all" and self.attack.minimises not in (None, own)
 
 
 class UnderThreat(Settings):
@@ -241,4 +251,4 @@ def _untimed(values: Any) -> Any:
     plain = values.dump() if isinstance(values, Settings) else values
     if not isinstance(plain, dict):
         return plain
-    return {key: _untimed(value) for key, value in plain.items() if key != "seconds"}
+    return {key: _untimed(value) for key, value in plain.items() if key not in CLOCK}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
 import pandas as pd
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.robustness import OUTSIDE
 from cembench.evaluation.sections.threats import threat_of
 from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.frame import frame, says
@@ -22,7 +24,16 @@ from cembench.reporting.leaderboard.rows import (
     show_sanity,
 )
 from cembench.util.display.column import Column
-from cembench.util.display.format import NOTHING, number, percent, with_error, with_interval
+from cembench.util.display.format import (
+    NOTHING,
+    missing,
+    number,
+    percent,
+    with_error,
+    with_interval,
+)
+
+MEDIAN = re.compile(r"_median_[a-z0-9]+$")
 
 
 def robust_boards(records: Sequence[Record]) -> list[Board]:
@@ -63,12 +74,10 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     shown = Shown(table)
     for name in ("run", "method", *shown.labels):
         shown.add(name, name)
-    accuracy = partial(with_interval, form=".1%")
     for column in table.columns:
-        ends = f"{column}_low", f"{column}_high"
-        known = column.endswith("_acc") and ends[0] in table and says(table[column])
+        known = f"{column}_low" in table and says(table[column])
         if known and not threat_of(column):  # boards across threat models show those
-            shown.add(f"{column.removesuffix('_acc')} ↑", column, accuracy, *ends)
+            _show_interval(shown, column)
     _show_worst_class(shown)
     for attack in ROBUST:
         if attack != "worst_case" and f"{attack}_untried" in table:
@@ -85,6 +94,25 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     if says(table["error"]):
         shown.add("error", "error", optional)
     return shown
+
+
+def _show_interval(shown: Shown, column: str) -> None:
+    """Show an accuracy under attack, or the median size of smallest perturbations."""
+    ends = f"{column}_low", f"{column}_high"
+    if MEDIAN.search(column):
+        shown.add(f"{column.replace('_', ' ')} ↑", column, with_interval, *ends)
+    if not column.endswith("_acc"):
+        return
+    name = column.removesuffix("_acc")
+    outside = [c for c in [f"{name}_outside"] if c in shown.table and says(shown.table[c])]
+    shown.add(f"{name} ↑", column, _accuracy, *ends, *outside)
+    if outside and (note := f"⚠ {OUTSIDE}") not in shown.notes:
+        shown.notes.append(note)
+
+
+def _accuracy(value: float, low: float, high: float, outside: float = 0) -> str:
+    text = with_interval(value, low, high, ".1%")
+    return text if missing(outside) or not outside else f"{text} ⚠ {outside:.0f} outside"
 
 
 def _show_worst_class(shown: Shown) -> None:

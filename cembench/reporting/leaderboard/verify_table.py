@@ -21,6 +21,7 @@ RATES = ("_seconds", "_per_second")  # ends of columns that depend on the machin
 MEANS = "(_std|_half|_runs)?"
 LATER = re.compile(
     rf"(nll|brier){MEANS}|flops|.+_worst_class_acc{MEANS}|.+_(precision|recall){MEANS}"
+    rf"|.+_outside|.+_median_[a-z0-9]+(_low|_high)?{MEANS}"
 )
 VARIES = ("cembench", "recipe", "protocol_digest", "plan", "unchecked")
 
