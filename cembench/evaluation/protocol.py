@@ -159,7 +159,7 @@ class Protocol(Base):
     def every_attack(self) -> list[Attack]:
         """The attacks of all sections."""
         curve = [] if self.curve is None else [self.curve.attack]
-        return [*self.attacks, *curve]
+        return [*(run.attack for run in self.runs), *curve]
 
     @property
     def libraries(self) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def rates(record: Any) -> str:
     """Return its accuracies, and the medians of smallest perturbations."""
-    found = {**record.accuracies, **record.minimal}.items()
+    found = [*record.accuracies.items(), *record.minimal.items()]
     return ", ".join(f"{name} {one.text}" for name, one in found)
 
 

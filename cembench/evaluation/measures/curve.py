@@ -67,6 +67,9 @@ def measure(config: CurveConfig, measurement: Measurement) -> list[CurvePoint]:
     missing = not_applicable(config.attack, measurement.target)
     title = measurement.title(TITLE)
     measurement.not_applicable += [f"{title} {stage}" for stage in missing]
+    if config.attack.minimises not in (None, measurement.target.threat.norm):
+        told = f"{title}: {config.attack.title} minimises {config.attack.minimises}"
+        measurement.warnings.update([f"{told}; the curve says little of robustness"])
     if not applies(config.attack, measurement.target):
         return []
     return points(measurement.table, config.radii(measurement.target.threat.eps), title)

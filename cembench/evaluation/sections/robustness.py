@@ -72,10 +72,14 @@ class Figure(Rate):
         return self.correct_8bit / self.images
 
     @property
+    def mark(self) -> str:
+        """What warns of images that were fooled outside the ball alone; empty for none."""
+        return f" (⚠ {self.outside} fooled outside the ball)" if self.outside else ""
+
+    @property
     def text(self) -> str:
-        """The accuracy in percent, with a mark where images were fooled outside the ball alone."""
-        mark = f" (⚠ {self.outside} fooled outside the ball)" if self.outside else ""
-        return percent(self.accuracy) + mark
+        """The accuracy in percent, with its mark."""
+        return percent(self.accuracy) + self.mark
 
 
 VERSIONS = ("autoattack-sampled", "autoattack-rand")  # of AutoAttack: labels of no other attack
