@@ -170,6 +170,8 @@ attacks: Registry[Attack] = Registry(
     {
         "pgd": "cembench.attacks.pgd:PGDAttack",
         "torchattacks": "cembench.attacks.torchattacks:TorchattacksAttack",
+        "foolbox": "cembench.attacks.foolbox:FoolboxAttack",
+        "adv-lib": "cembench.attacks.adv_lib:AdvLibAttack",
         "autoattack": "cembench.attacks.autoattack:AutoAttack",
         "autoattack-fast": "cembench.attacks.autoattack_fast:FastAutoAttack",
         "cascade": "cembench.attacks.cascade:Cascade",

@@ -24,18 +24,21 @@ class Offer(NamedTuple):
 
     Attributes:
         norms: in which it attacks; empty if its images keep to no ball.
-        minimises: whether it looks for the smallest change in the first of them, whatever ε.
+        minimises: whether it looks for the smallest change, whatever ε: in the first of the norms
+            unless its arguments name another.
         black_box: whether it needs no gradient.
+        note: what it needs besides, or where it fails.
     """
 
     norms: tuple[str, ...]
     minimises: bool = False
     black_box: bool = False
+    note: str = ""
 
 
-def offers(norms: str, names: str, **kind: bool) -> dict[str, Offer]:
+def offers(norms: str, names: str, **more: Any) -> dict[str, Offer]:
     """Return the entries of attacks that are alike; norms and names are parted by blanks."""
-    return {name: Offer(tuple(norms.split()), **kind) for name in names.split()}
+    return {name: Offer(tuple(norms.split()), **more) for name in names.split()}
 
 
 class LibraryAttack(Attack):
@@ -50,6 +53,7 @@ class LibraryAttack(Attack):
     args: dict[str, Any] = {}
     module: ClassVar[str]  # of the library
     remedy: ClassVar[str]  # what to install where it is missing
+    norm_key: ClassVar[str] = "norm"  # the argument that chooses among several norms
     known: ClassVar[Mapping[str, Offer]]
 
     @field_validator("args")
@@ -62,6 +66,9 @@ class LibraryAttack(Attack):
         if self.attack not in self.known:
             hint = nearest(self.attack, self.known)
             raise ValueError(f"no usable {self.name}.{self.attack}; {hint}")
+        if self.minimises not in (None, *self.offer.norms):
+            norms = ", ".join(self.offer.norms)
+            raise ValueError(f"{self.name}.{self.attack} minimises {norms}, not {self.minimises}")
         if not self.args:
             return self  # without torch, which protocols are read without
         try:
@@ -92,14 +99,15 @@ class LibraryAttack(Attack):
     @property
     def norms(self) -> frozenset[str] | None:
         """Its own, unless it minimises, keeps to no ball, or is given ε or a norm."""
-        own = {"eps", "norm"} & self.args.keys()
+        own = {"eps", "ε", self.norm_key} & self.args.keys()
         free = self.offer.minimises or not self.offer.norms or own
         return None if free else frozenset(self.offer.norms)
 
     @property
     def minimises(self) -> str | None:
         """The norm in which it looks for the smallest change, if it does."""
-        return self.offer.norms[0] if self.offer.minimises else None
+        norms = self.offer.norms
+        return str(self.args.get(self.norm_key, norms[0])) if self.offer.minimises else None
 
     def require_installed(self) -> None:
         """Refuse an attack whose library is missing, naming what to install."""

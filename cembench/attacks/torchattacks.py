@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
 # All but its AutoAttack, which is a shortened variant, and what wraps other attacks.
 ATTACKS: dict[str, Offer] = {
-    **offers("linf", "FGSM BIM RFGSM PGD EOTPGD FFGSM TPGD MIFGSM UPGD DIFGSM TIFGSM Jitter"),
-    **offers("linf", "NIFGSM PGDRS SINIFGSM VMIFGSM VNIFGSM PIFGSM PIFGSMPP"),
+    **offers("linf", "FGSM BIM RFGSM PGD EOTPGD FFGSM TPGD MIFGSM UPGD DIFGSM Jitter"),
+    **offers("linf", "NIFGSM PGDRS SINIFGSM VMIFGSM VNIFGSM"),
+    **offers("linf", "TIFGSM PIFGSM PIFGSMPP", note="three channels only"),
     **offers("linf", "SPSA", black_box=True),
     **offers("linf l2", "APGD APGDT"),
     **offers("linf l2", "Square", black_box=True),
-    **offers("linf l2", "FAB"),
+    **offers("linf l2", "FAB", note="its norm L1 crashes"),
     **offers("l2", "PGDL2 PGDRSL2"),
     **offers("l2", "CW DeepFool", minimises=True),
     **offers("l1", "EADL1 EADEN", minimises=True),
     **offers("l0", "SparseFool", minimises=True),
-    **offers("l0", "JSMA"),
+    **offers("l0", "JSMA", note="ten classes only"),
     **offers("l0", "OnePixel Pixle", black_box=True),
     **offers("", "GN", black_box=True),
 }

@@ -65,12 +65,12 @@ def _attacks() -> list[str]:
         cls = attacks.find(name)
         if issubclass(cls, LibraryAttack):
             every = [cls.model_construct(attack=one, args={}) for one in cls.known]
-            others += [[name, one.attack, *_about(one)] for one in every]
+            others += [[name, one.attack, *_about(one), one.offer.note] for one in every]
         else:
             own.append([name, *_about(cls.model_construct())])
     about = ["norm", "proposes", "needs"]
     own_table = text_table(["name", *about], own)
-    return [*own_table, "", *text_table(["name", "attack", *about], others)]
+    return [*own_table, "", *text_table(["name", "attack", *about, "note"], others)]
 
 
 def _about(attack: Attack) -> list[str]:
@@ -83,7 +83,8 @@ def _about(attack: Attack) -> list[str]:
     elif blind and blind != {attack.title}:
         needs += f", {', '.join(sorted(blind))}: outputs"
     if attack.minimises:
-        return [attack.minimises, "the smallest change", needs]
+        own = "any" if "norm" in type(attack).model_fields else attack.minimises
+        return [own, "the smallest change", needs]
     return [norms, "images in the ball", needs]
 
 

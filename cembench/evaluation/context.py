@@ -166,10 +166,13 @@ def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int,
     if protocol.counterfactuals:
         for search in protocol.counterfactuals.searches().values():
             search.ball.require_below_diameter("counterfactuals.eps", values)
+    for number, other in enumerate(protocol.threats):
+        other.ball.require_below_diameter(f"threats.{number}.eps", values)
     drawn = [] if protocol.samples is None else protocol.samples.samplers
-    for sampler in (*protocol.attacks, *drawn):
+    used = [(run.attack, run.threat or threat) for run in protocol.runs]
+    for sampler, where in (*used, *((one, threat) for one in drawn)):
         if isinstance(sampler, Sampler):
-            sampler.require_possible(threat)
+            sampler.require_possible(where)
 
 
 def measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:

@@ -106,15 +106,15 @@ def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) 
 def _training_gradients(experiment: Experiment, data: TrainingData) -> float:
     images = (experiment.epoch_images or data.sizes[0]) * gradients_per_image(experiment)
     validation = experiment.validation
-    attacked = min(validation.images, len(data.held)) * validation.steps
+    attacked = min(validation.images, len(data.held)) * validation.steps * len(experiment.threats)
     return experiment.epochs * (images + attacked / validation.every)
 
 
 def _evaluation_gradients(protocol: Protocol) -> float:
     images = protocol.limit or 10_000
     attacks = [
-        AUTOATTACK if attack.name.startswith("autoattack") else getattr(attack, "steps", 20)
-        for attack in protocol.attacks
+        AUTOATTACK if run.attack.name.startswith("autoattack") else getattr(run.attack, "steps", 20)
+        for run in protocol.runs
     ]
     drawn = protocol.samples
     samplers = [] if drawn is None else [getattr(one, "steps", 20) for one in drawn.samplers]

@@ -15,8 +15,9 @@ def require_package(module: str, remedy: str) -> None:
     Raises:
         CembenchError: naming what to install.
     """
-    if find_spec(module) is None:
-        raise CembenchError(f"{module} is not installed: pip install {remedy}")
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        raise CembenchError(f"{package} is not installed: pip install {remedy}")
 
 
 def optional_package(module: str, remedy: str) -> Any:

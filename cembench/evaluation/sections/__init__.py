@@ -14,16 +14,18 @@ from cembench.evaluation.sections.minimal import MinimalSection
 from cembench.evaluation.sections.robustness import RobustnessSection
 from cembench.evaluation.sections.samples import SamplesSection
 from cembench.evaluation.sections.sanity import SanitySection
+from cembench.evaluation.sections.threats import ThreatsSection
 from cembench.util.settings import optional_field
 
 ROBUSTNESS, SANITY, SAMPLES = RobustnessSection(), SanitySection(), SamplesSection()
 DENSITY, CURVE = DensitySection(), CurveSection()
-COUNTERFACTUALS, MINIMAL = CounterfactualsSection(), MinimalSection()
+COUNTERFACTUALS, MINIMAL, THREATS = CounterfactualsSection(), MinimalSection(), ThreatsSection()
 CORRUPTIONS, CERTIFY = CorruptionsSection(), CertifySection()
 
 # In the order in which they are measured: energies need the samples.
 SECTIONS: tuple[Section[Any, Any], ...] = (
     ROBUSTNESS,
+    THREATS,
     MINIMAL,
     SANITY,
     SAMPLES,
