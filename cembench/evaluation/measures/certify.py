@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cembench.energy.threat import Threat
-from cembench.evaluation.measure import Chunk, Columns, Measurement
+from cembench.evaluation.chunk import Chunk, Columns
+from cembench.evaluation.measure import Measurement
 from cembench.evaluation.sections.certify import Certified, CertifyConfig
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.statistics import rate
