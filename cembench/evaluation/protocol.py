@@ -70,8 +70,8 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `threats`, `minimal`, `samples`, `density`, `sanity`, `curve`, `counterfactuals` and
-    `corruptions` are the sections.
+    `attacks`, `threats`, `minimal`, `samples`, `density`, `sanity`, `curve`, `counterfactuals`,
+    `corruptions` and `certify` are the sections.
     """
 
     @model_validator(mode="after")
@@ -159,7 +159,7 @@ class Protocol(Base):
     def every_attack(self) -> list[Attack]:
         """The attacks of all sections."""
         curve = [] if self.curve is None else [self.curve.attack]
-        return [*self.attacks, *curve]
+        return [*(run.attack for run in self.runs), *curve]
 
     @property
     def libraries(self) -> list[str]:

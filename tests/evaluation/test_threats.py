@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import cembench as cb
 from cembench.attacks.pgd import PGDAttack
@@ -13,9 +14,11 @@ from cembench.evaluation.compare import right_of
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.sections import THREATS
 from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.sections.threats import combined
 from cembench.evaluation.verify import verify_record
+from cembench.suites.rows import cells
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.layout import RunLayout
 from tests.conftest import NOTHING
@@ -25,6 +28,7 @@ from tests.support.records import settled, touch
 THREE = "threats=[linf 0.1, l2 0.5, {norm: linf, eps: 0.03, attacks: [{name: pgd, steps: 2}]}]"
 PLAN = [*NOTHING, "attacks=[{name: pgd, steps: 3}, {name: pgd, label: margin, loss: margin}]"]
 PLAN += ["batch_size=16"]
+CURVE = "curve={factors: [0.5, 2], attack: {name: pgd, steps: 2}}"
 
 
 def plan(*changes):
@@ -36,13 +40,13 @@ def measured(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("threats") / "run"
     folder.mkdir()
     shutil.copy(trained / "model.safetensors", folder)
-    record, path = evaluate(folder, plan(THREE, "curve={}"), save_adversarial=True)
+    record, path = evaluate(folder, plan(THREE, CURVE), save_adversarial=True)
     return record, path
 
 
 def test_the_first_threat_model_is_as_it_is_alone_bit_for_bit(measured, copy):
     record, path = measured
-    alone, other = evaluate(copy, plan("threat={norm: linf, eps: 0.1}", "curve={}"))
+    alone, other = evaluate(copy, plan("threat={norm: linf, eps: 0.1}", CURVE))
     table = load_table(path)
     own = load_table(other)
     pd.testing.assert_frame_equal(table[own.columns], own)
@@ -53,7 +57,7 @@ def test_the_first_threat_model_is_as_it_is_alone_bit_for_bit(measured, copy):
 
 def test_each_other_one_is_as_it_is_alone(measured, copy):
     record, path = measured
-    alone, other = evaluate(copy, plan("threat={norm: l2, eps: 0.5}", "curve={}"))
+    alone, other = evaluate(copy, plan("threat={norm: l2, eps: 0.5}", CURVE))
     table, own = load_table(path), load_table(other)
     own = own[[c for c in own.columns if c.startswith(("pgd_", "margin_", "curve_"))]]
     own = own.rename(columns=lambda name: f"l2-0.5 {name}")
@@ -147,6 +151,16 @@ def test_the_union_allows_for_what_samples_left_untried():
     assert alone.at_risk < union.at_risk <= 60 and union.low < alone.low < alone.accuracy
 
 
+def test_wall_times_are_no_figures(measured):
+    recorded = measured[0].threats
+    found = recorded.under["l2-0.5"]
+    times = {"seconds": 9.0, "stage_seconds": {"apgd-ce": 4.0, "square": 5.0}}
+    figures = {name: one.model_copy(update=times) for name, one in found.figures.items()}
+    later = found.model_copy(update={"figures": figures, "seconds": 18.0})
+    again = recorded.model_copy(update={"under": {**recorded.under, "l2-0.5": later}})
+    assert all(row.agrees for row in THREATS.compare(recorded, again))
+
+
 @pytest.mark.parametrize(
     ("threats", "message"),
     [
@@ -185,11 +199,11 @@ def test_threats_fit_the_rest_of_the_protocol():
 def test_an_attack_that_does_not_know_a_norm_is_refused(monkeypatch):
     monkeypatch.setattr(PGDAttack, "norms", frozenset({"linf"}))
     values = {"name": "test", "attacks": ["pgd"], "threats": "linf 0.1, l2 1"}
-    with pytest.raises(ConfigError, match="threats: pgd is an attack in linf, not in l2; give"):
+    with pytest.raises(ConfigError, match=r"threats: pgd knows linf, not .*l2.*: autoattack.*own"):
         Protocol.parse(values)
     own = ["linf 0.1", {"norm": "l2", "eps": 1, "attacks": ["autoattack"]}]
     assert Protocol.parse({**values, "threats": own}).runs
-    with pytest.raises(ConfigError, match="threats: pgd is an attack in linf"):
+    with pytest.raises(ConfigError, match="threats: pgd knows linf"):
         Protocol.parse({**values, "threats": own, "curve": {}})
 
 
@@ -200,7 +214,7 @@ def test_an_attack_that_minimises_a_norm_is_run_under_the_first_one_and_under_it
     titles = [one.title for one in several.runs]
     assert titles == ["autoattack", "pgd", "l2-1 autoattack", "l2-1 pgd", "linf-0.3 autoattack"]
     own = ["l2 1", {"norm": "linf", "eps": 0.1, "attacks": ["pgd"]}]
-    with pytest.raises(ConfigError, match="threats: pgd is an attack in l2, not in linf"):
+    with pytest.raises(ConfigError, match="threats: pgd minimises l2; leave"):
         Protocol.parse({**values, "threats": own})
 
 
@@ -218,7 +232,8 @@ def test_the_command_line_and_python_take_them_as_text(copy, cembench):
     (path,) = RunLayout(folder).records("*")
     shown = cembench("show", path)
     assert "l2-0.5 worst_case" in shown.out and "union" in shown.out
-    paired = cembench("compare", path, path)
+    other = shutil.copytree(folder, folder.with_name("other"))
+    paired = cembench("compare", folder, other)
     assert "| l2-0.5 pgd" in paired.out and "| union" in paired.out
     plain = {"attacks": [{"name": "pgd", "steps": 1}], "limit": 16}
     threats = ["linf 8/255", Threat(norm="l2", eps=0.5)]
@@ -227,3 +242,32 @@ def test_the_command_line_and_python_take_them_as_text(copy, cembench):
     assert list(record.to_frame().index)[-1] == "union"
     with pytest.raises(CembenchError, match="threat or threats"):
         cb.evaluate(folder, protocol=plain, threat="linf 0.1", threats=threats)
+
+
+def test_a_baseline_keeps_the_verdicts_under_each_threat_model(copy, cembench, tmp_path):
+    protocol, baseline = tmp_path / "p.yaml", tmp_path / "baseline.yaml"
+    protocol.write_text("{attacks: [{name: pgd, steps: 1}], limit: 16, threats: 'linf 0.1, l2 1'}")
+    made = ["--baseline", baseline, "--update", "--protocol", protocol]
+    assert cembench("check", copy.parent, *made).code == 0
+    checked = cembench("check", "--baseline", baseline, "--allow-unchecked")
+    assert "| l2-1 pgd |" in checked.out and "| union |" in checked.out, checked
+
+
+def test_without_a_gradient_the_attacks_are_left_out_under_each_and_there_is_no_union():
+    model, split, _ = linear_case(3, "l2")
+    hard = Hard(model)
+    record = cb.evaluate(hard, (split.pixels(), split.labels), ["pgd"], threats="linf 0.1, l2 1")
+    assert record.threats.union is None and record.threats.figures == {}
+    assert record.not_applicable[:2] == ["pgd", "l2-1 pgd"]
+    assert cells(record).keys() >= {"clean ↑"}
+
+
+class Hard(nn.Module):
+    """A network whose logits are those of a step function."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x).sign().detach()

@@ -12,7 +12,7 @@ from cembench.reporting.leaderboard import build_boards, write_boards
 from cembench.reporting.leaderboard.verify_table import compare_table
 from cembench.reporting.page import write_report
 from tests.support.pages import leave, point
-from tests.support.records import drawn, figure, record
+from tests.support.records import PLAN, drawn, figure, record
 
 
 def several(linf, l2, union, curve=()):
@@ -93,7 +93,8 @@ class Further(Section[None, None]):
 
 def test_corruptions_smallest_perturbations_and_samples_are_beside_them(monkeypatch):
     monkeypatch.setattr(sections, "SECTIONS", [*sections.SECTIONS, Further()])
-    records = [under_both("a", 60, 20, 18, generation=drawn(1.5)), under_both("b", 60, 20, 18)]
+    sampled = under_both("a", 60, 20, 18, generation=drawn(1.5), protocol=PLAN)
+    records = [sampled, under_both("b", 60, 20, 18, protocol=PLAN)]
     (board,) = across(records).values()
     shown = dict(zip(board.shown.columns, board.shown.iloc[0], strict=True))
     assert shown["corruptions ↑"] == "70.0%" and shown["corruptions mCE ↓"] == "90.0%"

@@ -59,7 +59,7 @@ def test_there_is_a_board_per_data_set_and_threat_model_best_first(checkout):
     assert linf.table["threat"].tolist() == ["linf-8/255"] * 2
     assert "reported, not re-run" in linf.title
     first = linf.shown.iloc[0]
-    assert (first["clean ↑"], first["extra data"], first["unreliable"]) == ("89.69", "yes", "–")
+    assert (first["clean ↑"], first["extra data"], first["unreliable"]) == ("89.69", "yes", "no")
     assert first["venue"] == "GitHub, Oct 2019" and "A paper \\| with a bar" in linf.markdown()
     other = boards["published-robustbench-cifar100-Linf"].table.iloc[0]
     assert (other["dataset"], other["extra_data"]) == ("cifar100", "no")

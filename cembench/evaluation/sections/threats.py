@@ -16,10 +16,11 @@ from cembench.evaluation.section import Section
 from cembench.evaluation.sections.curve import CAPTION, CurvePoint, lines
 from cembench.evaluation.sections.robustness import Attacks, Figure, RobustnessSection
 from cembench.util.display.charts import Chart, Table
-from cembench.util.errors import ConfigError
+from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.settings import Settings, optional_field
 
 UNION = "union"
+CLOCK = ("seconds", "stage_seconds")  # wall times, which nothing computes again
 
 
 class AttackedThreat(Threat):
@@ -149,15 +150,16 @@ def require_suits(attack: Attack, threat: Threat, counts: bool = True) -> None:
         counts: whether it is refused also where it minimises another norm.
 
     Raises:
-        ConfigError: naming those that it knows, and the remedy.
+        ConfigError: naming those that know it, and the remedy.
     """
-    known = {*NORMS} if attack.norms is None else {*attack.norms}
-    if counts and attack.minimises is not None:
-        known &= {attack.minimises}
-    if threat.norm not in known:
-        names = ", ".join(norm for norm in NORMS if norm in known)
-        text = f"{attack.title} is an attack in {names}, not in {threat.norm}; give {threat}"
-        raise ConfigError.single(f"{text} attacks of its own", "threats")
+    try:
+        attack.require_norm(threat.norm)
+    except CembenchError as error:
+        text = f"{error}; or give {threat} attacks of its own"
+        raise ConfigError.single(text, "threats") from error
+    if counts and attack.minimises not in (None, threat.norm):
+        text = f"{attack.title} minimises {attack.minimises}; leave it out under {threat}"
+        raise ConfigError.single(text, "threats")
 
 
 def combined(titles: Iterable[str]) -> dict[str, list[str]]:
@@ -249,4 +251,4 @@ def _untimed(values: Any) -> Any:
     plain = values.dump() if isinstance(values, Settings) else values
     if not isinstance(plain, dict):
         return plain
-    return {key: _untimed(value) for key, value in plain.items() if key != "seconds"}
+    return {key: _untimed(value) for key, value in plain.items() if key not in CLOCK}

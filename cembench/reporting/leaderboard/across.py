@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.sections.threats import UNION, titled
+from cembench.evaluation.sections.threats import UNION, Threats, titled
 from cembench.reporting.leaderboard.board import Board, Shown
 from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import lead_column, robust_attack
@@ -143,7 +143,7 @@ def _ranked(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _entries(table: pd.DataFrame) -> list[Entry]:
     """Return what the board shows, as far as some row has it."""
-    found = [*_accuracies(list(table["record"])), *_further(table)]
+    found = [*_accuracies([record.threats for record in table["record"]]), *_further(table)]
     lead = lead_column(table["record"])
     if lead is not None:
         heading = f"KID-{lead.extractor} {lead.sampler}, n{lead.count} ↓"
@@ -151,13 +151,12 @@ def _entries(table: pd.DataFrame) -> list[Entry]:
     return [one for one in found if one.column in table and says(table[one.column])]
 
 
-def _accuracies(records: Sequence[Record]) -> Iterator[Entry]:
+def _accuracies(several: Sequence[Threats]) -> Iterator[Entry]:
     """Yield the clean accuracy, that under the strongest attack of each threat model, the union.
 
     The strongest attack is that which other boards rank by.
     """
     yield Entry("clean ↑", "clean_acc", ".1%")
-    several = [record.threats for record in records]
     for number, (name, one) in enumerate(several[0].under.items()):
         attack = robust_attack({title for found in several for title in found.under[name].figures})
         column = titled(name if number else "", f"{attack}_acc")

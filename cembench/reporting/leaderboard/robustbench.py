@@ -106,10 +106,10 @@ def _row(file: Path) -> dict[str, str]:
         "dataset": dataset,
         "threat": "-".join(filter(None, [THREATS.get(threat, threat), eps])),
         "architecture": _text(entry, "architecture"),
-        "extra_data": {True: "yes", False: "no"}.get(entry.get("additional_data"), ""),
+        "extra_data": _yes_or_no(entry.get("additional_data")),
         **found,
         "best_known": min(measured, key=float, default=""),
-        "unreliable": "yes" if entry.get("unreliable") is True else "",
+        "unreliable": _yes_or_no(entry.get("unreliable")),
         "venue": _text(entry, "venue"),
         "paper": _text(entry, "name"),
         "link": _text(entry, "link"),
@@ -132,6 +132,10 @@ def _figure(file: Path, entry: Mapping[str, Any], key: str) -> str:
     if text and not re.fullmatch(r"\d{1,3}(\.\d+)?", text):
         raise CembenchError(f"{file}: {key} is {text:.40}, not a number of percent")
     return text
+
+
+def _yes_or_no(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else ""
 
 
 def _text(entry: Mapping[str, Any], key: str) -> str:
