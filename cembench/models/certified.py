@@ -26,7 +26,7 @@ AFFINE = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, DualBatchNorm2d, nn.AvgPool2d)
 AFFINE += (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
 CURVATURE = {nn.ReLU: 0.0, nn.SiLU: 0.5, nn.Softplus: 0.25, nn.Tanh: 0.77, nn.Sigmoid: 0.0963}
 POINTS = 65  # of an activation, between which its curvature bounds it
-MARGIN = 1e-4  # of logits, above what float32 rounds
+ROUNDING = 1e-4  # of the largest logit, far above what float32 rounds in a few layers
 LARGEST = 2**15  # values before the activations: each has a row of the size of the image
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 Lines = tuple[Tensor, Tensor, Tensor]  # slope, and the lower and the upper intercept
@@ -55,30 +55,33 @@ class Chain:
         activations = []
         for layer in _layers(copy.deepcopy(model).cpu().double().eval()):
             if type(layer) in CURVATURE and getattr(layer, "beta", 1) == 1:
+                layer.inplace = False
                 activations.append(layer)
                 maps.append([])
-            elif type(layer) in AFFINE or type(layer) is Normalisation:
+            elif type(layer) in (*AFFINE, Normalisation) and not _depends_on_batch(layer):
                 maps[-1].append(layer)
             else:
                 raise ModelError(f"no certified bounds: {type(layer).__name__} is not known")
         chain = cls([nn.Sequential(*part) for part in maps], activations)
-        values = sum(one.numel() for one in chain.shapes_of(torch.zeros(shape))[:-1])
+        values = sum(one.numel() for one in chain.outputs(torch.zeros(shape))[:-1])
         if values > LARGEST:
             raise ModelError(f"no certified bounds: {values} activations, more than {LARGEST}")
         return chain
 
     @torch.no_grad()
-    def shapes_of(self, x: Tensor) -> list[torch.Size]:
-        """Return the shape of what each affine map gives for an image, C×H×W."""
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """Return what each affine map gives for an image, C×H×W."""
         found, x = [], x.double()[None]
         for affine, act in zip(self.maps, [*self.activations, nn.Identity()], strict=True):
-            x = act(affine(x))
-            found.append(x.shape[1:])
+            found.append(affine(x)[0])
+            x = act(found[-1][None])
         return found
 
     @torch.no_grad()
     def margins(self, x: Tensor, label: int, ball: Ball) -> Tensor:
-        """Return lower bounds of f_y − f_k in the ball around an image, K values; 0 for y itself.
+        """Return lower bounds of f_y − f_k in the ball around an image, K values.
+
+        They are smaller by what the network may lose to rounding in float32, that of y itself too.
 
         Args:
             x: the image, C×H×W.
@@ -86,13 +89,14 @@ class Chain:
             ball: the ball, in ℓ∞, ℓ2 or ℓ1; images outside [0, 1] are not in it.
         """
         x, lines = x.double().cpu(), list[Lines]()
-        *inner, last = self.shapes_of(x)
-        for shape, act in zip(inner, self.activations, strict=True):
-            rows = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape)
+        *inner, logits = self.outputs(x)
+        for value, act in zip(inner, self.activations, strict=True):
+            rows = torch.eye(value.numel(), dtype=torch.float64).reshape(-1, *value.shape)
             low, high = self._bounds(rows, lines, x, ball)
-            lines.append(_parallel(act, low.reshape(shape), high.reshape(shape)))
-        unit = torch.eye(last.numel(), dtype=torch.float64)
-        return self._bounds(unit[label] - unit, lines, x, ball)[0]
+            lines.append(_parallel(act, low.reshape(value.shape), high.reshape(value.shape)))
+        unit = torch.eye(logits.numel(), dtype=torch.float64)
+        bounds = self._bounds(unit[label] - unit, lines, x, ball)[0]
+        return bounds - ROUNDING * logits.abs().max().clamp(min=1)
 
     def _bounds(
         self, rows: Tensor, lines: list[Lines], x: Tensor, ball: Ball
@@ -126,7 +130,13 @@ class Normalisation(nn.Module):
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a network that has them one after the other."""
+    """Yield the layers of a network that has them one after the other.
+
+    Raises:
+        ModelError: when one may compute something else than its class.
+    """
+    if model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
+        raise ModelError(f"no certified bounds: {type(model).__name__} has hooks")
     if type(model) is Classifier:
         yield Normalisation(model.mean, model.std)
         yield from _layers(model.net)
@@ -138,6 +148,10 @@ def _layers(model: nn.Module) -> Iterator[nn.Module]:
             yield from _layers(layer)
     else:
         yield model
+
+
+def _depends_on_batch(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.BatchNorm2d) and layer.running_mean is None
 
 
 def _through(affine: nn.Module, rows: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -172,5 +186,5 @@ def _parallel(act: nn.Module, low: Tensor, high: Tensor) -> Lines:
     share = torch.linspace(0, 1, POINTS, dtype=torch.float64).reshape(-1, *[1] * low.dim())
     places = torch.cat([low + share * width, torch.zeros_like(low).clamp(low, high)[None]])
     off = act(places) - slope * places
-    slack = CURVATURE[type(act)] * (width / (POINTS - 1)) ** 2 / 8 + 1e-9
+    slack = CURVATURE[type(act)] * (width / (POINTS - 1)) ** 2 / 8 + 1e-8  # Softplus jumps by 2e-9
     return slope, off.amin(0) - slack, off.amax(0) + slack

@@ -13,7 +13,7 @@ from cembench.evaluation.measure import Measurement
 from cembench.evaluation.sections.certify import Certified, CertifyConfig
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.statistics import rate
-from cembench.models.certified import DUAL, MARGIN, Chain
+from cembench.models.certified import DUAL, Chain
 from cembench.util.errors import ModelError
 
 COLUMN = "certified_eps"
@@ -59,7 +59,7 @@ def _radius(config: CertifyConfig, chain: Chain, x: Tensor, label: int, threat: 
         ball = threat.model_copy(update={"eps": eps}).ball
         margins = chain.margins(x, label, ball)
         margins[label] = torch.inf
-        if not bool(margins.min() > MARGIN):
+        if not bool(margins.min() > 0):
             break
         certified = eps
     return certified
