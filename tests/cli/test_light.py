@@ -17,7 +17,7 @@ AT = str(ROOT / "cembench/recipes/digits-at.yaml")
 
 # Every command is in one of the two tables, which decide what it may import.
 WITH_TORCH = {"train", "probe", "run", "eval", "sample", "bench", "check", "verify"}
-WITH_TORCH |= {"import", "export"}
+WITH_TORCH |= {"import", "export", "transfer"}
 WITHOUT_TORCH = {
     "completion": [["bash"]],
     "data": [["list"]],
