@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         sample,
         train,
     )
+    from cembench.data.corruptions.apply import corrupt
     from cembench.interop.exporting import export
     from cembench.interop.importing import import_model
     from cembench.reporting.page import write_plots, write_report
@@ -38,6 +39,7 @@ _PLACES = {
         "cembench.api",
     ),
     **dict.fromkeys(["counterfactuals", "restore"], "cembench.api"),
+    "corrupt": "cembench.data.corruptions.apply",
     "import_model": "cembench.interop.importing",
     "export": "cembench.interop.exporting",
     "sample_to_files": "cembench.samplers.to_files",
@@ -51,6 +53,7 @@ __all__ = [
     "CembenchError",
     "add_plugin",
     "check",
+    "corrupt",
     "counterfactuals",
     "dataset",
     "evaluate",

@@ -46,10 +46,12 @@ from cembench.api.comparison import check, rank
 from cembench.api.evaluation import evaluate
 from cembench.api.sampling import counterfactuals, load, restore, sample
 from cembench.api.training import probe, train
+from cembench.data.corruptions.apply import corrupt
 from cembench.data.in_memory import dataset
 
 __all__ = [
     "check",
+    "corrupt",
     "counterfactuals",
     "dataset",
     "evaluate",

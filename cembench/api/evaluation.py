@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,8 +10,10 @@ from typing import Any
 
 from cembench.api.data import parse_data
 from cembench.api.subject import ThreatLike, subject
+from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
+from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -28,6 +31,7 @@ def evaluate(
     *,
     train: Any = None,
     threat: ThreatLike | None = None,
+    threats: str | Sequence[ThreatLike] | None = None,
     out: str | Path | None = None,
     trust_pixels: bool = False,
     device: str = "auto",
@@ -48,6 +52,8 @@ def evaluate(
             the record says so.
         threat: the threat model of a network in memory, such as `"linf 8/255"` or
             `{"norm": "l2", "eps": 0.5}`; customary for the data unless given.
+        threats: several threat models, in place of those of the protocol: the first one is that of
+            the record, and `record.threats` has the figures under each and their union.
         out: the folder where `eval` and `samples` go. Beside a checkpoint unless given; of a
             network in memory nothing is kept then.
         trust_pixels: leave out the check that a network in memory is right on images as they are
@@ -62,7 +68,9 @@ def evaluate(
         CembenchError: when model or data cannot be used. A network that breaks its contract gives a
             record with `error` and no figures instead.
     """
-    plan = _protocol(protocol)
+    if threats is not None and threat is not None:
+        raise CembenchError("give threat or threats: the first of several is that of the record")
+    plan = _protocol(protocol, threats)
     with TemporaryDirectory() as nowhere, process_group(device) as own:
         place = nowhere if out is None and isinstance(model, nn.Module) else out
         source = world().on_all_ranks(
@@ -87,10 +95,20 @@ def evaluate(
         return record
 
 
-def _protocol(protocol: str | Path | Mapping[str, Any] | Sequence[Any] | Protocol) -> Protocol:
-    if isinstance(protocol, Protocol):
-        return protocol
+def _protocol(
+    protocol: str | Path | Mapping[str, Any] | Sequence[Any] | Protocol,
+    threats: str | Sequence[ThreatLike] | None,
+) -> Protocol:
+    change: dict[str, Any] = {} if threats is None else {"threats": _plain(threats)}
     if isinstance(protocol, str | Path):
-        return load_protocol(str(protocol))
+        return load_protocol(str(protocol), [f"{k}={json.dumps(v)}" for k, v in change.items()])
+    if isinstance(protocol, Protocol):
+        return parse_protocol({**protocol.dump(), **change}) if change else protocol
     values = protocol if isinstance(protocol, Mapping) else {"attacks": list(protocol)}
-    return parse_protocol(dict(values))
+    return parse_protocol({**values, **change})
+
+
+def _plain(threats: str | Sequence[ThreatLike]) -> Any:
+    if isinstance(threats, str):
+        return threats
+    return [one.dump() if isinstance(one, Threat) else one for one in threats]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 from cembench.attacks import Attack, Propose, Sampling, Target
-from cembench.attacks.autoattack import BLACK_BOX, standard_attacks
+from cembench.attacks.autoattack import BLACK_BOX, NORMS, standard_attacks
 from cembench.energy.potentials import dlr
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, optional_field
@@ -17,7 +17,7 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.attacks.apgd import apgd, targeted_apgd
+    from cembench.attacks.apgd import apgd, runs_of, targeted_apgd
     from cembench.attacks.fab import targeted_fab
     from cembench.attacks.square import square
     from cembench.attacks.state import AttackState
@@ -36,7 +36,7 @@ class FastAutoAttack(Attack):
     targets in one batch where images are few. On a CPU each thread attacks a shard of the images,
     which is faster than sharing each convolution of a small network. Random starts are drawn for
     all images, so they depend on neither; they are not the official ones, so verdicts agree with
-    `autoattack` but for images on the edge, and have a column of their own. Norms: ℓ∞ and ℓ2.
+    `autoattack` but for images on the edge, and have a column of their own. Norms: ℓ∞, ℓ2 and ℓ1.
 
     Attributes:
         sample: images per chunk. If given, all images are attacked by APGD-CE and, toward the three
@@ -79,7 +79,7 @@ class FastAutoAttack(Attack):
     @property
     def norms(self) -> frozenset[str]:
         """Those for which it has steps."""
-        return frozenset({"linf", "l2"})
+        return NORMS
 
     @property
     def sampling(self) -> Sampling | None:
@@ -125,13 +125,14 @@ def _function(
 ) -> AttackFunction:
     generator = generator_of(target.seed, device)
     targets = min(9, target.classes - 1)
-    first = min(likeliest or targets, targets)
+    chased = min(runs_of(target.threat.norm).targets, targets)
+    first = min(likeliest or chased, chased)
     apgd_t = partial(targeted_apgd, max_batch=max_batch, generator=generator)
     functions: dict[str, AttackFunction] = {
         "apgd-ce": partial(apgd, generator=generator),
         "apgd-dlr": partial(apgd, potential=dlr, generator=generator),
         "apgd-t": partial(apgd_t, targets=first),
-        "apgd-t-others": partial(apgd_t, targets=targets, first=first),
+        "apgd-t-others": partial(apgd_t, targets=chased, first=first),
         "fab-t": partial(targeted_fab, targets=targets, max_batch=max_batch),
         "square": partial(square, generator=generator, max_batch=max_batch),
     }

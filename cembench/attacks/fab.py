@@ -21,9 +21,6 @@ MAX_PULL = 0.1  # α_max, the largest pull toward the image
 NEWTON_STEPS = 40  # of the projection; about seven are needed
 CHECK_EVERY = 8  # of them on a GPU, where to ask whether they were enough costs as much as a step
 
-# Along which way the shortest move onto {w·z = b} goes, by norm, until pixels reach 0 or 1.
-RAYS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": lambda w: w}
-
 
 def targeted_fab(
     model: nn.Module, state: AttackState, *, targets: int = 9, steps: int = 100, max_batch: int
@@ -78,22 +75,27 @@ def _step(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> 
 def project(points: Tensor, w: Tensor, b: Tensor, norm: str) -> Tensor:
     """Return the shortest moves, in a norm, onto {w·z = b} that stay in [0, 1].
 
-    All coordinates move along one ray until they reach 0 or 1, so the distance to the plane is a
-    convex, piecewise linear function of how far: Newton's steps never pass its root, and stop.
-
     Where the plane does not meet the box, it is the move to the nearest corner. Points and w are
     N×D, b is N.
 
     Raises:
-        CembenchError: for a norm that is not a key of `RAYS`.
+        CembenchError: for a norm that is not a key of `MOVES`.
     """
     left = (w * points).sum(1) - b
     w = torch.where(left[:, None] >= 0, w, -w)
-    along = by_norm(RAYS, norm, "FAB")(w)
+    return by_norm(MOVES, norm, "FAB")(points, w, left.abs())
+
+
+def _along_ray(points: Tensor, w: Tensor, left: Tensor, along: Tensor) -> Tensor:
+    """Move all coordinates along one ray until they reach 0 or 1.
+
+    The distance to the plane is a convex, piecewise linear function of how far: Newton's steps
+    never pass its root, and stop.
+    """
     limit = torch.where(along > 0, points, 1 - points) / along.abs().clamp_min(1e-12)
     rate = (w * along).abs()
     limit = torch.where(rate > 0, limit, 0)
-    left, far = left.abs(), torch.zeros_like(left)
+    far = torch.zeros_like(left)
     often = CHECK_EVERY if far.is_cuda else 1
     for number in range(1, NEWTON_STEPS + 1):
         gone = torch.minimum(limit, far[:, None])
@@ -106,3 +108,22 @@ def project(points: Tensor, w: Tensor, b: Tensor, norm: str) -> Tensor:
     corner = (rate * limit).sum(1) <= left
     far = torch.where(corner, torch.inf, far)
     return -along * torch.minimum(limit, far[:, None])
+
+
+def _steepest_first(points: Tensor, w: Tensor, left: Tensor) -> Tensor:
+    """Move one coordinate after the other to 0 or 1, those with the largest |w| first."""
+    rate, order = w.abs().sort(1, descending=True)
+    limit = torch.where(w > 0, points, 1 - points).gather(1, order)
+    gain = rate * limit
+    before = gain.cumsum(1) - gain
+    far = ((left[:, None] - before) / rate.clamp_min(1e-12)).clamp_min(0).minimum(limit)
+    return -w.sign() * torch.empty_like(far).scatter(1, order, far)
+
+
+# The move onto the plane by norm, from points, w with w·z falling toward the plane, and how far it
+# has to fall.
+MOVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "linf": lambda points, w, left: _along_ray(points, w, left, w.sign()),
+    "l2": lambda points, w, left: _along_ray(points, w, left, w),
+    "l1": _steepest_first,
+}

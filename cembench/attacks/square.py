@@ -10,9 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.square_search import SEARCHES, Search
+from cembench.attacks.square_bumps import L1Search, L2Search
+from cembench.attacks.square_search import LinfSearch, Search
 from cembench.attacks.state import AttackState
 from cembench.energy.norms import by_norm, per_row
+
+SEARCHES: dict[str, type[Search]] = {"linf": LinfSearch, "l2": L2Search, "l1": L1Search}
 
 
 @torch.no_grad()  # inference mode would fail on networks that need gradients in their forward pass

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 ENGINE = "Attack with plain or fast passes; plain ones decide."
+THREATS = "Attack under several threat models: 'linf 8/255, l2 0.5'."
 EXTRACTOR = "Network whose features compare samples."
 KEYS = "cembench.evaluation.protocol:Protocol"
 
@@ -40,6 +41,7 @@ KEYS = "cembench.evaluation.protocol:Protocol"
 @import_options
 @PROTOCOL(default="quick", help="Name, or a YAML file.")
 @SET(help="The same as KEY=VALUE.")
+@click.option("--threats", metavar="TEXT", help=THREATS)
 @click.option("--engine", shell_complete=offer("engines"), help=ENGINE)
 @click.option("--extractor", shell_complete=offer("extractors"), help=EXTRACTOR)
 @LIMIT
@@ -52,6 +54,7 @@ def command(
     words: tuple[str, ...],
     protocol: str,
     overrides: tuple[str, ...],
+    threats: str | None,
     engine: str | None,
     extractor: str | None,
     limit: int | None,
@@ -74,7 +77,7 @@ def command(
 
     paths, assignments = divided(words)
     checkpoints, overrides = runs_of(paths), (*overrides, *assignments)
-    shorthands = {"engine": engine, "samples.extractor": extractor}
+    shorthands = {"threats": threats, "engine": engine, "samples.extractor": extractor}
     given = [f"{key}={name}" for key, name in shorthands.items() if name is not None]
     overrides = (*overrides, *given)
     if alone():

@@ -12,7 +12,10 @@ from cembench.cli.base import FILE, RUNS, Command, say, show
 @click.command("leaderboard", cls=Command, example="runs --out leaderboards")
 @RUNS
 @click.option("--out", type=FILE, default="leaderboards", help="Folder of the tables.")
-def command(runs: tuple[Path, ...], out: Path) -> None:
+@click.option(
+    "--robustbench", type=FILE, help="Checkout of RobustBench, whose entries follow as published."
+)
+def command(runs: tuple[Path, ...], out: Path, robustbench: Path | None) -> None:
     """Rank the records below RUNS as CSV and markdown.
 
     RUNS are run folders or folders of them; `runs` unless given.
@@ -21,11 +24,18 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     """
     from cembench.reporting.leaderboard import build_boards, find_records, write_boards
     from cembench.reporting.leaderboard.published import published_board
+    from cembench.reporting.leaderboard.robustbench import robustbench_boards
 
     records = find_records(runs).values()
     boards = build_boards(records)
-    if (reported := published_board({record.dataset for record in records})) is not None:
+    datasets = {record.dataset for record in records}
+    if (reported := published_board(datasets)) is not None:
         boards.append(reported)
+    if robustbench is not None:
+        found = robustbench_boards(robustbench, datasets)
+        boards += found
+        if not found:
+            say(f"{robustbench}: no entries of {', '.join(sorted(datasets))}", err=True)
     for path in write_boards(boards, out):
         say(f"wrote {path}", err=True)
     show(boards)

@@ -85,7 +85,8 @@ def _about(attack: Attack) -> list[str]:
     elif blind and blind != {attack.title}:
         needs += f", {', '.join(sorted(blind))}: outputs"
     if attack.minimises:
-        return [attack.minimises, "the smallest change", needs]
+        own = "any" if "norm" in type(attack).model_fields else attack.minimises
+        return [own, "the smallest change", needs]
     return [norms, "images in the ball", needs]
 
 

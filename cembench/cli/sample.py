@@ -172,7 +172,7 @@ def _samples(source: ModelSource, sampler: Any, options: dict[str, Any]) -> Said
 
     count = options["count"]
     summary = sample_to_files(source, sampler, **options)
-    lines = [f"{count} samples of {sampler.title}, {sampler.steps} steps: {options['picture']}"]
+    lines = [f"{count} samples of {sampler.title}, {sampler.gradients} steps: {options['picture']}"]
     lines += _told(summary)
     return {"samples": count, "sampler": sampler.dump(), **summary}, lines
 
@@ -183,7 +183,7 @@ def _rows(sources: list[ModelSource], sampler: Any, options: dict[str, Any]) -> 
 
     count, picture = options["count"], options["picture"]
     found = rows_to_file(sources, sampler, **options)
-    lines = [f"{count} samples each of {sampler.title}, {sampler.steps} steps: {picture}"]
+    lines = [f"{count} samples each of {sampler.title}, {sampler.gradients} steps: {picture}"]
     lines += [f"{name}: {line}" for name, summary in found.items() for line in _told(summary)]
     return {"samples": count, "sampler": sampler.dump(), "networks": found}, lines
 

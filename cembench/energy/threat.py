@@ -67,6 +67,12 @@ def _number(text: str) -> float | str:
         return text
 
 
+def threat_values(text: str) -> dict[str, Any]:
+    """Return a text such as `linf 8/255` as settings; what is missing or wrong they refuse."""
+    norm, _, eps = text.strip().replace("-", " ", 1).partition(" ")
+    return {"norm": norm, **({"eps": _number(eps.strip())} if eps else {})}
+
+
 class ThreatChange(Settings):
     """The part of a threat model that a config or protocol sets; the rest is the data set's.
 
@@ -87,8 +93,7 @@ class ThreatChange(Settings):
             ConfigError: for anything else, and wrong values.
         """
         if isinstance(value, str):
-            norm, _, eps = value.replace("-", " ", 1).strip().partition(" ")
-            value = {"norm": norm, **({"eps": _number(eps.strip())} if eps else {})}
+            value = threat_values(value)
         return cls.parse(value.dump() if isinstance(value, Threat) else value or {})
 
     @model_validator(mode="after")

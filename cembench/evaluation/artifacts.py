@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cembench.data.split import Split
 from cembench.energy.ascent import to_bytes
-from cembench.energy.norms import Ball
+from cembench.energy.threat import Threat
 from cembench.evaluation.cache import ChunkCache, attack_key
 from cembench.evaluation.protocol import Protocol
 from cembench.samplers.draw import Samples
@@ -32,17 +32,19 @@ Size = tuple[int, int, int]
 
 
 def save_adversarial(
-    cache: ChunkCache, protocol: Protocol, split: Split, ball: Ball, record: Path
+    cache: ChunkCache, protocol: Protocol, split: Split, threat: Threat, record: Path
 ) -> None:
     """Save the adversarial images: `rows`, `images` (float32) and `bytes` (uint8), a file each.
 
     The bytes are the images rounded inside the ball around the rounded clean image, so they
     survive an 8-bit file; the floats are what the main figure counts. Images that fool the network
-    outside the ball alone are `outside_rows` and `outside_images`, where there are any.
+    outside the ball alone are `outside_rows` and `outside_images`, where there are any. `threat` is
+    the threat model of the record.
     """
-    for attack in protocol.attacks:
+    for run in protocol.runs:
+        ball = (run.threat or threat).ball
         won, outside = (
-            _Found(cache, attack.title, protocol.batch_size, split, kind)
+            _Found(cache, run.title, protocol.batch_size, split, kind)
             for kind in ("broken", "outside")
         )
         rounded = (to_bytes(images, clean, ball) for _, images, clean in won)
@@ -52,7 +54,7 @@ def save_adversarial(
         }
         if len(outside.rows):
             values |= outside.values(OUTSIDE)
-        write_tensors(_adversarial_file(record, attack.title), values, SEALED)
+        write_tensors(_adversarial_file(record, run.title), values, SEALED)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cembench.evaluation.record import Record, load_beside, load_record, load_table
+from cembench.evaluation.sections.threats import combined
 from cembench.evaluation.statistics import paired_interval
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
@@ -101,20 +102,28 @@ def differences(first: pd.DataFrame, second: pd.DataFrame) -> list[Difference]:
 def right_of(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Return, by figure, which images of a table of verdicts are right."""
     clean = table["clean_pred"] == table["label"]
-    attacks = [c.removesuffix("_broken") for c in table.columns if c.endswith("_broken")]
-    right = {"clean": clean} | {name: clean & ~table[f"{name}_broken"] for name in attacks}
-    if attacks:
-        right["worst_case"] = pd.concat([right[name] for name in attacks], axis=1).all(axis=1)
-    return right
+    broken = {name: table[f"{name}_broken"] for name in _attacks(table, "_broken")}
+    return {"clean": clean} | {
+        name: clean & ~pd.concat([broken[attack] for attack in attacks], axis=1).any(axis=1)
+        for name, attacks in combined(broken).items()
+    }
 
 
 def untried_of(table: pd.DataFrame) -> pd.DataFrame:
     """Return, by figure, which images of a table of verdicts an attack left untried."""
-    samples = [c.removesuffix("_sample") for c in table.columns if c.endswith("_sample")]
-    found = pd.DataFrame({name: table[f"{name}_sample"] == "untried" for name in samples})
-    if samples:
-        found["worst_case"] = found.any(axis=1) & right_of(table)["worst_case"]
-    return found
+    sampled = _attacks(table, "_sample")
+    right = right_of(table)
+    found = {
+        name: right[name] & (table[[f"{attack}_sample" for attack in own]] == "untried").any(axis=1)
+        for name, attacks in combined(_attacks(table, "_broken")).items()
+        if (own := [attack for attack in attacks if attack in sampled])
+    }
+    return pd.DataFrame(found)
+
+
+def _attacks(table: pd.DataFrame, ending: str) -> list[str]:
+    """Return the titles of the attacks with a column of this ending."""
+    return [c.removesuffix(ending) for c in table.columns if c.endswith(ending)]
 
 
 def difference(name: str, numbers: pd.Series, first: pd.Series, second: pd.Series) -> Difference:

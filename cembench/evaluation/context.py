@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cembench.data.split import Split, subset
 from cembench.energy.threat import Threat
+from cembench.evaluation import corrupted
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors.features import FeatureReader, shared_reader
 from cembench.evaluation.measures.reference import ReferenceSet
@@ -135,6 +136,8 @@ def prepare(
     except CembenchError as error:
         raise CembenchError(f"{file}: {error}") from error
     split, rows = subset(whole, protocol.limit)
+    if measured.corruptions:
+        corrupted.require_possible(measured.corruptions, whole)
     with blaming(file):
         header = header_of(source, metadata, protocol, split, device, reader, left_out)
         _require_possible(measured, header.threat, split.shape)
@@ -163,10 +166,13 @@ def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int,
     if protocol.counterfactuals:
         for search in protocol.counterfactuals.searches().values():
             search.ball.require_below_diameter("counterfactuals.eps", values)
+    for number, other in enumerate(protocol.threats):
+        other.ball.require_below_diameter(f"threats.{number}.eps", values)
     drawn = [] if protocol.samples is None else protocol.samples.samplers
-    for sampler in (*protocol.attacks, *drawn):
+    used = [(run.attack, run.threat or threat) for run in protocol.runs]
+    for sampler, where in (*used, *((one, threat) for one in drawn)):
         if isinstance(sampler, Sampler):
-            sampler.require_possible(threat)
+            sampler.require_possible(where)
 
 
 def measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:

@@ -159,8 +159,8 @@ class _Evaluation:
         record, table = self._measured(before)
         record = save_record(context.path, record, table)
         if save_adversarial:
-            images, ball = context.split, record.threat.ball
-            artifacts.save_adversarial(self.cache, context.protocol, images, ball, context.path)
+            images, threat = context.split, record.threat
+            artifacts.save_adversarial(self.cache, context.protocol, images, threat, context.path)
         if save_samples:
             artifacts.save_samples(self.cache, context.path)
         self.cache.clear()

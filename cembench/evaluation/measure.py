@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from typing import Protocol as Interface
@@ -16,13 +15,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks import Attack, Target
+from cembench.attacks import Target
 from cembench.data.split import Split
 from cembench.energy.ascent import to_bytes
 from cembench.energy.threat import Threat
 from cembench.evaluation.cache import ChunkCache
+from cembench.evaluation.chunk import AttackSource, Chunk, Columns
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections import SECTIONS
+from cembench.evaluation.sections.threats import AttackedThreat, titled
 from cembench.evaluation.target import target_of
 from cembench.evaluation.throughput import Speed, forward_flops
 from cembench.models.engine import EXAMPLES
@@ -34,26 +35,8 @@ from cembench.util.stages import stage
 
 if TYPE_CHECKING:
     from cembench.evaluation.context import EvaluationContext
-    from cembench.evaluation.measures.attack_progress import AttackProgress
     from cembench.evaluation.sample_set import SampleSet
     from cembench.samplers import Sampler
-
-Columns = dict[str, Tensor | list[str]]
-
-
-class AttackSource(Interface):
-    """Attacks on a chunk of images: run, or read from what was saved."""
-
-    def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
-        """Return the progress of an attack on images, given that of the attacks before it."""
-
-    def images(
-        self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
-    ) -> Tensor:
-        """Return the images of a chunk under a title: found and kept, or as they were saved."""
-
-    def minimised(self, attack: Attack) -> str | None:
-        """Return the norm of the smallest perturbations that are recorded of an attack, if any."""
 
 
 class SampleSource(Interface):
@@ -76,40 +59,6 @@ class SampleSource(Interface):
 
 
 @dataclass
-class Chunk:
-    """Images that are attacked together.
-
-    Attributes:
-        split: the images, N of them, with their labels.
-        rows: their numbers in the whole split, N.
-        start: the position of the first one among the attacked images.
-        target: what attacks face.
-        protocol: what is measured.
-        attacks: the attacks.
-        cache: where finished stages are kept, if anywhere.
-        bar: told of progress.
-        columns: of the table of verdicts, one value per image.
-        seconds: wall time of each attack, by title, and of its stages, by `TITLE/STAGE`.
-    """
-
-    split: Split
-    rows: Tensor
-    start: int
-    target: Target
-    protocol: Protocol
-    attacks: AttackSource
-    cache: ChunkCache | None
-    bar: Bar
-    columns: Columns = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def correct(self) -> Tensor:
-        """Which images are classified correctly without attack, N booleans."""
-        return torch.as_tensor(self.columns["clean_pred"]) == self.split.labels
-
-
-@dataclass
 class Measurement:
     """What was measured so far.
 
@@ -123,6 +72,7 @@ class Measurement:
         warnings: what to be careful about.
         not_applicable: what was left out, most often since the network has no gradient.
         unused: a copy of the network made before anything was measured, where it can be copied.
+        threat: another threat model than that of the record, if figures under it are wanted.
     """
 
     context: EvaluationContext
@@ -134,12 +84,28 @@ class Measurement:
     warnings: Counter[str] = field(default_factory=Counter)
     not_applicable: list[str] = field(default_factory=list)
     unused: nn.Module | None = None
+    threat: AttackedThreat | None = None
+
+    @property
+    def protocol(self) -> Protocol:
+        """What is measured, under this threat model alone if there are several."""
+        protocol = self.context.protocol
+        return protocol if self.threat is None else protocol.under(self.threat)
+
+    def title(self, name: str) -> str:
+        """Return what an attack is called in columns."""
+        return titled("" if self.threat is None else self.threat.slug, name)
+
+    def under(self, threat: AttackedThreat) -> Measurement:
+        """Return the same measurement under another threat model of the protocol."""
+        return replace(self, threat=threat)
 
     @cached_property
     def target(self) -> Target:
         """The frozen network as it is, whatever the engine, and the threat model."""
         context = self.context
-        classes, threat = len(context.split.classes), context.header.threat
+        classes = len(context.split.classes)
+        threat = context.header.threat if self.threat is None else self.threat.model
         example = context.split.pixels(slice(EXAMPLES))
         return target_of(context.model, classes, context.protocol, threat, example)
 
@@ -230,8 +196,8 @@ def verdict_table(
         CembenchError: when an attack cannot be run.
     """
     tables: dict[int, pd.DataFrame | None] = {}
-    seconds = dict.fromkeys((attack.title for attack in protocol.attacks), 0.0)
-    work = len(split) * max(1, len(protocol.attacks))
+    seconds = dict.fromkeys((run.title for run in protocol.runs), 0.0)
+    work = len(split) * max(1, len(seconds))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
         if seconds and cache is not None:  # nothing is run where there is none
             bar.report(f"{len(split)} images under {', '.join(seconds)}")
@@ -247,7 +213,7 @@ def verdict_table(
                 if cache is not None:
                     cache.put(start, *cached)
             else:
-                bar.advance(len(numbers) * len(protocol.attacks))
+                bar.advance(len(numbers) * len(protocol.runs))
             # Small things kept from each chunk would lie between the large ones that are freed,
             # where the heap then finds no room for those of the next chunk, and grows.
             tables[start] = cached[0] if cache is None else None

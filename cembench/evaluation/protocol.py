@@ -11,8 +11,15 @@ from pydantic import Field, SerializeAsAny, create_model, model_validator
 from cembench.attacks import Attack
 from cembench.energy.threat import ThreatChange
 from cembench.evaluation.sections import SECTIONS, SETTINGS
+from cembench.evaluation.sections.threats import (
+    UNION,
+    AttackedThreat,
+    AttackRun,
+    require_suits,
+    titled,
+)
 from cembench.models.engine import Engine, Plain, engines
-from cembench.util.errors import blaming
+from cembench.util.errors import ConfigError, blaming
 from cembench.util.files import digest
 from cembench.util.files.yaml import read_yaml
 from cembench.util.overrides import override
@@ -63,14 +70,35 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `minimal`, `samples`, `density`, `sanity`, `curve` and `counterfactuals` are the
-    sections.
+    `attacks`, `threats`, `minimal`, `samples`, `density`, `sanity`, `curve`, `counterfactuals` and
+    `corruptions` are the sections.
     """
 
     @model_validator(mode="after")
     def _under_engine(self) -> Self:
         attacks = [attack.under(self.engine.name) for attack in self.attacks]
-        return self if attacks == self.attacks else self.model_copy(update={"attacks": attacks})
+        threats = [threat.with_engine(self.engine.name) for threat in self.threats]
+        if attacks == self.attacks and threats == self.threats:
+            return self
+        return self.model_copy(update={"attacks": attacks, "threats": threats})
+
+    @model_validator(mode="after")
+    def _first_threat(self) -> Self:
+        if not self.threats:
+            return self
+        first, given = self.threats[0].model, self.threat
+        if given.norm not in (None, first.norm) or given.eps not in (None, first.eps):
+            text = f"threats begins with {first}, which is the threat model of the record; leave"
+            raise ConfigError.single(f"{text} it out", "threat")
+        if not self.attacks:
+            raise ConfigError.single("no attack is run under these; give attacks", "threats")
+        if UNION in [run.title for run in self.runs]:
+            raise ConfigError.single(f"the label '{UNION}' is taken by threats", "attacks")
+        for run in self.runs:
+            require_suits(run.attack, run.threat or first, run.threat is not None)
+        for threat in self.threats if self.curve else []:
+            require_suits(self.curve.attack, threat)
+        return self.model_copy(update={"threat": ThreatChange(norm=first.norm, eps=first.eps)})
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:
@@ -101,11 +129,37 @@ class Protocol(Base):
         left = self.model_copy(update={key: default})
         return left if any(section.config(left) for section in SECTIONS) else None
 
+    def under(self, threat: AttackedThreat) -> Protocol:
+        """Return the protocol under one of its threat models alone.
+
+        Radii of the curve that were given are the first one's, others have multiples of their own;
+        attacks that minimise another norm are left to the first one too.
+        """
+        if threat.slug == self.threats[0].slug:
+            return self.model_copy(update={"threats": []})
+        curve = self.curve and self.curve.model_copy(update={"eps": None})
+        attacks = threat.attacks
+        if attacks is None:
+            attacks = [one for one in self.attacks if one.minimises in (None, threat.norm)]
+        change = ThreatChange(norm=threat.norm, eps=threat.eps)
+        return self.model_copy(
+            update={"threat": change, "threats": [], "attacks": attacks, "curve": curve}
+        )
+
+    @property
+    def runs(self) -> list[AttackRun]:
+        """All attacks, under all threat models; the record's comes first."""
+        return [AttackRun(attack.title, attack, None) for attack in self.attacks] + [
+            AttackRun(titled(threat.slug, attack.title), attack, threat.model)
+            for threat in self.threats[1:]
+            for attack in self.under(threat).attacks
+        ]
+
     @property
     def every_attack(self) -> list[Attack]:
         """The attacks of all sections."""
         curve = [] if self.curve is None else [self.curve.attack]
-        return [*self.attacks, *curve]
+        return [*(run.attack for run in self.runs), *curve]
 
     @property
     def libraries(self) -> list[str]:

@@ -112,6 +112,8 @@ class Header(Settings):
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cembench.evaluation.sections.robustness import Figure
+
     class Base(Header):
         """The keys of sections are those of `cembench.evaluation.sections`."""
 
@@ -124,8 +126,9 @@ else:
 class Record(Base):
     """One checkpoint under one protocol: the header, and the result of each section.
 
-    `figures`, `minimal`, `generation`, `density`, `sanity`, `curve` and `counterfactuals` are
-    results of sections; they are empty after an error, and where the protocol asks for nothing.
+    `figures`, `threats`, `minimal`, `generation`, `density`, `sanity`, `curve`, `counterfactuals`
+    and `corruptions` are results of sections; they are empty after an error, and where the protocol
+    asks for nothing.
     """
 
     _replaced: bool = PrivateAttr(False)
@@ -140,8 +143,16 @@ class Record(Base):
         return record_display.page(self)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row for each accuracy: clean, under each attack, and in the worst case."""
+        """Return a row for each accuracy: clean, under each attack, and in the worst case.
+
+        Under further threat models it is that of `l2-0.5 pgd`, and `union` is that under all.
+        """
         return record_display.frame(self)
+
+    @property
+    def accuracies(self) -> dict[str, Figure]:
+        """Every accuracy by name: `figures`, those under further threat models, and `union`."""
+        return {**self.figures, **({} if self.threats is None else self.threats.figures)}
 
     @property
     def replaced(self) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def rates(record: Any) -> str:
     """Return its accuracies, and the medians of smallest perturbations."""
-    found = {**record.figures, **record.minimal}.items()
+    found = [*record.accuracies.items(), *record.minimal.items()]
     return ", ".join(f"{name} {one.text}" for name, one in found)
 
 
@@ -42,7 +42,7 @@ def frame(record: Any) -> pd.DataFrame:
     columns = ("accuracy", "low", "high", "correct", "images")
     rows = {
         name: {column: getattr(rate, column) for column in columns}
-        for name, rate in record.figures.items()
+        for name, rate in record.accuracies.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 

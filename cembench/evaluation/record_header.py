@@ -12,6 +12,7 @@ import torch
 from cembench.data import DataSettings
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
+from cembench.evaluation import corrupted
 from cembench.evaluation.extractors.features import FeatureReader
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record, load_record, load_table
@@ -85,16 +86,22 @@ def header_of(
         divergences=metadata.divergences,
         labels=metadata.labels,
         not_applicable=list(left_out),
-        inputs=_inputs(layout.buffer, metadata, reader),
+        inputs=_inputs(layout.buffer, metadata, reader, protocol, split),
         train_seconds=None if layout.own_name else _train_seconds(layout.history),
     )
 
 
 def _inputs(
-    buffer: Path, metadata: CheckpointMetadata, reader: FeatureReader | None
+    buffer: Path,
+    metadata: CheckpointMetadata,
+    reader: FeatureReader | None,
+    protocol: Protocol,
+    split: Split,
 ) -> dict[str, str]:
     """Return checksums of whatever else figures are made of."""
     values = {"training": metadata.fingerprint}
+    if protocol.corruptions:
+        values["corruptions"] = corrupted.checksum(protocol.corruptions, split.shape)
     if buffer.exists():
         values["buffer"] = sha256(buffer)
     return values | ({} if reader is None else {"extractor": reader.checksum})

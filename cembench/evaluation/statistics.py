@@ -60,7 +60,7 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def most_found(found: int, sample: int, whole: int) -> int:
+def most_found(found: int, sample: int, whole: int, error: float = ONE_SIDED) -> int:
     """Return the upper end of the one-sided 95 % interval of a count, from a random sample.
 
     It is the largest number of hits among all for which a sample holds as few as were found, or
@@ -71,11 +71,12 @@ def most_found(found: int, sample: int, whole: int) -> int:
         found: hits in the sample.
         sample: its size.
         whole: from how many it was drawn.
+        error: the probability that the bound is too low, in place of 5 %.
     """
     from scipy.stats import hypergeom
 
     counts = range(found, whole - sample + found + 1)
-    likely = hypergeom.cdf(found, whole, list(counts), sample) > ONE_SIDED
+    likely = hypergeom.cdf(found, whole, list(counts), sample) > error
     return counts[int(likely.sum()) - 1]
 
 

@@ -41,6 +41,8 @@ class Method(Choice):
         min_batch_size: smallest batch that it works on.
         supports_ddp: whether a batch may be split over processes; not if the loss compares its
             images with each other.
+        attacks: whether `negatives` are attacked images, which `draw` calls `attacked`; only then
+            may they be within several threat models.
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "clean"
@@ -49,6 +51,7 @@ class Method(Choice):
     trainable: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 1
     supports_ddp: ClassVar[bool] = True
+    attacks: ClassVar[bool] = False
     weights: OnePerturbation | None = optional_field(None)
 
     @model_validator(mode="after")
@@ -57,14 +60,36 @@ class Method(Choice):
             if sampler.target_type != "class":
                 name = sampler.name
                 raise ValueError(f"{key}: {name} draws samples, it makes no negatives; take pgd")
+            if sampler.own_threats and not (self.attacks and key == "negatives"):
+                allowed = "`negatives` of methods that train on attacked images, such as at"
+                raise ValueError(f"{key}: {sampler.name} is for {allowed}")
         return self
 
     def objective(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what a step minimises, and scalars to log: the loss of images drawn for x, y."""
+        """Return what a step minimises, and scalars to log: the loss of images drawn for x, y.
+
+        Where several negatives of each image were drawn, it is the mean loss over them.
+        """
         images = self.draw(model, x, y, context)
-        return self.loss(self.moved(model, images, y, context), images, y, context)
+        moved = self.moved(model, images, y, context)
+        found = [self.loss(moved, part, y, context) for part in self._parts(images)]
+        values = {key: _mean([values[key] for _, values in found]) for key in found[0][1]}
+        return _mean([loss for loss, _ in found]), values
+
+    def _parts(self, images: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return the images with one negative of each, once per negative."""
+        if self._copies == 1:
+            return [images]
+        drawn = images["attacked"].chunk(self._copies)
+        return [{**images, "attacked": negatives} for negatives in drawn]
+
+    @property
+    def _copies(self) -> int:
+        """Negatives of each image."""
+        negatives = self.samplers.get("negatives")
+        return 1 if negatives is None else negatives.copies
 
     def draw(
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
@@ -100,7 +125,10 @@ class Method(Choice):
         """Return the network at the weights where the loss is taken."""
         if self.weights is None or context.epoch < self.weights.warmup:
             return model
-        return self.weights.moved(model, lambda net: self.climbed(net, images, y, context))
+        return self.weights.moved(
+            model,
+            lambda net: _mean([self.climbed(net, p, y, context) for p in self._parts(images)]),
+        )
 
     def climbed(
         self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext
@@ -121,6 +149,12 @@ class Method(Choice):
     def threat_at(self, threat: Threat, epoch: float) -> Threat:
         """Return the threat model after `epoch` epochs, a fractional number."""
         return threat
+
+    @property
+    def own_threats(self) -> tuple[Threat, ...]:
+        """Threat models of its negatives, where these do not take that of the experiment."""
+        negatives = self.samplers.get("negatives")
+        return () if negatives is None else negatives.own_threats
 
     @property
     def first_kept(self) -> int:
@@ -180,12 +214,12 @@ class Method(Choice):
     def cost(self, context: SamplerContext) -> int:
         """Gradient evaluations per image and step, for comparisons at equal compute."""
         perturbed = self.weights is not None and context.epoch >= self.weights.warmup
-        total = self.draw_cost(context) + self.loss_cost(context)
-        return total + (self.climbed_cost(context) if perturbed else 0)
+        once = self.loss_cost(context) + (self.climbed_cost(context) if perturbed else 0)
+        return self.draw_cost(context) + self._copies * once
 
     def draw_cost(self, context: SamplerContext) -> int:
-        """Gradient evaluations per image of `draw`: the steps of all samplers."""
-        return sum(sampler.steps for sampler in self.samplers.values())
+        """Gradient evaluations per image of `draw`: those of all samplers."""
+        return sum(sampler.gradients for sampler in self.samplers.values())
 
     def loss_cost(self, context: SamplerContext) -> int:
         """Gradients of the weights per image of `loss`: the batches that it reads."""
@@ -194,6 +228,11 @@ class Method(Choice):
     def climbed_cost(self, context: SamplerContext) -> int:
         """Gradients of the weights per image of `climbed`: as many as of the loss."""
         return self.loss_cost(context)
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    first, *others = values
+    return sum(others, first) / len(values) if others else first
 
 
 class Supervised(Method):

@@ -111,7 +111,7 @@ class AdvInfoNCE(InnerAttack, Contrastive):
 
     def draw_cost(self, context: SamplerContext) -> int:
         """Steps of the attack, for each view that it moves."""
-        return self.negatives.steps * (1 if self.stream == "a2s" else 2)
+        return self.negatives.gradients * (1 if self.stream == "a2s" else 2)
 
     def loss_cost(self, context: SamplerContext) -> int:
         """Gradients of the weights on two views, or on two attacked and two clean ones."""

@@ -40,6 +40,7 @@ class Adversarial(InnerAttack, Supervised):
     """
 
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
+    attacks: ClassVar[bool] = True
     negatives: Annotated[SerializeAsAny[Sampler], samplers.field("pgd")] = PGD()
 
     def draw(

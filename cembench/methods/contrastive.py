@@ -102,5 +102,5 @@ def bank_classifier(
 
     The bank is computed in the mode of the sampler.
     """
-    with frozen(model, sampler.mode), torch.no_grad():
+    with frozen(model, getattr(sampler, "mode", "eval")), torch.no_grad():
         return SimilarityClassifier(model, temperature, model(images).float())

@@ -16,7 +16,7 @@ from cembench import energy
 from cembench.data.augmentation import Augment
 from cembench.methods.adversarial import Adversarial
 from cembench.methods.density import Density, told_apart
-from cembench.samplers import Sampler, SamplerContext, samplers
+from cembench.samplers import Ascent, Sampler, SamplerContext, samplers
 from cembench.samplers.logits import CS
 from cembench.samplers.pgd import PGD
 from cembench.util.lazy import lazy_imports
@@ -75,7 +75,7 @@ class DAT(Density, Adversarial):
     negatives: Annotated[
         SerializeAsAny[Sampler], samplers.field("pgd", given={"start": "data"})
     ] = PGD(start="data")
-    contrast: Annotated[SerializeAsAny[Sampler], samplers.field("cs", given=CONTRAST)] = CS(
+    contrast: Annotated[SerializeAsAny[Ascent], samplers.field("cs", given=CONTRAST)] = CS(
         **CONTRAST
     )
     weight: NonNegative = 0.5
@@ -152,7 +152,7 @@ class DAT(Density, Adversarial):
 
     def draw_cost(self, context: SamplerContext) -> int:
         """Steps of the attack and of x⁻."""
-        return self.negatives.steps + self.steps_at(context)
+        return self.negatives.gradients + self.steps_at(context)
 
     def loss_cost(self, context: SamplerContext) -> int:
         """Gradients of the weights on one batch, and on three in the second stage."""

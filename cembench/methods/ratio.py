@@ -101,7 +101,7 @@ class RATIO(Adversarial):
 
     def draw_cost(self, context: SamplerContext) -> int:
         """Steps of both attacks."""
-        return self.negatives.steps + (self.contrast.steps if self.weight else 0)
+        return self.negatives.gradients + (self.contrast.gradients if self.weight else 0)
 
     def loss_cost(self, context: SamplerContext) -> int:
         """Gradients of the weights on two batches; on one if λ = 0."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TargetType = Literal["class", "image", "none"]
 FITTED = ("gaussian", "pooled", "cluster")  # kinds of Gaussians
 FROM_DATA = ("data", "smooth")  # kinds of initial images that are made of the data
+FOR_TRAINING = "draws no samples: it makes negatives within several threat models; take pgd"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class SamplerContext:
         initial: images that chains start from.
         history: what training has logged so far, one row per epoch.
         epoch: epochs of training done.
-        memory: what the method of a training keeps from step to step.
+        memory: what method and negatives of a training keep from step to step.
+        growth: share of every radius that counts at this point of a run, which may begin with less.
     """
 
     threat: Threat
@@ -85,7 +87,8 @@ class SamplerContext:
     initial: InitialImages = field(default_factory=InitialImages)
     history: Sequence[Mapping[str, float]] = ()
     epoch: int = 0
-    memory: Mapping[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    growth: float = 1.0
 
 
 class Sampler(Choice):
@@ -93,20 +96,30 @@ class Sampler(Choice):
 
     Attributes:
         label: name in tables; the name of the sampler unless given.
-        steps: gradients per image.
-        mode: mode of the model during the ascent. `train` uses batch statistics in batch norm; the
-            running statistics do not change in either mode.
         target_type: what a sample approaches: a class, by its logit; a training image, by its
             embedding; or nothing. Samplers of the last two types also work on encoders.
         coupled: whether each sample depends on the others of its batch.
     """
 
     label: Label | None = None
-    steps: Count = 10
-    mode: Literal["eval", "train"] = "eval"
 
     target_type: ClassVar[TargetType] = "class"
     coupled: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def gradients(self) -> int:
+        """Gradient evaluations per image."""
+
+    @property
+    def copies(self) -> int:
+        """Images that `draw` returns for each one: one, unless it is for training alone."""
+        return 1
+
+    @property
+    def own_threats(self) -> tuple[Threat, ...]:
+        """Threat models that it attacks within in place of that of the context, if it has any."""
+        return ()
 
     @property
     def init(self) -> str:
@@ -148,7 +161,7 @@ class Sampler(Choice):
         context: SamplerContext,
         target: Tensor | None = None,
     ) -> Tensor:
-        """Return one sample per image, N×C×H×W, detached.
+        """Return one sample per image, N×C×H×W, detached; `copies` times N, one set after another.
 
         Args:
             model: images to logits, N×K.
@@ -159,6 +172,24 @@ class Sampler(Choice):
         """
 
 
+class Ascent(Sampler):
+    """Sampler that takes gradient steps.
+
+    Attributes:
+        steps: gradients per image.
+        mode: mode of the model during the ascent. `train` uses batch statistics in batch norm; the
+            running statistics do not change in either mode.
+    """
+
+    steps: Count = 10
+    mode: Literal["eval", "train"] = "eval"
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations per image: one per step."""
+        return self.steps
+
+
 samplers: Registry[Sampler] = Registry(
     "sampler",
     Sampler,
@@ -166,6 +197,10 @@ samplers: Registry[Sampler] = Registry(
         "pgd": "cembench.samplers.pgd:PGD",
         "trades": "cembench.samplers.pgd:TRADES",
         "eb-jdat": "cembench.samplers.eb_jdat:EBJDATInner",
+        "max": "cembench.samplers.several:Max",
+        "avg": "cembench.samplers.several:Avg",
+        "sat": "cembench.samplers.several:SAT",
+        "e-at": "cembench.samplers.several:EAT",
         "sgld": "cembench.samplers.logits:SGLD",
         "ta": "cembench.samplers.logits:TA",
         "cs": "cembench.samplers.logits:CS",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cembench import energy
 from cembench.energy.ascent import Visit
 from cembench.models.gradient import missing_gradient
-from cembench.samplers import FROM_DATA, Sampler
+from cembench.samplers import FOR_TRAINING, FROM_DATA, Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
 from cembench.util.display.image_grid import grid
@@ -222,6 +222,8 @@ def _random_row(y: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor
 
 
 def _require_suitable(sampler: Sampler, y: Tensor, images: CheckpointImages) -> None:
+    if sampler.own_threats:
+        raise SamplingError(f"sampler {sampler.name} {FOR_TRAINING}")
     if sampler.target_type == "class" and images.metadata.kind == "encoder":
         raise SamplingError(
             f"sampler {sampler.name} needs logits, and an encoder has none; "

@@ -80,8 +80,12 @@ class EBJDATInner(InBall):
         ball, target = context.threat.ball, y if target is None else target
         start = ball.uniform(x, context.generator)
         with ascent_model(model, x, self.mode) as net:
-            with torch.no_grad():
-                clean = net(x)
-            potential = WithDistance(POTENTIALS[self.objective], self.distance, clean)
             within = ball if self.project else Linf(math.inf)
-            return self._ascend(net, potential, start, target, x, context, within=within)
+            rising = self.raised(net, x)
+            return self._ascend(net, rising, start, target, x, context, within=within)
+
+    def raised(self, net: nn.Module, x: Tensor) -> Potential:
+        """Return the objective plus the distance from the logits at x."""
+        with torch.no_grad():
+            clean = net(x)
+        return WithDistance(POTENTIALS[self.objective], self.distance, clean)

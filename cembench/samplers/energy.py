@@ -15,7 +15,7 @@ from cembench.data import DataSettings, datasets
 from cembench.energy.norms import NORMS, Ball, Linf, by_norm
 from cembench.energy.potentials import Potential
 from cembench.energy.threat import NormName, Radius
-from cembench.samplers import FITTED, Needs, Sampler, SamplerContext
+from cembench.samplers import FITTED, Ascent, Needs, SamplerContext
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, NonNegative, Positive
@@ -32,7 +32,7 @@ Start = Literal["gaussian", "pooled", "cluster", "noise", "smooth", "data", "buf
 Objective = tuple["nn.Module", Potential, "Tensor"]
 
 
-class EnergySampler(Sampler):
+class EnergySampler(Ascent):
     """Noisy gradient ascent of an energy, anywhere in [0, 1] or in a ball.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
@@ -10,7 +11,7 @@ from cembench.energy import potentials
 from cembench.energy.norms import Ball
 from cembench.energy.potentials import Potential
 from cembench.energy.threat import Threat
-from cembench.samplers import Sampler, SamplerContext
+from cembench.samplers import Ascent, SamplerContext
 from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Count, NonNegative, Positive, optional_field
 
@@ -25,7 +26,7 @@ with lazy_imports():
 SMALL = 0.001  # σ of the noise from which TRADES and MART start
 
 
-class InBall(Sampler):
+class InBall(Ascent):
     """Projected gradient ascent in the ball of the threat model.
 
     Attributes:
@@ -50,6 +51,10 @@ class InBall(Sampler):
         """Refuse a step that reaches every image."""
         if self.step_size is not None:
             replace(threat.ball, eps=self.step_size).require_below_diameter("step_size")
+
+    @abstractmethod
+    def raised(self, net: nn.Module, x: Tensor) -> Potential:
+        """Return what rises from the images x, a function of N×K logits and N targets."""
 
     def _ascend(
         self,
@@ -121,6 +126,10 @@ class PGD(InBall):
     def potential(self) -> Potential:
         """The loss, of N×K logits and N labels."""
         return potentials.LOSSES[self.loss]
+
+    def raised(self, net: nn.Module, x: Tensor) -> Potential:
+        """Return the loss."""
+        return self.potential
 
     def draw(
         self,
@@ -214,9 +223,13 @@ class TRADES(InBall):
         """Return the last iterates; labels and target are not used."""
         start = x + self.noise * normal(x.shape, context.generator)
         with ascent_model(model, x, self.mode) as net:
-            with torch.no_grad():
-                clean = net(x).float().log_softmax(1)
-            return self._ascend(net, potentials.divergence, start, clean, x, context)
+            return self._ascend(net, self.raised(net, x), start, y, x, context)
+
+    def raised(self, net: nn.Module, x: Tensor) -> Potential:
+        """Return the divergence from the predictions on x; it takes no target."""
+        with torch.no_grad():
+            clean = net(x).float().log_softmax(1)
+        return lambda out, target: potentials.divergence(out, clean)
 
 
 class _BestIterates:

@@ -27,6 +27,7 @@ with lazy_imports():
 TINY = 2e6  # operations of a forward pass; below, threads wait for each other more than they work
 BATCH = 64
 AUTOATTACK = 3000  # gradients an image, when about two of three images survive
+FORWARD = 1 / 3  # of a gradient, a forward pass
 SANITY = 500  # gradients an image
 FEATURES = 0.01  # seconds an image and sampler
 
@@ -105,15 +106,15 @@ def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) 
 def _training_gradients(experiment: Experiment, data: TrainingData) -> float:
     images = (experiment.epoch_images or data.sizes[0]) * gradients_per_image(experiment)
     validation = experiment.validation
-    attacked = min(validation.images, len(data.held)) * validation.steps
+    attacked = min(validation.images, len(data.held)) * validation.steps * len(experiment.threats)
     return experiment.epochs * (images + attacked / validation.every)
 
 
 def _evaluation_gradients(protocol: Protocol) -> float:
     images = protocol.limit or 10_000
     attacks = [
-        AUTOATTACK if attack.name.startswith("autoattack") else getattr(attack, "steps", 20)
-        for attack in protocol.attacks
+        AUTOATTACK if run.attack.name.startswith("autoattack") else getattr(run.attack, "steps", 20)
+        for run in protocol.runs
     ]
     drawn = protocol.samples
     samplers = [] if drawn is None else [getattr(one, "steps", 20) for one in drawn.samplers]
@@ -121,7 +122,10 @@ def _evaluation_gradients(protocol: Protocol) -> float:
     checked = 0 if protocol.sanity is None else SANITY * min(images, protocol.sanity.images)
     changed = protocol.counterfactuals
     searched = 0 if changed is None else images * changed.steps * len(changed.eps)
-    return images * sum(attacks) + count * sum(samplers) + checked + searched
+    corrupted = protocol.corruptions
+    passes = 0 if corrupted is None else len(corrupted.asked) * len(corrupted.severities)
+    passed = images * passes * FORWARD
+    return images * sum(attacks) + count * sum(samplers) + checked + searched + passed
 
 
 def _feature_seconds(protocol: Protocol) -> float:

@@ -24,7 +24,8 @@ def build_model(config: Experiment, training: Split) -> tuple[Classifier, tuple[
     Raises:
         ConfigError: for a threat model that allows every image of this shape.
     """
-    config.threat.ball.require_below_diameter("threat.eps", math.prod(training.shape))
+    for threat in (config.threat, *config.threats):
+        threat.ball.require_below_diameter("threat.eps", math.prod(training.shape))
     statistics = pixel_statistics(training)
     model = build_classifier(
         config.model, training.shape, len(training.classes), *statistics, config.method.head

@@ -31,6 +31,8 @@ class Experiment(Settings):
         model: architecture.
         method: training objective.
         threat: threat model of its attacks; keys that are not given are customary for the data set.
+            Negatives with threat models of their own are attacked within those; then this is the
+            first of them unless given, and says what the checkpoint is evaluated with.
         optimizer: optimizer settings.
         schedule: learning rate over the run.
         epochs: passes over the training images.
@@ -87,6 +89,11 @@ class Experiment(Settings):
         return f"{start.method or 'pretrained'}+{part if self.method.trainable else own}"
 
     @property
+    def threats(self) -> tuple[Threat, ...]:
+        """Threat models that it trains against: one, unless its negatives have several."""
+        return self.method.own_threats or (self.threat,)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Settings that identify the run: all but the path of the weights that it starts from."""
         return without_paths(self.dump())
@@ -105,8 +112,9 @@ class Experiment(Settings):
     def _customary(cls, value: Any, info: ValidationInfo) -> Threat:
         """Return the threat model, with the values that are customary for the data set."""
         change = ThreatChange.parse(value or {})
+        own = info.data["method"].own_threats if "method" in info.data else ()
         if "data" in info.data:
-            return change.over(info.data["data"].threat)
+            return change.over(own[0] if own else info.data["data"].threat)
         return Threat(norm="linf", eps=0)  # the data is wrong, so nobody gets to see it
 
     @field_validator("select", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +51,8 @@ def _require_fit(file: Path, metadata: CheckpointMetadata, config: Experiment) -
     shape = data.training.shape
     if list(shape) != metadata.shape:
         raise CembenchError(f"{where}: made for images of {metadata.shape}, not {shape}")
+    if config.pretrained is not None and config.pretrained.head == "kept":
+        _require_same_head(where, metadata, data.training.classes, config)
     theirs = metadata.config.get("validation", {}).get("fraction")
     if data.fingerprint == metadata.fingerprint and theirs != config.validation.fraction:
         raise CembenchError(
@@ -58,20 +61,34 @@ def _require_fit(file: Path, metadata: CheckpointMetadata, config: Experiment) -
         )
 
 
+def _require_same_head(
+    where: str, metadata: CheckpointMetadata, classes: Sequence[str], config: Experiment
+) -> None:
+    if metadata.head != config.method.head:
+        raise CembenchError(f"{where}: its head is another one; leave out pretrained.head")
+    if metadata.classes != list(classes):
+        raise CembenchError(
+            f"{where}: its classes are {metadata.classes}, not {list(classes)}; leave out "
+            "pretrained.head for a new last layer"
+        )
+
+
 def start_from(model: Classifier, start: Pretrained) -> None:
-    """Load the features and the pixel statistics of a pretrained network into a network.
+    """Load the features, or all weights, and the pixel statistics of a pretrained network.
 
     Raises:
-        ModelError: when its architecture has no features.
+        ModelError: when a new head is wanted, and its architecture has no features.
         CembenchError: when they are not those that the run began with, or are not finite.
     """
     source, metadata = load_checkpoint(Path(start.checkpoint))
-    source.features(torch.zeros(1, *metadata.shape))
+    whole = start.head == "kept"
+    if not whole:
+        source.features(torch.zeros(1, *metadata.shape))
     weights = source.state_dict()
     if weights_digest(weights) != start.weights:
         raise CembenchError(f"{start.checkpoint}: not the weights that this run started from")
     model.load_state_dict(
-        {k: v for k, v in weights.items() if not k.startswith(HEAD)}, strict=False
+        {k: v for k, v in weights.items() if whole or not k.startswith(HEAD)}, strict=whole
     )
     if not all(bool(v.isfinite().all()) for v in weights.values() if v.is_floating_point()):
         raise CembenchError(f"{start.checkpoint}: its weights are not finite")

@@ -7,7 +7,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cembench.data import HELD_OUT
-from cembench.util.settings import Count, Fraction, LabelUse, NonNegative, Positive, Settings
+from cembench.util.settings import (
+    Count,
+    Fraction,
+    LabelUse,
+    NonNegative,
+    Positive,
+    Settings,
+    optional_field,
+)
 
 
 class Optimizer(Settings):
@@ -89,11 +97,13 @@ class Validation(Settings):
 
 
 class Pretrained(Settings):
-    """Pretrained weights: the features of another run, under a new head.
+    """Pretrained weights: the features of another run, under a new head or with its own.
 
     Attributes:
         checkpoint: checkpoint or folder of that run.
         frozen: whether the head alone is trained.
+        head: whether the last layer is `new`, or `kept` too: that continues the training of a
+            classifier with another method or threat model.
         weights: digest of the weights. This and the keys below are filled in when training begins.
         method: method that trained them.
         gradients: gradient evaluations of their training, images times steps.
@@ -103,6 +113,7 @@ class Pretrained(Settings):
 
     checkpoint: str
     frozen: bool = False
+    head: Literal["new", "kept"] = optional_field("new")
     weights: str = ""
     method: str = ""
     gradients: int = 0

@@ -20,15 +20,16 @@ MONITORED = {"val_clean_acc": "clean", "val_pgd_acc": "pgd", "val_knn_acc": "k-N
 def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> dict[str, float]:
     """Return clean accuracy on held-out images, and PGD accuracy on at most `images` of them.
 
-    Clean accuracy is of the first 10,000, or of `images` if that is more. The attack has the same
-    random starts in every epoch. Encoders have metrics of their own.
+    PGD has to fail within every threat model that the experiment trains against. It has the same
+    random starts in every epoch. Clean accuracy is of the first 10,000 images, or of `images` if
+    that is more. Encoders have metrics of their own.
     """
     if (found := config.method.validation_metrics(model, held, config.seed)) is not None:
         return found
     settings = config.validation
     attack = PGD(steps=settings.steps)
     generator = generator_of(derive(config.seed, "validation"), held.device)
-    context = SamplerContext(config.threat, generator)
+    contexts = [SamplerContext(threat, generator) for threat in config.threats]
     clean, attacked = 0, 0
     limit = min(settings.images, len(held))
     judged = min(max(CLEAN, limit), len(held))
@@ -37,8 +38,11 @@ def validate(model: nn.Module, held: Split, config: Experiment, batch: int) -> d
         x, y = held.pixels(rows), held.labels[rows]
         clean += correct(model, x, y)
         x, y = x[: max(0, limit - start)], y[: max(0, limit - start)]
-        if len(y):
-            attacked += correct(model, attack.search(model, x, y, context), y)
+        for context in contexts:
+            if len(y):
+                right = classified(model, attack.search(model, x, y, context), y)
+                x, y = x[right], y[right]
+        attacked += len(y)
     return {"val_clean_acc": clean / judged, "val_pgd_acc": attacked / limit}
 
 
@@ -62,7 +66,12 @@ def summary(sums: dict[str, float], steps: int, history: History) -> str:
     return " ".join(parts)
 
 
+def classified(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return for each image whether it is classified correctly, in evaluation mode."""
+    with frozen(model), torch.no_grad():
+        return model(x).argmax(1) == y
+
+
 def correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """Return the number of correctly classified images, in evaluation mode."""
-    with frozen(model), torch.no_grad():
-        return int((model(x).argmax(1) == y).sum())
+    return int(classified(model, x, y).sum())

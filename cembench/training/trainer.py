@@ -202,7 +202,8 @@ class Trainer:
         x, y = self.feed.pixels(batch, generator), batch.labels
         threat = method.threat_at(config.threat, self.epoch + step / self.steps)
         history = self.history if self.labelled else ()
-        given = (self.initial, history, self.epoch, self.memory)
+        growth = threat.eps / config.threat.eps if config.threat.eps else 1.0
+        given = (self.initial, history, self.epoch, self.memory, growth)
         context = SamplerContext(threat, generator, *given)
         self.gradients += method.cost(context) * self.batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):

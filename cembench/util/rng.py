@@ -127,6 +127,11 @@ def integers(high: int, shape: Sequence[int], generator: torch.Generator) -> Ten
     return _rows(partial(torch.randint, high), shape, generator)
 
 
+def shared_uniform(generator: torch.Generator) -> float:
+    """Return one uniform number in [0, 1), the same in all processes that share a generator."""
+    return float(torch.rand((), generator=generator, device=generator.device))
+
+
 def rank_generator(generator: torch.Generator) -> torch.Generator:
     """Return the generator for draws that not all processes make equally often."""
     return generator.of_rank if isinstance(generator, SharedGenerator) else generator

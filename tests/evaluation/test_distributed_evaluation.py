@@ -20,6 +20,7 @@ PLAN = [
 ]
 PLAN += ["samples.count=64", "samples.batch_size=16", "sanity=null", "density=null"]
 PLAN += ["counterfactuals={eps: [0.2, 1], steps: 5}"]
+PLAN += ["corruptions={names: [shot_noise], severities: [3]}"]
 PLAN += ["samples.extractor={name: lite0, size: 32}"]
 OPTIONS = [word for value in PLAN for word in ("--set", value)]
 KEPT = ["--save-adversarial", "--save-samples"]

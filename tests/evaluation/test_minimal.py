@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from typing import ClassVar
 
 import numpy as np
@@ -13,13 +14,20 @@ from safetensors.torch import load_file, save_file
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.compare import differences
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.gate.baseline import load_baseline
+from cembench.evaluation.gate.check import check
+from cembench.evaluation.gate.evaluator import Evaluator
+from cembench.evaluation.gate.update import update
 from cembench.evaluation.protocol import Protocol, parse_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
 from cembench.evaluation.sections.minimal import Minimal
+from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.statistics import median_interval
 from cembench.evaluation.verify import verify_record
+from cembench.models.checkpoint import load_checkpoint
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.leaderboard.seeds import seed_boards
+from tests.support.attacks import run
 
 FMN = {"name": "fmn", "steps": 30}
 PLAN = {
@@ -59,17 +67,17 @@ def disagreements(path, copy):
     return {row.figure for row in verify_record(path, copy) if not row.agrees}
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 6, 15, 100])
-def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_that_holds_it(count):
+@pytest.mark.parametrize("images", [1, 2, 5, 6, 15, 100])
+def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_that_holds_it(images):
     def outside(rank):
-        """The chance that fewer than `rank` of `count` values lie on one side of the median."""
-        return sum(math.comb(count, k) for k in range(rank)) / 2**count
+        """The chance that fewer than `rank` of `images` values lie on one side of the median."""
+        return sum(math.comb(images, k) for k in range(rank)) / 2**images
 
-    values = torch.randperm(count).add(1).double().tolist()
+    values = torch.randperm(images).add(1).double().tolist()
     median, low, high = median_interval(values)
     assert median == np.median(values)
     rank = 0 if low == 0 else int(low)
-    assert (low, high) == ((0, math.inf) if rank == 0 else (rank, count + 1 - rank))
+    assert (low, high) == ((0, math.inf) if rank == 0 else (rank, images + 1 - rank))
     assert outside(rank) <= 0.025 < outside(rank + 1)
 
 
@@ -174,6 +182,46 @@ def test_records_in_which_such_attacks_counted_are_still_verified_and_compared(
     assert disagreements(path, copy) == set()
     _, after, _ = measured(copy, "far")
     assert [row.figure for row in differences(before, after)] == ["clean"]
+
+
+def test_a_baseline_keeps_medians_and_one_in_which_such_attacks_counted_still_compares(
+    copy, far, tmp_path, monkeypatch
+):
+    path, few = tmp_path / "baseline.yaml", {"name": "pgd", "steps": 2}
+    plan = {"attacks": ["far", few, {**FMN, "norm": "l2"}], "limit": 24}
+    update([f"tiny={copy}"], path, parse_protocol(plan), Evaluator())
+    metric = load_baseline(path).rows["tiny"].metrics["median_l2 fmn-l2"]
+    assert metric.value > metric.tolerance > 0 and metric.better == "higher"
+    monkeypatch.setattr(Far, "minimises", "l2")
+    shutil.rmtree(copy.parent / "eval")  # else the record there would be used again
+    found = check([], path, Evaluator(), allow_unchecked=True)
+    assert not {"error", "regression"} & {outcome.verdict for outcome in found}
+    assert {"clean", "pgd", "worst_case", "median_l2 fmn-l2"} <= {one.metric for one in found}
+    assert "far" not in {one.metric for one in found}
+
+
+def test_attacks_of_torchattacks_that_leave_the_ball_are_never_a_silent_100_percent(trained):
+    pytest.importorskip("torchattacks")
+    short = {
+        "CW": {"steps": 3},
+        "DeepFool": {"steps": 3, "overshoot": 0.1},
+        "EADEN": {"max_iterations": 10, "binary_search_steps": 1},
+        "SparseFool": {"steps": 2},
+        "GN": {"std": 0.5},
+    }
+    model, metadata = load_checkpoint(trained)
+    split = metadata.data.load("test").take(torch.arange(6))
+    used = [{"name": "torchattacks", "attack": kind, "args": args} for kind, args in short.items()]
+    table = run(model, split, metadata.threat, *used)
+    counted = [c.removesuffix("_broken") for c in table if c.endswith("_broken")]
+    assert counted == ["gn"]
+    figures = count(table, counted, {})
+    outside = int(table["gn_outside"].sum())
+    assert figures["gn"].outside == figures["worst_case"].outside == outside > 0
+    for name in ("cw", "deepfool", "eaden", "sparsefool"):
+        sizes = table[f"{name}_size"]
+        assert (sizes[table[f"{name}_outside"]] < math.inf).all()
+    assert table["deepfool_outside"].any() and table["sparsefool_outside"].any()
 
 
 def test_medians_stand_in_the_boards(copy):

@@ -24,6 +24,7 @@ PLAN = [
     f"samples={{{SAMPLES}}}",
     "density={steps: 2}",
     "counterfactuals={eps: [1], steps: 5}",
+    "corruptions={names: [fog], severities: [3]}",
     "batch_size=16",
 ]
 

@@ -23,7 +23,7 @@ from cembench.reporting.page.runs import Run, gather
 from cembench.reporting.page.tables import of_board
 from cembench.util.files.layout import RunLayout
 from tests.support.pages import density, leave, png, point
-from tests.support.records import PLAN, both, drawn, figure, record, sampled
+from tests.support.records import PLAN, both, corrupted, drawn, figure, record, sampled
 
 BARE = {"curve": [], "density": None}
 
@@ -240,6 +240,7 @@ SECTIONS = {
     "density": [None, density()],
     "curve": [[], [point(0.0, 9), point(0.1, 5)]],
     "sanity": [[], [FAILED]],
+    "corruptions": [None, corrupted(60), corrupted(50, "cifar10-c", left_out=["frost"], mce=0.4)],
     "error": [None, "diverged"],
     "kind": ["classifier", "encoder"],
     "labels": ["all", "none"],

@@ -35,10 +35,20 @@ class Counting(nn.Module):
         self.count += len(gradient)
 
 
-@pytest.mark.parametrize("weights", [None, "awp", "sam"])
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_step_costs_what_it_computes(name, weights):
-    method = methods.parse({"name": name, "weights": weights, **OPTIONS.get(name, {})})
+THREATS = [{"norm": "linf", "eps": 0.1}, {"norm": "l2", "eps": 0.5}]
+SEVERAL = ["max", "avg", "sat", "e-at"]
+ATTACKED = [name for name in TRAINED if methods.find(name).attacks]
+CASES = [
+    *[(name, weights, None) for name in TRAINED for weights in (None, "awp", "sam")],
+    *[(name, "awp", rule) for name in ATTACKED for rule in SEVERAL],
+]
+
+
+@pytest.mark.parametrize(("name", "weights", "rule"), CASES)
+def test_a_step_costs_what_it_computes(name, weights, rule):
+    several = {"name": rule, "threats": THREATS, "attack": FEW}
+    options = OPTIONS.get(name, {}) | ({} if rule is None else {"negatives": several})
+    method = methods.parse({"name": name, "weights": weights, **options})
     count = len(method.branches)
     x, y = images().repeat(count, 1, 1, 1), labels().repeat(count)
     at = replace(context(), epoch=10, memory={"steps": 4})

@@ -38,11 +38,12 @@ def context(threat, **initial):
 
 
 ENERGY = ["sgld", "ta", "cs", "rcs", "confidence"]
-EMBEDDING = ["maxent", "infonce", "np-sgld"]  # tests/test_embedding_samplers.py
+EMBEDDING = ["maxent", "infonce", "np-sgld"]  # test_embedding_samplers.py
+SEVERAL = ["max", "avg", "sat", "e-at"]  # test_several.py
 
 
 def test_the_tables_cover_every_sampler():
-    assert {*STARTS, *ENERGY, *EMBEDDING} == set(samplers.names())
+    assert {*STARTS, *ENERGY, *EMBEDDING, *SEVERAL} == set(samplers.names())
 
 
 def prepared():

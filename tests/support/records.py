@@ -4,9 +4,15 @@ import json
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.record import Record, load_record
+from cembench.evaluation.sections.corruption_results import (
+    CorruptedImages,
+    Corruptions,
+    MeanAccuracy,
+    SeverityFigures,
+)
 from cembench.evaluation.sections.robustness import Figure
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
-from cembench.evaluation.statistics import wilson
+from cembench.evaluation.statistics import MeanStd, Rate, wilson
 from cembench.util.files.seal import UNSEALED, seal
 
 
@@ -107,3 +113,23 @@ def settled(path):
     rates = {"train_images_per_second": None, "sample_images_per_second": {}}
     clock = {"seconds": 0, "created": "", **rates}
     return record.model_copy(update={"figures": figures, **clock})
+
+
+def corrupted(correct, title="corruptions", **changes):
+    """Return common corruptions of which two were measured, at two severities."""
+    counts = {key: getattr(figure(correct), key) for key in Rate.model_fields}
+    lse = MeanStd(mean=3.0, std=1.0, images=100)
+    cell = CorruptedImages(**counts, lse=lse, auroc=0.75)
+    mean = MeanAccuracy(accuracy=correct / 100, low=0.1, high=0.9)
+    at = SeverityFigures(mean=mean, worst_case=Rate(**counts), lse_change=-2.0, auroc=0.75)
+    values = {
+        "title": title,
+        "source": "cifar-c",
+        "clean": Rate(**counts),
+        "clean_lse": lse,
+        "counted": ["fog", "snow"],
+        "mean": mean,
+        "severities": {"1": at, "5": at},
+        "cells": {name: {"1": cell, "5": cell} for name in ("fog", "snow")},
+    }
+    return Corruptions(**{**values, **changes})

@@ -38,7 +38,7 @@ from tests.support.fuzz_configs import fuzz_configs
         ({"threat": {"eps": float("inf")}}, "threat.eps: .*finite"),
         ({"threat": {"eps": "8/0"}}, "threat.eps: division by zero"),
         ({"threat": {"eps": "8/x"}}, "threat.eps"),
-        ({"threat": {"norm": "l1"}}, "threat.norm"),
+        ({"threat": {"norm": "l3"}}, "threat.norm"),
         ({"optimizer": {"nesterov": True, "momentum": 0}}, "optimizer: nesterov needs momentum"),
         ({"epochs": "3"}, "epochs"),
         ({"epochs": True}, "epochs"),

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cembench.attacks import Attack
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.section import GatedValue
 from cembench.evaluation.sections import SECTIONS
+from cembench.evaluation.sections.threats import AttackRun
 from cembench.util.errors import blaming
 from cembench.util.files import write_text
 from cembench.util.files.yaml import read_yaml, to_yaml
@@ -58,9 +58,9 @@ class Row(Settings):
             return self.protocol_digest == protocol.digest
         return protocol.name == settled_name(protocol)
 
-    def applicable(self, protocol: Protocol) -> list[Attack]:
+    def applicable(self, protocol: Protocol) -> list[AttackRun]:
         """Return the attacks of its protocol that apply to the network."""
-        return [attack for attack in protocol.attacks if attack.title not in self.not_applicable]
+        return [run for run in protocol.runs if run.title not in self.not_applicable]
 
 
 class Baseline(Settings):

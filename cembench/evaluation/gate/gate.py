@@ -102,7 +102,7 @@ def judge(
     for name, one in found.items():
         require_same_images(name, one.row, one.before, one.record, one.table)
         both = differences(one.before, one.table)
-        own = {pair.figure: pair for pair in both if pair.figure in one.record.figures}
+        own = {pair.figure: pair for pair in both if pair.figure in one.record.accuracies}
         pairs += [(name, pair) for pair in own.values()]
         now = gated_of(one.record)
         rest += [_missing(name, key, was) for key, was in one.figures.items() if key not in own]

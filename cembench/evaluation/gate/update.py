@@ -109,7 +109,7 @@ def _row(
 ) -> Row:
     """Write the verdicts of a row and return the row."""
     protocol = baseline.protocol
-    verdicts = verdicts_of(table, record.figures)
+    verdicts = verdicts_of(table, record.accuracies)
     file = write_verdicts(path, name, verdicts, protocol.deciding)
     return Row(
         checkpoint=_relative(checkpoint, path.parent),

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cembench.attacks import Attack
 from cembench.evaluation.gate.baseline import Baseline, Row, load_baseline
 from cembench.evaluation.sections.robustness import PARTS
+from cembench.evaluation.sections.threats import AttackRun
 from cembench.util.errors import CembenchError
 from cembench.util.files import sha256, write_bytes
 from cembench.util.files.parquet import read_table, sealed_table
@@ -58,11 +58,11 @@ def load_verdicts(path: Path, baseline: Baseline, name: str) -> pd.DataFrame:
     file = path.parent / row.verdicts
     if sha256(file) != row.verdicts_sha256:
         raise CembenchError(f"{file}: not the verdicts of {path}; restore it, or --update")
-    attacks, norm = row.applicable(baseline.protocol), baseline.protocol.threat.norm
-    apart = [one for one in attacks if one.on == "all" and one.minimises not in (None, norm)]
+    runs, norm = row.applicable(baseline.protocol), baseline.protocol.threat.norm
+    apart = [run for run in runs if run.minimises_another(norm)]
     table = read_table(file, legacy=not row.protocol_digest)
-    table = table.drop(columns=[f"{one.title}_broken" for one in apart], errors="ignore")
-    for problem in _problems(table, [one for one in attacks if one not in apart]):
+    table = table.drop(columns=[f"{run.title}_broken" for run in apart], errors="ignore")
+    for problem in _problems(table, [run for run in runs if run not in apart]):
         raise CembenchError(f"{file}: {problem}; restore it, or --update")
     return table
 
@@ -93,10 +93,10 @@ def _named(path: Path, baseline: Baseline) -> set[Path]:
     return {(path.parent / row.verdicts).resolve() for row in baseline.rows.values()}
 
 
-def _problems(table: pd.DataFrame, attacks: list[Attack]) -> Iterator[str]:
+def _problems(table: pd.DataFrame, runs: list[AttackRun]) -> Iterator[str]:
     """Yield what is wrong with the columns of a verdict file, for the attacks of its protocol."""
-    wanted = {"index", "label", "clean_pred"} | {f"{attack.title}_broken" for attack in attacks}
-    wanted |= {f"{attack.title}_sample" for attack in attacks if attack.sampling is not None}
+    wanted = {"index", "label", "clean_pred"} | {f"{run.title}_broken" for run in runs}
+    wanted |= {f"{run.title}_sample" for run in runs if run.attack.sampling is not None}
     if not table.columns.is_unique:
         yield "two columns have the same name"
         return

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cembench.data.resize import eight_bit
 from cembench.data.store import Store
+from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.extractors.features import ImageFeatures, to_uint8
-from cembench.evaluation.measure import Chunk, Columns, Measurement
+from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import FEWEST as SMALLEST
 from cembench.evaluation.metrics import functional
 from cembench.evaluation.sample_set import Chunks

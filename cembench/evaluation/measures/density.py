@@ -10,7 +10,8 @@ from cembench import energy
 from cembench.data import DataSettings
 from cembench.energy import potentials
 from cembench.energy.threat import Threat
-from cembench.evaluation.measure import Chunk, Columns, Measurement
+from cembench.evaluation.chunk import Chunk, Columns
+from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.outside import climb, read_outside, scores_of, separations
 from cembench.evaluation.sections.density import DensityConfig
 from cembench.evaluation.sections.density_results import (

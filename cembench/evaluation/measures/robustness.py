@@ -17,7 +17,8 @@ from cembench.attacks.verdict import Verdict, verify
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
 from cembench.evaluation.cache import ChunkCache, attack_key, sample_key
-from cembench.evaluation.measure import Chunk, Columns, Measurement, verdict_table
+from cembench.evaluation.chunk import Chunk, Columns
+from cembench.evaluation.measure import Measurement, verdict_table
 from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.sections.robustness import Figure, count, fooled_outside
@@ -46,16 +47,17 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
     columns: Columns = {}
     before = AttackProgress.fresh(chunk.split.pixels())
     for attack in config:
+        title = chunk.title(attack.title)
         if not applies(attack, chunk.target):
             chunk.bar.advance(len(chunk.rows))
             continue
         begun = time.monotonic()
         progress = chunk.attacks.attacked(attack, chunk, before)
         own = _columns(attack, chunk, progress)
-        if f"{attack.title}_broken" in own:
+        if f"{title}_broken" in own:
             before = before.followed_by(progress)
         columns |= own
-        chunk.seconds[attack.title] = time.monotonic() - begun
+        chunk.seconds[title] = time.monotonic() - begun
         chunk.bar.advance(len(chunk.rows))
         images = f"{chunk.protocol.split} images {int(chunk.rows[0])}…{int(chunk.rows[-1])}"
         chunk.bar.report(f"{images}: {_told(attack, chunk, progress)}")
@@ -63,7 +65,8 @@ def chunk_columns(config: list[Attack], chunk: Chunk) -> Columns:
 
 
 def _columns(attack: Attack, chunk: Chunk, progress: AttackProgress) -> Columns:
-    title, norm = attack.title, chunk.attacks.minimised(attack)
+    title = chunk.title(attack.title)
+    norm = chunk.attacks.minimised(attack, title)
     columns: Columns = dict(progress.columns(title))
     if attack.sampling is not None:
         columns[f"{title}_sample"] = progress.parts
@@ -77,10 +80,11 @@ def _columns(attack: Attack, chunk: Chunk, progress: AttackProgress) -> Columns:
 
 
 def _told(attack: Attack, chunk: Chunk, progress: AttackProgress) -> str:
+    title = chunk.title(attack.title)
     broken, outside = int(progress.broken.sum()), int(progress.outside.sum())
-    if outside and attack.minimises != chunk.target.threat.norm:
-        return fooled_outside(attack, broken + outside, outside, int(chunk.correct.sum()))
-    return f"{attack.title} succeeds on {broken} of {len(chunk.rows)}"
+    if outside and (norm := attack.minimises) != chunk.target.threat.norm:
+        return fooled_outside(title, norm, broken + outside, outside, int(chunk.correct.sum()))
+    return f"{title} succeeds on {broken} of {len(chunk.rows)}"
 
 
 def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]:
@@ -90,22 +94,25 @@ def measure(config: list[Attack], measurement: Measurement) -> dict[str, Figure]
     """
     table, target = measurement.table, measurement.target
     for attack in config:
-        measurement.not_applicable += not_applicable(attack, target)
-        measurement.warnings.update(_outside_warning(attack, table, target.threat.norm))
-    titles = [a.title for a in config if f"{a.title}_broken" in table]
+        parts = not_applicable(attack, target)
+        measurement.not_applicable += map(measurement.title, parts)
+        title = measurement.title(attack.title)
+        measurement.warnings.update(_outside_warning(title, attack, table, target.threat.norm))
+    titles = [t for a in config if f"{(t := measurement.title(a.title))}_broken" in table]
     return count(table, titles, measurement.seconds, measurement.context.split.classes)
 
 
-def _outside_warning(attack: Attack, table: pd.DataFrame, norm: str) -> Iterator[str]:
+def _outside_warning(title: str, attack: Attack, table: pd.DataFrame, norm: str) -> Iterator[str]:
     """Warn of an attack that fools the network outside the ball, unless its settings say so."""
-    title, asked = attack.title, "norm" in type(attack).model_fields
+    asked = "norm" in type(attack).model_fields
     if asked or attack.minimises == norm or f"{title}_outside" not in table:
         return
     outside, counted = table[f"{title}_outside"], f"{title}_broken" in table
     inside = table[f"{title}_broken"] if counted else _sized(table[f"{title}_size"])
     if outside.any():
         right = int((table["clean_pred"] == table["label"]).sum())
-        yield fooled_outside(attack, int((outside | inside).sum()), int(outside.sum()), right)
+        fooled = int((outside | inside).sum())
+        yield fooled_outside(title, attack.minimises, fooled, int(outside.sum()), right)
 
 
 def _sized(sizes: pd.Series) -> pd.Series:
@@ -126,7 +133,7 @@ class RunAttacks:
         """Run an attack; a killed one goes on with the stage it was at."""
         stages = stages_of(attack, chunk.target, chunk.correct)
         start = before if attack.on == "survivors" else None
-        return run_stages(attack.title, stages, chunk, start)
+        return run_stages(chunk.title(attack.title), stages, chunk, start)
 
     def images(
         self, title: str, number: int, cache: ChunkCache | None, find: Callable[[], Tensor]
@@ -137,7 +144,7 @@ class RunAttacks:
         kept = cache.obtain(sample_key(title, number), lambda: {"images": find().cpu()})
         return kept["images"]
 
-    def minimised(self, attack: Attack) -> str | None:
+    def minimised(self, attack: Attack, title: str) -> str | None:
         """Return the norm that an attack on all images minimises, if any."""
         return attack.minimises if attack.on == "all" else None
 

@@ -180,7 +180,7 @@ class SavedSamples:
         The saved logits are those before rounding. Where samples may leave [0, 1], or were drawn
         with batch statistics, they say nothing of the bytes.
         """
-        differ = sampler.mode == "train" or sampler.init == "buffer"
+        differ = getattr(sampler, "mode", "eval") == "train" or sampler.init == "buffer"
         if differ or saved.logits.shape[1] == 0 or not getattr(sampler, "box", True):
             return []
         context, near = self.context, torch.ones(len(saved.labels)).bool()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cembench.attacks import Target
 from cembench.attacks.autoattack import square as official_square
-from cembench.attacks.square_search import SEARCHES
+from cembench.attacks.square import SEARCHES
 from cembench.attacks.verdict import CheckedModel, verify
 from cembench.energy import potentials
 from cembench.energy.ascent import ascend

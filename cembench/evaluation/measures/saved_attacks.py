@@ -14,7 +14,7 @@ from cembench.attacks import Attack
 from cembench.attacks.verdict import verify
 from cembench.evaluation.artifacts import SavedImages, saved_images
 from cembench.evaluation.cache import ChunkCache
-from cembench.evaluation.measure import Chunk
+from cembench.evaluation.chunk import Chunk
 from cembench.evaluation.measures.attack_progress import AttackProgress
 from cembench.evaluation.measures.robustness import sample_seed
 
@@ -41,17 +41,18 @@ class SavedAttacks:
     def attacked(self, attack: Attack, chunk: Chunk, before: AttackProgress) -> AttackProgress:
         """Verify the saved images of a chunk."""
         x, y, target = chunk.split.pixels(), chunk.split.labels, chunk.target
-        if attack.title not in self.saved:
+        title = chunk.title(attack.title)
+        if title not in self.saved:
             shape = chunk.split.shape
-            self.saved[attack.title] = SavedImages(self.record, attack.title, self.rows, shape)
-        places, images = self.saved[attack.title].between(chunk.start, chunk.start + len(x))
+            self.saved[title] = SavedImages(self.record, title, self.rows, shape)
+        places, images = self.saved[title].between(chunk.start, chunk.start + len(x))
         rows = (places - chunk.start).to(x.device)
         progress = AttackProgress.fresh(x)
         if len(rows):
             proposed = images.to(x.device)
             verdict = verify(target.verifier, x[rows], proposed, y[rows], target.threat.ball)
             progress.record(rows, verdict)
-        stages = self.table.get(f"{attack.title}_by", pd.Series([""] * len(self.rows)))
+        stages = self.table.get(f"{title}_by", pd.Series([""] * len(self.rows)))
         by = list(stages)[chunk.start : chunk.start + len(x)]
         progress.credit(by)
         if attack.sampling is not None:
@@ -67,6 +68,6 @@ class SavedAttacks:
         """Read the images of a chunk."""
         return saved_images(self.record, title, number)
 
-    def minimised(self, attack: Attack) -> str | None:
+    def minimised(self, attack: Attack, title: str) -> str | None:
         """Return the norm of the smallest perturbations in the table of the record, if any."""
-        return attack.minimises if f"{attack.title}_size" in self.table else None
+        return attack.minimises if f"{title}_size" in self.table else None

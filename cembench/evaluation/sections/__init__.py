@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cembench.evaluation.section import Section
+from cembench.evaluation.sections.corruptions import CorruptionsSection
 from cembench.evaluation.sections.counterfactuals import CounterfactualsSection
 from cembench.evaluation.sections.curve import CurveSection
 from cembench.evaluation.sections.density import DensitySection
@@ -12,21 +13,25 @@ from cembench.evaluation.sections.minimal import MinimalSection
 from cembench.evaluation.sections.robustness import RobustnessSection
 from cembench.evaluation.sections.samples import SamplesSection
 from cembench.evaluation.sections.sanity import SanitySection
+from cembench.evaluation.sections.threats import ThreatsSection
 from cembench.util.settings import optional_field
 
 ROBUSTNESS, SANITY, SAMPLES = RobustnessSection(), SanitySection(), SamplesSection()
 DENSITY, CURVE = DensitySection(), CurveSection()
-COUNTERFACTUALS, MINIMAL = CounterfactualsSection(), MinimalSection()
+COUNTERFACTUALS, MINIMAL, THREATS = CounterfactualsSection(), MinimalSection(), ThreatsSection()
+CORRUPTIONS = CorruptionsSection()
 
 # In the order in which they are measured: energies need the samples.
 SECTIONS: tuple[Section[Any, Any], ...] = (
     ROBUSTNESS,
+    THREATS,
     MINIMAL,
     SANITY,
     SAMPLES,
     CURVE,
     DENSITY,
     COUNTERFACTUALS,
+    CORRUPTIONS,
 )
 
 

@@ -85,9 +85,9 @@ class CurveSection(Section[CurveConfig | None, list[CurvePoint]]):
         return [Table("Accuracy over ε", ["ε", "accuracy", "correct"], rows)] if rows else []
 
 
-def points(table: pd.DataFrame, radii: list[float]) -> list[CurvePoint]:
-    """Count the images that survive each radius, and none, from `curve_eps` of the table."""
-    reached = table["curve_eps"].astype(float).fillna(float("inf"))
+def points(table: pd.DataFrame, radii: list[float], title: str = TITLE) -> list[CurvePoint]:
+    """Count the images that survive each radius, and none, from `TITLE_eps` of the table."""
+    reached = table[f"{title}_eps"].astype(float).fillna(float("inf"))
     return [CurvePoint(eps=eps, **rate(reached > eps).dump()) for eps in [0.0, *radii]]
 
 

@@ -74,10 +74,12 @@ class Minimal(Settings):
         """Count sizes, at some radii."""
         sizes = sizes.astype(float)
         median, low, high = map(_finite, median_interval(sizes.tolist()))
-        tolerance = NORMS[norm].tolerance if eps else 0.0
+        kind = NORMS[norm]
         curve = [
-            CurvePoint(eps=radius, **rate(sizes > radius + tolerance * (radius > 0)).dump())
-            for radius in [0.0, *(sorted(eps) if eps else _falls(sizes))]
+            CurvePoint(
+                eps=at, **rate(sizes > at + (kind(at).tolerance if eps and at else 0)).dump()
+            )
+            for at in [0.0, *(sorted(eps) if eps else _falls(sizes))]
         ]
         return cls(
             norm=norm,

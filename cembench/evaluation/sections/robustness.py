@@ -10,7 +10,7 @@ from pydantic import AfterValidator, SerializeAsAny
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.section import Section, rate_cells
-from cembench.evaluation.statistics import Rate, most_found, rate, wilson
+from cembench.evaluation.statistics import ONE_SIDED, Rate, most_found, rate, wilson
 from cembench.util.display.charts import EMPTY, Cell, Table
 from cembench.util.display.format import NOTHING, number, percent
 from cembench.util.files.names import require_distinct
@@ -72,10 +72,14 @@ class Figure(Rate):
         return self.correct_8bit / self.images
 
     @property
+    def mark(self) -> str:
+        """What warns of images that were fooled outside the ball alone; empty for none."""
+        return f" (⚠ {self.outside} fooled outside the ball)" if self.outside else ""
+
+    @property
     def text(self) -> str:
-        """The accuracy in percent, with a mark where images were fooled outside the ball alone."""
-        mark = f" (⚠ {self.outside} fooled outside the ball)" if self.outside else ""
-        return percent(self.accuracy) + mark
+        """The accuracy in percent, with its mark."""
+        return percent(self.accuracy) + self.mark
 
 
 # Versions of AutoAttack: labels of no other attack.
@@ -191,19 +195,19 @@ def _worst(found: WorstClass | None) -> Cell:
     return Cell.of(found.accuracy, text)
 
 
-def fooled_outside(attack: Attack, fooled: int, outside: int, images: int) -> str:
+def fooled_outside(title: str, norm: str | None, fooled: int, outside: int, images: int) -> str:
     """Say that an attack fooled a network outside the ball, and what that means.
 
     Args:
-        attack: the attack.
+        title: of the attack.
+        norm: the one that it minimises, if any.
         fooled: images that it fooled the network on.
         outside: those of them on which it did so outside the ball alone.
         images: how many it attacked.
     """
     where = "all" if outside == fooled else f"{outside} of them"
-    norm = attack.minimises
     why = "; its accuracy says little of robustness" if norm is None else f": it minimises {norm}"
-    return f"{attack.title} fooled {fooled} of {images}, {where} outside the ball{why}"
+    return f"{title} fooled {fooled} of {images}, {where} outside the ball{why}"
 
 
 def count(
@@ -267,12 +271,12 @@ def allowed_for(
     found: Figure, table: pd.DataFrame, attacks: list[str], survives: pd.Series
 ) -> Figure:
     """Return a figure whose interval allows for survivors that sampled stages left untried."""
+    sampled = [attack for attack in attacks if f"{attack}_sample" in table]
     untried, at_risk = survives & False, 0
-    for attack in attacks:
-        if f"{attack}_sample" in table:
-            part = table[f"{attack}_sample"]
-            untried |= survives & (part == "untried")
-            at_risk = max(at_risk, _at_risk(part, table[f"{attack}_broken"]))
+    for attack in sampled:
+        part = table[f"{attack}_sample"]
+        untried |= survives & (part == "untried")
+        at_risk += _at_risk(part, table[f"{attack}_broken"], ONE_SIDED / len(sampled))
     left = int(untried.sum())
     if left == 0:
         return found
@@ -281,11 +285,14 @@ def allowed_for(
     return found.model_copy(update={"untried": left, "at_risk": at_risk, "low": low})
 
 
-def _at_risk(part: pd.Series, broken: pd.Series) -> int:
-    """Return on how many images outside the sample its stages may succeed, at most."""
+def _at_risk(part: pd.Series, broken: pd.Series, error: float) -> int:
+    """Return on how many images outside the sample its stages may succeed, at most.
+
+    `error` is the probability that they are more. Bounds of several attacks are added.
+    """
     drawn = part == "drawn"
     hits = int((drawn & broken).sum())
-    return most_found(hits, int(drawn.sum()), int((part != "").sum())) - hits
+    return most_found(hits, int(drawn.sum()), int((part != "").sum()), error) - hits
 
 
 def figure(correct: pd.Series, correct_8bit: pd.Series) -> Figure:

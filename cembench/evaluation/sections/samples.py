@@ -10,7 +10,7 @@ from cembench.evaluation.diff import Comparison, compared
 from cembench.evaluation.extractors import Extractor, extractors
 from cembench.evaluation.metrics import TAKEN, Metric, metrics
 from cembench.evaluation.section import GatedValue, Section
-from cembench.samplers import Sampler, samplers
+from cembench.samplers import FOR_TRAINING, Sampler, samplers
 from cembench.util.display.charts import EMPTY, Cell, Table
 from cembench.util.display.column import Column
 from cembench.util.display.format import number, percent, with_error, with_interval
@@ -60,6 +60,9 @@ class SamplesConfig(Settings):
     @field_validator("samplers")
     @classmethod
     def _distinct(cls, values: list[Sampler]) -> list[Sampler]:
+        for sampler in values:
+            if sampler.own_threats:
+                raise ValueError(f"{sampler.name} {FOR_TRAINING}")
         titles = [sampler.title for sampler in values]
         for title in titles:
             if titles.count(title) > 1:

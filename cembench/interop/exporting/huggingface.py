@@ -58,7 +58,8 @@ def _front_matter(source: ModelSource, record: Record, texts: dict[str, str]) ->
     metrics = [
         {
             "type": "accuracy",
-            "name": f"{'clean' if name == 'clean' else f'{record.threat} {name}'} accuracy",
+            "name": f"{'clean' if name == 'clean' else f'{record.threat} {name}'} accuracy"
+            + figure.mark,
             "value": round(figure.accuracy, 6),
         }
         for name, figure in record.figures.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cembench.evaluation.record import Record, load_beside
+from cembench.reporting.leaderboard.across import across_boards
 from cembench.reporting.leaderboard.board import Board, write_boards
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.leaderboard.samples import sample_boards
@@ -22,11 +23,13 @@ def build_boards(records: Iterable[Record]) -> list[Board]:
 
     There is one for each data set and threat model with robust and generative columns, one for
     each kind of initial images with all samplers, and one with means over seeds where there are
-    several. Encoders are on the boards of samplers alone.
+    several; networks under several threat models have boards across these. Encoders are on the
+    boards of samplers alone.
     """
     kept = newest(records)
     classifiers = [record for record in kept if record.kind == "classifier"]
-    return [*robust_boards(classifiers), *sample_boards(kept), *seed_boards(classifiers)]
+    networks = [*robust_boards(classifiers), *sample_boards(kept), *seed_boards(classifiers)]
+    return [*networks, *across_boards(classifiers)]
 
 
 def newest(records: Iterable[Record]) -> list[Record]:

@@ -34,7 +34,7 @@ def published_board(datasets: Iterable[str]) -> Board | None:
         A board; None where nothing is known.
     """
     table, titles = published(), list(datasets)
-    known = {name for name in table["dataset"] if any(_is_a(title, name) for title in titles)}
+    known = {name for name in table["dataset"] if any(is_a(title, name) for title in titles)}
     table = table[table["dataset"].isin(known)].reset_index(drop=True)
     if table.empty:
         return None
@@ -52,5 +52,6 @@ def published() -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(file.read_bytes()), dtype=str, keep_default_na=False)
 
 
-def _is_a(title: str, name: str) -> bool:
+def is_a(title: str, name: str) -> bool:
+    """Return whether a data set is of a kind: `cifar10-jpeg` is a `cifar10`."""
     return re.match(rf"{re.escape(name)}(?![A-Za-z0-9])", title) is not None

@@ -10,6 +10,7 @@ import pandas as pd
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.robustness import OUTSIDE
+from cembench.evaluation.sections.threats import threat_of
 from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import ROBUST, best_first, lead_column, pareto_front
@@ -74,7 +75,8 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     for name in ("run", "method", *shown.labels):
         shown.add(name, name)
     for column in table.columns:
-        if f"{column}_low" in table and says(table[column]):
+        known = f"{column}_low" in table and says(table[column])
+        if known and not threat_of(column):  # boards across threat models show those
             _show_interval(shown, column)
     _show_worst_class(shown)
     for attack in ROBUST:

@@ -30,7 +30,7 @@ REPLACED = (
     "⚠ replaced: the checkpoint that lies beside the record now is not the one that was measured."
 )
 MARKS = ["checkpoint", "unchecked"]  # in files, only where a row says something
-HIDDEN = [*MARKS, "slug", "fingerprint", "reference", "record"]
+HIDDEN = [*MARKS, "slug", "threats", "fingerprint", "reference", "record"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
 
@@ -42,6 +42,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "run": run_title(record),
         "threat": str(record.threat),
         "slug": record.threat.slug,
+        "threats": _threats(record),
         "n_images": next((figure.images for figure in record.figures.values()), 0),
         "train_gradients": record.gradients,
         "eval_seconds": record.seconds,
@@ -108,6 +109,12 @@ def with_marks(kept: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return columns of a file, without those of warnings that no row of the table has."""
     marked = table[[c for c in MARKS if c in table and any(map(flagged, table[c]))]]
     return kept.drop(columns=MARKS, errors="ignore").join(marked)
+
+
+def _threats(record: Record) -> str:
+    """Return the names of several threat models; empty for a single one."""
+    under = {} if record.threats is None else record.threats.under
+    return ", ".join(str(one.threat) for one in under.values())
 
 
 def _sampling_rates(record: Record) -> dict[str, float]:

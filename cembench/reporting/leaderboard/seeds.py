@@ -11,6 +11,7 @@ import pandas as pd
 
 from cembench.energy.norms import NORMS
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.threats import threat_of
 from cembench.evaluation.statistics import half_width
 from cembench.reporting.leaderboard.board import Board, Shown
 from cembench.reporting.leaderboard.frame import frame, says
@@ -53,7 +54,7 @@ def seed_boards(records: Sequence[Record]) -> list[Board]:
 def _board(stem: str, rows: pd.DataFrame) -> Board:
     averaged = [c for c in rows.columns if c in SCORES or c.endswith(SUFFIXES)]
     figures = [c for c in averaged if says(rows[c])]
-    means = [_mean(group, figures) for _, group in rows.groupby("recipe")]
+    means = [mean_row(group, figures) for _, group in rows.groupby("recipe")]
     first = rows.iloc[0]
     table = best_first(frame(means), "runs")
     title = (
@@ -65,7 +66,8 @@ def _board(stem: str, rows: pd.DataFrame) -> Board:
     return _shown(table, figures).board(stem, title, kept, table["records"].tolist())
 
 
-def _mean(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
+def mean_row(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
+    """Return the row of an experiment: the mean of each figure over its seeds, and its spread."""
     row: dict[str, Any] = {
         "runs": re.sub(r"[.]s\d+$", "", str(group["run"].min())),
         "method": group["method"].iloc[0],
@@ -92,8 +94,8 @@ def _shown(table: pd.DataFrame, figures: list[str]) -> Shown:
         shown.add(name, name)
     shown.add("gradients ↓", "train_gradients", lambda mean: number(mean, ".2g"))
     for column in figures:
-        if not column.endswith(HIDDEN):
-            text = partial(_with_std, form=".1%" if column.endswith("acc") else ".3g")
+        if not column.endswith(HIDDEN) and not threat_of(column):
+            text = partial(with_deviation, form=".1%" if column.endswith("acc") else ".3g")
             shown.add(heading(column), column, text, f"{column}_std", f"{column}_runs", "seeds")
     show_sanity(shown, "seeds")
     shown.mark("checkpoint", "checkpoint", "seeds", note=REPLACED)
@@ -109,6 +111,7 @@ def heading(column: str) -> str:
     return f"{column.removesuffix('_acc')} {'↓' if column in SCORES else '↑'}"
 
 
-def _with_std(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:
+def with_deviation(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:
+    """Return a mean and its standard deviation, and how many runs have the figure if not all do."""
     some = "" if runs == seeds else f" ({runs} of {seeds})"
     return with_error(mean, deviation, form) + some
