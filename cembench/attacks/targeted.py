@@ -9,25 +9,24 @@ from pydantic import Field
 
 from cembench.attacks import Attack, Propose, Target
 from cembench.samplers import SamplerContext
-from cembench.samplers.pgd import InBall
+from cembench.samplers.pgd import PGD
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Count
+from cembench.util.settings import Count, NonNegative, Positive
 
 with lazy_imports():
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from cembench.attacks.apgd import evaluate, logit_gap
     from cembench.attacks.state import ranked_targets
-    from cembench.models.folding import ascent_model
     from cembench.util.rng import generator_of, uniform
 
-CANDIDATES = 100  # of the likeliest classes, among which MALT chooses
+CANDIDATES = 100  # the likeliest classes, among which MALT chooses
 Order = Literal["likeliest", "malt", "random"]
 
 
-class TargetedPGD(Attack, InBall):
+class TargetedPGD(Attack):
     """PGD that raises f(x, t) − f(x, y) for one target t after the other, each from a random start.
 
     An image leaves the batch once it is misclassified, as whatever class. Where classes are many,
@@ -40,6 +39,8 @@ class TargetedPGD(Attack, InBall):
             nearest if the network were linear (MALT, arXiv 2407.02240); or a list of labels, toward
             which all images of other classes are attacked, in that order.
         steps: gradients per target.
+        step_size: α in pixels; by default 2.5 ε / steps.
+        momentum: as in `pgd`.
 
     Examples:
         >>> import torch
@@ -58,6 +59,9 @@ class TargetedPGD(Attack, InBall):
     name: ClassVar[str] = "targeted"
     targets: Count = 9
     order: Order | Annotated[list[int], Field(min_length=1)] = "likeliest"
+    steps: Count = 20
+    step_size: Positive | None = None
+    momentum: NonNegative = 0.0
 
     @property
     def black_box(self) -> frozenset[str]:
@@ -74,10 +78,6 @@ class TargetedPGD(Attack, InBall):
             return self._toward(target, x, y, self._ranked(target, x, y, context), context)
 
         return [(self.title, propose)]
-
-    def raised(self, net: nn.Module, x: Tensor) -> None:
-        """Refuse: it needs a target."""
-        raise CembenchError(f"{self.name} is an attack alone")
 
     def _ranked(self, target: Target, x: Tensor, y: Tensor, context: SamplerContext) -> Tensor:
         """Return the targets of each image in their order, N×T; −1 for none."""
@@ -99,6 +99,7 @@ class TargetedPGD(Attack, InBall):
     ) -> Tensor:
         found, left = x.clone(), torch.ones_like(y, dtype=torch.bool)
         own = target.model is target.verifier
+        pgd = PGD(steps=self.steps, step_size=self.step_size, momentum=self.momentum)
         for classes in ranked.unbind(1):
             start = context.threat.ball.uniform(x, context.generator)
             rows = (left & (classes >= 0)).nonzero().squeeze(1)
@@ -116,8 +117,7 @@ class TargetedPGD(Attack, InBall):
                 return wrong
 
             pair = torch.stack([y[rows], classes[rows]], 1)
-            with ascent_model(target.model, x[rows], self.mode) as net:
-                self._ascend(net, logit_gap, start[rows], pair, x[rows], context, visit)
+            pgd.climb(target.model, logit_gap, start[rows], pair, x[rows], context, visit)
         return found
 
 
@@ -128,5 +128,5 @@ def linear_distance(target: Target, x: Tensor, pair: Tensor) -> Tensor:
     """
     order = target.threat.ball.order
     dual = math.inf if order <= 1 else 1 / (1 - 1 / order)
-    out, gap, gradient = evaluate(target.model, logit_gap, x, pair)
+    _, gap, gradient = evaluate(target.model, logit_gap, x, pair)
     return -gap / gradient.flatten(1).norm(p=dual, dim=1).clamp_min(1e-12)

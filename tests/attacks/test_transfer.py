@@ -45,7 +45,7 @@ def test_a_source_is_known_by_its_weights(trained, tmp_path):
     model, split = first(trained, 8)
     file = source / "model.safetensors"
     file.write_bytes((trained / "model.safetensors").read_bytes() + b" ")
-    with pytest.raises(CembenchError, match="model.safetensors"):
+    with pytest.raises(CembenchError, match=r"model\.safetensors"):
         run(model, split, Threat(norm="linf", eps=0.1), attack.dump())
     file.unlink()
     assert Protocol.parse({"name": "kept", "attacks": [attack.dump()]}).attacks == [attack]
