@@ -32,7 +32,7 @@ def chunk_columns(config: CertifyConfig, chunk: Chunk) -> Columns:
         return {}
     make = partial(_radii, config, chunk, chain)
     kept = f"certify.{chunk.start}"
-    return make() if chunk.cache is None else chunk.cache.obtain(kept, make)
+    return {**(make() if chunk.cache is None else chunk.cache.obtain(kept, make))}
 
 
 def _chain(network: nn.Module, threat: Threat, shape: tuple[int, int, int]) -> Chain:
