@@ -77,9 +77,7 @@ def test_robustbench_gets_an_entry_per_norm_that_it_has(
     assert corruptions["corruptions_acc"] == f"{100 * mean:.2f}"
     assert found["L2"]["autoattack_acc"] == f"{100 * 9 / 256:.2f}"
     assert "RobustBench has no data set digits" in caplog.text
-    with pytest.raises(
-        CembenchError, match="Linf and L2 and corruptions; give a folder"
-    ):
+    with pytest.raises(CembenchError, match="Linf and L2 and corruptions; give a folder"):
         export(run, "robustbench", tmp_path / "a.json")
 
 
