@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cembench.api import evaluate, load
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record import load_record, save_record
+from cembench.evaluation.sections.threats import Threats, UnderThreat
 from cembench.interop.exporting import export
 from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import parse_yaml
@@ -40,6 +41,30 @@ def test_robustbench_gets_the_figures_of_the_record(record: Any, tmp_path: Path)
     assert info["clean_acc"] == f"{100 * record.figures['clean'].accuracy:.2f}"
     assert info["autoattack_acc"] == f"{100 * record.figures['autoattack'].accuracy:.2f}"
     assert "256 test images" in info["footnote"] and info["eps"] == "0.125"
+
+
+def test_robustbench_gets_an_entry_per_norm_that_it_has(
+    record: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = record.figures
+    below = {**figures, "autoattack": figures["autoattack"].model_copy(update={"correct": 9})}
+    under = {
+        f"{norm}-{eps}": UnderThreat(norm=norm, eps=eps, figures=found)
+        for norm, eps, found in (("linf", 0.125, figures), ("l1", 2.0, below), ("l2", 0.5, below))
+    }
+    several = record.model_copy(update={"threats": Threats(under=under, union=None)})
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((REFERENCE / "model.safetensors").read_bytes())
+    save_record(run / "eval" / "three.json", several, None)
+    out = export(run, "robustbench", tmp_path / "out")
+    assert out == tmp_path / "out" / "model_info" / "digits"
+    found = {file.parent.name: json.loads(file.read_text()) for file in out.rglob("*.json")}
+    assert {norm: info["eps"] for norm, info in found.items()} == {"Linf": "0.125", "L2": "0.5"}
+    assert found["L2"]["autoattack_acc"] == f"{100 * 9 / 256:.2f}"
+    assert "RobustBench has no data set digits" in caplog.text
+    with pytest.raises(CembenchError, match="entries of Linf and L2; give a folder"):
+        export(run, "robustbench", tmp_path / "a.json")
 
 
 def test_robustbench_takes_autoattack_alone(copy: Path, tmp_path: Path) -> None:
