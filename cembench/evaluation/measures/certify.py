@@ -69,7 +69,6 @@ def measure(config: CertifyConfig, measurement: Measurement) -> Certified | None
     """Count the images that are certified at each radius."""
     table, threat = measurement.table[: config.images], measurement.context.header.threat
     if COLUMN not in table:
-        measurement.not_applicable.append("certify")
         try:
             _chain(measurement.target.plain.model, threat, measurement.context.split.shape)
         except ModelError as error:
