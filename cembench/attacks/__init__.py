@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
@@ -88,7 +88,7 @@ class Attack(Choice):
     """An attack of a protocol.
 
     Attributes:
-        library: the optional package whose version decides its figures, if any.
+        library: the optional package that it comes from, if any.
         label: its name in tables; the name of the attack unless given.
         on: `all` images, so that its robust accuracy is its own; or the `survivors` of the attacks
             before it, which is cheaper. The accuracy is then that under all of them together, and
@@ -139,13 +139,25 @@ class Attack(Choice):
         """
         return None
 
+    @property
+    def inner(self) -> Sequence[Attack]:
+        """The attacks that it runs, if it runs others."""
+        return ()
+
+    @property
+    def libraries(self) -> frozenset[str]:
+        """The optional packages whose versions decide its figures."""
+        own = frozenset({self.library} - {""})
+        return own.union(*(attack.libraries for attack in self.inner))
+
     def require_installed(self) -> None:
         """Refuse an attack that needs a package which is missing.
 
         Raises:
             CembenchError: naming what to install.
         """
-        return
+        for attack in self.inner:
+            attack.require_installed()
 
     @property
     def sampling(self) -> Sampling | None:
@@ -177,6 +189,8 @@ attacks: Registry[Attack] = Registry(
         "cascade": "cembench.attacks.cascade:Cascade",
         "fmn": "cembench.attacks.fmn:FMN",
         "sparse-rs": "cembench.attacks.sparse_rs:SparseRS",
+        "targeted": "cembench.attacks.targeted:TargetedPGD",
+        "transfer": "cembench.attacks.transfer:Transfer",
     },
 )
 

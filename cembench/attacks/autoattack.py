@@ -8,12 +8,16 @@ changes.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from cembench.attacks import Attack, Propose, Target, attacks
 from cembench.energy.threat import Threat
 from cembench.util.devices import device_of
+from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
+from cembench.util.settings import optional_field
 
 with lazy_imports():
     from torch import Tensor, nn
@@ -21,10 +25,14 @@ with lazy_imports():
 
 BLACK_BOX = frozenset({"square"})  # stages that need no gradient
 NORMS = frozenset({"linf", "l2", "l1"})  # that have steps of APGD, FAB and Square
+PLUS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
+FEWEST = {"apgd-dlr": 3, "apgd-t": 4}  # classes that a loss needs
+
+Stage = Literal["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
 
 
 class AutoAttack(Attack):
-    """AutoAttack, in two versions.
+    """AutoAttack, in four versions, each with a column of its own.
 
     `standard` is APGD-CE, targeted APGD, targeted FAB and Square. With K < 10 classes there are
     K − 1 targets instead of 9. The targeted DLR loss needs four logits: with three classes
@@ -33,8 +41,13 @@ class AutoAttack(Attack):
     `rand`, for networks with random layers, is APGD-CE and APGD-DLR on gradients that are means of
     20 passes (expectation over transformation).
 
+    `plus` is APGD-CE and APGD-DLR with five restarts, FAB with five, Square, targeted APGD and
+    targeted FAB. `custom` is the `attacks` that one names, with the settings of pyautoattack's
+    custom version: five restarts of APGD and FAB.
+
     Attributes:
-        version: which of the two.
+        version: which of the four.
+        attacks: what the custom version runs, in this order.
 
     Examples:
         >>> import torch
@@ -55,7 +68,14 @@ class AutoAttack(Attack):
 
     name: ClassVar[str] = "autoattack"
     label: None = None
-    version: Literal["standard", "rand"] = "standard"
+    version: Literal["standard", "plus", "rand", "custom"] = "standard"
+    attacks: list[Stage] = optional_field([])
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.version == "custom") != bool(self.attacks):
+            raise ValueError(f"version custom, and no other, takes attacks: {', '.join(PLUS)}")
+        return self
 
     @property
     def own_title(self) -> str:
@@ -87,26 +107,26 @@ class AutoAttack(Attack):
             "apgd-ce": partial(_apgd, official.apgd, "ce"),
             "apgd-dlr": partial(_apgd, official.apgd, "dlr"),
             "apgd-t": official.apgd_targeted.perturb,
-            "fab-t": official.fab.perturb,
+            "fab": partial(_fab, official.fab, False, official.fab.n_restarts),
+            "fab-t": partial(_fab, official.fab, True, 1),
             "square": official.square.perturb,
         }
-        names = standard_attacks(target.classes)
-        if self.version == "rand":
-            names = ["apgd-ce", "apgd-dlr"] if target.classes > 2 else ["apgd-ce"]
-        return [(name, runs[name]) for name in names]
+        return [(name, runs[name]) for name in self._names(target.classes)]
+
+    def _names(self, classes: int) -> list[str]:
+        if self.version == "standard":
+            return standard_attacks(classes)
+        chosen = {"plus": PLUS, "rand": PLUS[:2], "custom": self.attacks}[self.version]
+        names = [name for name in chosen if classes >= FEWEST.get(name, 2)]
+        if not names:
+            raise CembenchError(f"{self.title}: {classes} classes are too few for its attacks")
+        return names
 
 
 def standard_attacks(classes: int) -> list[str]:
     """Return the names of the standard version's attacks, in the official order."""
     second = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
     return ["apgd-ce", *second, "fab-t", "square"]
-
-
-def square(target: Target, queries: int) -> Propose:
-    """Return the official Square attack (arXiv 1912.00049) with some number of forward passes."""
-    attack = official_autoattack(target.model, target.threat, target.seed).square
-    attack.n_queries = queries
-    return attack.perturb
 
 
 def official_autoattack(
@@ -119,6 +139,11 @@ def official_autoattack(
     return pyautoattack.AutoAttack(
         model, norm=norm, eps=threat.eps, seed=seed, version=version, device=device
     )
+
+
+def _fab(attack: Any, targeted: bool, restarts: int, x: Tensor, y: Tensor) -> Tensor:
+    attack.targeted, attack.n_restarts = targeted, restarts
+    return attack.perturb(x, y)
 
 
 def _apgd(attack: Any, loss: str, x: Tensor, y: Tensor) -> Tensor:

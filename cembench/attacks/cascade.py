@@ -64,6 +64,11 @@ class Cascade(Attack):
         return frozenset(found)
 
     @property
+    def inner(self) -> list[Attack]:
+        """Its attacks."""
+        return self.attacks
+
+    @property
     def norms(self) -> frozenset[str] | None:
         """The norms that all of its attacks know."""
         known = [attack.norms for attack in self.attacks or [FastAutoAttack()]]

@@ -8,15 +8,23 @@ from cembench.attacks import Attack, Propose, Target
 from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.util.lazy import lazy_imports
+from cembench.util.settings import Count, optional_field
 
 with lazy_imports():
     from torch import Tensor
 
+    from cembench.attacks.verdict import averaged
     from cembench.util.rng import generator_of
 
 
 class PGDAttack(Attack, PGD):
-    """The PGD sampler's `search` as an attack; its settings are the sampler's.
+    """The PGD sampler's `search` as an attack; its settings are the sampler's, and one more.
+
+    One step from the image itself (`steps: 1`, `start: data`) is FGSM (arXiv 1412.6572).
+
+    Attributes:
+        eot: passes through a network with random layers, whose mean probabilities each gradient is
+            taken of: expectation over transformation (arXiv 1707.07397).
 
     Examples:
         >>> import torch
@@ -33,6 +41,7 @@ class PGDAttack(Attack, PGD):
     """
 
     name: ClassVar[str] = "pgd"
+    eot: Count = optional_field(1)
 
     @property
     def black_box(self) -> frozenset[str]:
@@ -44,7 +53,8 @@ class PGDAttack(Attack, PGD):
 
         def propose(x: Tensor, y: Tensor) -> Tensor:
             context = SamplerContext(target.threat, generator_of(target.seed, x.device))
-            verifier = None if target.model is target.plain else target.verifier
-            return self.search(target.model, x, y, context, verifier)
+            own = target.model is target.plain and self.eot == 1
+            model, verifier = averaged(target.model, self.eot), None if own else target.verifier
+            return self.search(model, x, y, context, verifier)
 
         return [(self.title, propose)]

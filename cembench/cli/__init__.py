@@ -13,7 +13,7 @@ from cembench.util.version import __version__
 
 COMMANDS = {
     "Train": ("init", "data", "train", "probe", "run"),
-    "Measure": ("eval", "sample", "leaderboard", "compare", "bench"),
+    "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
     "Look": ("report", "plot", "show", "list"),
     "Check": ("check", "verify"),
     "Exchange": ("import", "export"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -67,7 +67,9 @@ def _attacks() -> list[str]:
             every = [cls.model_construct(attack=one, args={}) for one in cls.known]
             others += [[name, one.attack, *_about(one), one.offer.note] for one in every]
         else:
-            own.append([name, *_about(cls.model_construct())])
+            fields = cls.model_fields.items()
+            needed: dict[str, Any] = {key: "" for key, field in fields if field.is_required()}
+            own.append([name, *_about(cls.model_construct(**needed))])
     about = ["norm", "proposes", "needs"]
     own_table = text_table(["name", *about], own)
     return [*own_table, "", *text_table(["name", "attack", *about, "note"], others)]

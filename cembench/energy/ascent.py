@@ -59,6 +59,7 @@ def ascend(
     centre: Tensor | None = None,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
+    momentum: float = 0.0,
     visit: Visit | None = None,
 ) -> Tensor:
     """Maximise a potential by gradient steps.
@@ -76,6 +77,7 @@ def ascend(
         centre: N×C×H×W, needed with a ball.
         noise: σ of the Gaussian noise added in each step.
         generator: the source of that noise.
+        momentum: μ; steps follow g ← μ g + ∇/‖∇‖₁ in place of ∇ (MI-FGSM, arXiv 1710.06081).
         visit: called as visit(step, rows, x, out) at every iterate, the last one included (which
             costs one more forward pass); `rows` are the indices of x's rows among the initial
             images. It may return a mask of rows that are done: they keep their x and leave the
@@ -91,6 +93,7 @@ def ascend(
     rows = torch.arange(len(x), device=x.device)
     towards = DIRECTIONS[direction]
     project = _projection(ball, centre)
+    followed: Tensor | None = None
     for step in range(steps + (visit is not None)):
         last = step == steps
         with torch.set_grad_enabled(not last):
@@ -111,6 +114,10 @@ def ascend(
             centre = None if centre is None else centre[keep]
             project = _projection(ball, centre)
         x = _kept(x.detach(), keep)
+        if momentum:
+            before = 0 if followed is None else momentum * _kept(followed, keep)
+            length = per_row(gradient.flatten(1).norm(p=1, dim=1), gradient).clamp_min(1e-12)
+            gradient = followed = before + gradient / length
         x = x + step_size * towards(gradient, x)
         if noise:
             assert generator is not None

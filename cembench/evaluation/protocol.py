@@ -164,7 +164,7 @@ class Protocol(Base):
     @property
     def libraries(self) -> list[str]:
         """The optional packages whose versions decide figures."""
-        return sorted({attack.library for attack in self.every_attack} - {""})
+        return sorted(frozenset().union(*(attack.libraries for attack in self.every_attack)))
 
     @property
     def makes_images(self) -> bool:

@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,17 @@ from cembench.models.blocks import DualBatchNorm2d, Network
 from cembench.models.classifier import Classifier
 from cembench.util.errors import ModelError
 
-AFFINE = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, DualBatchNorm2d, nn.AvgPool2d)
-AFFINE += (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
-CURVATURE = {nn.ReLU: 0.0, nn.SiLU: 0.5, nn.Softplus: 0.25, nn.Tanh: 0.77, nn.Sigmoid: 0.0963}
+AFFINE: tuple[type[nn.Module], ...] = (
+    *(nn.Conv2d, nn.Linear, nn.BatchNorm2d, DualBatchNorm2d),
+    *(nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout),
+)
+CURVATURE: dict[type[nn.Module], float] = {
+    nn.ReLU: 0.0,
+    nn.SiLU: 0.5,
+    nn.Softplus: 0.25,
+    nn.Tanh: 0.77,
+    nn.Sigmoid: 0.0963,
+}
 POINTS = 65  # of an activation, between which its curvature bounds it
 ROUNDING = 1e-4  # of the largest logit, far above what float32 rounds in a few layers
 LARGEST = 2**15  # values before the activations: each has a row of the size of the image
@@ -55,7 +64,7 @@ class Chain:
         activations = []
         for layer in _layers(copy.deepcopy(model).cpu().double().eval()):
             if type(layer) in CURVATURE and getattr(layer, "beta", 1) == 1:
-                layer.inplace = False
+                vars(layer)["inplace"] = False
                 activations.append(layer)
                 maps.append([])
             elif type(layer) in (*AFFINE, Normalisation) and not _depends_on_batch(layer):
@@ -160,7 +169,8 @@ def _through(affine: nn.Module, rows: Tensor, shape: torch.Size) -> tuple[Tensor
     Returns:
         Their coefficients, R×shape, and their constants, R.
     """
-    out, back = vjp(affine, torch.zeros(1, *shape, dtype=torch.float64))
+    pulled: Any = vjp(affine, torch.zeros(1, *shape, dtype=torch.float64))
+    out, back = pulled
     return vmap(lambda row: back(row[None])[0][0])(rows), (rows * out).flatten(1).sum(1)
 
 

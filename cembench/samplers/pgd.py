@@ -19,8 +19,9 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.energy.ascent import Visit, ascend, to_bytes
+    from cembench.energy.ascent import Visit, ascend
     from cembench.models.folding import ascent_model
+    from cembench.samplers.best_iterates import BestIterates
     from cembench.util.rng import normal
 
 SMALL = 0.001  # σ of the noise from which TRADES and MART start
@@ -66,10 +67,11 @@ class InBall(Ascent):
         context: SamplerContext,
         visit: Visit | None = None,
         within: Ball | None = None,
+        momentum: float = 0.0,
     ) -> Tensor:
         """Return the last iterates of the steepest ascent in the ball around `centre`.
 
-        Another ball to stay `within` may be given.
+        Another ball to stay `within` may be given, and the `momentum` of the gradients.
         """
         ball = context.threat.ball
         return ascend(
@@ -82,6 +84,7 @@ class InBall(Ascent):
             direction=ball.direction,
             ball=within or ball,
             centre=centre,
+            momentum=momentum,
             visit=visit,
         )
 
@@ -97,6 +100,8 @@ class PGD(InBall):
         start: `uniform` in the ball, the image itself (`data`), or the image plus Gaussian noise of
             σ = 0.001 (`normal`), as in the code of TRADES and MART.
         restarts: independent starts of `search`; `draw` uses one.
+        momentum: μ of MI-FGSM (arXiv 1710.06081), 1 there: steps follow the sum of all gradients so
+            far, each scaled to ℓ1 length 1 and weighted with μ per step of age.
 
     Examples:
         PGD raises the loss and stays in the ball. As in a config, `{name: pgd, steps: 5}`:
@@ -121,6 +126,7 @@ class PGD(InBall):
         "cross-entropy"
     )
     restarts: Count = 1
+    momentum: NonNegative = optional_field(0.0)
 
     @property
     def potential(self) -> Potential:
@@ -163,7 +169,7 @@ class PGD(InBall):
             judge: the model that decides what is misclassified, if it is another one.
         """
         ball = context.threat.ball
-        best = _BestIterates(judge or model, judge is None, self.potential, x, y, ball)
+        best = BestIterates(judge or model, judge is None, self.potential, x, y, ball)
         for _ in range(self.restarts):
             rows = best.correct
             if len(rows) == 0:
@@ -180,8 +186,22 @@ class PGD(InBall):
         elif self.start == "normal":
             noise = SMALL * normal(x.shape, context.generator)
             start = context.threat.ball.project(x + noise, x)
+        return self.climb(model, self.potential, start, y, x, context, visit)
+
+    def climb(
+        self,
+        model: nn.Module,
+        potential: Potential,
+        start: Tensor,
+        target: Tensor,
+        x: Tensor,
+        context: SamplerContext,
+        visit: Visit | None = None,
+    ) -> Tensor:
+        """Return the last iterates of the ascent of any potential, from given images around x."""
         with ascent_model(model, x, self.mode) as net:
-            return self._ascend(net, self.potential, start, y, x, context, visit)
+            run = partial(self._ascend, visit=visit, momentum=self.momentum)
+            return run(net, potential, start, target, x, context)
 
 
 class TRADES(InBall):
@@ -230,58 +250,3 @@ class TRADES(InBall):
         with torch.no_grad():
             clean = net(x).float().log_softmax(1)
         return lambda out, target: potentials.divergence(out, clean)
-
-
-class _BestIterates:
-    """Best iterate of each image so far, by a score.
-
-    The score is 1 if the iterate is misclassified, plus 1 if it still is after rounding to 8 bits,
-    plus loss / (1 + |loss|). Losses that can be negative are so on what is classified correctly.
-
-    Args:
-        judge: the model that decides what is misclassified.
-        own_outputs: whether the judge is the model whose outputs `visit` is given.
-        potential: the loss.
-        centre: clean images, N×C×H×W.
-        y: their labels, N.
-        ball: what rounded images have to stay in.
-    """
-
-    def __init__(
-        self,
-        judge: nn.Module,
-        own_outputs: bool,
-        potential: Potential,
-        centre: Tensor,
-        y: Tensor,
-        ball: Ball,
-    ) -> None:
-        self.judge, self.own_outputs, self.potential = judge, own_outputs, potential
-        self.centre, self.y, self.ball = centre, y, ball
-        self.x = centre.clone()
-        self.score = torch.full((len(y),), -torch.inf, device=centre.device)
-
-    @property
-    def correct(self) -> Tensor:
-        """Rows of the images that were never misclassified."""
-        return (self.score < 1).nonzero().squeeze(1)
-
-    def visit(self, active: Tensor, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor:
-        """Score an iterate of the images `active[rows]`, and return which of them are done."""
-        rows = active[rows]
-        loss = self.potential(out, self.y[rows])
-        wrong = out.argmax(1) != self.y[rows]
-        if not self.own_outputs and bool(wrong.any()):
-            wrong[wrong.clone()] = self._misclassified(x[wrong], rows[wrong])
-        done = wrong.clone()
-        if bool(wrong.any()):
-            rounded = to_bytes(x[wrong], self.centre[rows[wrong]], self.ball)
-            done[wrong] = self._misclassified(rounded, rows[wrong])
-        score = wrong.float() + done.float() + loss / (1 + loss.abs())
-        better = score > self.score[rows]
-        self.x[rows[better]], self.score[rows[better]] = x[better], score[better]
-        return done
-
-    def _misclassified(self, x: Tensor, rows: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.judge(x).argmax(1) != self.y[rows]

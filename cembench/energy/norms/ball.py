@@ -46,6 +46,11 @@ class Ball(ABC):
         """By how much the size of a perturbation may exceed `eps`, because of float32 rounding."""
         return 1e-5
 
+    @property
+    def convex(self) -> bool:
+        """Whether the ball is convex, so that projected gradient ascent suits it."""
+        return self.order >= 1
+
     @staticmethod
     @abstractmethod
     def steepest(gradient: Tensor, at: Tensor | None = None) -> Tensor:

@@ -32,7 +32,7 @@ def chunk_columns(config: CertifyConfig, chunk: Chunk) -> Columns:
         return {}
     make = partial(_radii, config, chunk, chain)
     kept = f"certify.{chunk.start}"
-    return make() if chunk.cache is None else chunk.cache.obtain(kept, make)
+    return {**(make() if chunk.cache is None else chunk.cache.obtain(kept, make))}
 
 
 def _chain(network: nn.Module, threat: Threat, shape: tuple[int, int, int]) -> Chain:
@@ -69,7 +69,6 @@ def measure(config: CertifyConfig, measurement: Measurement) -> Certified | None
     """Count the images that are certified at each radius."""
     table, threat = measurement.table[: config.images], measurement.context.header.threat
     if COLUMN not in table:
-        measurement.not_applicable.append("certify")
         try:
             _chain(measurement.target.plain.model, threat, measurement.context.split.shape)
         except ModelError as error:

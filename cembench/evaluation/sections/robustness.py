@@ -82,7 +82,8 @@ class Figure(Rate):
         return percent(self.accuracy) + self.mark
 
 
-VERSIONS = ("autoattack-sampled", "autoattack-rand")  # of AutoAttack: labels of no other attack
+# Versions of AutoAttack: labels of no other attack.
+VERSIONS = {f"autoattack-{version}" for version in ("sampled", "rand", "plus", "custom")}
 
 OUTSIDE = (
     "outside: on so many images the attack fooled the network outside the ball or [0, 1] alone, "

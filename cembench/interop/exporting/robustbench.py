@@ -9,6 +9,7 @@ from typing import Any
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.corruption_results import Corruptions
 from cembench.evaluation.sections.robustness import Figure
 from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
@@ -64,13 +65,35 @@ def model_infos(record: Record, fields: dict[str, object]) -> dict[str, dict[str
         if threat.ball.library_name in NORMS and "autoattack" in figures:
             info = _model_info(record, threat, figures["autoattack"], fields)
             infos.setdefault(threat.ball.library_name, info)
+    corrupted = record.corruptions
+    if corrupted is not None and (len(corrupted.counted), len(corrupted.severities)) == (15, 5):
+        infos["corruptions"] = _corruption_info(record, corrupted, fields)
     if not infos:
         found = "; ".join(f"{threat}: {', '.join(run) or 'samples alone'}" for threat, run in under)
         raise CembenchError(
-            f"{record.run}: RobustBench's figure is AutoAttack's in {' or '.join(NORMS)}, and the "
-            f"record has {found}; evaluate with the attack autoattack and the engine plain"
+            f"{record.run}: RobustBench's figure is AutoAttack's in {' or '.join(NORMS)}, or that "
+            f"of all corruptions, and the record has {found}; evaluate with the attack autoattack "
+            "and the engine plain"
         )
     return infos
+
+
+def _corruption_info(
+    record: Record, corrupted: Corruptions, fields: dict[str, object]
+) -> dict[str, Any]:
+    accuracy = f"{100 * corrupted.mean.accuracy:.2f}"
+    measured = {
+        "number_forward_passes": record.protocol["passes"],
+        "dataset": record.dataset,
+        "architecture": record.model,
+        "eps": None,
+        "clean_acc": f"{100 * corrupted.clean.accuracy:.2f}",
+        "reported": accuracy,
+        "corruptions_acc": accuracy,
+        "footnote": f"Measured by cembench {record.environment.get('cembench')} on "
+        f"{corrupted.clean.images} {record.split} images, corruptions {corrupted.source}.",
+    }
+    return merge_fields(fields, {**AUTHOR_FIELDS, **measured})
 
 
 def _model_info(

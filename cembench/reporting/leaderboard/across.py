@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -81,8 +81,8 @@ def _networks(stem: str, group: pd.DataFrame) -> Board:
         shown.add(name, name)
     for one in entries:
         ends = one.ends(table)
-        told: Callable[..., str] = with_error if one.error else with_interval
-        shown.add(one.heading, one.column, partial(told if ends else number, form=one.form), *ends)
+        text = (with_error if one.error else with_interval) if ends else number
+        shown.add(one.heading, one.column, partial(text, form=one.form), *ends)
     shown.add("seed", "seed")
     show_sanity(shown)
     figures = [column for one in entries for column in (one.column, *one.ends(table))]
