@@ -114,7 +114,7 @@ class _Search:
     def _keep(self, fooled: Tensor) -> None:
         size = self.size(self.at - self.x)
         better = fooled & (size < self.smallest)
-        if self.target.model is not self.target.plain and bool(better.any()):
+        if self.target.model is not self.target.verifier and bool(better.any()):
             with torch.no_grad():  # the network itself decides, not the copy that is followed
                 better &= self.target.verifier(self.at).argmax(1) != self.y
         self.best = torch.where(per_row(better, self.x), self.at, self.best)

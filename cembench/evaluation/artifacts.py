@@ -144,12 +144,13 @@ class SavedImages:
             raise CembenchError(f"{self.path}: not of these images, or damaged")
         return torch.tensor(places, dtype=torch.long)
 
-    def between(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def between(self, start: int, stop: int, outside: bool = True) -> tuple[Tensor, Tensor]:
         """Return the places in `rows` from `start` on and below `stop`, and the images, N×C×H×W.
 
-        Those in the ball come first, then those that fool the network outside it.
+        Those in the ball come first, then those that fool the network `outside` it, if wanted.
         """
-        parts = [self._between(prefix, start, stop) for prefix in self.places]
+        prefixes = [prefix for prefix in self.places if outside or not prefix]
+        parts = [self._between(prefix, start, stop) for prefix in prefixes]
         places, images = zip(*parts, strict=True)
         return torch.cat(places), torch.cat(images)
 

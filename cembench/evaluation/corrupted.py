@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from cembench.data.split import Split
 from cembench.evaluation.sections.corruptions import CorruptionsConfig
 from cembench.util.errors import CembenchError, ConfigError
 
-PACKAGES = {"frost": "imagecorruptions", "spatter": "opencv-python"}
+# What a corruption is made with: one of these packages, which have the same module.
+PACKAGES = {
+    "frost": ["imagecorruptions"],
+    "spatter": ["opencv-python", "opencv-python-headless", "opencv-contrib-python"],
+}
 
 
 def available(config: CorruptionsConfig, names: Sequence[str]) -> list[str]:
@@ -53,14 +58,17 @@ def checksum(config: CorruptionsConfig, shape: tuple[int, int, int]) -> str:
     """Return what corrupted images depend on besides the protocol: files, or textures."""
     if config.root is not None:
         return Published(Path(config.root), shape).checksum(config.asked)
-    return " ".join(_version(PACKAGES[name]) for name in PACKAGES if name in config.asked)
+    return " ".join(
+        _version(packages) for name, packages in PACKAGES.items() if name in config.asked
+    )
 
 
-def _version(package: str) -> str:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return f"no {package}"
+def _version(packages: Sequence[str]) -> str:
+    """Return the version of the first of some packages that is installed."""
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            return f"{package} {version(package)}"
+    return f"no {packages[0]}"
 
 
 def images_of(

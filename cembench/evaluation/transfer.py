@@ -47,30 +47,30 @@ class Kept:
         return self.record.fingerprint, str(self.record.threat)
 
     @cached_property
+    def table(self) -> pd.DataFrame:
+        """Its table of verdicts."""
+        return load_table(self.path)
+
+    @property
+    def right(self) -> Tensor:
+        """Which images its network classifies correctly, N booleans."""
+        return torch.tensor((self.table["clean_pred"] == self.table["label"]).tolist())
+
+    @property
     def standing(self) -> Tensor:
-        """Which images survive its own attacks, N booleans."""
-        table = load_table(self.path)
-        stands = table["clean_pred"] == table["label"]
-        for column in table.columns:
-            if column.endswith("_broken"):
-                stands &= ~table[column]
-        return torch.from_numpy(stands.to_numpy().copy())
+        """Which images survive its own attacks under the threat model of the record, N booleans."""
+        ours = [f"{attack.title}_broken" for attack in self.context.protocol.attacks]
+        broken = self.table[[column for column in ours if column in self.table]]
+        return self.right & ~torch.tensor(broken.any(axis=1).tolist())
 
     def images(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the places of images and what each attack made of them, attack by attack."""
+        """Return the places of images in the ball and what each attack made of them, by attack."""
         context, found = self.context, []
         for attack in context.protocol.attacks:
             shape = context.split.shape
             saved = SavedImages(self.path, attack.title, context.rows, shape)
-            found.append(saved.between(0, len(context.split)))
+            found.append(saved.between(0, len(context.split), outside=False))
         return found
-
-    @torch.no_grad()
-    def right(self) -> Tensor:
-        """Return which images its network classifies correctly, N booleans."""
-        split, size = self.context.split, self.context.protocol.batch_size
-        parts = [self.context.model(x) for x in split.pixels().split(size)]
-        return (torch.cat(parts).argmax(1) == split.labels).cpu()
 
     def fooled_by(self, source: Kept) -> tuple[Tensor, Tensor]:
         """Return of which images the source has any, and which of these fool this network."""
@@ -124,7 +124,8 @@ def _context(
     for file in sorted(folder.glob("*.safetensors")):
         if sha256(file) == record.checkpoint_sha256:
             wanted = Protocol.parse(record.protocol)
-            attacks = wanted.model_copy(update={"samples": None, "counterfactuals": None})
+            unused = dict.fromkeys(("samples", "counterfactuals", "corruptions"))
+            attacks = wanted.model_copy(update=unused)
             return prepare(ModelSource.at(file), attacks, device, data_root=data_root)
     raise CembenchError(f"{path}: its checkpoint is not in {folder}; evaluate it again")
 
@@ -143,7 +144,7 @@ def transfer_table(runs: list[Kept]) -> pd.DataFrame:
     """
     rows = []
     for target in runs:
-        right, standing = target.right(), target.standing
+        right, standing = target.right, target.standing
         seen, fell = right & False, right & False
         others = [one for one in runs if one is not target and one.group == target.group]
         for source in others:

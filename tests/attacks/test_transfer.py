@@ -15,6 +15,7 @@ from cembench.util.errors import CembenchError
 from tests.support.attacks import run
 
 PGD = {"name": "pgd", "steps": 5}
+BOTH = "threats=[{norm: linf, eps: 0.2}, {norm: l2, eps: 1, attacks: [{name: pgd, steps: 10}]}]"
 NOTHING = ("samples=null", "sanity=null", "density=null", "curve=null", "engine=plain")
 
 
@@ -61,9 +62,9 @@ def test_the_matrix_of_runs_and_its_check(cembench, trained, undefended, tmp_pat
     assert refused.code == 2 and "--save-adversarial" in refused.err
     # An attack that leaves the weak network alone: images of the other one succeed on it.
     feeble = "attacks=[{name: pgd, steps: 1, step_size: 0.001, start: data}]"
-    strong = "attacks=[{name: pgd, steps: 10}]"
+    strong = "attacks=[{name: pgd, steps: 10}, {name: fmn, norm: l2, steps: 20}]"
     for name, attack in (("weak", feeble), ("robust", strong)):
-        plan = ("threat.eps=0.2", "--limit", 80, attack, *NOTHING, "--save-adversarial")
+        plan = (BOTH, "--limit", 80, attack, *NOTHING, "--save-adversarial")
         assert cembench("eval", runs / name, *plan).code == 0
     out = tmp_path / "boards" / "transfer.csv"
     told = cembench("transfer", runs, "--out", out)
@@ -76,5 +77,6 @@ def test_the_matrix_of_runs_and_its_check(cembench, trained, undefended, tmp_pat
     assert (table["survivors"] <= table["images"]).all()
     (file,) = (runs / "robust").glob("eval/*.json")
     figures = load_record(file).figures
+    assert row["survivors"] > 20  # in ℓ∞, although few survive ℓ2
     (kept,) = table.loc["weak", "robust"][["images"]]
     assert kept <= figures["clean"].correct - figures["pgd"].correct

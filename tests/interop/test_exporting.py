@@ -79,6 +79,37 @@ def test_robustbench_gets_an_entry_per_norm_that_it_has(
     assert "RobustBench has no data set digits" in caplog.text
     with pytest.raises(CembenchError, match="Linf and L2 and corruptions; give a folder"):
         export(run, "robustbench", tmp_path / "a.json")
+    extra = [*COMMON[:14], "saturate"]
+    other = corrupted(9).model_copy(update={**changed, "counted": extra})
+    save_record(
+        run / "eval" / "three.json", several.model_copy(update={"corruptions": other}), None
+    )
+    export(run, "robustbench", tmp_path / "other")
+    assert not list((tmp_path / "other").rglob("corruptions"))
+
+
+def test_the_card_has_the_accuracies_under_every_threat_model(record: Any, tmp_path: Path) -> None:
+    figures = record.figures
+    below = {"autoattack": figures["autoattack"].model_copy(update={"correct": 9})}
+    under = {
+        "linf-0.125": UnderThreat(norm="linf", eps=0.125, figures=figures),
+        "l2-0.5": UnderThreat(norm="l2", eps=0.5, figures=below),
+    }
+    threats = Threats(under=under, union=below["autoattack"])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((REFERENCE / "model.safetensors").read_bytes())
+    several = record.model_copy(update={"threats": threats, "generation": None})
+    save_record(run / "eval" / "several.json", several, None)
+    folder = export(run, "huggingface", tmp_path / "hub", fields={"licence": "mit"})
+    front, text = front_of((folder / "README.md").read_text())
+    (entry,) = front["model-index"][0]["results"]
+    values = {metric["name"]: metric["value"] for metric in entry["metrics"]}
+    for name in ("l2-0.5 autoattack", "union"):
+        assert f"| {name} | {9 / 256:.2%} |" in text
+        assert values[f"{name} accuracy"] == pytest.approx(9 / 256, abs=1e-6)
+    assert "linf-0.125 autoattack accuracy" in values
+    assert "named before their attacks: l2-0.5." in text
 
 
 def test_robustbench_takes_autoattack_alone(copy: Path, tmp_path: Path) -> None:

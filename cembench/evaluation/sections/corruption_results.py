@@ -86,6 +86,11 @@ class Corruptions(Settings):
         return sum(cell.accuracy for cell in cells) / len(cells)
 
     @property
+    def complete(self) -> bool:
+        """Whether the mean is over the 15 common corruptions at five severities."""
+        return {*self.counted} == {*COMMON} and len(self.severities) == len(SEVERITIES)
+
+    @property
     def worst(self) -> str:
         """The corruption of the mean with the lowest accuracy."""
         return min(self.counted, key=self.accuracy)
@@ -99,8 +104,8 @@ class Corruptions(Settings):
 def title_of(start: str, counted: list[str], severities: list[int]) -> str:
     """Return what columns begin with, so that no mean over a part passes for that over all."""
     if severities == [*SEVERITIES]:
-        if counted == [*COMMON]:
+        if {*counted} == {*COMMON}:
             return start
-        if counted == [name for name in COMMON if name != "frost"]:
+        if {*counted} == {*COMMON} - {"frost"}:
             return f"{start}-without-frost"
     return f"{start}-{len(counted)}x{len(severities)}"

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.threats import UNION, threat_of
 from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
 from cembench.util.display.format import number, percent, with_error, with_interval
@@ -58,11 +59,10 @@ def _front_matter(source: ModelSource, record: Record, texts: dict[str, str]) ->
     metrics = [
         {
             "type": "accuracy",
-            "name": f"{'clean' if name == 'clean' else f'{record.threat} {name}'} accuracy"
-            + figure.mark,
+            "name": f"{_under(record, name)} accuracy{figure.mark}",
             "value": round(figure.accuracy, 6),
         }
-        for name, figure in record.figures.items()
+        for name, figure in record.accuracies.items()
     ]
     data = {"name": record.dataset, "type": record.dataset, "split": record.split}
     result = {"task": {"type": task}, "dataset": data, "metrics": metrics}
@@ -75,6 +75,12 @@ def _front_matter(source: ModelSource, record: Record, texts: dict[str, str]) ->
         "tags": ["adversarial-robustness", "energy-based-model", source.metadata.method],
         **({"model-index": index} if index else {}),
     }
+
+
+def _under(record: Record, name: str) -> str:
+    """Return the name of an accuracy with its threat model."""
+    own = name in ("clean", UNION) or threat_of(name)
+    return name if own else f"{record.threat} {name}"
 
 
 def _templates() -> Environment:

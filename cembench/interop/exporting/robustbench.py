@@ -66,7 +66,7 @@ def model_infos(record: Record, fields: dict[str, object]) -> dict[str, dict[str
             info = _model_info(record, threat, figures["autoattack"], fields)
             infos.setdefault(threat.ball.library_name, info)
     corrupted = record.corruptions
-    if corrupted is not None and (len(corrupted.counted), len(corrupted.severities)) == (15, 5):
+    if corrupted is not None and corrupted.complete:
         infos["corruptions"] = _corruption_info(record, corrupted, fields)
     if not infos:
         found = "; ".join(f"{threat}: {', '.join(run) or 'samples alone'}" for threat, run in under)
