@@ -17,6 +17,7 @@ from cembench.bench import interleaved, row
 from cembench.bench.meters import OperationCounter
 from cembench.bench.networks import SMALL, EnlargedDigits, trained
 from cembench.data.split import Split, subset
+from cembench.energy.ascent import usual_step
 from cembench.energy.threat import Threat
 from cembench.evaluation.measures.robustness import attack_split
 from cembench.evaluation.protocol import Protocol
@@ -145,7 +146,7 @@ def torchattacks_pgd(
 ) -> Tensor:
     """Return the images of torchattacks' PGD."""
     library = optional_package("torchattacks", "'cembench[attacks]'")
-    alpha = 2.5 * threat.eps / steps
+    alpha = usual_step(threat.eps, steps)
     attack = library.PGD(model, eps=threat.eps, alpha=alpha, steps=steps)
     return torch.cat([attack(*pair) for pair in zip(x.split(BATCH), y.split(BATCH), strict=True)])
 

@@ -14,7 +14,7 @@ from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
     from cembench.evaluation.compare import Difference
-    from cembench.evaluation.compare_seeds import SeedDifference
+    from cembench.evaluation.compare.seeds import SeedDifference
     from cembench.util.settings import Settings
 
 
@@ -32,7 +32,7 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     the mean difference of every figure, with its 95 % t-interval.
     """
     from cembench.evaluation.compare import compare_records, record_of
-    from cembench.evaluation.compare_seeds import compare_seeds, seeds_of
+    from cembench.evaluation.compare.seeds import compare_seeds, seeds_of
 
     name = protocol or "*"
     seeds = not first.exists() and not second.exists() and bool(seeds_of(first))

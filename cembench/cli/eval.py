@@ -113,7 +113,7 @@ def _records(
 ) -> tuple[list[Record], list[CembenchError]]:
     """Return the records of all that could be evaluated, and what went wrong with the others."""
     from cembench.evaluation.evaluate import evaluate
-    from cembench.evaluation.record_display import rates
+    from cembench.evaluation.record.display import rates
     from cembench.reporting.plots.curves import write_curve
 
     records, failed = [], []

@@ -117,7 +117,7 @@ def _file(kind: Kind, name: str) -> str:
 
 
 def _page(name: str, kind: str, cls: type[Settings]) -> str:
-    from cembench.cli.keys import key_rows
+    from cembench.reporting.keys import key_rows
     from cembench.util.display.keys import summary
 
     title = f"{name} ({kind}): {summary(inspect.cleandoc(cls.__doc__ or ''))}"

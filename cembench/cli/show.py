@@ -23,7 +23,8 @@ def command(file: Path, as_json: bool) -> None:
     Of a run: method, network, data, validation, its records. Of a record: accuracies with
     intervals, samples, sanity checks, warnings, protocol.
     """
-    from cembench.evaluation.record import Record, load_record
+    from cembench.evaluation.record import Record
+    from cembench.evaluation.record.files import load_record
     from cembench.models.metadata import read_metadata
     from cembench.reporting.describe import record_page, run_page
 

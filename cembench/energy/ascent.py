@@ -27,6 +27,14 @@ class Constraint(Protocol):
         """Return the function that makes images satisfy it, around or as these N×C×H×W."""
 
 
+def usual_step(eps: float, steps: int) -> float:
+    """Return the step with which so many reach the surface of a ball 2.5 times over.
+
+    Source: Madry et al., arXiv 1706.06083, section 5.
+    """
+    return 2.5 * eps / steps
+
+
 def to_bytes(proposed: Tensor, x: Tensor, ball: Ball) -> Tensor:
     """Round to multiples of 1/255 toward the clean image, itself rounded to that grid first.
 

@@ -19,7 +19,7 @@ from cembench.evaluation.extractors.features import FeatureReader, shared_reader
 from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
-from cembench.evaluation.record_header import header_of
+from cembench.evaluation.record.header import header_of
 from cembench.evaluation.throughput import train_rate
 from cembench.models.checkpoint import weights_digest
 from cembench.models.classifier import Classifier

@@ -22,8 +22,9 @@ from cembench.evaluation.measure import measure, table_of
 from cembench.evaluation.measures.robustness import RunAttacks
 from cembench.evaluation.measures.samples import DrawSamples
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, save_record
-from cembench.evaluation.record_header import identity, reusable
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import save_record
+from cembench.evaluation.record.header import identity, reusable
 from cembench.models.source import ModelSource
 from cembench.util.distributed import World, world
 from cembench.util.errors import CembenchError, ModelError, one_line

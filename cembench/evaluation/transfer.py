@@ -16,7 +16,8 @@ from cembench.attacks.verdict import CheckedModel, verify
 from cembench.evaluation.artifacts import SavedImages
 from cembench.evaluation.context import EvaluationContext, prepare
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, load_table
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.evaluation.statistics import wilson
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError

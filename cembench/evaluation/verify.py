@@ -15,7 +15,8 @@ from cembench.evaluation.measure import measure
 from cembench.evaluation.measures.samples import SavedSamples
 from cembench.evaluation.measures.saved_attacks import SavedAttacks
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, load_table
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.evaluation.sections import SAMPLES, SECTIONS
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cembench.data import DataSettings
-from cembench.evaluation.record import Record, load_beside
-from cembench.evaluation.record_display import rates
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.display import rates
+from cembench.evaluation.record.files import load_beside
 from cembench.evaluation.sections import SANITY
 from cembench.models.metadata import CheckpointMetadata
 from cembench.reporting.details import settings, tables

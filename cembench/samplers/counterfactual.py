@@ -22,7 +22,7 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.energy.ascent import ascend
+    from cembench.energy.ascent import ascend, usual_step
     from cembench.energy.norms import per_row
     from cembench.models.folding import ascent_model
     from cembench.samplers.edited import Edited, confidence, likeliest_other, reads
@@ -94,7 +94,7 @@ class Counterfactual(Edit):
                 x,
                 target,
                 steps=self.steps,
-                step_size=self.step_size or 2.5 * self.eps / self.steps,
+                step_size=self.step_size or usual_step(self.eps, self.steps),
                 direction=ball.direction,
                 ball=ball,
                 centre=x,

@@ -11,8 +11,8 @@ from cembench.data.loading import load_test, load_training
 from cembench.data.split import subset
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import save_record
-from cembench.evaluation.record_header import record_header
+from cembench.evaluation.record.files import save_record
+from cembench.evaluation.record.header import record_header
 from cembench.models.recipe import recipe_of
 from cembench.models.source import ModelSource
 from cembench.suites.launchers.job import Outcome

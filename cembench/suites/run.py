@@ -25,7 +25,8 @@ from cembench.util.shared import sharing
 with lazy_imports():
     import torch
 
-    from cembench.evaluation.record import Record, load_record
+    from cembench.evaluation.record import Record
+    from cembench.evaluation.record.files import load_record
     from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
     from cembench.suites.experiment import run_experiment
     from cembench.suites.progress import overview

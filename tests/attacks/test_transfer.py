@@ -9,7 +9,7 @@ import torch
 from cembench.attacks import attacks
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record.files import load_record
 from cembench.models.checkpoint import load_checkpoint
 from cembench.util.errors import CembenchError
 from tests.support.attacks import run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record.files import load_record
 from cembench.util.files.yaml import to_yaml
 from cembench.util.shipped import shipped
 from tests.conftest import NOTHING, experiment

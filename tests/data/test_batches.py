@@ -13,7 +13,7 @@ from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.measures.nearest import nearest
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record.files import load_record
 from cembench.evaluation.verify import verify_record
 from cembench.samplers.draw import target_rows
 from cembench.training.train import train

@@ -12,7 +12,7 @@ from cembench.data import datasets
 from cembench.evaluation.compare import compare_records, difference
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.record import load_record, load_table, save_record
+from cembench.evaluation.record.files import load_record, load_table, save_record
 from cembench.evaluation.statistics import paired_interval
 from cembench.evaluation.verify import verify_record
 from cembench.util.errors import CembenchError

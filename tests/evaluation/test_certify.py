@@ -9,9 +9,9 @@ from torch import nn
 from cembench.energy.norms import NORMS
 from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measures.linear_bounds import Chain
 from cembench.evaluation.protocol import load_protocol
 from cembench.evaluation.verify import verify_record
-from cembench.models.certified import Chain
 from cembench.models.networks import ResNet, SmallNet
 from cembench.util.errors import ConfigError, ModelError
 from tests.conftest import NOTHING

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from scipy.stats import ttest_rel
 
 from cembench.cli import main
-from cembench.evaluation.compare_seeds import compare_seeds, seeds_of
-from cembench.evaluation.record import save_record
+from cembench.evaluation.compare.seeds import compare_seeds, seeds_of
+from cembench.evaluation.record.files import save_record
 from cembench.util.errors import CembenchError
 from tests.support.records import both
 

@@ -7,7 +7,7 @@ import torch
 
 import cembench.evaluation.measures.reference as reference
 from cembench.evaluation.cache import ChunkCache
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record.files import load_record
 from tests.support.ranks import Place, called, free_port, ranks, start
 from tests.support.records import settled
 

@@ -6,7 +6,7 @@ import pytest
 import cembench.evaluation.measure as measure_module
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.record import load_record, load_table, save_record
+from cembench.evaluation.record.files import load_record, load_table, save_record
 from cembench.util.files.parquet import read_frame
 from tests.conftest import NOTHING, experiment
 

@@ -12,7 +12,7 @@ import cembench.evaluation.measures.reference as reference
 from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record.files import load_record
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import sha256
 from tests.conftest import NOTHING, images

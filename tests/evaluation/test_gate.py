@@ -16,7 +16,7 @@ from cembench.evaluation.gate.gate import Measured, judge
 from cembench.evaluation.gate.update import update
 from cembench.evaluation.gate.verdicts import load_verdicts
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.evaluation.section import GatedValue
 from cembench.evaluation.statistics import holm
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint

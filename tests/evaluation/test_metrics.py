@@ -10,7 +10,7 @@ import torch
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.metrics import Metric, functional, metrics
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.record import load_record
+from cembench.evaluation.record.files import load_record
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
 from cembench.reporting.leaderboard import build_boards
 from cembench.util.errors import CembenchError, ConfigError

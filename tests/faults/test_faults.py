@@ -14,7 +14,7 @@ import cembench.models.source as source
 import cembench.training.trainer as trainer_module
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint
 from cembench.reporting.leaderboard import build_boards, find_records

@@ -18,7 +18,7 @@ from cembench.evaluation.gate.evaluator import Evaluator
 from cembench.evaluation.gate.update import update
 from cembench.evaluation.gate.verdicts import folder_of, load_verdicts
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.util.files import locks, sha256
 from cembench.util.files.locks import locked

@@ -14,7 +14,7 @@ import cembench.training.run_folder as run_folder
 from cembench.attacks import Attack, attacks
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.models.checkpoint import load_checkpoint
 from cembench.training.config import load_experiment
 from cembench.training.run_folder import RunFolder

@@ -17,7 +17,7 @@ from cembench.attacks import Attack, attacks
 from cembench.attacks.torchattacks import ATTACKS, TorchattacksAttack
 from cembench.data import datasets
 from cembench.evaluation.protocol import parse_protocol
-from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.evaluation.target import target_of
 from cembench.evaluation.verify import verify_record
 from cembench.models.gradient import missing_gradient

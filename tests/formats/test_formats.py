@@ -9,7 +9,8 @@ import pytest
 
 from cembench.evaluation.gate.baseline import load_baseline
 from cembench.evaluation.gate.verdicts import load_verdicts
-from cembench.evaluation.record import FORMAT, load_record, load_table
+from cembench.evaluation.record import FORMAT
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint
 from cembench.util.errors import CembenchError

@@ -12,7 +12,7 @@ import torch
 
 from cembench.api import evaluate, load
 from cembench.data.corruptions import COMMON
-from cembench.evaluation.record import load_record, save_record
+from cembench.evaluation.record.files import load_record, save_record
 from cembench.evaluation.sections.threats import Threats, UnderThreat
 from cembench.interop.exporting import export
 from cembench.util.errors import CembenchError

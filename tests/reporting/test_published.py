@@ -61,7 +61,7 @@ def test_cells_are_as_published():
 
 
 def test_they_stand_behind_the_measured_boards_and_in_none_of_them(cembench, tmp_path):
-    from cembench.evaluation.record import save_record
+    from cembench.evaluation.record.files import save_record
 
     for name in ("digits", "cifar10-jpeg"):
         found = record("mine", 60, dataset=name)

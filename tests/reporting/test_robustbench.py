@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cembench.evaluation.record import save_record
+from cembench.evaluation.record.files import save_record
 from cembench.reporting.leaderboard.robustbench import robustbench_boards
 from cembench.util.errors import CembenchError
 from tests.support.records import record

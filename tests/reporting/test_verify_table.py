@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cembench.evaluation.record import save_record
+from cembench.evaluation.record.files import save_record
 from cembench.reporting.leaderboard import build_boards, find_records, write_boards
 from tests.support.records import both
 

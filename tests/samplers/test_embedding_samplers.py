@@ -12,7 +12,7 @@ from cembench import energy
 from cembench.data.digits import Digits
 from cembench.energy.potentials import BatchEntropy
 from cembench.energy.similarity import SimilarityClassifier
-from cembench.evaluation.record import load_record, save_record
+from cembench.evaluation.record.files import load_record, save_record
 from cembench.evaluation.sections.robustness import Figure
 from cembench.models.checkpoint import load_checkpoint, save_checkpoint
 from cembench.samplers import samplers

@@ -19,7 +19,7 @@ import torch
 
 from cembench.data.digits import Digits
 from cembench.evaluation.extractors.lite import Lite0
-from cembench.evaluation.record import load_record, load_table
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.suites.launchers import local
 from cembench.suites.launchers.job import Job, Outcome
 from cembench.suites.run import SuiteRun

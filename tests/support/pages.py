@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cembench.evaluation.record import save_record
+from cembench.evaluation.record.files import save_record
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.sections.density_results import (
     Bin,

@@ -3,7 +3,8 @@
 import json
 
 from cembench.energy.threat import Threat
-from cembench.evaluation.record import Record, load_record
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_record
 from cembench.evaluation.sections.corruption_results import (
     CorruptedImages,
     Corruptions,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cembench.evaluation.gate.baseline import Baseline
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_table
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_table
 from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files.layout import RunLayout

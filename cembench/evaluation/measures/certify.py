@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from cembench.energy.threat import Threat
 from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.measure import Measurement
+from cembench.evaluation.measures.linear_bounds import DUAL, Chain
 from cembench.evaluation.sections.certify import Certified, CertifyConfig
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.statistics import rate
-from cembench.models.certified import DUAL, Chain
 from cembench.util.errors import ModelError
 
 COLUMN = "certified_eps"

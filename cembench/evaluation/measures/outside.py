@@ -16,7 +16,7 @@ from cembench.data import DataSettings
 from cembench.data.resize import resized
 from cembench.data.split import subset
 from cembench.energy import potentials
-from cembench.energy.ascent import Visit, ascend, gradient_of
+from cembench.energy.ascent import Visit, ascend, gradient_of, usual_step
 from cembench.energy.potentials import Potential
 from cembench.energy.threat import Threat
 from cembench.evaluation.measure import Measurement
@@ -130,7 +130,7 @@ def climb(
         start,
         y,
         steps=steps,
-        step_size=2.5 * threat.eps / steps,
+        step_size=usual_step(threat.eps, steps),
         direction=ball.direction,
         ball=ball,
         centre=centre,

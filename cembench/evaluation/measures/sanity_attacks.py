@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cembench.attacks import Target
 from cembench.attacks.verdict import CheckedModel, verify
 from cembench.energy import potentials
-from cembench.energy.ascent import ascend
+from cembench.energy.ascent import ascend, usual_step
 from cembench.evaluation.measures.nearest_first import FirstSuccess, square_nearest_first
 from cembench.evaluation.measures.robustness import Stage, run_stage
 from cembench.evaluation.sections.sanity import SanityConfig
@@ -164,7 +164,7 @@ class SanityContext:
             ball.uniform(self.x, generator)[some],
             y,
             steps=steps,
-            step_size=2.5 * eps / steps,
+            step_size=usual_step(eps, steps),
             direction=ball.direction,
             ball=ball,
             centre=x,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POINTS = 20  # of a curve, unless its radii are given: the accuracy falls by a twentieth each
+MEDIANS = tuple(f"_median_{norm}" for norm in NORMS)  # ends of the columns of medians
 CAPTION = (
     "Accuracy over the size of the perturbation, a panel per norm, from attacks that look for the "
     "smallest one. Bands, drawn for up to eight lines: 95 % Wilson intervals."

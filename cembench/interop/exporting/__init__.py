@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from cembench.evaluation.record import Record, load_record
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_record
 from cembench.models.source import ModelSource
 from cembench.reporting.leaderboard.ranking import evidence
 from cembench.util.errors import CembenchError, blaming

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from cembench.evaluation.record import Record, load_beside
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_beside
 from cembench.reporting.leaderboard.across import across_boards
 from cembench.reporting.leaderboard.board import Board, write_boards
 from cembench.reporting.leaderboard.robustness import robust_boards

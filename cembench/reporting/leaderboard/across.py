@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.minimal import MEDIANS
 from cembench.evaluation.sections.threats import UNION, Threats, titled
 from cembench.reporting.leaderboard.board import Board, Shown
 from cembench.reporting.leaderboard.frame import frame, says
@@ -26,7 +26,6 @@ from cembench.reporting.leaderboard.rows import (
 from cembench.reporting.leaderboard.seeds import mean_row, with_deviation
 from cembench.util.display.format import number, with_error, with_interval
 
-MEDIAN = re.compile(r".+_median_[a-z0-9]+")  # of the smallest perturbations, and its norm
 LAST = ["n_images", "train_gradients", "weights_sha256", "model", "split", "protocol"]
 LAST += ["protocol_digest", "recipe", "cembench", "sanity_failed"]
 UNION_NOTE = "Union: images that are classified correctly under every attack of every threat model."
@@ -172,5 +171,5 @@ def _further(table: pd.DataFrame) -> Iterator[Entry]:
             title = column.removesuffix("_mce")
             yield Entry(f"{title} ↑", f"{title}_acc", ".1%")
             yield Entry(f"{title} mCE ↓", column, ".1%")
-        elif MEDIAN.fullmatch(column):
+        elif column.endswith(MEDIANS):
             yield Entry(f"{column.replace('_', ' ')} ↑", column, ".3g")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 
 import pandas as pd
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.minimal import MEDIANS
 from cembench.evaluation.sections.robustness import OUTSIDE
 from cembench.evaluation.sections.threats import threat_of
 from cembench.reporting.leaderboard.board import Board, Shown, optional
@@ -32,8 +32,6 @@ from cembench.util.display.format import (
     with_error,
     with_interval,
 )
-
-MEDIAN = re.compile(r"_median_[a-z0-9]+$")
 
 
 def robust_boards(records: Sequence[Record]) -> list[Board]:
@@ -99,7 +97,7 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
 def _show_interval(shown: Shown, column: str) -> None:
     """Show an accuracy under attack, or the median size of smallest perturbations."""
     ends = f"{column}_low", f"{column}_high"
-    if MEDIAN.search(column):
+    if column.endswith(MEDIANS):
         shown.add(f"{column.replace('_', ' ')} ↑", column, with_interval, *ends)
     if not column.endswith("_acc"):
         return

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from cembench.energy.norms import NORMS
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.minimal import MEDIANS
 from cembench.evaluation.sections.threats import threat_of
 from cembench.evaluation.statistics import half_width
 from cembench.reporting.leaderboard.board import Board, Shown
@@ -28,7 +28,6 @@ from cembench.reporting.leaderboard.rows import (
 from cembench.util.display.column import Column
 from cembench.util.display.format import number, with_error
 
-MEDIANS = tuple(f"_median_{norm}" for norm in NORMS)
 SUFFIXES = ("_acc", "_kid", "_gain", "_recall", "_judge_acc", "_ball_lse", *MEDIANS)
 SCORES = ("ece", "nll", "brier")  # lower is better
 HIDDEN = ("_judge_acc", "_ball_acc", "_ball_lse", "_worst_class_acc", "brier")  # in files alone

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cembench.evaluation.record import Record, layout_of
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import layout_of
 from cembench.reporting.history import History, read_history
 from cembench.reporting.leaderboard import find_records, newest
 from cembench.reporting.page.panels import Panels, tell

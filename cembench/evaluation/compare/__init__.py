@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cembench.evaluation.record import Record, load_beside, load_record, load_table
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_beside, load_record, load_table
 from cembench.evaluation.sections.threats import combined
 from cembench.evaluation.statistics import paired_interval
 from cembench.util.errors import CembenchError

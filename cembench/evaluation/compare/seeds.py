@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from cembench.evaluation.compare import record_of, require_alike
-from cembench.evaluation.record import Record, load_record
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_record
 from cembench.evaluation.sections import SECTIONS
 from cembench.evaluation.statistics import half_width
 from cembench.util.errors import CembenchError

@@ -15,7 +15,8 @@ from cembench.energy.threat import Threat
 from cembench.evaluation import corrupted
 from cembench.evaluation.extractors.features import FeatureReader
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.record import Record, load_record, load_table
+from cembench.evaluation.record import Record
+from cembench.evaluation.record.files import load_record, load_table
 from cembench.models.metadata import CheckpointMetadata
 from cembench.models.recipe import recipe_of
 from cembench.models.source import ModelSource

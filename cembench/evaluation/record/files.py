@@ -1,0 +1,140 @@
+"""Files of records: written whole, read from this format and earlier ones, with their tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cembench.evaluation.record import FORMAT, Record
+from cembench.evaluation.statistics import Rate
+from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.files import read_bytes, sha256
+from cembench.util.files.layout import RunLayout
+from cembench.util.files.parquet import read_frame, write_table
+from cembench.util.files.seal import UNSEALED, is_sealed, write_sealed
+from cembench.util.stages import stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEALED = 3  # the first format with a seal
+
+
+def save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
+    """Write the verdicts, then the record with their checksum, each whole or not at all.
+
+    Returns:
+        The record as written.
+    """
+    with stage("saving"):
+        return _save_record(path, record, table)
+
+
+def _save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Record:
+    checksum = ""
+    if table is not None:
+        write_table(RunLayout.table(path), table)
+        checksum = sha256(RunLayout.table(path))
+    record = record.model_copy(update={"table_sha256": checksum})
+    text = json.dumps({"seal": UNSEALED, **record.dump()}, indent=2)
+    write_sealed(path, text.encode() + b"\n")
+    return record
+
+
+def load_record(path: Path) -> Record:
+    """Read a record of this format or an earlier one.
+
+    Raises:
+        CembenchError: when it is missing, damaged, edited, or of a later format that says more.
+    """
+    content, version = read_bytes(path), 0
+    try:
+        values = json.loads(content)
+        version = int(values["format"])
+        if version >= SEALED and not is_sealed(content):
+            raise ValueError("the seal does not fit")
+        return Record.parse(_migrated(values, version))
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+        if version > FORMAT:
+            raise CembenchError(
+                f"{path}: record format {version} of a later cembench, which this one cannot read "
+                f"(it knows formats up to {FORMAT}): {error}"
+            ) from error
+        raise CembenchError(
+            f"{path}: not a record, damaged, or changed since it was written; evaluate again"
+        ) from error
+
+
+def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the values of a record as the present format has them.
+
+    What a format did not have yet has defaults, but for the number of images in `outside`.
+    """
+    density = values.get("density") or {}
+    for scores in density.get("outside", {}).values():
+        for score in scores.values():
+            score.setdefault("others", values["figures"]["clean"]["images"])
+    for shift in density.get("pushed", {}).values():
+        shift["accuracy"] = {
+            key: value for key, value in shift["accuracy"].items() if key in Rate.model_fields
+        }
+    rest = {key: value for key, value in values.items() if key != "seal"}
+    return rest | {"format": max(version, FORMAT)}
+
+
+def load_beside(path: Path) -> Record:
+    """Read a record as `load_record` does; it is marked if its checkpoint has been `replaced`.
+
+    A checkpoint that is missing marks nothing: records may be shipped alone.
+    """
+    record = load_record(path)
+    checkpoint = layout_of(path, record).checkpoint
+    if record.checkpoint_sha256 and checkpoint.is_file():
+        found = checkpoint.stat()
+        now = _sha256(checkpoint, found.st_size, found.st_mtime_ns)
+        record._replaced = record.checkpoint_sha256 != now
+    return record
+
+
+def layout_of(path: Path, record: Record) -> RunLayout:
+    """Return the files of the checkpoint that a record is of: the folder's, or one by its name."""
+    protocol = str(record.protocol.get("name"))
+    own = "" if path.stem == protocol else path.stem.removesuffix(f".{protocol}")
+    folder = RunLayout.of_record(path).folder
+    return RunLayout(folder, f"{own}.safetensors") if own else RunLayout(folder)
+
+
+@lru_cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Return the checksum of a file, which this process reads once for all of its records."""
+    return sha256(path)
+
+
+def load_table(record: Path) -> pd.DataFrame:
+    """Read the table of verdicts beside a record, one row per image.
+
+    Raises:
+        CembenchError: when it is missing, or not the one that the record was written with.
+    """
+    import pyarrow as pa
+
+    path = RunLayout.table(record)
+    content = read_bytes(path)
+    known = load_record(record)
+    try:
+        if known.table_sha256 in ("", hashlib.sha256(content).hexdigest()):
+            frame = read_frame(content)
+            if known.table_sha256 or _fits(frame, known):
+                return frame
+    except (pa.ArrowException, OSError, ValueError):  # earlier formats have no checksum of it
+        pass
+    raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
+
+
+def _fits(frame: pd.DataFrame, record: Record) -> bool:
+    """Return whether a table without a checksum can be that of a record."""
+    named = {"index", "label", "clean_pred"} <= set(frame)
+    return named and all(len(frame) == figure.images for figure in record.figures.values())
