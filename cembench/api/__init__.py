@@ -38,6 +38,13 @@ Examples:
     >>> record = cb.evaluate(mine, (x, y), ["pgd"], threat="linf 8/255", trust_pixels=True)
     >>> record.figures["pgd"].images, str(record.threat)
     (32, 'linf-8/255')
+
+    Any function will do, and is attacked without gradients where it has none:
+
+    >>> def remote(x):  # what a service answers, say
+    ...     return mine(x).detach().numpy()
+    >>> cb.evaluate(remote, (x, y), attacks=["pgd", "autoattack"], trust_pixels=True).not_applicable
+    ['pgd', 'autoattack apgd-ce', 'autoattack apgd-t', 'autoattack fab-t']
 """
 
 from __future__ import annotations

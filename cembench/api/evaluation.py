@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
-    from torch import nn
+    from torch import Tensor, nn
 
     from cembench.evaluation.evaluate import evaluate as evaluate_source
     from cembench.reporting.plots.curves import write_curve
@@ -25,10 +25,11 @@ with lazy_imports():
 
 
 def evaluate(
-    model: str | Path | nn.Module,
+    model: str | Path | nn.Module | Callable[[Tensor], Any],
     data: Any = None,
     protocol: str | Path | Mapping[str, Any] | Sequence[Any] | Protocol = "quick",
     *,
+    attacks: str | Sequence[Any] | None = None,
     train: Any = None,
     threat: ThreatLike | None = None,
     threats: str | Sequence[ThreatLike] | None = None,
@@ -43,11 +44,14 @@ def evaluate(
     """Attack a network and score its samples, as a protocol says; return the record.
 
     Args:
-        model: a checkpoint or run folder; or a network in memory: images in [0, 1], N×C×H×W, to
-            N×K logits. It is left as it was.
+        model: a checkpoint or run folder; or a network in memory, a `torch.nn.Module` or any other
+            function: images in [0, 1], N×C×H×W, to N×K logits, as a tensor or a NumPy array. It is
+            left as it was. Where autograd finds no gradient through it, attacks that need none
+            apply; a function is to put its network in evaluation mode itself.
         data: a data set by name or as settings, or test images from memory as `dataset` takes them:
             `(x, y)`, a `Dataset`, a `DataLoader`. A checkpoint has its own unless given.
         protocol: a name, a YAML file, its content, or a list of attacks.
+        attacks: attacks, in place of a protocol.
         train: training images beside test images from memory. Without them nothing is sampled, and
             the record says so.
         threat: the threat model of a network in memory, such as `"linf 8/255"` or
@@ -70,9 +74,12 @@ def evaluate(
     """
     if threats is not None and threat is not None:
         raise CembenchError("give threat or threats: the first of several is that of the record")
-    plan = _protocol(protocol, threats)
+    if attacks is not None and protocol != "quick":
+        raise CembenchError("attacks: the protocol has its own; give one of the two")
+    listed = [attacks] if isinstance(attacks, str) else attacks
+    plan = _protocol(protocol if listed is None else listed, threats)
     with TemporaryDirectory() as nowhere, process_group(device) as own:
-        place = nowhere if out is None and isinstance(model, nn.Module) else out
+        place = nowhere if out is None and not isinstance(model, str | Path) else out
         source = world().on_all_ranks(
             lambda: subject(
                 model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ with lazy_imports():
     from cembench.data.split import Split
     from cembench.interop.importing.normalisation import infer_normalisation
     from cembench.models.classifier import Classifier
+    from cembench.models.function import FunctionModel
     from cembench.models.source import ModelSource
     from cembench.util.devices import device_of
     from cembench.util.frozen import frozen
@@ -29,7 +30,7 @@ ThreatLike = Threat | Mapping[str, Any] | str
 
 
 def subject(
-    model: str | Path | nn.Module,
+    model: str | Path | nn.Module | Callable[[Tensor], Any],
     data: DataSettings | None,
     threat: ThreatLike | None = None,
     trust_pixels: bool = True,
@@ -42,10 +43,12 @@ def subject(
     if isinstance(model, nn.Module):
         return _in_memory(model, data, threat, trust_pixels)
     if not isinstance(model, str | Path):
-        raise CembenchError(
-            f"model: a {type(model).__name__} is no torch.nn.Module, checkpoint or run folder; "
-            "give a Module whose forward takes images and returns logits"
-        )
+        if isinstance(model, type) or not callable(model):
+            raise CembenchError(
+                f"model: a {type(model).__name__} is no torch.nn.Module, function, checkpoint or "
+                "run folder; give what takes images N×C×H×W in [0, 1] and returns N×K logits"
+            )
+        return _in_memory(FunctionModel(model), data, threat, trust_pixels)
     if threat is not None or not (data is None or isinstance(data, InMemoryData)):
         raise CembenchError(
             f"{model}: a checkpoint says its data and threat model itself; change them with "

@@ -188,6 +188,7 @@ attacks: Registry[Attack] = Registry(
         "autoattack-fast": "cembench.attacks.autoattack_fast:FastAutoAttack",
         "cascade": "cembench.attacks.cascade:Cascade",
         "fmn": "cembench.attacks.fmn:FMN",
+        "sparse-rs": "cembench.attacks.sparse_rs:SparseRS",
         "targeted": "cembench.attacks.targeted:TargetedPGD",
         "transfer": "cembench.attacks.transfer:Transfer",
     },

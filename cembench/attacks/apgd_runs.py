@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -97,7 +97,9 @@ class Runs(ABC):
     def select(self, mask: Tensor) -> Self:
         """Return some of the runs."""
         kept = mask.nonzero().squeeze(1)
-        values = {k: value[kept] for k, value in vars(self).items() if isinstance(value, Tensor)}
+        values: dict[str, Any] = {
+            key: value[kept] for key, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **values, onto_ball=self.ball.projection(values["centre"]))
 
     def update(self, loss: Tensor, gradient: Tensor, number: int) -> Self:

@@ -129,13 +129,6 @@ def standard_attacks(classes: int) -> list[str]:
     return ["apgd-ce", *second, "fab-t", "square"]
 
 
-def square(target: Target, queries: int) -> Propose:
-    """Return the official Square attack (arXiv 1912.00049) with some number of forward passes."""
-    attack = official_autoattack(target.model, target.threat, target.seed).square
-    attack.n_queries = queries
-    return attack.perturb
-
-
 def official_autoattack(
     model: nn.Module, threat: Threat, seed: int, version: str = "standard"
 ) -> Any:

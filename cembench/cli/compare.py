@@ -39,8 +39,6 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     for path in () if seeds else (first, second):
         if not path.exists():
             raise CembenchError(f"{path}: no such record or run; run `cembench eval` on a run")
-    if first.absolute() == second.absolute():
-        raise CembenchError(f"{first}: give two runs or records; this is one")
     if seeds:
         paired = compare_seeds(first, second, name)
         _show(paired, as_json, lambda: _over_seeds(first, second, paired))
@@ -66,7 +64,7 @@ def _over_seeds(first: Path, second: Path, rows: Sequence[SeedDifference]) -> di
     return {
         "figure": [row.figure for row in rows],
         str(first): [number(row.first, ".4g") for row in rows],
-        str(second): [number(row.second, ".4g") for row in rows],
+        _other(first, second): [number(row.second, ".4g") for row in rows],
         "difference": [with_interval(row.difference, row.low, row.high, "+.3g") for row in rows],
         "seeds": [row.seeds for row in rows],
     }
@@ -78,7 +76,7 @@ def _over_images(first: Path, second: Path, rows: Sequence[Difference]) -> dict[
     shown: dict[str, Any] = {
         "metric": [row.figure for row in rows],
         str(first): [percent(row.first / row.images) for row in rows],
-        str(second): [percent(row.second / row.images) for row in rows],
+        _other(first, second): [percent(row.second / row.images) for row in rows],
         "difference": [
             with_interval(100 * row.difference, 100 * row.low, 100 * row.high, "+.1f")
             for row in rows
@@ -90,3 +88,8 @@ def _over_images(first: Path, second: Path, rows: Sequence[Difference]) -> dict[
     if any(row.untried for row in rows):
         shown["untried"] = [row.untried for row in rows]
     return shown
+
+
+def _other(first: Path, second: Path) -> str:
+    """Return the heading of the second column, which differs from that of the first."""
+    return str(second) if second != first else f"{second}, again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -30,6 +31,8 @@ from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
 from cembench.util.shared import shared
+
+log = logging.getLogger("cembench")
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def prepare(
     with blaming(file):
         header = header_of(source, metadata, protocol, split, device, reader, left_out)
         _require_possible(measured, header.threat, split.shape)
+    for text in unusual_radii(measured, header.threat, split.shape):
+        log.warning(text)
     path = RunLayout(folder or file.parent, file.name).record(protocol.name)
     images = CheckpointImages(file, metadata, device, header.threat)
     split = split.to(device)
@@ -156,8 +161,8 @@ def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int,
         CembenchError: naming the attacks that know it.
         ConfigError: naming the key.
     """
-    for attack in (*protocol.attacks, *([protocol.curve.attack] if protocol.curve else [])):
-        attack.require_norm(threat.norm)
+    if protocol.curve:
+        protocol.curve.attack.require_norm(threat.norm)
     values = math.prod(shape)
     threat.ball.require_below_diameter("threat.eps", values)
     for radius in (protocol.curve and protocol.curve.eps) or []:
@@ -170,9 +175,17 @@ def _require_possible(protocol: Protocol, threat: Threat, shape: tuple[int, int,
         other.ball.require_below_diameter(f"threats.{number}.eps", values)
     drawn = [] if protocol.samples is None else protocol.samples.samplers
     used = [(run.attack, run.threat or threat) for run in protocol.runs]
+    for attack, where in used:
+        attack.require_norm(where.norm)
     for sampler, where in (*used, *((one, threat) for one in drawn)):
         if isinstance(sampler, Sampler):
             sampler.require_possible(where)
+
+
+def unusual_radii(protocol: Protocol, threat: Threat, shape: tuple[int, int, int]) -> list[str]:
+    """Return a warning for each threat model whose radius is of another norm's scale."""
+    found = [each.ball.caution(math.prod(shape)) for each in (threat, *protocol.threats[1:])]
+    return [text for text in found if text]
 
 
 def measured_of(protocol: Protocol, metadata: CheckpointMetadata, file: Path) -> Protocol:

@@ -17,7 +17,7 @@ import torch
 
 from cembench.evaluation import artifacts
 from cembench.evaluation.cache import ChunkCache, clear_abandoned
-from cembench.evaluation.context import EvaluationContext, prepare
+from cembench.evaluation.context import EvaluationContext, prepare, unusual_radii
 from cembench.evaluation.measure import measure, table_of
 from cembench.evaluation.measures.robustness import RunAttacks
 from cembench.evaluation.measures.samples import DrawSamples
@@ -191,9 +191,10 @@ class _Evaluation:
 
 
 def _cautions(context: EvaluationContext) -> list[str]:
-    """Return what a record warns of the images, and of those that were not given."""
+    """Return what a record warns of radii and images, and of images that were not given."""
     missing = "no training images were given, so there are no samples; give them with train="
     return [
+        *unusual_radii(context.protocol, context.header.threat, context.split.shape),
         *context.metadata.data.cautions,
         *[missing] * ("samples" in context.header.not_applicable),
     ]

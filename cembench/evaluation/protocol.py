@@ -70,8 +70,8 @@ else:
 class Protocol(Base):
     """What is measured, and on which images: the shared keys, and one for each section.
 
-    `attacks`, `threats`, `minimal`, `samples`, `density`, `sanity`, `curve`, `counterfactuals` and
-    `corruptions` are the sections.
+    `attacks`, `threats`, `minimal`, `samples`, `density`, `sanity`, `curve`, `counterfactuals`,
+    `corruptions` and `certify` are the sections.
     """
 
     @model_validator(mode="after")

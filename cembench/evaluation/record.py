@@ -126,9 +126,9 @@ else:
 class Record(Base):
     """One checkpoint under one protocol: the header, and the result of each section.
 
-    `figures`, `threats`, `minimal`, `generation`, `density`, `sanity`, `curve`, `counterfactuals`
-    and `corruptions` are results of sections; they are empty after an error, and where the protocol
-    asks for nothing.
+    `figures`, `threats`, `minimal`, `generation`, `density`, `sanity`, `curve`, `counterfactuals`,
+    `corruptions` and `certified` are results of sections; they are empty after an error, and where
+    the protocol asks for nothing.
     """
 
     _replaced: bool = PrivateAttr(False)

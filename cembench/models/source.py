@@ -16,6 +16,7 @@ from cembench.energy.threat import Threat
 from cembench.models import ModelSettings, Shape
 from cembench.models.checkpoint import network_of
 from cembench.models.classifier import Classifier, try_on
+from cembench.models.function import FunctionModel
 from cembench.models.metadata import CheckpointMetadata, read_sealed_checkpoint
 from cembench.util.devices import device_of
 from cembench.util.errors import CembenchError
@@ -23,14 +24,18 @@ from cembench.util.files.layout import RunLayout
 
 
 class InMemoryModel(ModelSettings):
-    """Network that exists only in memory: no file says how to build it again."""
+    """Network that exists only in memory: no file says how to build it again.
+
+    Attributes:
+        kind: name of its class, or of the function.
+    """
 
     name: ClassVar[str] = "live"
     kind: str
 
     @property
     def title(self) -> str:
-        """Name of its class."""
+        """Name of its class, or of the function."""
         return self.kind
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
@@ -91,7 +96,7 @@ class ModelSource:
             )
         if known is None:
             assert data is not None
-            whole, settings = data.example_split(), InMemoryModel(kind=type(module).__name__)
+            whole, settings = data.example_split(), InMemoryModel(kind=_title(module))
             module = wrapped(module, whole)
             trained = whole.fingerprint if data.has_training else ""
             known = imported_metadata(settings, module, data, whole, threat, fingerprint=trained)
@@ -163,5 +168,9 @@ def wrapped(
     channels = whole.shape[0]
     mean, std = statistics or (torch.zeros(channels), torch.ones(channels))
     model = Classifier(module, mean, std).to(device_of(module))
-    try_on(model, whole.shape, len(whole.classes), type(module).__name__)
+    try_on(model, whole.shape, len(whole.classes), _title(module))
     return model
+
+
+def _title(module: nn.Module) -> str:
+    return module.title if isinstance(module, FunctionModel) else type(module).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.threats import UNION
 from cembench.reporting.leaderboard.ranking import ROBUST, robust_attack
 from cembench.reporting.leaderboard.rows import sanity_mark
 from cembench.util.display.format import with_error
@@ -10,9 +11,10 @@ from cembench.util.display.format import with_error
 
 def cells(record: Record) -> dict[str, str]:
     """Return figures by heading; those that the protocol does not measure are left out."""
-    found, figures = {}, record.figures or {}
+    found, figures = {}, record.accuracies
     attack = robust_attack(figures)
-    for heading, key in (("clean", "clean"), (ROBUST.get(attack or "", ""), attack)):
+    robust = ROBUST.get(attack or "", "")
+    for heading, key in (("clean", "clean"), (robust, attack), (UNION, UNION)):
         if key is not None and key in figures:
             found[f"{heading} ↑"] = figures[key].text
     if record.generation is not None:

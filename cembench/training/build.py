@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
@@ -15,6 +16,8 @@ from cembench.training.config import Experiment
 from cembench.training.pretrained import freeze_features, start_from
 from cembench.training.run_folder import State
 
+log = logging.getLogger("cembench")
+
 
 def build_model(config: Experiment, training: Split) -> tuple[Classifier, tuple[Tensor, Tensor]]:
     """Return the network, and the pixel means and standard deviations inside it, C values each.
@@ -24,8 +27,11 @@ def build_model(config: Experiment, training: Split) -> tuple[Classifier, tuple[
     Raises:
         ConfigError: for a threat model that allows every image of this shape.
     """
+    values = math.prod(training.shape)
     for threat in (config.threat, *config.threats):
-        threat.ball.require_below_diameter("threat.eps", math.prod(training.shape))
+        threat.ball.require_below_diameter("threat.eps", values)
+        if text := threat.ball.caution(values):
+            log.warning(text)
     statistics = pixel_statistics(training)
     model = build_classifier(
         config.model, training.shape, len(training.classes), *statistics, config.method.head

@@ -13,6 +13,7 @@ from cembench.cli import main
 ROOT = Path(__file__).parents[2]
 RUN = str(ROOT / "leaderboards/reference/at")
 (RECORD,) = map(str, Path(RUN).glob("eval/baseline-*.json"))
+(OTHER,) = Path(RUN).with_name("trades").glob("eval/baseline-*.json")
 AT = str(ROOT / "cembench/recipes/digits-at.yaml")
 
 # Every command is in one of the two tables, which decide what it may import.
@@ -25,7 +26,7 @@ WITHOUT_TORCH = {
     "list": [[], ["attacks"], ["models"], ["trades"], ["rcs"], ["resnet18"], ["quick"]],
     "show": [[RECORD], [RUN], [RUN, "--json"]],
     "leaderboard": [[RUN, "--out", "boards"]],
-    "compare": [[RECORD, RECORD]],
+    "compare": [[RECORD, str(OTHER)]],
     "plot": [[RUN]],
     "report": [[RUN]],
 }

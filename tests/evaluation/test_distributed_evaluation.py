@@ -16,7 +16,8 @@ PLAN = [
     "limit=96",
     "batch_size=16",
     f"attacks=[{PGD}]",
-    f"curve={{attack: {PGD}, eps: [0.1, 0.2]}}",
+    f"curve={{attack: {PGD}, eps: [0.1, 0.2], factors: [1]}}",
+    "threats=[linf 0.125, {norm: l2, eps: 0.5, attacks: [{name: pgd, steps: 2}]}]",
 ]
 PLAN += ["samples.count=64", "samples.batch_size=16", "sanity=null", "density=null"]
 PLAN += ["counterfactuals={eps: [0.2, 1], steps: 5}"]

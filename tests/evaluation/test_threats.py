@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import cembench as cb
 from cembench.attacks.pgd import PGDAttack
@@ -17,6 +18,7 @@ from cembench.evaluation.sections import THREATS
 from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.sections.threats import combined
 from cembench.evaluation.verify import verify_record
+from cembench.suites.rows import cells
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.layout import RunLayout
 from tests.conftest import NOTHING
@@ -240,3 +242,32 @@ def test_the_command_line_and_python_take_them_as_text(copy, cembench):
     assert list(record.to_frame().index)[-1] == "union"
     with pytest.raises(CembenchError, match="threat or threats"):
         cb.evaluate(folder, protocol=plain, threat="linf 0.1", threats=threats)
+
+
+def test_a_baseline_keeps_the_verdicts_under_each_threat_model(copy, cembench, tmp_path):
+    protocol, baseline = tmp_path / "p.yaml", tmp_path / "baseline.yaml"
+    protocol.write_text("{attacks: [{name: pgd, steps: 1}], limit: 16, threats: 'linf 0.1, l2 1'}")
+    made = ["--baseline", baseline, "--update", "--protocol", protocol]
+    assert cembench("check", copy.parent, *made).code == 0
+    checked = cembench("check", "--baseline", baseline, "--allow-unchecked")
+    assert "| l2-1 pgd |" in checked.out and "| union |" in checked.out, checked
+
+
+def test_without_a_gradient_the_attacks_are_left_out_under_each_and_there_is_no_union():
+    model, split, _ = linear_case(3, "l2")
+    hard = Hard(model)
+    record = cb.evaluate(hard, (split.pixels(), split.labels), ["pgd"], threats="linf 0.1, l2 1")
+    assert record.threats.union is None and record.threats.figures == {}
+    assert record.not_applicable[:2] == ["pgd", "l2-1 pgd"]
+    assert cells(record).keys() >= {"clean ↑"}
+
+
+class Hard(nn.Module):
+    """A network whose logits are those of a step function."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x).sign().detach()

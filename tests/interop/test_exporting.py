@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from cembench.api import evaluate, load
-from cembench.evaluation.record import load_record
+from cembench.data.corruptions import COMMON
+from cembench.evaluation.record import load_record, save_record
+from cembench.evaluation.sections.threats import Threats, UnderThreat
 from cembench.interop.exporting import export
 from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import parse_yaml
 from tests.conftest import images
+from tests.support.records import corrupted
 
 REFERENCE = Path("leaderboards/reference/at")
 # The keys of RobustBench's model_info files, as its leaderboard reads them.
@@ -23,6 +26,9 @@ MODEL_INFO = {
     *("link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue"),
     *("architecture", "eps", "clean_acc", "reported", "autoattack_acc", "footnote", "unreliable"),
 }
+
+
+SEVERITY = next(iter(corrupted(9).severities.values()))
 
 
 @pytest.fixture
@@ -40,6 +46,39 @@ def test_robustbench_gets_the_figures_of_the_record(record: Any, tmp_path: Path)
     assert info["clean_acc"] == f"{100 * record.figures['clean'].accuracy:.2f}"
     assert info["autoattack_acc"] == f"{100 * record.figures['autoattack'].accuracy:.2f}"
     assert "256 test images" in info["footnote"] and info["eps"] == "0.125"
+
+
+def test_robustbench_gets_an_entry_per_norm_that_it_has(
+    record: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = record.figures
+    below = {**figures, "autoattack": figures["autoattack"].model_copy(update={"correct": 9})}
+    under = {
+        f"{norm}-{eps}": UnderThreat(norm=norm, eps=eps, figures=found)
+        for norm, eps, found in (("linf", 0.125, figures), ("l1", 2.0, below), ("l2", 0.5, below))
+    }
+    changed = {"counted": [*COMMON], "severities": dict.fromkeys("12345", SEVERITY)}
+    changes = {
+        "threats": Threats(under=under, union=None),
+        "corruptions": corrupted(9).model_copy(update=changed),
+    }
+    several = record.model_copy(update=changes)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((REFERENCE / "model.safetensors").read_bytes())
+    save_record(run / "eval" / "three.json", several, None)
+    out = export(run, "robustbench", tmp_path / "out")
+    assert out == tmp_path / "out" / "model_info" / "digits"
+    found = {file.parent.name: json.loads(file.read_text()) for file in out.rglob("*.json")}
+    corruptions = found.pop("corruptions")
+    assert {norm: info["eps"] for norm, info in found.items()} == {"Linf": "0.125", "L2": "0.5"}
+    assert "autoattack_acc" not in corruptions and corruptions["eps"] is None
+    mean = several.corruptions.mean.accuracy
+    assert corruptions["corruptions_acc"] == f"{100 * mean:.2f}"
+    assert found["L2"]["autoattack_acc"] == f"{100 * 9 / 256:.2f}"
+    assert "RobustBench has no data set digits" in caplog.text
+    with pytest.raises(CembenchError, match="Linf and L2 and corruptions; give a folder"):
+        export(run, "robustbench", tmp_path / "a.json")
 
 
 def test_robustbench_takes_autoattack_alone(copy: Path, tmp_path: Path) -> None:

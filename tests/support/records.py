@@ -12,6 +12,7 @@ from cembench.evaluation.sections.corruption_results import (
 )
 from cembench.evaluation.sections.robustness import Figure
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, Scores
+from cembench.evaluation.sections.threats import Threats
 from cembench.evaluation.statistics import MeanStd, Rate, wilson
 from cembench.util.files.seal import UNSEALED, seal
 
@@ -112,7 +113,15 @@ def settled(path):
     figures = {k: v.model_copy(update={"seconds": 0}) for k, v in record.figures.items()}
     rates = {"train_images_per_second": None, "sample_images_per_second": {}}
     clock = {"seconds": 0, "created": "", **rates}
-    return record.model_copy(update={"figures": figures, **clock})
+    threats = record.threats and Threats.parse(timeless(record.threats.dump()))
+    return record.model_copy(update={"figures": figures, "threats": threats, **clock})
+
+
+def timeless(values):
+    """Return plain values in which every wall time is 0."""
+    if not isinstance(values, dict):
+        return values
+    return {key: 0.0 if key == "seconds" else timeless(value) for key, value in values.items()}
 
 
 def corrupted(correct, title="corruptions", **changes):

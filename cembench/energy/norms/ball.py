@@ -26,6 +26,9 @@ class Ball(ABC):
         name: of the norm, in configs.
         library_name: of the norm, in pyautoattack and RobustBench.
         order: p of ℓp.
+        customary: radii that papers use, in words.
+        least: a smaller radius is of another norm's scale.
+        most: a larger one too, as a share of the diameter.
         direction: the name of the steepest direction, a key of `ascent.DIRECTIONS`.
     """
 
@@ -34,11 +37,19 @@ class Ball(ABC):
     library_name: ClassVar[str]
     order: ClassVar[float]
     direction: ClassVar[str]
+    customary: ClassVar[str] = ""
+    least: ClassVar[float] = 0.0
+    most: ClassVar[float] = 1.0
 
     @property
     def tolerance(self) -> float:
         """By how much the size of a perturbation may exceed `eps`, because of float32 rounding."""
         return 1e-5
+
+    @property
+    def convex(self) -> bool:
+        """Whether the ball is convex, so that projected gradient ascent suits it."""
+        return self.order >= 1
 
     @staticmethod
     @abstractmethod
@@ -95,6 +106,18 @@ class Ball(ABC):
             f"further apart than {whole:.4g} in {self.name}{meant}",
             *key.split("."),
         )
+
+    def caution(self, values: int) -> str:
+        """Return a warning of a radius of another norm's scale; nothing for a sensible one.
+
+        Args:
+            values: of an image, C·H·W.
+        """
+        small, large = 0 < self.eps < self.least, self.eps > self.most * self.diameter(values)
+        if not small and not large:
+            return ""
+        size = "small" if small else "large"
+        return f"ε = {self.eps:.4g} is unusually {size} in {self.name}; {self.customary}"
 
 
 def unit(delta: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ class L2(Ball):
     library_name = "L2"
     order = 2.0
     direction = "l2"
+    customary = "customary are 0.5 on CIFAR-10, 3 on ImageNet, 2 on MNIST"
+    least, most = 0.1, 1 / 8
 
     @staticmethod
     def steepest(gradient: Tensor, at: Tensor | None = None) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor
 from cembench import energy
 from cembench.data.corruptions import parameters_of
 from cembench.data.resize import eight_bit
+from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.corrupted import available, images_of
-from cembench.evaluation.measure import Chunk, Columns, Measurement
+from cembench.evaluation.measure import Measurement
 from cembench.evaluation.sections.corruption_results import (
     CorruptedImages,
     Corruptions,

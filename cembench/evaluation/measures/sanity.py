@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cembench.attacks import Target
+from cembench.attacks.square import SEARCHES
 from cembench.data.split import Split, subset
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.black_box import black_box_check
@@ -131,6 +132,7 @@ CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
 }
 
 NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins}
+NEEDS_CONVEX = {one_step_wins, more_steps_help, black_box_wins}  # PGD in ℓ0 is a heuristic
 NEEDS_GRADIENT = {*NEEDS_BALL, zero_gradients, stands_at_any_radius}
 
 
@@ -149,7 +151,8 @@ def measure(config: SanityConfig | None, measurement: Measurement) -> list[Sanit
 def sanity_checks(target: Target, split: Split, config: SanityConfig) -> list[SanityCheck]:
     """Run the nine checks on images of a split that are classified correctly.
 
-    Checks are skipped with fewer than twenty of them, or where there is no ball or gradient.
+    Checks are skipped with fewer than twenty of them, where there is no ball or gradient, and those
+    that take PGD for a strong attack in ℓ0, where it is none.
     """
     some, _ = subset(split, config.images)
     x, y = some.pixels(), some.labels
@@ -165,7 +168,9 @@ def _checked(
     name = check.__name__
     no_ball, no_gradient = context.eps == 0, bool(context.target.no_gradient)
     lacking = (no_ball and check in NEEDS_BALL) or (no_gradient and check in NEEDS_GRADIENT)
-    if len(context.y) < FEWEST or lacking:
+    unlike = not context.target.threat.ball.convex and check in NEEDS_CONVEX
+    no_square = check is black_box_wins and context.target.threat.norm not in SEARCHES
+    if len(context.y) < FEWEST or lacking or unlike or no_square:
         return SanityCheck(name=name, verdict="skipped", figure=None, meaning=meaning)
     with isolated_rng(derive(context.target.seed, "sanity", name)):
         figure, failed = check(context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cembench.evaluation.section import Section
+from cembench.evaluation.sections.certify import CertifySection
 from cembench.evaluation.sections.corruptions import CorruptionsSection
 from cembench.evaluation.sections.counterfactuals import CounterfactualsSection
 from cembench.evaluation.sections.curve import CurveSection
@@ -19,7 +20,7 @@ from cembench.util.settings import optional_field
 ROBUSTNESS, SANITY, SAMPLES = RobustnessSection(), SanitySection(), SamplesSection()
 DENSITY, CURVE = DensitySection(), CurveSection()
 COUNTERFACTUALS, MINIMAL, THREATS = CounterfactualsSection(), MinimalSection(), ThreatsSection()
-CORRUPTIONS = CorruptionsSection()
+CORRUPTIONS, CERTIFY = CorruptionsSection(), CertifySection()
 
 # In the order in which they are measured: energies need the samples.
 SECTIONS: tuple[Section[Any, Any], ...] = (
@@ -32,6 +33,7 @@ SECTIONS: tuple[Section[Any, Any], ...] = (
     DENSITY,
     COUNTERFACTUALS,
     CORRUPTIONS,
+    CERTIFY,
 )
 
 

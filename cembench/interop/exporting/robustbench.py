@@ -1,4 +1,4 @@
-"""RobustBench `model_info` file: the entry of a model in its leaderboard (arXiv 2010.09670)."""
+"""RobustBench `model_info` files: entries of a model in its leaderboards (arXiv 2010.09670)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cembench.energy.threat import Threat
 from cembench.evaluation.record import Record
+from cembench.evaluation.sections.corruption_results import Corruptions
 from cembench.evaluation.sections.robustness import Figure
 from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
@@ -17,45 +19,92 @@ from cembench.util.files.names import file_name
 
 AUTHOR_FIELDS = {"link": "", "name": "", "authors": "", "venue": "", "additional_data": None}
 FULL_SIZE = 10_000  # test images that the leaderboard asks for on CIFAR
+NORMS = ("Linf", "L2")  # with a leaderboard of their own
+DATASETS = ("cifar10", "cifar100", "imagenet")
 
 
 def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
-    """Write the JSON file: `out` itself, or RobustBench's place for it below that folder."""
+    """Write a JSON file per threat model that RobustBench has, and return the file or their folder.
+
+    A file goes to `out` itself, or to RobustBench's place for it below that folder.
+    """
     found, place = find_record(source, record)
-    info = model_info(found, fields)
-    if out.suffix != ".json":
-        norm = found.threat.ball.library_name
-        folder = out / "model_info" / file_name(str(info["dataset"])) / norm
-        out = folder / f"{file_name(source.name)}.json"
-    write_text(out, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     log = logging.getLogger("cembench")
-    if empty := [key for key in AUTHOR_FIELDS if info[key] in ("", None)]:
-        log.warning("%s: fill in %s, with --set KEY=VALUE", out, ", ".join(empty))
+    infos = model_infos(found, fields)
+    if out.suffix == ".json" and len(infos) > 1:
+        raise CembenchError(f"--out {out}: entries of {' and '.join(infos)}; give a folder")
+    folder = out / "model_info" / file_name(found.dataset)
+    files = {norm: folder / norm / f"{file_name(source.name)}.json" for norm in infos}
+    if out.suffix == ".json":
+        files = dict.fromkeys(infos, out)
+    for norm, info in infos.items():
+        file = files[norm]
+        write_text(file, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        if empty := [key for key in AUTHOR_FIELDS if info[key] in ("", None)]:
+            log.warning("%s: fill in %s, with --set KEY=VALUE", file, ", ".join(empty))
+    if found.dataset not in DATASETS:
+        log.warning("%s: RobustBench has no data set %s", place, found.dataset)
     if (count := found.figures["clean"].images) < FULL_SIZE:
         log.warning("%s: %d images; RobustBench takes figures of %d", place, count, FULL_SIZE)
-    return out
+    return folder if len(files) > 1 else next(iter(files.values()))
 
 
-def model_info(record: Record, fields: dict[str, object]) -> dict[str, Any]:
-    """Return the fields of RobustBench's file, accuracies in percent.
+def model_infos(record: Record, fields: dict[str, object]) -> dict[str, dict[str, Any]]:
+    """Return the fields of RobustBench's files by its names of norms, accuracies in percent.
+
+    Where two threat models have one norm, the first one counts.
 
     Raises:
-        CembenchError: when AutoAttack was not run, or a field is unknown.
+        CembenchError: when AutoAttack was not run in any of its norms, or a field is unknown.
     """
-    attacked = record.figures.get("autoattack")
-    if attacked is None:
-        found = ", ".join(record.figures) or "samples alone"
+    under = [(record.threat, record.figures)]
+    if record.threats is not None:
+        under += [(one.threat, one.figures) for one in list(record.threats.under.values())[1:]]
+    infos: dict[str, dict[str, Any]] = {}
+    for threat, figures in under:
+        if threat.ball.library_name in NORMS and "autoattack" in figures:
+            info = _model_info(record, threat, figures["autoattack"], fields)
+            infos.setdefault(threat.ball.library_name, info)
+    corrupted = record.corruptions
+    if corrupted is not None and (len(corrupted.counted), len(corrupted.severities)) == (15, 5):
+        infos["corruptions"] = _corruption_info(record, corrupted, fields)
+    if not infos:
+        found = "; ".join(f"{threat}: {', '.join(run) or 'samples alone'}" for threat, run in under)
         raise CembenchError(
-            f"{record.run}: RobustBench's figure is AutoAttack's, and the record has {found}; "
-            "evaluate with the attack autoattack and the engine plain"
+            f"{record.run}: RobustBench's figure is AutoAttack's in {' or '.join(NORMS)}, or that "
+            f"of all corruptions, and the record has {found}; evaluate with the attack autoattack "
+            "and the engine plain"
         )
-    clean, passes = record.figures["clean"], record.protocol["passes"]
+    return infos
+
+
+def _corruption_info(
+    record: Record, corrupted: Corruptions, fields: dict[str, object]
+) -> dict[str, Any]:
+    accuracy = f"{100 * corrupted.mean.accuracy:.2f}"
     measured = {
-        "number_forward_passes": passes,
+        "number_forward_passes": record.protocol["passes"],
         "dataset": record.dataset,
         "architecture": record.model,
-        "eps": record.threat.radius,
-        "clean_acc": f"{100 * clean.accuracy:.2f}",
+        "eps": None,
+        "clean_acc": f"{100 * corrupted.clean.accuracy:.2f}",
+        "reported": accuracy,
+        "corruptions_acc": accuracy,
+        "footnote": f"Measured by cembench {record.environment.get('cembench')} on "
+        f"{corrupted.clean.images} {record.split} images, corruptions {corrupted.source}.",
+    }
+    return merge_fields(fields, {**AUTHOR_FIELDS, **measured})
+
+
+def _model_info(
+    record: Record, threat: Threat, attacked: Figure, fields: dict[str, object]
+) -> dict[str, Any]:
+    measured = {
+        "number_forward_passes": record.protocol["passes"],
+        "dataset": record.dataset,
+        "architecture": record.model,
+        "eps": threat.radius,
+        "clean_acc": f"{100 * record.figures['clean'].accuracy:.2f}",
         "reported": f"{100 * attacked.accuracy:.2f}",
         "autoattack_acc": f"{100 * attacked.accuracy:.2f}",
         "footnote": _footnote(record, attacked),

@@ -24,7 +24,7 @@ from cembench.reporting.leaderboard.rows import (
     with_marks,
 )
 from cembench.reporting.leaderboard.seeds import mean_row, with_deviation
-from cembench.util.display.format import with_error, with_interval
+from cembench.util.display.format import number, with_error, with_interval
 
 MEDIAN = re.compile(r".+_median_[a-z0-9]+")  # of the smallest perturbations, and its norm
 LAST = ["n_images", "train_gradients", "weights_sha256", "model", "split", "protocol"]
@@ -80,8 +80,9 @@ def _networks(stem: str, group: pd.DataFrame) -> Board:
     for name in ("run", "method", *shown.labels):
         shown.add(name, name)
     for one in entries:
-        text = partial(with_error if one.error else with_interval, form=one.form)
-        shown.add(one.heading, one.column, text, *one.ends(table))
+        ends = one.ends(table)
+        text = (with_error if one.error else with_interval) if ends else number
+        shown.add(one.heading, one.column, partial(text, form=one.form), *ends)
     shown.add("seed", "seed")
     show_sanity(shown)
     figures = [column for one in entries for column in (one.column, *one.ends(table))]
@@ -157,9 +158,9 @@ def _accuracies(several: Sequence[Threats]) -> Iterator[Entry]:
     The strongest attack is that which other boards rank by.
     """
     yield Entry("clean ↑", "clean_acc", ".1%")
-    for number, (name, one) in enumerate(several[0].under.items()):
+    for place, (name, one) in enumerate(several[0].under.items()):
         attack = robust_attack({title for found in several for title in found.under[name].figures})
-        column = titled(name if number else "", f"{attack}_acc")
+        column = titled(name if place else "", f"{attack}_acc")
         yield Entry(f"{one.threat} {attack} ↑", column, ".1%")
     yield Entry(f"{UNION} ↑", f"{UNION}_acc", ".1%")
 
