@@ -16,8 +16,8 @@ from cembench.attacks.verdict import verify
 from cembench.energy import potentials
 from cembench.energy.norms import Linf
 from cembench.energy.threat import Threat
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.protocol import Protocol, load_protocol
-from cembench.evaluation.sections.robustness import count
 from cembench.models.checkpoint import load_checkpoint
 from cembench.util.errors import CembenchError, ModelError
 from tests.conftest import Linear, conv_net, images, labels

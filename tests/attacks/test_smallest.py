@@ -9,8 +9,8 @@ from cembench.attacks.fmn import FMN
 from cembench.energy.norms import NORMS
 from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.protocol import Protocol, parse_protocol
-from cembench.evaluation.sections.robustness import count
 from cembench.models.checkpoint import load_checkpoint
 from cembench.util.errors import CembenchError
 from tests.support.attacks import linear_case, run

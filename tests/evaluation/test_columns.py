@@ -13,11 +13,11 @@ from torch import nn
 from cembench.attacks import Target
 from cembench.energy.threat import Threat
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.measures.density import proper_scores
 from cembench.evaluation.measures.outside import attacked_scores, scores_of
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record
-from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.throughput import forward_flops
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint

@@ -18,10 +18,10 @@ from cembench.evaluation.gate.baseline import load_baseline
 from cembench.evaluation.gate.check import check
 from cembench.evaluation.gate.evaluator import Evaluator
 from cembench.evaluation.gate.update import update
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.protocol import Protocol, parse_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
 from cembench.evaluation.sections.minimal import Minimal
-from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.statistics import median_interval
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint

@@ -13,9 +13,9 @@ from cembench.attacks.autoattack_fast import FastAutoAttack
 from cembench.energy.threat import Threat
 from cembench.evaluation.compare import differences
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.protocol import Protocol, parse_protocol
 from cembench.evaluation.record import load_record, load_table, save_record
-from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.statistics import most_found, wilson
 from cembench.evaluation.verify import verify_record
 from cembench.reporting.leaderboard.ranking import evidence, robust_attack

@@ -12,10 +12,10 @@ from cembench.attacks.pgd import PGDAttack
 from cembench.energy.threat import Threat
 from cembench.evaluation.compare import right_of
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.record import load_record, load_table
 from cembench.evaluation.sections import THREATS
-from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.sections.threats import combined
 from cembench.evaluation.verify import verify_record
 from cembench.suites.rows import cells

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cembench.energy.threat import Threat
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.record import load_record, load_table, save_record
-from cembench.evaluation.sections.robustness import count
 from cembench.evaluation.statistics import wilson
 from cembench.reporting.leaderboard import build_boards, find_records, write_boards
 from cembench.reporting.leaderboard.rows import FIRST

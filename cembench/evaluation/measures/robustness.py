@@ -20,8 +20,9 @@ from cembench.evaluation.cache import ChunkCache, attack_key, sample_key
 from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.measure import Measurement, verdict_table
 from cembench.evaluation.measures.attack_progress import DRAWN, REST, AttackProgress
+from cembench.evaluation.measures.counts import count, fooled_outside
 from cembench.evaluation.protocol import Protocol
-from cembench.evaluation.sections.robustness import Figure, count, fooled_outside
+from cembench.evaluation.sections.robustness import Figure
 from cembench.evaluation.target import applicable, applies, not_applicable
 from cembench.models.gradient import missing_gradient
 from cembench.util import stages as timing

@@ -5,8 +5,9 @@ from __future__ import annotations
 from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures import curve, robustness
+from cembench.evaluation.measures.counts import count
 from cembench.evaluation.sections.curve import CurvePoint
-from cembench.evaluation.sections.robustness import Figure, count
+from cembench.evaluation.sections.robustness import Figure
 from cembench.evaluation.sections.threats import AttackedThreat, Threats, UnderThreat
 
 NO_ATTACK = ("clean", "worst_case")  # figures that are not of one attack
