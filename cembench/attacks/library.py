@@ -83,8 +83,8 @@ class LibraryAttack(Attack):
 
     @property
     def own_title(self) -> str:
-        """The label, or the name of the attack in lower case."""
-        return self.label or self.attack.lower()
+        """The label, or the name of the attack in lower case after that of the library."""
+        return self.label or f"{self.name}-{self.attack.lower()}"
 
     @property
     def offer(self) -> Offer:

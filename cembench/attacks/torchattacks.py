@@ -65,6 +65,11 @@ class TorchattacksAttack(LibraryAttack):
     remedy: ClassVar[str] = "'cembench[attacks]'"
     known: ClassVar[dict[str, Offer]] = ATTACKS
 
+    @property
+    def own_title(self) -> str:
+        """The label, or the class name in lower case."""
+        return self.label or self.attack.lower()
+
     def _propose(self, target: Target, x: Tensor, y: Tensor) -> Tensor:
         kind, threat = self._kind(), target.threat
         takes = self._signature().parameters

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("transfer", cls=Command, example="runs --out leaderboards/transfer.csv")
 @RUNS
-@PROTOCOL(help="Name of the records; the newest with adversarial images unless given.")
+@PROTOCOL(help="Name of the records; the newest with images unless given.")
 @click.option("--out", type=FILE, help="Write all columns as CSV, and the matrix beside it.")
 @DATA_ROOT
 @DEVICE

@@ -140,6 +140,28 @@ def test_the_official_attacks_run_with_their_official_settings(monkeypatch):
         assert expected.items() <= plain_settings(getattr(ours, name)).items() and expected
 
 
+def test_the_other_versions_of_autoattack_have_names_of_their_own():
+    target = Target.of(conv_net(), THREATS[0], classes=10)
+    official = pyautoattack.AutoAttack(conv_net(), eps=0.1, version="plus")
+    plus = AutoAttack(version="plus")
+    assert plus.title == "autoattack-plus" and plus.under("fast") is plus
+    assert [name for name, _ in plus.stages(target)] == official.attacks_to_run
+    few = Target.of(conv_net(classes=2), THREATS[0], classes=2)
+    assert [name for name, _ in plus.stages(few)] == ["apgd-ce", "fab", "square", "fab-t"]
+    custom = AutoAttack(version="custom", attacks=["fab", "apgd-ce"])
+    assert custom.title == "autoattack-custom"
+    stages = dict(custom.stages(target))
+    assert list(stages) == ["fab", "apgd-ce"]
+    x = images(3)
+    y = conv_net().eval()(x).argmax(1)
+    assert stages["fab"](x, y).shape == x.shape
+    for wrong in ({"version": "custom"}, {"attacks": ["fab"]}):
+        with pytest.raises(CembenchError, match="version custom, and no other, takes attacks"):
+            AutoAttack.parse(wrong)
+    with pytest.raises(CembenchError, match="the label 'autoattack-plus' is taken"):
+        Protocol.parse({"name": "t", "attacks": [{"name": "pgd", "label": "autoattack-plus"}]})
+
+
 def plain_settings(attack):
     return {k: v for k, v in vars(attack).items() if isinstance(v, str | int | float)}
 

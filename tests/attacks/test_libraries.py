@@ -107,7 +107,11 @@ def test_every_attack_stays_in_the_ball_or_is_refused_by_the_verdict(kind):
 def test_an_attack_that_minimises_names_its_norm():
     assert FoolboxAttack(attack="HopSkipJumpAttack").minimises == "l2"
     hop = FoolboxAttack(attack="HopSkipJumpAttack", args={"constraint": "linf"})
-    assert (hop.minimises, hop.norms, hop.black_box) == ("linf", None, {"hopskipjumpattack"})
+    assert (hop.minimises, hop.norms, hop.black_box) == (
+        "linf",
+        None,
+        {"foolbox-hopskipjumpattack"},
+    )
     assert AdvLibAttack(attack="fmn", args={"norm": "l1"}).minimises == "l1"
     with pytest.raises(CembenchError, match=r"adv-lib.df minimises linf, l2, not l1"):
         AdvLibAttack.parse({"attack": "df", "args": {"norm": "l1"}})

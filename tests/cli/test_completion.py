@@ -117,7 +117,7 @@ def test_bash_itself_completes(cembench, tmp_path):
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cembench "$@"\n')
     program.chmod(0o755)
     script = cembench("completion", "bash").out + (
-        'COMP_WORDS=(cembench sample x --sampler m); COMP_CWORD=4; _cembench_completion "$1"\n'
+        'COMP_WORDS=(cembench sample x --sampler maxe); COMP_CWORD=4; _cembench_completion "$1"\n'
         'echo "${COMPREPLY[@]}"; complete -p cembench\n'
     )
     command = [bash, "--norc", "-c", script, "bash", str(program)]

@@ -1,6 +1,7 @@
 """The non-parametric half of CEM (arXiv 2203.13455): identities in float64, and peers."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -90,6 +91,7 @@ class Given(Sampler):
     """Negatives that the test chose."""
 
     name = "given"
+    gradients: ClassVar[int] = 0
 
     def draw(self, model, x, y, context, target=None):
         return GIVEN[0]

@@ -1,6 +1,7 @@
 """The identities of CEM (arXiv 2203.13455), in float64 on a small network."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ class Given(Sampler):
     """Negatives that the test chose."""
 
     name = "given"
+    gradients: ClassVar[int] = 0
 
     def draw(self, model, x, y, context):
         return GIVEN[0]

@@ -39,7 +39,8 @@ def made(trained, undefended, tmp_path_factory):
     """A folder with the runs `at` and `standard`, and a baseline of both in `gate`."""
     folder = tmp_path_factory.mktemp("made")
     for name, run in (("at", trained), ("standard", undefended)):
-        shutil.copytree(run, folder / "runs" / name)
+        ignored = shutil.ignore_patterns("eval")  # of other tests
+        shutil.copytree(run, folder / "runs" / name, ignore=ignored)
     runs = [str(folder / "runs" / name) for name in ("at", "standard")]
     update(runs, folder / "gate" / "b.yaml", load_protocol("quick", CHECKED, 120), Evaluator())
     return folder

@@ -6,6 +6,7 @@ is marked. A network that raises has a record that says so, in one line.
 
 import logging
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -257,6 +258,7 @@ class Slope(Named):
 
 class Climb(Sampler):
     name = "climb"
+    gradients: ClassVar[int] = 1
 
     def draw(self, model, x, y, context, target=None):
         x = x.clone().requires_grad_()

@@ -204,11 +204,11 @@ def test_a_bad_record_is_one_line_and_leaves_nothing(
 
 
 def test_a_record_of_a_later_version_says_so(cembench, runs, tmp_path):
-    touch(runs / "good/eval/standard.json", ("format", 5), ("corruptions", {}))
+    touch(runs / "good/eval/standard.json", ("format", 5), ("rotations", {}))
     result = cembench("report", runs, "--out", tmp_path / "out")
     assert result.code == 2 and not (tmp_path / "out").exists()
     assert "standard.json: record format 5 of a later cembench" in result.err
-    assert "corruptions: unknown key" in result.err
+    assert "rotations: unknown key" in result.err
 
 
 @pytest.mark.parametrize("command", ["report", "plot"])

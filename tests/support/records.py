@@ -111,7 +111,10 @@ def touch(path, *changes):
 def settled(path):
     """Return a record without what depends on the clock."""
     record = load_record(path)
-    figures = {k: v.model_copy(update={"seconds": 0}) for k, v in record.figures.items()}
+    figures = {
+        k: v.model_copy(update={"seconds": 0, "stage_seconds": {}})
+        for k, v in record.figures.items()
+    }
     rates = {"train_images_per_second": None, "sample_images_per_second": {}}
     clock = {"seconds": 0, "created": "", **rates}
     threats = record.threats and Threats.parse(timeless(record.threats.dump()))

@@ -107,7 +107,8 @@ def heading(column: str) -> str:
     if known is not None and known.metric in ("kid", "gain"):
         what, arrow = {"kid": (f"KID-{known.extractor}", "↓"), "gain": ("gain", "↑")}[known.metric]
         return f"{what} {known.sampler}, n{known.count} {arrow}"
-    return f"{column.removesuffix('_acc')} {'↓' if column in SCORES else '↑'}"
+    lower = column in SCORES or column.endswith("_kid")
+    return f"{column.removesuffix('_acc')} {'↓' if lower else '↑'}"
 
 
 def with_deviation(mean: float, deviation: float, runs: int, seeds: int, form: str) -> str:
