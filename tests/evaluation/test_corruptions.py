@@ -11,7 +11,9 @@ import cembench as cb
 from cembench.data.corruptions import ALEXNET, COMMON
 from cembench.evaluation import corrupted
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measures import corruptions
 from cembench.evaluation.protocol import Protocol, load_protocol
+from cembench.evaluation.statistics import wilson
 from cembench.evaluation.verify import verify_record
 from cembench.models.checkpoint import load_checkpoint
 from cembench.reporting.leaderboard import build_boards
@@ -168,3 +170,9 @@ def test_what_asks_for_none_is_as_before(copy):
     record, path = evaluate(copy, protocol)
     assert record.corruptions is None and "corruptions" not in json.loads(path.read_text())
     assert "corruptions" not in protocol.dump() and "corruptions" not in record.inputs
+
+
+def test_a_mean_of_images_that_are_all_right_is_no_certainty():
+    table = pd.DataFrame({"label": [1] * 20, "corrupted-fog-1_pred": [1] * 20})
+    found = corruptions._mean(table, ["fog"], [1])
+    assert (found.low, found.high) == wilson(20, 20) and found.accuracy == 1

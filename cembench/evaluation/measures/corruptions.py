@@ -25,7 +25,7 @@ from cembench.evaluation.sections.corruption_results import (
     title_of,
 )
 from cembench.evaluation.sections.corruptions import CorruptionsConfig
-from cembench.evaluation.statistics import Z, mean_std, rate, widened
+from cembench.evaluation.statistics import Z, mean_std, rate, widened, wilson
 
 CLEAN = "corrupted-none"
 
@@ -120,6 +120,9 @@ def _mean(table: pd.DataFrame, names: list[str], severities: list[int]) -> MeanA
     columns = [_right(table, _column(name, level)) for name in names for level in severities]
     each = pd.concat(columns, axis=1).mean(axis=1)  # of an image
     mean, half = float(each.mean()), Z * float(each.std(ddof=0)) / len(each) ** 0.5
+    if half == 0:  # all images alike, most often all right: that is no certainty
+        low, high = wilson(round(mean * len(each)), len(each))
+        return MeanAccuracy(accuracy=mean, low=low, high=high)
     return MeanAccuracy(accuracy=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
 
 

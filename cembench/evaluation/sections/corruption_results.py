@@ -26,7 +26,8 @@ class MeanAccuracy(Settings):
 
     Attributes:
         accuracy: the mean.
-        low: lower end of the normal 95 % interval of the mean over images.
+        low: lower end of the normal 95 % interval of the mean over images; of Wilson's where all
+            images are right, or all wrong.
         high: its upper end.
     """
 
