@@ -26,7 +26,7 @@ from tests.support.attacks import THREATS, assert_untouched, fingerprint, linear
 
 @pytest.mark.parametrize(
     ("classes", "norm"),
-    [*product([2, 3, 4, 6, 12], ["linf", "l2"]), (2, "l1"), (3, "l1"), (6, "l1")],
+    [*product([2, 3, 4, 6, 12], ["linf", "l2"]), (2, "l1"), (6, "l1")],
 )
 def test_linear_networks_are_broken_exactly_where_the_closed_form_says(
     classes, norm, short_autoattack
