@@ -104,5 +104,6 @@ def lines(curves: Mapping[str, Sequence[CurvePoint]], eps: float | None, title: 
         for name, points in curves.items()
     ]
     x, y = Axis("ε", zero=True), Axis("accuracy under attack", percent=True)
-    marks = {} if eps is None else {f"threat model, {eps:.4g}": eps}
+    name = "" if title else f"threat model, {eps:.4g}"  # beside a title there is no room
+    marks = {} if eps is None else {name: eps}
     return Lines(series, x, y, title, marks, dots=True)
