@@ -23,8 +23,8 @@ POINTS = 20  # of a curve, unless its radii are given: the accuracy falls by a t
 MEDIANS = tuple(f"_median_{norm}" for norm in NORMS)  # ends of the columns of medians
 CAPTION = (
     "Accuracy over the size of the perturbation, a panel per norm, from attacks that look for the "
-    "smallest one. Dotted: the radius of the threat model. Bands, drawn for up to eight lines: 95 % "
-    "Wilson intervals."
+    "smallest one. Dotted: the radius of the threat model. Bands, drawn for up to eight lines: "
+    "95 % Wilson intervals."
 )
 NOTE = (
     "Of the smallest perturbations that were found, an upper bound of those that there are, with "
