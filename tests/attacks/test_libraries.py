@@ -24,6 +24,9 @@ from cembench.util.rng import isolated_rng
 from tests.conftest import conv_net, images
 from tests.support.attacks import run
 
+no_adv_lib = pytest.mark.skipif(
+    find_spec("adv_lib") is None, reason="pip install --no-deps adv-lib"
+)
 FEW = ("--limit", "12", "samples=null", "sanity=null", "density=null", "curve=null")
 
 
@@ -38,6 +41,10 @@ def test_the_tables_have_all_that_the_libraries_have():
     assert {*TorchattacksAttack.known} == {*torchattacks.__all__} - wrappers
     classes = inspect.getmembers(foolbox.attacks, inspect.isclass)
     assert {*FoolboxAttack.known} == {name for name, _ in classes} - {"Attack"}
+
+
+@no_adv_lib
+def test_the_table_of_adv_lib_has_all_that_it_has():
     functions = inspect.getmembers(AdvLibAttack(attack="ddn")._library(), inspect.isfunction)
     assert {*AdvLibAttack.known} == {name for name, _ in functions}
     assert "visdom" not in sys.modules or find_spec("visdom") is not None
@@ -80,7 +87,9 @@ def proposals(kind, name, norm, model, x, y):
         return propose(x.clone(), y), target.threat.ball
 
 
-@pytest.mark.parametrize("kind", [TorchattacksAttack, FoolboxAttack, AdvLibAttack])
+@pytest.mark.parametrize(
+    "kind", [TorchattacksAttack, FoolboxAttack, pytest.param(AdvLibAttack, marks=no_adv_lib)]
+)
 def test_every_attack_stays_in_the_ball_or_is_refused_by_the_verdict(kind):
     model, x = conv_net(classes=4).eval(), (images(6) * 255).round() / 255
     y, found, broken = model(x).argmax(1), {}, set()
