@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from cembench.attacks import Attack, Propose, Target
@@ -77,7 +76,7 @@ class FMN(Attack):
 
     def stages(self, target: Target) -> list[tuple[str, Propose]]:
         """Return the search as one stage."""
-        by_norm(GEOMETRIES, self.norm, "fmn")
+        by_norm(PROJECTIONS, self.norm, "fmn")
         return [(self.title, lambda x, y: self._search(target, x, y))]
 
     def _search(self, target: Target, x: Tensor, y: Tensor) -> Tensor:
@@ -94,11 +93,12 @@ class _Search:
 
     def __init__(self, target: Target, x: Tensor, y: Tensor, norm: str) -> None:
         self.target, self.x, self.y = target, x, y
-        self.geometry, self.size = GEOMETRIES[norm], NORMS[norm](0.0).size
+        self.ball, self.project = NORMS[norm](0.0), PROJECTIONS[norm]
+        self.size = self.ball.size
         self.at = self.best = x
         self.largest = self.size(torch.maximum(x, 1 - x))
         self.smallest = self.largest.clone()
-        self.radius = torch.full_like(self.largest, self.geometry.first)
+        self.radius = torch.full_like(self.largest, 0 if self.ball.convex else 1)
         self.ever = torch.zeros_like(y, dtype=torch.bool)
 
     def step(self, length: float, rate: float) -> None:
@@ -109,7 +109,7 @@ class _Search:
         self.ever |= fooled
         self.radius = self._radius(fooled, lead, slope, rate)
         delta = self.at + length * unit(slope) - self.x
-        self.at = (self.x + self.geometry.project(delta, self.radius)).clamp(0, 1)
+        self.at = (self.x + self.project(delta, self.radius)).clamp(0, 1)
 
     def _keep(self, fooled: Tensor) -> None:
         size = self.size(self.at - self.x)
@@ -123,11 +123,11 @@ class _Search:
     def _radius(self, fooled: Tensor, lead: Tensor, slope: Tensor, rate: float) -> Tensor:
         """Return the radii: smaller where fooled, else larger, or as far as the boundary seems."""
         shrunk, grown = self.radius * (1 - rate), self.radius * (1 + rate)
-        if self.geometry.dual is None:  # whole numbers
+        if not self.ball.convex:  # sizes are whole numbers
             shrunk = torch.minimum(shrunk.floor(), self.radius - 1).clamp_min(1)
             grown = torch.maximum(grown.floor(), self.radius + 1)
         else:
-            steepness = slope.flatten(1).norm(p=self.geometry.dual, dim=1).clamp_min(1e-12)
+            steepness = slope.flatten(1).norm(p=self.ball.dual_order, dim=1).clamp_min(1e-12)
             away = self.size(self.at - self.x) + lead.abs() / steepness
             # The overshoot ends the search beyond the boundary of a linear network, not on it, and
             # the radius grows also where pixels at 0 or 1 keep each step short of the boundary.
@@ -164,24 +164,10 @@ def _l0(delta: Tensor, radius: Tensor) -> Tensor:
     return delta * kept
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """What depends on the norm.
-
-    Attributes:
-        project: a change, N×C×H×W, and N radii to the nearest change of that size.
-        dual: the order of the dual norm; None where sizes are whole numbers.
-        first: the first radius.
-    """
-
-    project: Callable[[Tensor, Tensor], Tensor]
-    dual: float | None
-    first: float = 0.0
-
-
-GEOMETRIES = {
-    "linf": _Geometry(_linf, 1),
-    "l2": _Geometry(_l2, 2),
-    "l1": _Geometry(_l1, math.inf),
-    "l0": _Geometry(_l0, None, 1.0),
+# By norm: a change, N×C×H×W, and N radii to the nearest change of that size.
+PROJECTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "linf": _linf,
+    "l2": _l2,
+    "l1": _l1,
+    "l0": _l0,
 }

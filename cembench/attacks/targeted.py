@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -126,7 +125,6 @@ def linear_distance(target: Target, x: Tensor, pair: Tensor) -> Tensor:
 
     Images x are N×C×H×W, their labels and the other classes N×2.
     """
-    order = target.threat.ball.order
-    dual = math.inf if order <= 1 else 1 / (1 - 1 / order)
     _, gap, gradient = evaluate(target.model, logit_gap, x, pair)
-    return -gap / gradient.flatten(1).norm(p=dual, dim=1).clamp_min(1e-12)
+    steepness = gradient.flatten(1).norm(p=target.threat.ball.dual_order, dim=1)
+    return -gap / steepness.clamp_min(1e-12)

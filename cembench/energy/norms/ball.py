@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class Ball(ABC):
     def convex(self) -> bool:
         """Whether the ball is convex, so that projected gradient ascent suits it."""
         return self.order >= 1
+
+    @property
+    def dual_order(self) -> float:
+        """The q of the dual norm ℓq, 1/p + 1/q = 1: how steep a gradient is to steps in ℓp."""
+        return math.inf if self.order <= 1 else 1 / (1 - 1 / self.order)
 
     @staticmethod
     @abstractmethod

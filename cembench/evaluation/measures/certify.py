@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cembench.energy.threat import Threat
 from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.measure import Measurement
-from cembench.evaluation.measures.linear_bounds import DUAL, Chain
+from cembench.evaluation.measures.linear_bounds import Chain
 from cembench.evaluation.sections.certify import Certified, CertifyConfig
 from cembench.evaluation.sections.curve import CurvePoint
 from cembench.evaluation.statistics import rate
@@ -36,7 +36,7 @@ def chunk_columns(config: CertifyConfig, chunk: Chunk) -> Columns:
 
 
 def _chain(network: nn.Module, threat: Threat, shape: tuple[int, int, int]) -> Chain:
-    if threat.norm not in DUAL:
+    if not threat.ball.convex:
         raise ModelError(f"no certified bounds: there are none in {threat.norm}")
     return Chain.of(network, shape)
 

@@ -9,7 +9,6 @@ for slopes).
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,6 @@ CURVATURE: dict[type[nn.Module], float] = {
 POINTS = 65  # of an activation, between which its curvature bounds it
 ROUNDING = 1e-4  # of the largest logit, far above what float32 rounds in a few layers
 LARGEST = 2**15  # values before the activations: each has a row of the size of the image
-DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 Lines = tuple[Tensor, Tensor, Tensor]  # slope, and the lower and the upper intercept
 
 
@@ -184,7 +182,7 @@ def _extremes(rows: Tensor, x: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
         up @ top.flatten() + down @ bottom.flatten(),
     )
     middle = rows.flatten(1) @ x.flatten()
-    length = rows.flatten(1).norm(p=DUAL[ball.name], dim=1)
+    length = rows.flatten(1).norm(p=ball.dual_order, dim=1)
     return torch.maximum(low, middle - eps * length), torch.minimum(high, middle + eps * length)
 
 

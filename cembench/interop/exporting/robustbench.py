@@ -82,35 +82,43 @@ def _corruption_info(
     record: Record, corrupted: Corruptions, fields: dict[str, object]
 ) -> dict[str, Any]:
     accuracy = f"{100 * corrupted.mean.accuracy:.2f}"
-    measured = {
-        "number_forward_passes": record.protocol["passes"],
-        "dataset": record.dataset,
-        "architecture": record.model,
-        "eps": None,
-        "clean_acc": f"{100 * corrupted.clean.accuracy:.2f}",
-        "reported": accuracy,
-        "corruptions_acc": accuracy,
-        "footnote": f"Measured by cembench {record.environment.get('cembench')} on "
-        f"{corrupted.clean.images} {record.split} images, corruptions {corrupted.source}.",
-    }
-    return merge_fields(fields, {**AUTHOR_FIELDS, **measured})
+    footnote = (
+        f"Measured by cembench {record.environment.get('cembench')} on "
+        f"{corrupted.clean.images} {record.split} images, corruptions {corrupted.source}."
+    )
+    own = {"reported": accuracy, "corruptions_acc": accuracy, "footnote": footnote}
+    return _info(record, None, corrupted.clean.accuracy, own, fields)
 
 
 def _model_info(
     record: Record, threat: Threat, attacked: Figure, fields: dict[str, object]
 ) -> dict[str, Any]:
+    accuracy = f"{100 * attacked.accuracy:.2f}"
+    own = {
+        "reported": accuracy,
+        "autoattack_acc": accuracy,
+        "footnote": _footnote(record, attacked),
+        "unreliable": bool(record.sanity_failed),
+    }
+    return _info(record, threat.radius, record.figures["clean"].accuracy, own, fields)
+
+
+def _info(
+    record: Record,
+    eps: str | None,
+    clean: float,
+    own: dict[str, Any],
+    fields: dict[str, object],
+) -> dict[str, Any]:
+    """Return an entry: what all have, then what is its `own`, with the given fields in place."""
     measured = {
         "number_forward_passes": record.protocol["passes"],
         "dataset": record.dataset,
         "architecture": record.model,
-        "eps": threat.radius,
-        "clean_acc": f"{100 * record.figures['clean'].accuracy:.2f}",
-        "reported": f"{100 * attacked.accuracy:.2f}",
-        "autoattack_acc": f"{100 * attacked.accuracy:.2f}",
-        "footnote": _footnote(record, attacked),
-        "unreliable": bool(record.sanity_failed),
+        "eps": eps,
+        "clean_acc": f"{100 * clean:.2f}",
     }
-    return merge_fields(fields, {**AUTHOR_FIELDS, **measured})
+    return merge_fields(fields, {**AUTHOR_FIELDS, **measured, **own})
 
 
 def _footnote(record: Record, attacked: Figure) -> str:
