@@ -30,4 +30,5 @@ def contrastive(negative: Tensor, y: Tensor, y_hat: Tensor) -> Tensor:
 
 def conditional(logits: Tensor, y: Tensor) -> Tensor:
     """Return log p(y|x) = f(x, y) − LSE f(x, ·) per row."""
-    return joint(logits, y) - marginal(logits)
+    # Where logits are large, their difference in float32 would lose the gradient of f(x, y).
+    return joint(logits.log_softmax(1), y)

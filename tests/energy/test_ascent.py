@@ -76,6 +76,17 @@ def test_energies_fit_together():
     assert torch.allclose(potentials.cross_entropy(logits, y).double(), -conditional, atol=1e-5)
 
 
+def test_large_logits_hide_no_gradient_of_the_cross_entropy():
+    near = torch.tensor([[9.0, 0.0, 1.0]], dtype=torch.float64)
+    y = torch.tensor([0])
+    slopes = []
+    for logits in (near, (near + 1000).float()):
+        leaf = logits.requires_grad_()
+        value = -energy.conditional(leaf, y) if leaf is near else potentials.cross_entropy(leaf, y)
+        slopes.append(torch.autograd.grad(value.sum(), leaf)[0])
+    assert torch.allclose(slopes[0].float(), slopes[1], rtol=1e-3, atol=0)
+
+
 def test_divergence_is_zero_at_the_clean_image_and_matches_torch():
     clean, moved = torch.randn(7, 5), torch.randn(7, 5)
     target = clean.log_softmax(1)
