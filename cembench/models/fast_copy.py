@@ -1,4 +1,4 @@
-"""Fast copy of a network: folded batch norms, channels last, bfloat16, compilation."""
+"""Fast copy of a network: folded batch norms, fused convolutions, bfloat16, compilation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from cembench.models.folding import folded
+from cembench.models.fused_conv import FusedConv
+from cembench.models.fusion import fused
 from cembench.util.errors import CembenchError, ModelError
 
 ROWS = 64  # batch size of a compiled network, since each shape costs a compilation
 
 
 def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -> nn.Module:
-    """Return a copy of a frozen network with batch norms folded and channels last.
+    """Return a copy of a frozen network with batch norms folded, in the layout channels last.
+
+    On a CPU, unless it is compiled, its convolutions are fused with what follows them.
 
     Args:
         example: images that the copy is tried on, N×C×H×W.
@@ -27,9 +31,12 @@ def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -
     """
     found = folded(model, example)
     copied = copy.deepcopy(model) if found is model else found
+    fusion = None if compiled else fused(copied, example)
     if halved:
-        _halve(copied, example[:2])
-    prepared = FastModel(copied, halved, compiled)
+        for network in (copied, fusion):
+            if network is not None:
+                _halve(network, example[:2])
+    prepared = FastModel(copied, halved, compiled, fusion)
     prepared.to(memory_format=torch.channels_last)
     try:
         if compiled:
@@ -50,23 +57,31 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class FastModel(nn.Module):
-    """Network under autocast; if compiled, all its batches have one size."""
+    """Network under autocast; if compiled, all its batches have one size.
 
-    def __init__(self, copied: nn.Module, halved: bool, compiled: bool) -> None:
+    Attributes:
+        copied: the copy.
+        fusion: the same with fused convolutions and the same weights, if there is one.
+    """
+
+    def __init__(
+        self, copied: nn.Module, halved: bool, compiled: bool, fusion: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.copied, self.halved, self.compiled = copied, halved, compiled
+        self.copied, self.halved, self.compiled, self.fusion = copied, halved, compiled, fusion
         if compiled:
             cuda = next(copied.parameters()).is_cuda
             copied.compile(dynamic=False, mode="reduce-overhead" if cuda else "default")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs in float32."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        if self.fusion is None:
+            x = x.contiguous(memory_format=torch.channels_last)
         # Weights are cast already, and a cache would keep what a chunk leaves behind.
         cast = torch.autocast(x.device.type, torch.bfloat16, self.halved, cache_enabled=False)
         with cast:
             if not self.compiled:
-                return self.copied(x).float()
+                return (self.fusion or self.copied)(x).float()
             # CUDA graphs reuse the memory of their outputs, hence the copies.
             parts = [self.copied(_padded(part)).float().clone() for part in x.split(ROWS)]
         return torch.cat(parts)[: len(x)]
@@ -92,7 +107,10 @@ def _halve(copied: nn.Module, example: Tensor) -> None:
         layer.to(torch.bfloat16)
     for layer in (*used[:1], *used[-1:]):
         layer.float()
-        layer.forward = _exactly(layer.forward)
+        if isinstance(layer, FusedConv):
+            layer.split = layer is not used[-1]
+        else:
+            layer.forward = _exactly(layer.forward)
 
 
 def _exactly(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -132,8 +132,11 @@ def test_a_fast_copy_says_nearly_the_same(settings):
 def test_the_first_and_the_last_layer_stay_in_float32():
     model = network({"name": "small_cnn", "width": 8})
     fast = fast_copy(model, torch.rand(2, 3, 16, 16), halved=True, compiled=False)
-    kinds = [m.weight.dtype for m in fast.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert kinds == [torch.float32, *[torch.bfloat16] * 3, torch.float32]
+    for used_one in (fast.copied, fast.fusion):
+        layers = [m for m in used_one.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        kinds = [layer.weight.dtype for layer in layers]
+        assert sorted(kinds, key=str) == [*[torch.bfloat16] * 3, *[torch.float32] * 2]
+        assert layers[-1 if used_one is fast.copied else 0].weight.dtype == torch.float32
 
 
 def test_a_dual_batch_norm_is_folded_in_the_branch_it_is_in():
