@@ -13,6 +13,7 @@ from cembench.energy.ascent import to_bytes
 from cembench.energy.norms import Ball, per_row
 from cembench.models.classifier import called, check_logits
 from cembench.util.errors import ModelError
+from cembench.util.frozen import exact
 
 LOCK = threading.Lock()  # several threads may attack the same network
 
@@ -117,9 +118,10 @@ def verify(model: nn.Module, x: Tensor, proposed: Tensor, y: Tensor, ball: Ball)
     valid = inside.flatten(1).all(1) & (size <= ball.eps + ball.tolerance)
     images = torch.where(per_row(valid, x), proposed, x)
     rounded = to_bytes(images, x, ball)
-    success = valid & (model(images).argmax(1) != y)
-    success_8bit = success & (model(rounded).argmax(1) != y)
-    outside = _fooled(model, proposed, y, ~valid)
+    with exact():
+        success = valid & (model(images).argmax(1) != y)
+        success_8bit = success & (model(rounded).argmax(1) != y)
+        outside = _fooled(model, proposed, y, ~valid)
     images = torch.where(per_row(outside, x), proposed, images)
     return Verdict(success, success_8bit, size, images, outside)
 

@@ -18,6 +18,7 @@ from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
 from cembench.util.display.image_grid import grid
 from cembench.util.errors import CembenchError, SamplingError
+from cembench.util.frozen import proposing, reduced
 from cembench.util.rng import derive, generator_of
 
 CHUNK = 256
@@ -178,11 +179,14 @@ def _draw(
     if isinstance(sampler, EnergySampler):
         start, _ = sampler.initial_images(x, y, context)
         ends = _EndLogits(sampler, start, visit)
-        found = sampler.ascend(surrogate, start, target, noisy, visit=ends.visit)
-        if sampler.target_type == "class" and surrogate is model:
+        with proposing():
+            found = sampler.ascend(surrogate, start, target, noisy, visit=ends.visit)
+            same = surrogate is model and not reduced(start)
+        if sampler.target_type == "class" and same:
             return Samples(found, start, y, ends.last, ends.first)
     else:
-        start, found = x, sampler.draw(surrogate, x, y, noisy)
+        with proposing():
+            start, found = x, sampler.draw(surrogate, x, y, noisy)
     out = Samples(found, start, y, _logits(model, found, images), _logits(model, start, images))
     _require_finite(found, out.logits, f"sampler {sampler.name}: samples are not finite")
     return out

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -48,3 +48,19 @@ def exact() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
+
+
+def proposing() -> AbstractContextManager[None]:
+    """Let convolutions on GPUs round to TF32: for images that `exact` passes judge afterwards.
+
+    They are still the same each time. Nothing is tuned: images leave the batch, and each number of
+    images would be tuned anew, which takes longer than a pass.
+    """
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=True
+    )
+
+
+def reduced(x: Tensor) -> bool:
+    """Return whether convolutions of images round more than float32 does, as `proposing` allows."""
+    return x.is_cuda and torch.backends.cudnn.allow_tf32

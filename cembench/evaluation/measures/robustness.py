@@ -27,7 +27,7 @@ from cembench.evaluation.target import applicable, applies, not_applicable
 from cembench.models.gradient import missing_gradient
 from cembench.util import stages as timing
 from cembench.util.errors import CembenchError, NoGradientError
-from cembench.util.frozen import frozen
+from cembench.util.frozen import exact, frozen, proposing, reduced
 from cembench.util.rng import derive, isolated_rng
 
 log = logging.getLogger("cembench")
@@ -259,6 +259,21 @@ def run_stage(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
 
 
 def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
+    with proposing():
+        verdict, disputed = _once(title, stage, x, y)
+    if len(disputed):
+        with exact():
+            again, _ = _once(title, stage, x[disputed], y[disputed])
+        for values, found in zip(vars(verdict).values(), vars(again).values(), strict=True):
+            values[disputed] = found
+    return verdict
+
+
+def _once(title: str, stage: Stage, x: Tensor, y: Tensor) -> tuple[Verdict, Tensor]:
+    """Return the verdicts, and which images reduced precision alone misclassifies, by number.
+
+    An attack that judges by itself has given these up too early.
+    """
     target = stage.target
     try:
         # Attacks switch modes as they like: torchattacks leaves a model in training mode.
@@ -273,4 +288,9 @@ def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     if proposed.shape != x.shape:
         raise CembenchError(f"attack {title} returned {tuple(proposed.shape)} images")
     with isolated_rng(derive(target.seed, "verdict")):
-        return verify(target.verifier, x, proposed, y, target.threat.ball)
+        verdict = verify(target.verifier, x, proposed, y, target.threat.ball)
+    if not reduced(x):
+        return verdict, torch.empty(0, dtype=torch.long)
+    with torch.no_grad(), isolated_rng(target.seed):
+        fooled = target.model(proposed.clamp(0, 1)).argmax(1) != y
+    return verdict, (fooled & ~verdict.success & ~verdict.outside).nonzero().squeeze(1)
