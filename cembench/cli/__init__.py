@@ -9,6 +9,7 @@ import importlib
 
 import click
 
+from cembench.util.allocator import keep_freed_memory
 from cembench.util.version import __version__
 
 COMMANDS = {
@@ -53,3 +54,4 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 @click.version_option(__version__)
 def main() -> None:
     """Train robust classifiers, attack them, sample from them, rank them."""
+    keep_freed_memory()
