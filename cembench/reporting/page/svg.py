@@ -52,7 +52,7 @@ def inline(
         del root.attrib[key]
     width = float(root.attrib["viewBox"].split()[2])
     size = f"min-width: {width:.0f}px; max-width: {1.5 * width:.0f}px"
-    root.attrib |= {"role": "img", "aria-label": label, "style": size, "tabindex": "0"}
+    root.attrib |= {"role": "group", "aria-label": label, "style": size, "tabindex": "0"}
     root.set("data-points", placed.points(figure))
     _drop_ids(root)
     text = ET.tostring(root, encoding="unicode")

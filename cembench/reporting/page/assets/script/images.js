@@ -101,7 +101,7 @@ const explore = async (id) => {
   sheet.place.dataset.shown = "yes";
   const others = [...sheets].filter(([run, one]) => run !== id && one.group === sheet.group);
   const bar = make("p", { className: "tools" });
-  const list = make("div", { className: "list", tabIndex: 0, role: "region", ariaLabel: "Images" });
+  const list = make("div", { className: "list", tabIndex: 0, role: "group", ariaLabel: "Images" });
   const count = make("span", { role: "status" });
   sheet.place.append(make("p", {}, sheet.rule), bar, list);
   const draw = () => {
