@@ -380,7 +380,7 @@ def test_bench_attacks_checkpoints_and_counts_the_verdicts_that_differ(cembench,
     assert done.code == 0, done.err
     rows = json.loads(done.out)
     assert [row["model"] for row in rows] == ["tiny", "run"]
-    assert all(row["network"] == "small_cnn" and row["images"] == 24 for row in rows)
+    assert all(row["network"] == "small_cnn (width 8)" and row["images"] == 24 for row in rows)
     assert all(row["agreement"] == round(1 - row["discordant"] / 24, 4) > 0.7 for row in rows)
     assert rows[0]["robust_acc"] > rows[1]["robust_acc"]
     done = cembench("bench", "train", "--checkpoint", trained)
