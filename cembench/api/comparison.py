@@ -15,12 +15,16 @@ with lazy_imports():
     from cembench.reporting.plots.curves import write_curve
 
 
-def rank(runs: Sequence[str | Path] = ("runs",), out: str | Path | None = None) -> list[Board]:
+def rank(
+    runs: Sequence[str | Path] = ("runs",), out: str | Path | None = None, *, verify: bool = False
+) -> list[Board]:
     """Rank the records below some folders.
 
     Args:
         runs: run folders, or folders of them.
         out: where tables are written as CSV and markdown, if anywhere.
+        verify: read every checkpoint as a whole to see whether it is the one that was measured;
+            its seal tells otherwise.
 
     Returns:
         Boards: `table` is a data frame of all columns, `shown` one for people.
@@ -28,7 +32,7 @@ def rank(runs: Sequence[str | Path] = ("runs",), out: str | Path | None = None) 
     Raises:
         CembenchError: when a folder holds no records, or a record is damaged.
     """
-    boards = build_boards(find_records([Path(run) for run in runs]).values())
+    boards = build_boards(find_records([Path(run) for run in runs], verify=verify).values())
     if out is not None:
         write_boards(boards, Path(out))
     return boards
