@@ -56,7 +56,7 @@ def followed(config: Experiment, model: Classifier, data: Split) -> Surrogate | 
     modes = [getattr(sampler, "mode", "eval") for sampler in config.method.samplers.values()]
     if config.compile or not config.method.trainable or "eval" not in modes:
         return None
-    return build_surrogate(model, data.pixels(slice(4)), config.precision == "bf16")
+    return build_surrogate(model, data.pixels(slice(2)), config.precision == "bf16")
 
 
 def memory_format(

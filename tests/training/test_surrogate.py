@@ -13,6 +13,7 @@ from cembench.models import models
 from cembench.models.classifier import build_classifier
 from cembench.models.surrogate import Surrogate, ascent_model, build_surrogate
 from cembench.samplers import SamplerContext, samplers
+from cembench.training import build
 from cembench.training.trainer import Trainer
 from tests.conftest import experiment
 
@@ -118,10 +119,20 @@ class Twice(nn.Module):
         return self.norm(self.second(self.norm(self.first(x)))).mean((2, 3))
 
 
+class Elsewhere(nn.Module):
+    """A network whose copies compute with the layers of the first one."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.forward = lambda x: net(x)
+
+
 def test_networks_that_no_copy_stands_for_have_none():
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    for model in (Noisy(network(NETWORKS[0])), Choosing(network(NETWORKS[0])), Twice()):
+    around = [kind(network(NETWORKS[0])) for kind in (Noisy, Choosing, Elsewhere)]
+    for model in (*around, Twice()):
         assert build_surrogate(model, X, False) is None
         assert build_surrogate(model, X, True) is None
     assert build_surrogate(network({"name": "small_cnn", "norm": "group"}), X, False) is None
@@ -180,10 +191,13 @@ def test_samplers_follow_it(name):
 
 
 def test_a_compiled_network_or_one_without_samplers_has_none():
-    def of(**changes):
-        return Trainer(experiment(**changes), torch.device("cpu")).surrogate
+    trainer = Trainer(experiment(), torch.device("cpu"))
+    assert trainer.surrogate is not None
 
-    assert of() is not None and of(precision="bf16") is not None
+    def of(**changes):
+        return build.followed(experiment(**changes), trainer.model, trainer.data)
+
+    assert of(precision="bf16") is not None
     assert of(method="standard") is None and of(compile=True) is None
     assert of(method={"name": "at", "negatives": {"name": "pgd", "mode": "train"}}) is None
 
@@ -228,3 +242,16 @@ def test_steps_leave_no_tensors_behind():
     before = tensors()
     taken(trainer, 3)
     assert tensors() == before
+
+
+def test_only_convolutions_of_many_channels_on_small_maps_are_not_channels_last():
+    model = network({"name": "resnet18", "width": 32})
+    surrogate = build_surrogate(model, X, False)
+    with ascent_model(model, X, "eval", surrogate) as net:
+        convs = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+        large = [conv for conv in convs if conv.kernel_size == (3, 3)]
+        wide = [conv for conv in large if conv.weight.is_contiguous()]
+        assert {conv.in_channels for conv in wide} == {256}
+        found = values(net)
+    for ours, own in zip(found, followed(model), strict=True):
+        assert (ours - own).norm() <= 1e-3 * own.norm()
