@@ -25,8 +25,11 @@ from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import digest, write_text
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import UNSEALED, open_sealed, write_sealed
-from cembench.util.provenance import code_version
+from cembench.util.lazy import lazy_imports
 from cembench.util.settings import Settings
+
+with lazy_imports():
+    from cembench.util.provenance import code_version
 
 FOLDER = ".queue"
 RETRIES = 5  # of an experiment whose process dies
