@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from cembench.bench.networks import EnlargedDigits
+from cembench.bench.networks import EnlargedDigits, described
+from cembench.models import ModelSettings, models
 from cembench.training.config import Experiment
 from cembench.training.ddp import MethodLoss
 from cembench.training.trainer import Trainer
@@ -28,7 +29,7 @@ LIMIT = 1800  # seconds
 
 
 def bench_scale(
-    model: str, batch: int, rounds: int, precision: str, device: str
+    model: ModelSettings, batch: int, rounds: int, precision: str, device: str
 ) -> list[dict[str, Any]]:
     """Time adversarial training in one process and in two, with the same global batch.
 
@@ -39,7 +40,7 @@ def bench_scale(
     Raises:
         CembenchError: when a process fails.
     """
-    settings = {"model": model, "batch": batch, "rounds": rounds, "precision": precision}
+    settings = {"model": model.dump(), "batch": batch, "rounds": rounds, "precision": precision}
     rows = [_measured({**settings, "device": device}, count) for count in (1, 2)]
     for row in rows:
         row["speed_up"] = round(row["images_per_second"] / rows[0]["images_per_second"], 3)
@@ -91,7 +92,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "work": "scale",
         "processes": ranks.size,
-        "network": settings["model"],
+        "network": described(models.parse(settings["model"])),
         "precision": settings["precision"],
         "batch": settings["batch"],
         "images_per_second": round(settings["batch"] / seconds["parallel"], 2),
