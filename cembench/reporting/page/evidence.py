@@ -14,6 +14,7 @@ from torch import Tensor
 from cembench import energy
 from cembench.data.split import Split, fixed_permutation, subset
 from cembench.data.torchvision import CACHE, TorchvisionData
+from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.record.files import layout_of, load_table
 from cembench.models.source import ModelSource
@@ -37,19 +38,19 @@ class Evidence:
         adversarial: bytes, M×C×H×W, attack by attack.
         images: of each clean image its row in the data set, label, prediction, LSE f(x, ·), and by
             attack what `_Kept.entries` returns.
-        attacks: their titles.
+        attacks: the norm of each one's threat model, by title.
         classes: their names.
         total: how many images were attacked.
-        factor: what differences are multiplied by, so that they can be seen.
+        factors: what differences are multiplied by, so that they can be seen, by attack.
     """
 
     clean: Tensor
     adversarial: Tensor
     images: list[list[Any]]
-    attacks: list[str]
+    attacks: dict[str, str]
     classes: list[str]
     total: int
-    factor: int
+    factors: list[int]
 
 
 def read_evidence(path: Path, record: Record, count: int) -> Evidence:
@@ -62,7 +63,12 @@ def read_evidence(path: Path, record: Record, count: int) -> Evidence:
     source, whole = _source(path, record), load_table(path)
     chosen = fixed_permutation(len(whole))[:count].sort().values
     split, table = _attacked(source, record).take(chosen), whole.iloc[chosen.tolist()]
-    attacks = [name.removesuffix("_broken") for name in map(str, table) if name.endswith("_broken")]
+    runs = Protocol.parse(record.protocol).runs
+    attacks = {
+        run.title: (run.threat or record.threat).norm
+        for run in runs
+        if f"{run.title}_broken" in table
+    }
     kept = [_kept(path, title, table, split) for title in attacks]
     clean = (split.pixels() * 255).round().to(torch.uint8)
     adversarial = torch.cat([clean[:0], *(one.images for one in kept)])
@@ -78,7 +84,8 @@ def read_evidence(path: Path, record: Record, count: int) -> Evidence:
             image.append(entry)
         cell += len(one.images)
     classes = list(split.classes)
-    return Evidence(clean, adversarial, images, attacks, classes, len(whole), _factor(kept))
+    factors = [_factor(one) for one in kept]
+    return Evidence(clean, adversarial, images, attacks, classes, len(whole), factors)
 
 
 @dataclass(frozen=True)
@@ -173,10 +180,10 @@ def _logits(source: ModelSource, images: list[Tensor]) -> Tensor:
         return torch.cat([model(part).float().cpu() for part in parts])
 
 
-def _factor(kept: list[_Kept]) -> int:
+def _factor(kept: _Kept) -> int:
     """Return the largest power of two by which no difference leaves half the range of pixels."""
-    changes = [float(one.differences.abs().max()) for one in kept if len(one.images)]
-    return int(2 ** math.floor(math.log2(0.5 / min(0.5, max([0.5 / STRONGEST, *changes])))))
+    largest = float(kept.differences.abs().max()) if len(kept.images) else 0.5
+    return int(2 ** math.floor(math.log2(0.5 / min(0.5, max(0.5 / STRONGEST, largest)))))
 
 
 def _short(value: float) -> float | None:

@@ -88,14 +88,14 @@ def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | N
         "run": record.run,
         "rule": f"{len(found.images)} of {found.total} attacked images: a fixed random choice, the "
         f"same for every run on them. Adversarial images are those of {names}, as 8-bit files hold "
-        f"them; differences are magnified ×{found.factor} around grey. log p is LSE f(x, ·): "
-        "log p(x) up to a constant of the network.",
-        "norm": record.threat.norm,
-        "factor": found.factor,
+        "them; differences are magnified around grey. log p is LSE f(x, ·): log p(x) up to a "
+        "constant of the network.",
+        "factors": found.factors,
         "columns": COLUMNS,
         "size": _size(*reversed(found.clean.shape[2:])),
         "classes": found.classes,
-        "attacks": found.attacks,
+        "attacks": list(found.attacks),
+        "norms": list(found.attacks.values()),
         "images": found.images,
     }
     return Sheet(anchor, _sheet(found), facts)

@@ -47,14 +47,14 @@ const rest = (size, draw, other, factor) => {
   for (let k = 1; k < factor; k *= 2) pen.drawImage(pen.canvas, 0, 0);
   return (on) => on.drawImage(pen.canvas, 0, 0);
 };
-const difference = (sheet, clean, other) => {
+const difference = (sheet, clean, other, factor) => {
   const [before, after] = [part(sheet, clean), part(sheet, other)];
-  return canvas(`difference ×${sheet.factor}`, ...sheet.size, (pen) => {
+  return canvas(`difference ×${factor}`, ...sheet.size, (pen) => {
     pen.fillStyle = "#808080";
     pen.fillRect(0, 0, pen.canvas.width, pen.canvas.height);
     pen.globalCompositeOperation = "lighter";
-    rest(sheet.size, after, before, sheet.factor)(pen);
-    minus(pen, rest(sheet.size, before, after, sheet.factor));
+    rest(sheet.size, after, before, factor)(pen);
+    minus(pen, rest(sheet.size, before, after, factor));
   });
 };
 const answer = (sheet, predicted, lse) => `${sheet.classes[predicted]}, log p ${figure(lse)}`;
@@ -68,11 +68,11 @@ const line = (sheet, image, attack) => {
   if (adversarial) {
     const [number, stage, shown, after, norm, linf, l2, bytes] = adversarial;
     const title = sheet.attacks[which];
-    const of = stage && stage !== title ? `${title} (${stage})` : title;
-    const norms = { linf, l2, [sheet.norm]: norm };
+    const of = stage && !title.endsWith(stage) ? `${title} (${stage})` : title;
+    const norms = { linf, l2, [sheet.norms[which]]: norm };
     const sizes = Object.entries(norms).map(([one, size]) => `${one} ${figure(size)}`);
     parts.push(cell(sheet, number, `adversarial: ${answer(sheet, shown, after)}`));
-    parts.push(difference(sheet, place, number));
+    parts.push(difference(sheet, place, number, sheet.factors[which]));
     words = `${of} succeeds, ${sizes.join(", ")}${bytes ? "" : "; not as 8-bit image"}`;
   }
   return make("div", { className: `one ${verdict(image, attack)}` }, ...parts, make("p", {}, words));
