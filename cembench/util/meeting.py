@@ -123,7 +123,7 @@ def current_meeting() -> Meeting:
     """
     store = dist.distributed_c10d._get_default_store()
     if _Now.meeting is None or _Now.meeting.store is not store:
-        seconds = store.timeout.total_seconds()
+        seconds = store.timeout.total_seconds()  # type: ignore[attr-defined]  # stubs lack it
         _Now.meeting = Meeting.of(store, dist.get_rank(), dist.get_world_size(), seconds)
     return _Now.meeting
 

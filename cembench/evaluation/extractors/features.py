@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from cembench.data.store import Store
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor
 from cembench.evaluation.metrics import functional as functional
+from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
 from cembench.util.files.layout import user_cache
@@ -98,10 +100,10 @@ class FeatureReader:
 
     Attributes:
         checksum: SHA-256 of the extractor's weights.
-        keep: where features of each batch are kept, for several processes to share.
+        kept_in: where features of each batch are kept, for several processes to share.
     """
 
-    keep: ChunkCache | None = None
+    kept_in: ChunkCache | None = None
 
     def __init__(
         self, extractor: Extractor, device: torch.device, weights: Path | None = None
@@ -123,26 +125,50 @@ class FeatureReader:
                 found[key][rows] = values
         return Features(**found)
 
+    @contextlib.contextmanager
+    def keeping(self, cache: ChunkCache) -> Iterator[None]:
+        """Keep the features of each batch in a cache, and take those that are there."""
+        self.kept_in = cache
+        try:
+            yield
+        finally:
+            self.kept_in = None
+
+    def share(self, images: Store, ranks: World) -> None:
+        """Read this process's share of the features of real images, unless all are on disk."""
+        content = self._content(images)
+        if self._on_disk(content) is None:
+            parts = torch.arange(len(images)).split(BATCH)
+            for rows in ranks.deal(f"features {content}", parts):
+                self._batch(images.batch(rows))
+
     def reference(self, images: Store) -> Features:
         """Return features of real images, kept on disk under a name made of their content."""
-        how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
-        shape = torch.Size((len(images), *images.shape))
-        content = digest([*how, str(shape), hash_of_all(images)])
-        path = cache_folder() / f"{content}.safetensors"
-        try:
-            return Features(**read_tensors(path, content))
-        except CembenchError:
-            features = self.read(images)
+        content = self._content(images)
+        if (known := self._on_disk(content)) is not None:
+            return known
+        features = self.read(images)
         with contextlib.suppress(CembenchError):  # without a cache it only takes longer
             values = {key: value for key, value in vars(features).items() if value is not None}
-            write_tensors(path, values, name=content)
+            write_tensors(_file(content), values, name=content)
         return features
 
+    def _content(self, images: Store) -> str:
+        how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
+        shape = torch.Size((len(images), *images.shape))
+        return digest([*how, str(shape), hash_of_all(images)])
+
+    def _on_disk(self, content: str) -> Features | None:
+        try:
+            return Features(**read_tensors(_file(content), content))
+        except CembenchError:
+            return None
+
     def _batch(self, images: Tensor) -> dict[str, Tensor]:
-        if self.keep is None:
+        if self.kept_in is None:
             return self._embedded(images)
         name = f"features.{hash_of(images)}"
-        return self.keep.obtain(name, lambda: self._embedded(images))
+        return self.kept_in.obtain(name, lambda: self._embedded(images))
 
     @torch.no_grad()
     def _embedded(self, images: Tensor) -> dict[str, Tensor]:
@@ -173,6 +199,10 @@ def shared_reader(
 def cache_folder() -> Path:
     """Return where reference features are kept, in the user's cache."""
     return user_cache() / "features"
+
+
+def _file(content: str) -> Path:
+    return cache_folder() / f"{content}.safetensors"
 
 
 def hash_of_all(images: Store) -> str:
