@@ -205,8 +205,7 @@ def verdict_table(
     seconds = dict.fromkeys((run.title for run in protocol.runs), 0.0)
     work = len(split) * max(1, len(seconds))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
-        if seconds and cache is not None:  # nothing is run where there is none
-            bar.report(f"{len(split)} images under {', '.join(seconds)}")
+        to_say = f"{len(split)} images under {', '.join(seconds)}" if seconds else ""
         example = split.pixels(slice(EXAMPLES))
         classes, engine = len(split.classes), protocol.engine
         target = target_of(model, classes, protocol, threat, example, engine)
@@ -214,6 +213,9 @@ def verdict_table(
             numbers = torch.arange(start, min(start + protocol.batch_size, len(split)))
             cached = None if cache is None else cache.get(start)
             if cached is None:
+                if to_say and cache is not None:  # nothing is run where there is none
+                    bar.report(to_say)
+                    to_say = ""
                 part = split.take(numbers), rows[numbers]
                 cached = _table(Chunk(*part, start, target, protocol, attacks, cache, bar))
                 if cache is not None:
