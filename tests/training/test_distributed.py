@@ -17,6 +17,7 @@ from cembench.models.sync_batchnorm import synchronise
 from cembench.training.ddp import batch_generator
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
+from cembench.training.validation import validate
 from cembench.util.distributed import world
 from cembench.util.files.yaml import to_yaml
 from cembench.util.rng import SharedGenerator, integers, normal, rank_generator, uniform
@@ -53,7 +54,14 @@ CASES = {
     "trades": {"method": {"name": "trades", **STEPS}, **VARIED},
     "awp": {"method": {"name": "at", "weights": "awp", **STEPS}, **VARIED},
     "dat": {"method": DAT, **VARIED},
+    "infonce": {"method": "infonce"},
+    "adv-infonce": {"method": {"name": "adv-infonce", **STEPS}},
+    "a2s": {"method": {"name": "adv-infonce", "stream": "a2s", **STEPS}},
+    "np-jem": {"method": {"name": "np-jem", "negatives": {"name": "pgd", "steps": 2}}},
 }
+
+
+FEW = {"validation": {"images": 70, "steps": 2}, "batch_size": 32, "threat": {"eps": 0.02}}
 
 
 def write(folder, name="c", **changes):
@@ -75,6 +83,31 @@ def losses(settings, steps=4):
     order = torch.arange(steps * batch).expand(len(settings.method.branches), -1)
     read = trainer.feed.read(order, 0)
     return [float(trainer.step(step, one, generator)["loss"]) for step, one in enumerate(read)]
+
+
+def validated(**changes):
+    """Return the validation metrics of a network that is trained for a few steps."""
+    trainer = Trainer(experiment(method="standard", **FEW, **changes), torch.device("cpu"))
+    trainer.wrap_ddp()
+    generator = batch_generator(0, trainer.device, trainer.world)
+    order = torch.arange(20 * trainer.batch)[None]
+    for step, one in enumerate(trainer.feed.read(order, 0)):
+        trainer.step(step, one, generator)
+    found = trainer._validated()
+    assert 0.2 < found["val_pgd_acc"] < found["val_clean_acc"]
+    return found
+
+
+def test_processes_share_validation_and_find_what_one_process_finds(tmp_path):
+    network = Trainer(experiment(method="standard", **FEW), torch.device("cpu"))
+    given = network.model, network.held, network.config, 32
+    alone = validate(*given)
+
+    def work():
+        return validate(*given, world()), validated(), validated(batch_norm="local")
+
+    first, second = together(tmp_path, work)
+    assert first == second and first[0] == alone
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -278,7 +311,6 @@ def refused(results, *words):
     [
         (["--set", "batch_size=127"], 2, ["127 images", "multiple of 2"]),
         (["--set", "batch_size=2"], 3, ["2 images", "3 processes"]),
-        (["--set", "method=infonce", "--set", "select=last"], 2, ["infonce", "one process"]),
         (["--set", "batchsize=2"], 2, ["did you mean 'batch_size'"]),
         pytest.param(
             ["--device", "cuda"],
