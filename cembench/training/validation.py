@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,12 @@ from cembench.data.split import Split
 from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.training.config import Experiment
+from cembench.training.ddp import batch_generator
 from cembench.util.distributed import ALONE, World
 from cembench.util.frozen import frozen
-from cembench.util.rng import derive, generator_of
+from cembench.util.rng import SharedGenerator, derive
 from cembench.util.stopping import asked, interruptible
 
-T = TypeVar("T")
 CLEAN = 10_000  # held-out images that clean accuracy is of, at most
 
 
@@ -36,44 +35,28 @@ def validate(
         held: the images.
         config: the experiment.
         batch: images per batch.
-        ranks: processes that share the batches; every one of them has to call it.
+        ranks: processes that share each batch; every one of them has to call it.
 
     Returns:
-        The metrics, those of one process; None where a signal asked one of them to stop.
+        The metrics, those of one process; None where a signal asked to stop. One of several
+        processes only notes it while others wait for what it has of a batch.
     """
     whole = _Validation(model, held, config, batch, ranks)
-    if (own := _together(ranks, whole.own_metrics)) is None:
-        return None
-    if own[0]:
-        return own[0]
-    if (clean := _together(ranks, whole.clean)) is None:
-        return None
-    counts = {start: found for part in clean for start, found in part.items()}
-    if (left := _together(ranks, lambda: whole.attacked(counts))) is None:
-        return None
-    right = sum(all_right for all_right, _ in counts.values())
-    return {"val_clean_acc": right / whole.judged, "val_pgd_acc": sum(left) / whole.limit}
-
-
-def _together(ranks: World, work: Callable[[], T]) -> list[T] | None:
-    """Return what a function returns in each process; None where a signal asked one to stop."""
-
-    def inside() -> list[T]:
-        try:
-            with interruptible():
-                return [work()]
-        except KeyboardInterrupt:
-            if asked():
-                return []
-            raise
-
-    found = ranks.gather(ranks.on_all_ranks(inside))
-    return [value for part in found for value in part] if all(found) else None
+    try:
+        with interruptible() if ranks.size == 1 else nullcontext():
+            own = ranks.on_rank_zero(
+                lambda: config.method.validation_metrics(model, held, config.seed)
+            )
+            return whole.metrics() if own is None else own
+    except KeyboardInterrupt:
+        if asked():
+            return None
+        raise
 
 
 @dataclass(frozen=True)
 class _Validation:
-    """Validation of a network, batch by batch, of which each process has its share."""
+    """Validation of a network, batch by batch, of each of which every process has its share."""
 
     model: nn.Module
     held: Split
@@ -81,67 +64,66 @@ class _Validation:
     batch: int
     ranks: World
 
-    @property
-    def limit(self) -> int:
-        """Images that are attacked."""
-        return min(self.config.validation.images, len(self.held))
+    def metrics(self) -> dict[str, float] | None:
+        """Return both accuracies; None where a process is asked to stop."""
+        limit = min(self.config.validation.images, len(self.held))
+        judged = min(max(CLEAN, limit), len(self.held))
+        right = sum(correct(self.model, *self._read(rows)) for rows in self._parts(judged))
+        left = self._attacked(limit)
+        if left is None:
+            return None
+        counts = torch.tensor(self.ranks.gather([right, left])).sum(0).tolist()
+        return {"val_clean_acc": counts[0] / judged, "val_pgd_acc": counts[1] / limit}
 
-    @property
-    def judged(self) -> int:
-        """Images that clean accuracy is of."""
-        return min(max(CLEAN, self.limit), len(self.held))
+    def _parts(self, count: int) -> list[slice]:
+        """Return this process's rows of each batch of so many images."""
+        batches = torch.arange(count).split(self.batch)
+        own = [rows.tensor_split(self.ranks.size)[self.ranks.rank] for rows in batches]
+        return [slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0) for rows in own]
 
-    def own_metrics(self) -> dict[str, float]:
-        """Return the metrics that a method has of its own, in the first process."""
-        if not self.ranks.first:
-            return {}
-        return self.config.method.validation_metrics(self.model, self.held, self.config.seed) or {}
+    def _read(self, rows: slice) -> tuple[Tensor, Tensor]:
+        return self.held.pixels(rows), self.held.labels[rows]
 
-    def clean(self) -> dict[int, tuple[int, int]]:
-        """Return how many images of each batch, and how many of the attacked ones, are right."""
-        found = {}
-        for start in self.ranks.shard(range(0, self.judged, self.batch)):
-            rows = slice(start, min(start + self.batch, self.judged))
-            right = classified(self.model, self.held.pixels(rows), self.held.labels[rows])
-            found[start] = int(right.sum()), int(right[: max(0, self.limit - start)].sum())
-        return found
+    def _attacked(self, limit: int) -> int | None:
+        """Return how many of so many images survive here; None where a process is to stop.
 
-    def attacked(self, counts: dict[int, tuple[int, int]]) -> int:
-        """Return how many images survive, of this process's share.
-
-        PGD draws a start for each image that is right, batch by batch from one generator. So each
-        process draws those of the others too. With several threat models, how many are drawn
-        depends on what survives the first: then the first process attacks alone.
+        PGD draws a start for each image that is right, so processes tell each other how many are.
         """
-        generator = generator_of(derive(self.config.seed, "validation"), self.held.device)
+        seed = derive(self.config.seed, "validation")
+        generator = batch_generator(seed, self.held.device, self.ranks)
         contexts = [SamplerContext(threat, generator) for threat in self.config.threats]
-        starts = range(0, self.limit, self.batch)
-        alone = len(contexts) > 1
-        if alone and not self.ranks.first:
-            return 0
-        own = starts if alone else self.ranks.shard(starts)
-        left = 0
-        for start in starts:
-            if start in own:
-                left += self._standing(start, contexts)
-            elif (right := counts[start][1]) > 0:
-                images = torch.empty(right, *self.held.shape, device=self.held.device)
-                contexts[0].threat.ball.uniform(images, generator)
+        attack, left = PGD(steps=self.config.validation.steps), 0
+        for x, y in map(self._read, self._parts(limit)):
+            for context in contexts:
+                x, y = _kept(x, y, classified(self.model, x, y))
+                if not self._agreed(generator, len(y)):
+                    return None
+                if len(y):
+                    found = attack.search(self.model, x, y, context)
+                    x, y = _kept(x, y, classified(self.model, found, y))
+                else:
+                    context.threat.ball.uniform(x, generator)  # as the others do
+            left += len(y)
         return left
 
-    def _standing(self, start: int, contexts: list[SamplerContext]) -> int:
-        attack = PGD(steps=self.config.validation.steps)
-        rows = slice(start, min(start + self.batch, self.limit))
-        x, y = self.held.pixels(rows), self.held.labels[rows]
-        for context in contexts:
-            if len(y):
-                right = classified(self.model, attack.search(self.model, x, y, context), y)
-                x, y = x[right], y[right]
-        return len(y)
+    def _agreed(self, generator: torch.Generator, count: int) -> bool:
+        """Tell the others how many starts are drawn here; return whether all go on."""
+        if not isinstance(generator, SharedGenerator):
+            return True
+        counts, stops = zip(*self.ranks.gather((count, asked())), strict=True)
+        rank = self.ranks.rank
+        generator.around = sum(counts[:rank]), sum(counts[rank + 1 :])
+        return not any(stops)
+
+
+def _kept(x: Tensor, y: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    return x[which], y[which]
 
 
 def classified(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return for each image whether it is classified correctly, in evaluation mode."""
+    if len(y) == 0:
+        return torch.ones_like(y, dtype=torch.bool)
     with frozen(model), torch.no_grad():
         return model(x).argmax(1) == y
 

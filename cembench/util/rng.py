@@ -111,6 +111,7 @@ class SharedGenerator(torch.Generator):
             processes make equally often.
         parts: equal parts of a batch, such as first and second views, each of which the processes
             share.
+        around: rows of the processes before and after this one, where not all have equally many.
         common: states of torch's global generators as they are in one process.
     """
 
@@ -118,6 +119,7 @@ class SharedGenerator(torch.Generator):
     size: int
     of_rank: torch.Generator
     parts: int = 1
+    around: tuple[int, int] | None = None
     common: dict[str, Tensor]
 
     @classmethod
@@ -130,9 +132,10 @@ class SharedGenerator(torch.Generator):
         generator.common = _global_states(device)
         return generator
 
-    def own_rows(self, count: int) -> slice:
-        """Return where this process's rows, of which it has `count`, are among those of all."""
-        return slice(self.rank * count, (self.rank + 1) * count)
+    def place(self, count: int) -> tuple[int, slice]:
+        """Return the rows of all processes, and where this one has its own, `count` of them."""
+        before, after = self.around or (self.rank * count, (self.size - self.rank - 1) * count)
+        return before + count + after, slice(before, before + count)
 
 
 @contextmanager
@@ -158,8 +161,8 @@ def for_all(
     """
     if not isinstance(generator, SharedGenerator):
         return draw(x)
-    rows = generator.own_rows(len(x))
-    whole = x.new_zeros(len(x) * generator.size, *x.shape[1:])
+    count, rows = generator.place(len(x))
+    whole = x.new_zeros(count, *x.shape[1:])
     whole[rows] = x
     with fork_rng():
         _set_global_states(generator.common, generator.device)
@@ -197,9 +200,9 @@ def _rows(draw: Callable[..., Tensor], shape: Sequence[int], generator: torch.Ge
     where = {"generator": generator, "device": generator.device}
     if not isinstance(generator, SharedGenerator):
         return draw(tuple(shape), **where)
-    whole = draw((shape[0] * generator.size, *shape[1:]), **where)
-    parts = whole.unflatten(0, (generator.parts, -1))
-    return parts[:, generator.own_rows(shape[0] // generator.parts)].flatten(0, 1)
+    count, rows = generator.place(shape[0] // generator.parts)
+    whole = draw((generator.parts * count, *shape[1:]), **where)
+    return whole.unflatten(0, (generator.parts, count))[:, rows].flatten(0, 1)
 
 
 def _global_states(device: torch.device) -> dict[str, Tensor]:

@@ -150,6 +150,38 @@ def test_torchrun_goes_on_by_itself_after_a_crash(tmp_path):
     assert said.count("c: 2 processes share") == 2 and said.count("epoch 1/5") == 1
 
 
+def test_processes_save_and_leave_when_torchrun_is_killed(tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def slowly(self, *given):
+        time.sleep(0.1)
+        return step(self, *given)
+
+    monkeypatch.setattr(Trainer, "step", slowly)
+    config, out = write(tmp_path, method="standard", epochs=9), tmp_path / "out.txt"
+    process = forked_torchrun("train", config, "--out", tmp_path, out=out)
+    deadline = time.monotonic() + LIMIT
+    while not (tmp_path / "c" / "history.csv").exists():
+        assert time.monotonic() < deadline and not process.ended, out.read_text()
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send(signal.SIGKILL)
+    process.wait()
+    while any(_runs(int(child)) for child in children):
+        assert time.monotonic() < deadline, out.read_text()
+        time.sleep(0.02)
+    assert (tmp_path / "c" / "midway.ckpt").exists()
+    assert out.read_text().count("terminated; what was finished is kept") == 1
+
+
+def _runs(process):
+    """Return whether a process runs: it has not ended, nor waits to be asked for its exit code."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_batch_norm_of_each_process_alone_is_another_training(tmp_path):
     settings = experiment(method="standard", batch_norm="local")
     (first, _), alone = together(tmp_path, lambda: losses(settings)), losses(settings)
