@@ -164,6 +164,7 @@ def test_processes_save_and_leave_when_torchrun_is_killed(tmp_path, monkeypatch)
     while not (tmp_path / "c" / "history.csv").exists():
         assert time.monotonic() < deadline and not process.ended, out.read_text()
         time.sleep(0.02)
+    time.sleep(0.3)  # in the second epoch
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send(signal.SIGKILL)
     process.wait()
