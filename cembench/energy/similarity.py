@@ -66,7 +66,7 @@ def pair_logits(z: Tensor, temperature: float, ranks: World | None = None) -> Te
     In several processes these are the rows of this one, and a column for each view of all.
     """
     z = z.float()
-    every, place = rows_of_all(z, 2, ranks), place_of_rows(len(z), 2, ranks).to(z.device)
+    every, place = rows_of_all(z, 2, ranks), place_of_rows(len(z), z.device, 2, ranks)
     same = place[:, None] == torch.arange(len(every), device=z.device)
     return similarity_logits(z, every, temperature).masked_fill(same, -torch.inf)
 
@@ -74,4 +74,4 @@ def pair_logits(z: Tensor, temperature: float, ranks: World | None = None) -> Te
 def partners(count: int, device: torch.device, ranks: World | None = None) -> Tensor:
     """Return the column of the other view of each row, for 2·count rows of this process."""
     every = 2 * count * (ranks or world()).size
-    return (place_of_rows(2 * count, 2, ranks).to(device) + every // 2) % every
+    return (place_of_rows(2 * count, device, 2, ranks) + every // 2) % every

@@ -109,7 +109,7 @@ class AdvInfoNCE(InnerAttack, Contrastive):
         """Return the first views, attacked away from the second ones."""
         with clean_branch(model):
             classifier = bank_classifier(model, second, self.temperature, self.negatives)
-        target = place_of_rows(len(first)).to(first.device)
+        target = place_of_rows(len(first), first.device)
         return self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
 
     def draw_cost(self, context: SamplerContext) -> int:

@@ -63,7 +63,7 @@ class NPJEM(Contrastive):
     ) -> dict[str, Tensor]:
         """Return both views, `first` and `second`, and x̂, `sampled`."""
         first, second = self.views.pair(x, context.generator)
-        target = place_of_rows(len(x)).to(x.device)
+        target = place_of_rows(len(x), x.device)
         classifier = bank_classifier(model, second, self.temperature, self.negatives)
         sampled = self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
         return {"first": first, "second": second, "sampled": sampled}
@@ -74,7 +74,7 @@ class NPJEM(Contrastive):
         """Return the loss, and InfoNCE and both mean energies."""
         every = torch.cat([images["first"], images["second"], images["sampled"]])
         z, bank, away = model(every).float().chunk(3)
-        bank, own = rows_of_all(bank), place_of_rows(len(z)).to(z.device)
+        bank, own = rows_of_all(bank), place_of_rows(len(z), z.device)
         logits = similarity_logits(z, bank, self.temperature)
         natural = cross_entropy(logits, own)
         data = energy.marginal(logits).mean()

@@ -33,10 +33,12 @@ def rows_of_all(x: Tensor, parts: int = 1, ranks: World | None = None) -> Tensor
     return every.flatten(0, 1)
 
 
-def place_of_rows(count: int, parts: int = 1, ranks: World | None = None) -> Tensor:
+def place_of_rows(
+    count: int, device: torch.device, parts: int = 1, ranks: World | None = None
+) -> Tensor:
     """Return where in `rows_of_all` the rows of this process are, of which it has `count`."""
     ranks = ranks or world()
-    every = torch.arange(count * ranks.size).reshape(parts, ranks.size, -1)
+    every = torch.arange(count * ranks.size, device=device).reshape(parts, ranks.size, -1)
     return every[:, ranks.rank].flatten()
 
 
