@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from cembench.bench.networks import EnlargedDigits
+from cembench.bench.networks import EnlargedDigits, described
+from cembench.models import ModelSettings, models
 from cembench.training.config import Experiment
 from cembench.training.ddp import MethodLoss
 from cembench.training.trainer import Trainer
@@ -30,7 +31,7 @@ PROCESSES = (1, 2, 4)
 
 
 def bench_scale(
-    model: str, batch: int, rounds: int, precision: str, device: str
+    model: ModelSettings, batch: int, rounds: int, precision: str, device: str
 ) -> list[dict[str, Any]]:
     """Time adversarial training in one process, in two and in four, with the same global batch.
 
@@ -42,7 +43,7 @@ def bench_scale(
     Raises:
         CembenchError: when a process fails.
     """
-    settings = {"model": model, "batch": batch, "rounds": rounds, "precision": precision}
+    settings = {"model": model.dump(), "batch": batch, "rounds": rounds, "precision": precision}
     most = torch.cuda.device_count() if device.startswith("cuda") else max(PROCESSES)
     counts = [count for count in PROCESSES if count <= most and batch % count == 0]
     rows = [_measured({**settings, "device": device}, count) for count in counts]
@@ -96,7 +97,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "work": "scale",
         "processes": ranks.size,
-        "network": settings["model"],
+        "network": described(models.parse(settings["model"])),
         "precision": settings["precision"],
         "batch": settings["batch"],
         "images_per_second": round(settings["batch"] / seconds["parallel"], 2),

@@ -103,7 +103,9 @@ class ReferenceSet:
         return self._seen(images, labels, self.reader.read(images))
 
     def _seen(self, images: Store, labels: Tensor, features: Features) -> ImageFeatures:
-        return ImageFeatures(images, labels, features, self.reader.extractor.unit)
+        unit, device = self.reader.extractor.unit, self.reader.device
+        pairs = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+        return ImageFeatures(images, labels, features, unit, pairs)
 
     @cached_property
     def training(self) -> ImageFeatures:
@@ -129,12 +131,18 @@ class ReferenceSet:
         return float(np.concatenate(right).mean())
 
     @cached_property
-    def _kernel_sums(self) -> Tensor:
-        return functional.kernel_sums(self.real.pool)
+    def _gaussian(self) -> functional.Gaussian:
+        return functional.gaussian_of(self.real.features.pool)
 
-    @cached_property
-    def _radii(self) -> Tensor:
-        return functional.ball_radii(self.real.points, NEIGHBOURS)
+    def _kid(self, images: ImageFeatures) -> Estimate:
+        fake, real = (known.pool.to(known.device) for known in (images, self.real))
+        sums = self.real.known("kernel sums", lambda: functional.kernel_sums(real))
+        return functional.kid(fake, real, sums)
+
+    def _precision_recall(self, images: ImageFeatures) -> tuple[float, float]:
+        fake, real = (known.points.to(known.device) for known in (images, self.real))
+        radii = self.real.radii(NEIGHBOURS, real.dtype)
+        return functional.precision_recall(fake, real, NEIGHBOURS, radii)
 
     def scores(self, images: ImageFeatures, distances: Tensor | None) -> tuple[Scores, Estimate]:
         """Compare a set of images with the reference; also return the KID to take gains from.
@@ -142,19 +150,17 @@ class ReferenceSet:
         KID, precision and recall are those of at most `functional.MOST` images of each set.
         """
         fake, real = images.features, self.real.features
-        estimate = functional.kid(images.pool, self.real.pool, self._kernel_sums)
+        estimate = self._kid(images)
         splits = 10 if len(fake) >= SPLIT_IMAGES else 1
         score, deviation = None, None
         if fake.logits is not None:
             score, deviation = functional.inception_score(fake.logits, splits)
-        precision, recall = functional.precision_recall(
-            images.points, self.real.points, NEIGHBOURS, self._radii
-        )
+        precision, recall = self._precision_recall(images)
         judged = images is not self.floor and not bool((images.labels < 0).any())
         return Scores(
             kid=estimate.value,
             kid_error=estimate.error,
-            fd=functional.frechet_distance(fake.pool, real.pool),
+            fd=functional.frechet_distance(fake.pool, real.pool, lambda: self._gaussian),
             inception_score=score,
             inception_score_std=deviation if splits > 1 else None,
             precision=precision,

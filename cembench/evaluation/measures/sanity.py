@@ -10,12 +10,13 @@ for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -152,7 +153,19 @@ def measure(config: SanityConfig | None, measurement: Measurement) -> list[Sanit
     asked = [] if config is None else sanity_checks(target, context.split, config, context.cache)
     consistency = consistency_checks(target, context.split, measurement.unused)
     attacks = context.protocol.attacks
-    return [*asked, *consistency, black_box_check(measurement.table, attacks, target)]
+    checks = [*asked, *consistency, black_box_check(measurement.table, attacks, target)]
+    measurement.warnings.update(_untried(checks, measurement.table))
+    return checks
+
+
+def _untried(checks: list[SanityCheck], table: pd.DataFrame) -> Iterator[str]:
+    """Warn of survivors that sampled stages left, where gradients may mislead the other stages."""
+    failed = ", ".join(check.name for check in checks if check.verdict == "fail")
+    for column in table.filter(regex="_sample$"):
+        left = int((table[column] == "untried").sum())
+        if failed and left:
+            title = column.removesuffix("_sample")
+            yield f"{title} left {left} images untried although {failed} failed: leave out sample"
 
 
 def share(config: SanityConfig | None, measurement: Measurement, ranks: World) -> None:
