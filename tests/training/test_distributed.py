@@ -376,15 +376,25 @@ def test_processes_that_never_come_are_not_waited_for_for_ever(tmp_path):
         refused(ranks(tmp_path, command, size=2, port=port), "choose another --master-port")
 
 
-def test_spread_networks_learn_from_the_labels_of_all_processes(tmp_path):
+def test_spread_networks_learn_from_the_images_of_all_processes(tmp_path):
     """The gradient is the mean over processes: that of the whole batch."""
+    from cembench.methods.contrastive import nt_xent
     from cembench.training.ddp import wrap_ddp
 
+    def labelled(net, rows):
+        return nn.functional.cross_entropy(net(images()[rows]), labels()[rows])
+
+    def unlabelled(net, rows):
+        views = torch.cat([images()[rows], images().flip(3)[rows]])
+        return nt_xent(nn.functional.normalize(net(views)), 0.5)
+
     def gradients(rows):
-        net = conv_net().eval()
-        wrapped = wrap_ddp(net, world(), torch.device("cpu"))
-        nn.functional.cross_entropy(wrapped(images()[rows]), labels()[rows]).backward()
-        return [parameter.grad for parameter in net.parameters()]
+        found = []
+        for loss in (labelled, unlabelled):
+            net = conv_net().eval()
+            loss(wrap_ddp(net, world(), torch.device("cpu")), rows).backward()
+            found += [parameter.grad for parameter in net.parameters()]
+        return found
 
     whole = gradients(slice(None))
     halves = [slice(0, 8), slice(8, 16)]
