@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cembench.models.folding import Folded, Folds, computes, find_folds, folded
-from cembench.util.frozen import copied, frozen
+from cembench.util.frozen import copied, exact, frozen
 from cembench.util.rng import isolated_rng
 
 MANY, SMALL = 256, 16  # channels, and pixels of a map
@@ -70,7 +70,7 @@ def build_surrogate(model: nn.Module, images: Tensor, halved: bool) -> Surrogate
     tried = copied(model)
     if tried is None:
         return None
-    with isolated_rng(0), frozen(model):
+    with isolated_rng(0), frozen(model), exact():
         try:
             folds = _tested_folds(tried.eval().requires_grad_(False), images)
         except Exception:  # what is wrong with the network will be said where it is used

@@ -65,10 +65,11 @@ class Epoch:
     ) -> None:
         self.world = world
         self._started = time.monotonic()
-        rank = ("rank", world.rank) if world.rank else ()
-        seed_everything(derive(*path, *rank))
+        seed_everything(derive(*path))
         seed = derive(*path, "draws")
         self.generator = ddp.batch_generator(seed, device, world)
+        if not world.first:
+            seed_everything(derive(*path, "rank", world.rank))
         # on a CPU the draws go on where the order ended; on a GPU the order is that of a CPU
         on_cpu = device.type == "cpu"
         self.order = order(self.generator if on_cpu else generator_of(seed, "cpu"))

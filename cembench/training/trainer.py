@@ -25,14 +25,15 @@ from cembench.training.epoch import Epoch, Midway
 from cembench.training.feed import Batch, Feed
 from cembench.training.optim import build_average, build_optimizer, build_scheduler
 from cembench.training.run_folder import State
-from cembench.training.selection import best_epoch, summary, validate
+from cembench.training.selection import best_epoch, summary
+from cembench.training.validation import validate
 from cembench.util.distributed import world
 from cembench.util.errors import ModelError, said
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
 from cembench.util.stages import stage
-from cembench.util.stopping import asked, interruptible
+from cembench.util.stopping import asked
 
 LOOK = 8  # steps between two looks at a device that computes ahead
 
@@ -169,16 +170,11 @@ class Trainer:
         epoch = self.epoch + 1
         if epoch % self.config.validation.every and epoch != self.config.epochs:
             return {}
-        return self.world.on_rank_zero(self._validate)
-
-    def _validate(self) -> dict[str, float] | None:
-        try:
-            with stage("validation"), interruptible():
-                return validate(self.evaluated, self.held, self.config, self.batch)
-        except KeyboardInterrupt:
-            if asked():
-                return None
-            raise
+        given = self.evaluated, self.held, self.config, self.batch
+        with stage("validation"):
+            if ddp.same_buffers(self.model):
+                return validate(*given, self.world)
+            return self.world.on_rank_zero(lambda: validate(*given))
 
     def _end(self, epoch: Epoch, found: dict[str, float]) -> None:
         """Add the row of an epoch to the history, and keep the weights if they are the best."""

@@ -13,7 +13,7 @@ from cembench.models import models
 from cembench.models.classifier import build_classifier
 from cembench.models.surrogate import Surrogate, ascent_model, build_surrogate
 from cembench.samplers import SamplerContext, samplers
-from cembench.training import build
+from cembench.training import build, optim
 from cembench.training.trainer import Trainer
 from tests.conftest import experiment
 
@@ -230,6 +230,15 @@ def test_a_step_takes_few_operations(precision, most):
         taken(trainer)
     assert counted.all < most
     assert counted.waits == 1  # for the loss, which on a GPU is read every few steps
+
+
+def test_no_step_waits_for_a_device_that_computes_ahead(monkeypatch):
+    monkeypatch.setattr(optim, "fusible", lambda model: True)
+    trainer = Trainer(experiment(), torch.device("cpu"))
+    taken(trainer, 2)
+    with Operations() as counted:
+        taken(trainer)
+    assert counted.waits == 0
 
 
 def test_steps_leave_no_tensors_behind():

@@ -21,9 +21,10 @@ from cembench.models.metadata import read_metadata
 from cembench.training import build as assembly
 from cembench.training import optim
 from cembench.training.run_folder import RunFolder
-from cembench.training.selection import best_epoch, correct
+from cembench.training.selection import best_epoch
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
+from cembench.training.validation import correct
 from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
