@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor, kept
 from cembench.evaluation.extractors.kept import cache_folder as cache_folder
 from cembench.evaluation.metrics import functional as functional
+from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
 from cembench.util.frozen import exact
@@ -154,10 +156,10 @@ class FeatureReader:
 
     Attributes:
         checksum: SHA-256 of the extractor's weights.
-        keep: where features of each batch are kept, for several processes to share.
+        kept_in: where features of each batch are kept, for several processes to share.
     """
 
-    keep: ChunkCache | None = None
+    kept_in: ChunkCache | None = None
 
     def __init__(
         self, extractor: Extractor, device: torch.device, weights: Path | None = None
@@ -179,23 +181,42 @@ class FeatureReader:
                 found[key][rows] = values
         return Features(**found)
 
+    @contextmanager
+    def keeping(self, cache: ChunkCache) -> Iterator[None]:
+        """Keep the features of each batch in a cache, and take those that are there."""
+        self.kept_in = cache
+        try:
+            yield
+        finally:
+            self.kept_in = None
+
+    def share(self, images: Store, ranks: World) -> None:
+        """Read this process's share of the features of real images, unless all are on disk."""
+        content = self._content(images)
+        if kept.read(content) is None:
+            parts = torch.arange(len(images)).split(BATCH)
+            for rows in ranks.deal(f"features {content}", parts):
+                self._batch(images.batch(rows))
+
     def reference(self, images: Store) -> Features:
         """Return features of real images, kept on disk under a name made of their content."""
-        how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
-        shape = torch.Size((len(images), *images.shape))
-        content = digest([*how, str(shape), hash_of_all(images)])
 
         def make() -> dict[str, Tensor]:
             read = vars(self.read(images)).items()
             return {key: value for key, value in read if value is not None}
 
-        return Features(**kept.obtain(content, make))
+        return Features(**kept.obtain(self._content(images), make))
+
+    def _content(self, images: Store) -> str:
+        how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
+        shape = torch.Size((len(images), *images.shape))
+        return digest([*how, str(shape), hash_of_all(images)])
 
     def _batch(self, images: Tensor) -> dict[str, Tensor]:
-        if self.keep is None:
+        if self.kept_in is None:
             return self._embedded(images)
         name = f"features.{hash_of(images)}"
-        return self.keep.obtain(name, lambda: self._embedded(images))
+        return self.kept_in.obtain(name, lambda: self._embedded(images))
 
     @torch.no_grad()
     def _embedded(self, images: Tensor) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from cembench.evaluation.metrics import Metric
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
+from cembench.util.distributed import World
 from cembench.util.errors import CembenchError, one_line
 from cembench.util.rng import isolated_rng
 
@@ -44,8 +45,6 @@ class ReferenceSet:
 
     Attributes:
         split: the reference images.
-        real: the same with their features.
-        floor: as many real images that are not the reference; None where there are too few.
         short: whether there are fewer reference images than were asked for.
     """
 
@@ -62,10 +61,38 @@ class ReferenceSet:
             raise CembenchError(f"samples: {count} reference images; figures need {FEWEST}")
         self.short = config.count is not None and count < config.count
         self.split = subset(source, count)[0]
-        self.real = self._known(self.split)
-        enough = len(self.other) >= count
-        self.floor = self._known(subset(self.other, count)[0]) if enough else None
         self._initial: dict[str, tuple[str, Scores, Estimate]] = {}
+
+    @cached_property
+    def real(self) -> ImageFeatures:
+        """The reference images with their features."""
+        return self._known(self.split)
+
+    @cached_property
+    def floor(self) -> ImageFeatures | None:
+        """As many real images that are not the reference; None where there are too few."""
+        others = self._others
+        return None if others is None else self._known(others)
+
+    @property
+    def _others(self) -> Split | None:
+        count = len(self.split)
+        return subset(self.other, count)[0] if len(self.other) >= count else None
+
+    def read(self, ranks: World) -> None:
+        """Read the features of all real images; of several processes, each reads its share.
+
+        These are then in the cache of the reader.
+        """
+        if ranks.size == 1:
+            _ = self.real, self.floor
+            return
+        images = [self.split, self._others, subset(self.other, CLASSIFIER_IMAGES)[0]]
+        if any(metric.against == "train" for metric in self.metrics):
+            images.append(subset(self.train, TRAINING_IMAGES)[0])
+        for part in images:
+            if part is not None:
+                self.reader.share(eight_bit(part), ranks)
 
     def _known(self, split: Split) -> ImageFeatures:
         images = eight_bit(split)
