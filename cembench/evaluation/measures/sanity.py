@@ -154,7 +154,7 @@ def measure(config: SanityConfig | None, measurement: Measurement) -> list[Sanit
 def _untried(checks: list[SanityCheck], table: pd.DataFrame) -> Iterator[str]:
     """Warn of survivors that sampled stages left, where gradients may mislead the other stages."""
     failed = ", ".join(check.name for check in checks if check.verdict == "fail")
-    for column in table.filter(regex="_sample$"):
+    for column in map(str, table.filter(regex="_sample$")):
         left = int((table[column] == "untried").sum())
         if failed and left:
             title = column.removesuffix("_sample")
