@@ -72,7 +72,7 @@ def command(
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
     research code has for training and sampling. autoattack and pgd attack networks that they train
     first, or each --checkpoint. All works together take about half an hour on two
-    cores, most of it in pyautoattack. scale: training in one process and in two, one thread each.
+    cores, most of it in pyautoattack. scale: training in one, two and four processes of one thread.
     sanity: the gradient-masking checks, and PGD with 100 steps on the same images. counts:
     operators, synchronisations and passes per step of each loop, in seconds, without timing
     anything; --compare leaderboards/bench/counts.json fails where one rose.
