@@ -16,6 +16,7 @@ from cembench.models.gradient import missing_gradient
 from cembench.samplers import FOR_TRAINING, FROM_DATA, Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
+from cembench.util.devices import patience
 from cembench.util.display.image_grid import grid
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.rng import derive, generator_of
@@ -179,6 +180,7 @@ def _draw(
         start, _ = sampler.initial_images(x, y, context)
         ends = _EndLogits(sampler, start, visit)
         found = sampler.ascend(surrogate, start, target, noisy, visit=ends.visit)
+        ends.look()
         if sampler.target_type == "class" and surrogate is model:
             return Samples(found, start, y, ends.last, ends.first)
     else:
@@ -247,15 +249,35 @@ class _EndLogits:
         self.advice = f"lower step_size, which is {sampler.alpha(start):g}"
         self.name = sampler.name
         self.first = self.last = torch.empty(0)
+        self.finite: list[Tensor] = []
+        self.looked, self.patience = 0, patience(start.device)
 
     def visit(self, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
-        """Check an iterate and keep its logits, then call the inner hook."""
-        failure = f"sampler {self.name}: values are not finite at step {step}; {self.advice}"
-        if step == 0:
-            failure = f"sampler {self.name}: the output on the initial images is not finite"
-        _require_finite(x, out, failure)
+        """Keep the logits of an iterate, check a few iterates at once, and call the inner hook."""
+        self.finite.append(x.isfinite().all() & out.isfinite().all())
+        if len(self.finite) >= self.patience:
+            self.look()
         self.first, self.last = (out.float() if step == 0 else self.first), out.float()
         return None if self.inner is None else self.inner(step, rows, x, out)
+
+    def look(self) -> None:
+        """Refuse iterates that are not finite.
+
+        Raises:
+            SamplingError: naming the first step of which that is true.
+        """
+        found = torch.stack(self.finite).tolist() if self.finite else []
+        step, self.finite = self.looked, []
+        self.looked += len(found)
+        if all(found):
+            return
+        if (step := step + found.index(False)) == 0:
+            raise SamplingError(
+                f"sampler {self.name}: the output on the initial images is not finite"
+            )
+        raise SamplingError(
+            f"sampler {self.name}: values are not finite at step {step}; {self.advice}"
+        )
 
 
 def _require_finite(images: Tensor, logits: Tensor, failure: str) -> None:
