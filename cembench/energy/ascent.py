@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cembench.energy.norms import NORMS, Ball, per_row
 from cembench.util.errors import CembenchError, NoGradientError, said
+from cembench.util.meeting import LostProcessError
 from cembench.util.rng import normal
 
 ROUNDING = 1e-4  # in units of 1/255: float32 rounding must not cost a perturbation a whole level
@@ -153,7 +154,7 @@ def gradient_of(value: Tensor, x: Tensor) -> Tensor:
     try:
         if value.requires_grad:
             (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
-    except (CembenchError, torch.OutOfMemoryError):
+    except (CembenchError, LostProcessError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise NoGradientError(f"its backward pass raised {said(error)}") from error

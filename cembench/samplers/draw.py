@@ -16,11 +16,11 @@ from cembench.models.gradient import missing_gradient
 from cembench.samplers import FOR_TRAINING, FROM_DATA, Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
-from cembench.util.devices import patience
 from cembench.util.display.image_grid import grid
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.rng import derive, generator_of
 
+LOOK = 8  # steps between two looks at values that may not be finite
 CHUNK = 256
 SCORES = 1 << 24  # random numbers that are drawn at once, 64 MiB
 
@@ -180,7 +180,6 @@ def _draw(
         start, _ = sampler.initial_images(x, y, context)
         ends = _EndLogits(sampler, start, visit)
         found = sampler.ascend(surrogate, start, target, noisy, visit=ends.visit)
-        ends.look()
         if sampler.target_type == "class" and surrogate is model:
             return Samples(found, start, y, ends.last, ends.first)
     else:
@@ -242,42 +241,36 @@ def _logits(model: nn.Module, x: Tensor, images: CheckpointImages) -> Tensor:
 
 
 class _EndLogits:
-    """Hook of `ascend` that keeps the first and last logits, and refuses values not finite."""
+    """Hook of `ascend` that keeps the first and last logits, and refuses values not finite.
+
+    On a device that computes ahead, it looks only every few steps.
+    """
 
     def __init__(self, sampler: EnergySampler, start: Tensor, visit: Visit | None) -> None:
-        self.inner = visit
+        self.inner, self.steps = visit, sampler.steps
         self.advice = f"lower step_size, which is {sampler.alpha(start):g}"
         self.name = sampler.name
         self.first = self.last = torch.empty(0)
-        self.finite: list[Tensor] = []
-        self.looked, self.patience = 0, patience(start.device)
+        self._finite: list[Tensor] = []
 
     def visit(self, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
-        """Keep the logits of an iterate, check a few iterates at once, and call the inner hook."""
-        self.finite.append(x.isfinite().all() & out.isfinite().all())
-        if len(self.finite) >= self.patience:
-            self.look()
+        """Check an iterate and keep its logits, then call the inner hook."""
+        self._finite.append(x.isfinite().all() & out.isfinite().all())
+        if step % LOOK == 0 or step == self.steps:
+            self._require_finite(step)
         self.first, self.last = (out.float() if step == 0 else self.first), out.float()
         return None if self.inner is None else self.inner(step, rows, x, out)
 
-    def look(self) -> None:
-        """Refuse iterates that are not finite.
-
-        Raises:
-            SamplingError: naming the first step of which that is true.
-        """
-        found = torch.stack(self.finite).tolist() if self.finite else []
-        step, self.finite = self.looked, []
-        self.looked += len(found)
+    def _require_finite(self, last: int) -> None:
+        found, self._finite = torch.stack(self._finite).tolist(), []
         if all(found):
             return
-        if (step := step + found.index(False)) == 0:
-            raise SamplingError(
-                f"sampler {self.name}: the output on the initial images is not finite"
-            )
-        raise SamplingError(
-            f"sampler {self.name}: values are not finite at step {step}; {self.advice}"
-        )
+        step = last - len(found) + 1 + found.index(False)
+        if step == 0:
+            reason = "the output on the initial images is not finite"
+        else:
+            reason = f"values are not finite at step {step}; {self.advice}"
+        raise SamplingError(f"sampler {self.name}: {reason}")
 
 
 def _require_finite(images: Tensor, logits: Tensor, failure: str) -> None:

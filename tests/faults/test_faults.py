@@ -148,6 +148,7 @@ def test_records_and_tables_of_another_run_are_not_taken_for_ours(cembench, tmp_
     assert [found.replaced for found in find_records([copy.parent]).values()] == [True]
     again, _ = evaluate(copy, load_protocol("quick", PLAN, limit=48), reuse=True)
     assert again.run == "run" and again.checkpoint_sha256 != record.checkpoint_sha256
+    assert again.checkpoint_seal.encode() in copy.read_bytes()
 
 
 def spoil_bits(files):
