@@ -260,9 +260,11 @@ def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:
 def _clean(chunk: Chunk) -> Columns:
     x, verifier = chunk.split.pixels(), chunk.target.verifier
     rounded = to_bytes(x, x, chunk.target.threat.ball)
+    found = verifier(x).argmax(1)
+    same = chunk.target.repeatable and torch.equal(rounded, x)
     return {
         "index": chunk.rows,
         "label": chunk.split.labels,
-        "clean_pred": verifier(x).argmax(1),
-        "clean_8bit_pred": verifier(rounded).argmax(1),
+        "clean_pred": found,
+        "clean_8bit_pred": found if same else verifier(rounded).argmax(1),
     }

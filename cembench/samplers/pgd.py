@@ -175,6 +175,7 @@ class PGD(InBall):
             if len(rows) == 0:
                 break
             self._run(model, x[rows], y[rows], context, partial(best.visit, rows))
+            best.look()
         return best.x
 
     def _run(

@@ -121,7 +121,12 @@ class Lease:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        self._write(descriptor)
+        try:
+            self._write(descriptor)
+        except OSError:
+            with suppress(OSError):
+                self.path.unlink()
+            raise
         return True
 
     def release(self) -> None:

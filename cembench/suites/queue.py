@@ -26,7 +26,7 @@ from cembench.util.files import digest, write_text
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import UNSEALED, open_sealed, write_sealed
 from cembench.util.lazy import lazy_imports
-from cembench.util.settings import Settings
+from cembench.util.settings import Name, Settings
 
 with lazy_imports():
     from cembench.util.provenance import code_version
@@ -53,10 +53,10 @@ class Plan(Settings):
     """
 
     session: str
-    round: str
+    round: Name
     place: str
     protocol: dict[str, Any]
-    experiments: dict[str, dict[str, Any]]
+    experiments: dict[Name, dict[str, Any]]
     needs: dict[str, list[str]]
     device: str
     inception_weights: str | None = None

@@ -219,7 +219,8 @@ class SuiteRun:
         with open_launcher(launcher, request) as start_jobs:
 
             def start(numbers: Sequence[int]) -> list[Poll]:
-                return start_jobs([self._job(queue, number) for number in numbers])
+                jobs = [self._job(queue, number, wait=number >= size) for number in numbers]
+                return start_jobs(jobs)
 
             yield _together(Crew(start, size))
 
@@ -237,9 +238,10 @@ class SuiteRun:
     def _said(self, name: str) -> str:
         return last_line(RunLayout(self.out / name).log)
 
-    def _job(self, queue: Queue, number: int) -> Job:
-        """Return the command line of a worker."""
-        arguments = ["work", str(self.out), "--suite", queue.name, "--no-wait", "--debug"]
+    def _job(self, queue: Queue, number: int, wait: bool) -> Job:
+        """Return the command line of a worker; it need not wait while the dead are replaced."""
+        arguments = ["work", str(self.out), "--suite", queue.name, "--debug"]
+        arguments += ["--wait" if wait else "--no-wait"]
         for module in named_plugins():
             arguments += ["--plugin", module]
         log = place_of(self.out, queue.name) / f"worker-{number}.log"

@@ -47,7 +47,7 @@ class Worker:
         *,
         logged: bool = True,
         patience: float = PATIENCE,
-        on_change: OnChange = lambda name, outcome: None,
+        on_change: OnChange | None = None,
     ) -> None:
         self.queue, self.run, self.logged, self.patience = queue, run, logged, patience
         self.claims, self.on_change = Claims(queue, patience, names), on_change
@@ -103,17 +103,21 @@ class Worker:
         lease = claim.lease
         try:
             with lease.kept():
-                self.on_change(claim.name, None)
+                self._tell(claim.name, None)
                 outcome = self._outcome(claim)
                 if not lease.lost:
                     patiently(lambda: self.queue.finish(claim.name, outcome), self.queue.folder)
-                    self.on_change(claim.name, outcome)
+                    self._tell(claim.name, outcome)
         except KeyboardInterrupt:
             if not lease.lost:
                 raise
             forget()
         finally:
             lease.release()
+
+    def _tell(self, name: str, outcome: Outcome | None) -> None:
+        if self.on_change is not None:
+            self.on_change(name, outcome)
 
     def _outcome(self, claim: Claim) -> Outcome:
         log = self.queue.layout(claim.name).log

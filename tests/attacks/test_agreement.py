@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cembench.bench.attack import differing, official, survivors
-from cembench.bench.networks import EnlargedDigits, trained
+from cembench.bench.networks import EnlargedDigits
 from cembench.data.digits import Digits
 from cembench.data.split import subset
 from cembench.energy.threat import Threat
@@ -30,10 +30,10 @@ SMALL = {
 LARGE = {
     "resnet": {"name": "resnet18", "width": 16},
     "wide": {"name": "wide_resnet", "depth": 10, "width": 2},
-    "no batch norm": {"name": "preact_resnet18", "width": 8, "norm": "group"},
+    "no batch norm": {"name": "small_cnn", "width": 16, "norm": "group"},
 }
 RADII = {"linf": 0.1, "l2": 0.6}
-LARGE_RADII = {"linf": 0.2, "l2": 2.5}
+LARGE_RADII = {"linf": 0.1, "l2": 1.5}
 
 
 class FourDigits(Digits):
@@ -92,7 +92,8 @@ def test_short_attacks_agree_on_small_networks(small, norm, monkeypatch):
 @pytest.mark.parametrize("name", LARGE)
 def test_the_standard_version_agrees_on_networks_of_real_size(name, norm):
     torch.manual_seed(0)
-    model = trained("robust", "cpu", LARGE[name])
+    trained_for = Threat(norm="linf", eps=LARGE_RADII["linf"])
+    model = robust(LARGE[name], EnlargedDigits(), trained_for, 8, 64)
     split = subset(EnlargedDigits().load("test"), 16)[0]
     ours, theirs = verdicts(model, split, Threat(norm=norm, eps=LARGE_RADII[norm]), 2)
     own = differing(theirs[1:], theirs[:-1])

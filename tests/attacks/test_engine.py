@@ -366,9 +366,9 @@ def test_bench_prints_rows(cembench):
 
 def test_bench_compares_verdicts_seed_by_seed(cembench, monkeypatch):
     monkeypatch.setattr(networks, "EPOCHS", 1)
-    monkeypatch.setitem(networks.SMALL, "width", 2)
     monkeypatch.setitem(networks.METHODS["robust"]["negatives"], "steps", 1)
-    done = cembench("bench", "pgd", "--images", 16, "--seeds", 2, "--json")
+    small = ("--model", "{name: small_cnn, width: 4}")
+    done = cembench("bench", "pgd", *small, "--images", 16, "--seeds", 2, "--json")
     assert done.code == 0, done.err
     rows = json.loads(done.out)
     assert [row["model"] for row in rows] == ["robust", "standard"]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import random
 import signal
 import threading
@@ -15,10 +16,11 @@ from cembench.suites import leases, patience, worker
 from cembench.suites.claims import Claims
 from cembench.suites.leases import read
 from cembench.suites.outcomes import Outcome
-from cembench.suites.queue import Queue
+from cembench.suites.queue import Plan, Queue
 from cembench.suites.run import SuiteRun, run_suite
+from cembench.suites.runner import Runner
 from cembench.suites.worker import Worker
-from cembench.util.errors import CembenchError
+from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.stopping import handle_signals
 from tests.suites.test_suites import suite, table, until
@@ -141,6 +143,18 @@ def test_a_holder_that_shows_no_life_is_replaced_once_and_finds_out(stored, monk
     with heir.lease.kept(), mine.lease.kept():
         until(lambda: mine.lease.lost)
         assert not heir.lease.lost
+
+
+def test_a_worker_can_be_sent_to_a_process_that_is_no_fork(stored):
+    take = pickle.loads(pickle.dumps(Worker(stored, Runner(stored, "cpu")).work))
+    assert take.__self__.queue.names == NAMES
+
+
+def test_a_queue_names_no_folder_but_its_own(stored):
+    values = stored.plan.dump()
+    values["experiments"]["../elsewhere"] = {}
+    with pytest.raises(ConfigError, match="experiments"):
+        Plan.parse(values)
 
 
 def test_an_experiment_that_kills_its_workers_fails_in_the_end(stored, tmp_path):

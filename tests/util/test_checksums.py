@@ -151,15 +151,18 @@ def test_a_cache_that_another_process_holds_is_done_without(file, reads, monkeyp
 
 
 def test_a_cache_that_cannot_be_written_is_still_read(file, reads):
+    other, last = file.with_name("other"), file.with_name("last")
+    for path in (other, last):
+        path.write_bytes(path.name.encode())
     checksum(file)
-    other = file.with_name("other")
-    other.write_bytes(b"other")
+    checksum(last)
     with Checksums() as found:
+        found.of(file)
         found._run("PRAGMA query_only = 1")
         found.of(other)
-        found.of(file)
+        found.of(last)
     checksum(other)
-    assert reads == ["model.safetensors", "other", "other"]
+    assert reads == ["model.safetensors", "last", "other", "other"]
 
 
 def _all_of(paths):

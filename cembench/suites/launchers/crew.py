@@ -21,7 +21,7 @@ class Crew:
         self.over, self.deaths = 0, 0
 
     def tend(self, over: int) -> None:
-        """Replace workers that died; start one where all have left and something is left.
+        """Replace workers that died; start one more where all have left and something is left.
 
         Args:
             over: how many experiments are over.
@@ -37,5 +37,5 @@ class Crew:
         if self.deaths > 2 * (RETRIES + 1) * self.size:
             raise CembenchError(next(why for why in found.values() if why))
         self.polls = {n: self.polls[n] for n, why in found.items() if why is None}
-        again = dead or [0] * (not self.polls)
+        again = dead or [self.size] * (not self.polls)
         self.polls |= zip(again, self.start(again) if again else [], strict=True)

@@ -40,15 +40,10 @@ class Checksums:
         self.verify = verify
         self._found: dict[tuple[bytes, str], str] = {}
         self._database: sqlite3.Connection | None = None
+        self._opened = False
         self._read_only = False
 
     def __enter__(self) -> Self:
-        with suppress(OSError, sqlite3.Error):
-            path = database_file()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, PATIENCE, isolation_level=None)
-            self._run("PRAGMA synchronous = NORMAL")
-            self._run(TABLE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,6 +55,7 @@ class Checksums:
         Raises:
             CembenchError: when it is missing or unreadable.
         """
+        self._open()
         state, changed = _state(path)
         name = os.fsencode(path.absolute())
         known = self._found.get((name, state))
@@ -72,9 +68,20 @@ class Checksums:
         self._found[name, state] = known
         return known
 
+    def _open(self) -> None:
+        """Open the database when it is first needed."""
+        if self._opened:
+            return
+        self._opened = True
+        with suppress(OSError, sqlite3.Error):
+            path = database_file()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            self._run(TABLE)
+
     def _known(self, name: bytes, state: str) -> str | None:
         for checksum, seal in self._run(FIND, name, state):
-            if seal == _seal(name, state, checksum):
+            if seal == _seal(name, state, str(checksum)):
                 return checksum
         return None
 
@@ -84,8 +91,8 @@ class Checksums:
     def _run(self, statement: str, *values: bytes | str) -> list[tuple[str, str]]:
         """Return the rows of a statement; none where the database fails.
 
-        A damaged one is removed. One that is busy, full or read-only is not damaged; nothing more
-        is written to it.
+        One that is busy, full or read-only is not damaged: nothing more is written to it, or asked
+        of it. A damaged one is removed.
         """
         if self._database is None or (self._read_only and statement != FIND):
             return []
@@ -93,6 +100,8 @@ class Checksums:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.OperationalError:
             self._read_only = True
+            if statement == FIND:
+                self._close()
         except sqlite3.DatabaseError:
             self._close()
             with suppress(OSError):
