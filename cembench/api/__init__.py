@@ -21,7 +21,7 @@ Examples:
     >>> figure = record.figures["autoattack"]
     >>> figure.images, 0 <= figure.low <= figure.accuracy <= figure.high <= 1
     (32, True)
-    >>> cb.rank(["runs"])[0].stem
+    >>> cb.leaderboard([record])[0].stem
     'digits-linf-0.125'
 
     A network that you built yourself takes images in [0, 1], N×C×H×W, and gives N×K logits:
@@ -49,7 +49,7 @@ Examples:
 
 from __future__ import annotations
 
-from cembench.api.comparison import check, rank
+from cembench.api.comparison import check, leaderboard
 from cembench.api.evaluation import evaluate
 from cembench.api.sampling import counterfactuals, load, restore, sample
 from cembench.api.training import probe, train
@@ -62,9 +62,9 @@ __all__ = [
     "counterfactuals",
     "dataset",
     "evaluate",
+    "leaderboard",
     "load",
     "probe",
-    "rank",
     "restore",
     "sample",
     "train",

@@ -8,6 +8,7 @@ from pathlib import Path
 from cembench.evaluation.gate.check import check as check_baseline
 from cembench.evaluation.gate.evaluator import Evaluator
 from cembench.evaluation.gate.gate import Outcome
+from cembench.evaluation.record import Record
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -15,20 +16,30 @@ with lazy_imports():
     from cembench.reporting.plots.curves import write_curve
 
 
-def rank(runs: Sequence[str | Path] = ("runs",), out: str | Path | None = None) -> list[Board]:
-    """Rank the records below some folders.
+def leaderboard(
+    runs: Sequence[str | Path | Record] = ("runs",),
+    out: str | Path | None = None,
+    *,
+    verify: bool = False,
+) -> list[Board]:
+    """Rank records.
 
     Args:
-        runs: run folders, or folders of them.
+        runs: records, and run folders or folders of them, whose records are read.
         out: where tables are written as CSV and markdown, if anywhere.
+        verify: read every checkpoint as a whole to see whether it is the one that was measured;
+            its seal tells otherwise.
 
     Returns:
-        Boards: `table` is a data frame of all columns, `shown` one for people.
+        Boards: `table` is a data frame of all columns, with the bounds of intervals, `shown` one
+        for people, which a notebook displays.
 
     Raises:
         CembenchError: when a folder holds no records, or a record is damaged.
     """
-    boards = build_boards(find_records([Path(run) for run in runs]).values())
+    folders = [Path(run) for run in runs if not isinstance(run, Record)]
+    given = [run for run in runs if isinstance(run, Record)]
+    boards = build_boards([*given, *find_records(folders, verify=verify).values()])
     if out is not None:
         write_boards(boards, Path(out))
     return boards

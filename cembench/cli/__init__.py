@@ -13,9 +13,9 @@ from cembench.util.allocator import keep_freed_memory
 from cembench.util.version import __version__
 
 COMMANDS = {
-    "Train": ("init", "data", "train", "probe", "run"),
+    "Train": ("init", "data", "train", "probe", "run", "work"),
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
-    "Look": ("report", "plot", "show", "list"),
+    "Look": ("report", "plot", "show", "status", "list"),
     "Check": ("check", "verify"),
     "Exchange": ("import", "export"),
     "Shell": ("completion",),

@@ -11,8 +11,6 @@ import click
 from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, say, show
 from cembench.cli.names import name_or_file
 from cembench.suites.launchers import EXTRAS
-from cembench.suites.launchers.job import DIVERGED, FAILED
-from cembench.suites.launchers.processes import end_with
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -22,6 +20,8 @@ NOTHING = "nothing was measured: encoders have no accuracies; add probes, or the
 JOBS = "Experiments at once; auto: one a core if networks are tiny."
 LAUNCHER = "Run on this machine, a Ray cluster or SLURM."
 LAUNCHER_SET = "Argument of ray.init or submitit: address=auto, …"
+ENQUEUE = "Only store the suite in --out, for `cembench work`."
+MAX_FAILURES = "Stop after so many failures."
 
 
 class Jobs(click.ParamType):
@@ -45,44 +45,39 @@ class Jobs(click.ParamType):
 @click.option("--jobs", type=Jobs(), default="auto", help=JOBS)
 @click.option("--launcher", default="local", type=click.Choice(["local", *EXTRAS]), help=LAUNCHER)
 @KEY_VALUE("--launcher-set", "assignments", help=LAUNCHER_SET)
-@click.option("--only", hidden=True, help="Run one experiment, as launchers do; rank nothing.")
-@click.option("--digest", hidden=True, help="Refuse to run another one than this identifies.")
-@click.option("--parent", type=int, hidden=True, help="End when this process does.")
-@click.option("--owner", type=int, hidden=True, help="End when this process does, too.")
+@click.option("--max-failures", type=click.IntRange(min=1), metavar="N", help=MAX_FAILURES)
+@click.option("--enqueue", is_flag=True, help=ENQUEUE)
 @DEVICE
 def command(
     suite: Path,
     out: Path,
     assignments: tuple[str, ...],
-    only: str | None,
-    digest: str | None,
-    parent: int | None,
-    owner: int | None,
+    enqueue: bool,
     **options: Any,
 ) -> None:
     """Train, evaluate and rank the experiments of a suite.
 
     SUITE is a file, or one of `cembench list recipes`. What is already done and unchanged is not
-    done twice.
+    done twice. Any number of `cembench work` may help, on other machines too.
     """
-    if parent is not None:
-        end_with(parent, owner)
-    from cembench.suites.run import run_one, run_suite
+    from cembench.suites.run import SuiteRun, run_suite
     from cembench.util.overrides import override
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise CembenchError("run starts experiments itself (--jobs); give torchrun train or eval")
-    if only is not None:
-        own = {key: options[key] for key in ("device", "inception_weights")}
-        outcome = run_one(suite, out, name=only, digest=digest, **own)
-        if outcome.failure is not None:
-            fail(outcome.failure, DIVERGED if outcome.diverged else FAILED)
-        say("done", err=True)
+        what = "run starts processes itself (--jobs, processes: 4)"
+        raise CembenchError(f"{what}; give torchrun train or eval")
+    if enqueue:
+        given = suite, out, options["device"], options["inception_weights"]
+        with SuiteRun(*given).stored(options["max_failures"]) as queue:
+            say(f"{len(queue.names)} experiments are in {out}: start cembench work {out}", err=True)
         return
     settings = override({}, assignments, "--launcher-set")
     found = run_suite(suite, out, settings=settings, **options)
     show(found.boards)
     finish(found, out)
+    if found.left:
+        stopped = f"{found.left} experiments were stopped or not begun; run it again to go on"
+        found.failures.append(stopped)
     if found.failures:
         fail("; ".join(found.failures))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,11 +16,12 @@ from cembench.evaluation.record.files import save_record
 from cembench.evaluation.record.header import record_header
 from cembench.models.recipe import recipe_of
 from cembench.models.source import ModelSource
-from cembench.suites.launchers.job import Outcome
+from cembench.suites.outcomes import Outcome
 from cembench.training.config import Experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
-from cembench.util.errors import CembenchError, TrainingDiverged, one_line
+from cembench.util.distributed import world
+from cembench.util.errors import TrainingDiverged, one_line
 from cembench.util.files.layout import RunLayout
 
 
@@ -35,6 +37,9 @@ def run_experiment(
 
     When training diverges for good, or did for the run `failed_dependency` that this one starts
     from, a record says so.
+
+    Raises:
+        CembenchError: for anything else that goes wrong.
     """
     try:
         if failed_dependency is not None:
@@ -47,10 +52,9 @@ def run_experiment(
         )
         return Outcome(None if record.error is None else f"{record.error} ({path})")
     except TrainingDiverged as error:
-        save_divergence(experiment, folder, protocol, str(error), device)
+        why = partial(save_divergence, experiment, folder, protocol, str(error), device)
+        world().on_rank_zero(why)
         return Outcome(str(error), diverged=True)
-    except CembenchError as error:
-        return Outcome(str(error))
 
 
 def save_divergence(

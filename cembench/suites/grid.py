@@ -12,7 +12,7 @@ from typing import Any
 from cembench.util.errors import ConfigError
 from cembench.util.overrides import put
 
-MOST = 1000
+MOST = 10_000
 
 
 def points(

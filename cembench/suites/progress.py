@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cembench.evaluation.record import Record
 from cembench.suites.cost import TimeLeft
-from cembench.suites.launchers.job import Outcome
+from cembench.suites.outcomes import Outcome
 from cembench.suites.rows import cells, line
 from cembench.util.display.format import roughly
 from cembench.util.progress import Screen

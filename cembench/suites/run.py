@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cembench.suites.cost import TimeLeft, expected_seconds, tiny
+from cembench.suites.following import Alone, Tend, follow, together
 from cembench.suites.launchers import local, open_launcher
-from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started, last_line
-from cembench.suites.schedule import Start, schedule
+from cembench.suites.launchers.crew import Crew
+from cembench.suites.launchers.job import Job, Poll
+from cembench.suites.launchers.settings import Request
+from cembench.suites.outcomes import Outcome, last_line
+from cembench.suites.queue import FOLDER, Queue, place_of
+from cembench.suites.storing import store
 from cembench.suites.suite import load_suite
+from cembench.suites.worker import Worker
 from cembench.training.config import Experiment
 from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
-from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.locks import locked
 from cembench.util.lazy import lazy_imports
 from cembench.util.registry import named_plugins
 from cembench.util.shared import sharing
@@ -28,8 +34,8 @@ with lazy_imports():
     from cembench.evaluation.record import Record
     from cembench.evaluation.record.files import load_record
     from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
-    from cembench.suites.experiment import run_experiment
     from cembench.suites.progress import overview
+    from cembench.suites.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,13 @@ class SuiteResult:
         boards: all runs ranked; none for encoders of which the protocol measures nothing.
         failures: a message for each experiment that failed.
         records: of its experiments that went well, by file.
+        left: how many were not begun, since too many failed.
     """
 
     boards: list[Board]
     failures: list[str]
     records: dict[Path, Record]
+    left: int = 0
 
 
 def run_suite(
@@ -56,13 +64,14 @@ def run_suite(
     jobs: int | None = None,
     launcher: str = "local",
     settings: dict[str, Any] | None = None,
+    max_failures: int | None = None,
 ) -> SuiteResult:
     """Train and evaluate what is not done yet; rank all runs of `out` in `out/leaderboards/`.
 
     Experiments that fail are skipped; the others go on.
 
     Args:
-        path: the suite file, which all machines must see.
+        path: the suite file.
         out: the folder of runs, which all machines must see.
         device: where an experiment runs: `auto`, `cpu`, `cuda`, `cuda:1`, … or `mps`.
         inception_weights: weights for the extractors inception and dinov2.
@@ -70,30 +79,43 @@ def run_suite(
             one with all threads, or one with one thread on each core where networks are tiny.
         launcher: `local`, `ray` or `submitit`.
         settings: what the launcher takes.
+        max_failures: failures after which the others are stopped; they save their state.
 
     Raises:
-        CembenchError: when the suite file is wrong or every experiment failed.
+        CembenchError: when the suite file is wrong, every experiment failed, or another command
+            runs the suite in this folder.
     """
     suite = SuiteRun(path, out, device, inception_weights)
-    with sharing():
-        outcomes = suite.run_all(launcher, jobs, settings or {})
+    if launcher == "local":
+        if settings:
+            raise CembenchError("--launcher-set: the launcher local has no settings")
+        local.require_cores(jobs or 1)
+    with sharing(), suite.stored(max_failures) as queue:
+        outcomes = suite.run_all(queue, launcher, jobs, settings or {})
+        queue.remove()
     failures = [
         f"experiment {name}: {outcomes[name].failure}"
         for name in suite.experiments
-        if outcomes[name].failure is not None
+        if name in outcomes and outcomes[name].failure is not None
     ]
+    left = len(suite.experiments) - len(outcomes)
     if not RunLayout.records_below(out):
         if failures:
             raise CembenchError(f"{path}: {'; '.join(failures)}")
-        return SuiteResult([], [], {})
+        return SuiteResult([], [], {}, left)
     own = {suite.record_file(name): record for name, record in suite.written.items()}
-    boards = build_boards(find_records([out], own).values())
+    return SuiteResult(rank(out, own), failures, own, left)
+
+
+def rank(out: Path, own: dict[Path, Record] | None = None) -> list[Board]:
+    """Write the tables of all runs in a folder; `own` are records that were read already."""
+    boards = build_boards(find_records([out], own or {}).values())
     write_boards(boards, out / "leaderboards")
-    return SuiteResult(boards, failures, own)
+    return boards
 
 
 class SuiteRun:
-    """A suite that was read from its file, and the ways to run one of its experiments."""
+    """A suite that was read from its file, and the ways to run its experiments."""
 
     def __init__(self, path: Path, out: Path, device: str, inception_weights: Path | None) -> None:
         self.path, self.out, self.device = path, out, device
@@ -101,47 +123,59 @@ class SuiteRun:
         self.experiments, self.protocol = load_suite(path, out)
         self.written: dict[str, Record] = {}  # of experiments that went well
 
-    @property
-    def needs(self) -> dict[str, frozenset[str]]:
-        """The names of the experiments, each with those of the suite that it starts from."""
-        return {name: self._needs(one) for name, one in self.experiments.items()}
+    @contextmanager
+    def stored(self, max_failures: int | None = None) -> Iterator[Queue]:
+        """Store the suite beside its runs, and yield its queue; no other command may meanwhile.
 
-    def run(self, name: str, diverged: str | None = None) -> Outcome:
-        """Run an experiment in this process, or record that the one it starts from diverged."""
-        return run_experiment(
-            self.experiments[name],
-            self.out / name,
-            self.protocol,
-            pick_device("auto" if diverged else self.device),
-            self.inception_weights,
-            None if diverged is None else self.out / diverged,
-        )
+        Raises:
+            Busy: when another command runs it.
+        """
+        place = place_of(self.out, self.path.stem)
+        try:
+            with locked(place.with_name(f"{place.name}.lock"), str(self.out)):
+                yield store(
+                    self.out,
+                    self.path.stem,
+                    self.experiments,
+                    self.protocol,
+                    {name: self._needs(one) for name, one in self.experiments.items()},
+                    device=self.device,
+                    inception_weights=self.inception_weights,
+                    plugins=named_plugins(),
+                    max_failures=max_failures,
+                )
+        finally:
+            with suppress(OSError):  # of other suites, or of an earlier command
+                (self.out / FOLDER).rmdir()
 
     def run_all(
-        self, launcher: str, jobs: int | None, settings: dict[str, Any]
+        self, queue: Queue, launcher: str, jobs: int | None, settings: dict[str, Any]
     ) -> dict[str, Outcome]:
         """Run all experiments and return their outcomes."""
+        left = None
         if launcher == "local":
-            if settings:
-                raise CembenchError("--launcher-set: the launcher local has no settings")
             self.device = pick_device(self.device)
             threads = torch.get_num_threads()
             if jobs is None:
                 jobs = self._jobs()
                 threads = 1 if jobs > 1 else threads
             elif jobs > 1:
-                local.require_cores(jobs)
                 threads = local.threads(jobs)
-            opened = self._local(jobs, threads)
+            opened = self._local(queue, jobs, threads)
             left = self._time_left(jobs, threads)
         else:
-            opened, left = self._elsewhere(launcher, jobs, settings), None
-        with opened as start, overview(self.experiments, self.record, left, self._said) as update:
-            return schedule(self.needs, start, jobs, update)
+            opened = self._elsewhere(queue, launcher, jobs, settings)
+        with opened as tend, overview(self.experiments, self.record, left, self._said) as update:
+            return follow(queue, tend, lambda look: update(look.running, look.news))
+
+    @property
+    def processes(self) -> int:
+        """The most processes that an experiment has."""
+        return max(one.processes for one in self.experiments.values())
 
     def _jobs(self) -> int:
         """Return how many experiments to run at once on this machine."""
-        several = min(local.cores(), len(self.experiments))
+        several = min(local.cores() // self.processes, len(self.experiments))
         return several if self.device == "cpu" and several > 1 and self._tiny() else 1
 
     def _tiny(self) -> bool:
@@ -157,32 +191,32 @@ class SuiteRun:
         return TimeLeft(dict.fromkeys(self.experiments, 0.0) | expected, jobs)
 
     @contextmanager
-    def _local(self, jobs: int, threads: int) -> Iterator[Start]:
+    def _local(self, queue: Queue, jobs: int, threads: int) -> Iterator[Tend]:
         """Yield what runs experiments in this process, or in several on this machine."""
+        run = Runner(queue, self.device)
         if jobs == 1:
-            yield self.run
+            yield Alone(queue, run).tend
             return
-        work = local.Work(self.run, self._log, threads, named_plugins())
-        gpus = local.gpus() if self.device == "cuda" else []
-        with local.workers(work, min(jobs, len(self.experiments)), gpus) as start_in_worker:
-
-            def start(name: str, diverged: str | None) -> Started:
-                return start_in_worker(name) if diverged is None else self.run(name, diverged)
-
-            yield start
+        take = Worker(queue, run).work
+        size = min(jobs, len(self.experiments))
+        gpus = local.gpus(self.processes) if self.device == "cuda" else []
+        with local.workers(local.Work(take, threads, named_plugins()), gpus) as start:
+            yield together(Crew(start, size))
 
     @contextmanager
     def _elsewhere(
-        self, launcher: str, limit: int | None, settings: dict[str, Any]
-    ) -> Iterator[Start]:
-        """Yield what runs experiments as jobs of a launcher."""
-        jobs = {name: self.job(name) for name in self.experiments}
-        with open_launcher(launcher, self.out, limit, self.device, settings) as start_job:
+        self, queue: Queue, launcher: str, limit: int | None, settings: dict[str, Any]
+    ) -> Iterator[Tend]:
+        """Yield what runs experiments through workers of a launcher."""
+        size = min(limit or len(self.experiments), len(self.experiments))
+        request = Request(self.out / ".submitit", self.device, self.processes, dict(settings))
+        with open_launcher(launcher, request) as start_jobs:
 
-            def start(name: str, diverged: str | None) -> Started:
-                return start_job(jobs[name]) if diverged is None else self.run(name, diverged)
+            def start(numbers: Sequence[int]) -> list[Poll]:
+                jobs = [self._job(queue, number, wait=number >= size) for number in numbers]
+                return start_jobs(jobs)
 
-            yield start
+            yield together(Crew(start, size))
 
     def record(self, name: str) -> Record | None:
         """Return the record of an experiment that went well; None where nothing was measured."""
@@ -195,25 +229,17 @@ class SuiteRun:
         """Return the file of the record of an experiment."""
         return RunLayout(self.out / name).record(self.protocol.name)
 
-    def _log(self, name: str) -> Path:
-        return RunLayout(self.out / name).log
-
     def _said(self, name: str) -> str:
-        return last_line(self._log(name))
+        return last_line(RunLayout(self.out / name).log)
 
-    def job(self, name: str) -> Job:
-        """Return the command line of an experiment."""
-        arguments = ["run", str(self.path), "--out", str(self.out), "--device", self.device]
-        arguments += ["--only", name, "--digest", self.digest(name), "--debug"]
-        if self.inception_weights is not None:
-            arguments += ["--inception-weights", str(self.inception_weights)]
+    def _job(self, queue: Queue, number: int, wait: bool) -> Job:
+        """Return the command line of a worker; it need not wait while the dead are replaced."""
+        arguments = ["work", str(self.out), "--suite", queue.name, "--debug"]
+        arguments += ["--wait" if wait else "--no-wait"]
         for module in named_plugins():
             arguments += ["--plugin", module]
-        return Job(tuple(arguments), self._log(name), Path.cwd())
-
-    def digest(self, name: str) -> str:
-        """Identify the settings of an experiment and of the protocol."""
-        return digest([self.experiments[name].dump(), self.protocol.dump()])
+        log = place_of(self.out, queue.name) / f"worker-{number}.log"
+        return Job(tuple(arguments), log, Path.cwd())
 
     def _needs(self, experiment: Experiment) -> frozenset[str]:
         start = experiment.pretrained
@@ -222,27 +248,3 @@ class SuiteRun:
         place, out = Path(start.checkpoint), self.out
         found = {place.name, place.parent.name} & self.experiments.keys()
         return frozenset(name for name in found if place in (out / name, out / name / place.name))
-
-
-def run_one(
-    path: Path,
-    out: Path,
-    device: str,
-    inception_weights: Path | None,
-    *,
-    name: str,
-    digest: str | None,
-) -> Outcome:
-    """Run one experiment of a suite in this process, and rank nothing: what a job does.
-
-    Raises:
-        CembenchError: when the suite file is wrong, holds no such experiment, or holds another one
-            than `digest` identifies.
-    """
-    suite = SuiteRun(path, out, device, inception_weights)
-    if name not in suite.experiments:
-        raise CembenchError(f"{path}: no experiment {name}")
-    if digest not in (None, suite.digest(name)):
-        what = f"experiment {name} or its protocol changed after the suite was started"
-        raise CembenchError(f"{path}: {what}; {RESUME_HINT}")
-    return suite.run(name)

@@ -9,7 +9,10 @@ import pandas as pd
 
 from cembench.reporting.leaderboard import build_boards, find_records, write_boards
 from cembench.reporting.plots.curves import write_missing_curves
+from cembench.suites.experiment import run_experiment
+from cembench.suites.outcomes import Outcome
 from cembench.suites.run import SuiteRun
+from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.shared import sharing
 from cembench.util.stages import Seconds, stage, timed
@@ -41,14 +44,22 @@ def stage_seconds(path: Path, device: str, images: int | None = None) -> pd.Data
             suite.protocol = suite.protocol.model_copy(update={"limit": images})
         for name in suite.experiments:
             with timed() as times:
-                outcome = suite.run(name)
-            if outcome.failure is not None:
-                raise CembenchError(f"experiment {name}: {outcome.failure}")
+                _run(suite, name)
             found[name] = times.seconds
         with timed() as times:
             _finish(suite, out)
         found[ALL] |= times.seconds
     return _table(found)
+
+
+def _run(suite: SuiteRun, name: str) -> None:
+    experiment, folder = suite.experiments[name], suite.out / name
+    try:
+        outcome = run_experiment(experiment, folder, suite.protocol, pick_device(suite.device))
+    except CembenchError as error:
+        outcome = Outcome(str(error))
+    if outcome.failure is not None:
+        raise CembenchError(f"experiment {name}: {outcome.failure}")
 
 
 def _finish(suite: SuiteRun, out: Path) -> None:

@@ -55,6 +55,9 @@ class Experiment(Settings):
             They do not affect results, so they are no part of what identifies a run.
         save_every: minutes after which the state is saved within an epoch too, for epochs that take
             hours; a run that is killed goes on from there. It is no part of what identifies a run.
+        processes: processes that share each batch, and the images of the evaluation, where a suite
+            runs the experiment: `cembench run` and `work` start them through torchrun. It is no
+            part of what identifies a run.
     """
 
     data: Annotated[SerializeAsAny[DataSettings], datasets.field()]
@@ -77,6 +80,7 @@ class Experiment(Settings):
     divergence: Divergence = Divergence()
     tracker: list[Annotated[SerializeAsAny[Tracker], trackers.field()]] = Field([], exclude=True)
     save_every: Positive | None = Field(None, exclude=True)
+    processes: Count = Field(1, exclude=True)
 
     @property
     def title(self) -> str:

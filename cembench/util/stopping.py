@@ -101,10 +101,18 @@ def held_signals() -> Iterator[None]:
 
 def release_signals() -> None:
     """In a process that was started under `held_signals`: give signals their default effect."""
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
+    _set_defaults()
     _mask("SIG_UNBLOCK")
+
+
+@contextmanager
+def interruptible_apart() -> Iterator[None]:
+    """In such a process: raise KeyboardInterrupt where a signal that ends a command comes."""
+    _set_defaults()
+    handle_signals()
+    with _mode("raise"):
+        _mask("SIG_UNBLOCK")
+        yield
 
 
 @contextmanager
@@ -143,6 +151,11 @@ def stop_if(number: int) -> None:
     if number:
         _Now.asked, _Now.pending = _Now.asked or number, False
         raise KeyboardInterrupt
+
+
+def forget() -> None:
+    """Go on after a signal that was answered, as if none had come."""
+    _Now.asked, _Now.pending = 0, False
 
 
 def ending() -> Ending:
@@ -197,6 +210,12 @@ def _leave(silently: bool) -> None:
     if not silently and os.environ.get("RANK", "0") == "0":
         os.write(2, f"cembench: error: {words}\n".encode())
     os._exit(code)
+
+
+def _set_defaults() -> None:
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _mask(how: str) -> None:

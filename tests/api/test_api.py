@@ -70,7 +70,9 @@ def test_what_is_kept_of_a_network_in_memory(tmp_path: Path) -> None:
     assert record.with_suffix(".parquet").exists()
     second = cembench.evaluate(Linear(64, 10, seed=1), "digits", PGD, out=tmp_path / "mine")
     assert first.weights_sha256 != second.weights_sha256
-    assert [board.stem for board in cembench.rank([tmp_path])] == ["digits-linf-0.125"]
+    assert [board.stem for board in cembench.leaderboard([tmp_path])] == ["digits-linf-0.125"]
+    (board,) = cembench.leaderboard([first.model_copy(update={"run": "<b>"}), second])
+    assert len(board.table) == 2 and "&lt;b&gt;" in board._repr_html_()
 
 
 @pytest.mark.parametrize(

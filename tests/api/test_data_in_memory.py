@@ -148,7 +148,7 @@ def test_without_training_images_nothing_is_sampled_and_the_record_says_so(
     assert "no training images were given" in missing
     whole = cb.evaluate(net, ours, {**PGD, **RCS}, train="digits", out=tmp_path / "whole")
     assert whole.generation is not None and whole.not_applicable == []
-    assert len(cb.rank([tmp_path])) >= 2
+    assert len(cb.leaderboard([tmp_path])) >= 2
     with pytest.raises(cb.CembenchError, match="training images; give them with train="):
         cb.evaluate(net, ours, RCS)
     bare = cb.dataset(test=ours)

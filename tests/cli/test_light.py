@@ -17,7 +17,7 @@ RUN = str(ROOT / "leaderboards/reference/at")
 AT = str(ROOT / "cembench/recipes/digits-at.yaml")
 
 # Every command is in one of the two tables, which decide what it may import.
-WITH_TORCH = {"train", "probe", "run", "eval", "sample", "bench", "check", "verify"}
+WITH_TORCH = {"train", "probe", "run", "work", "eval", "sample", "bench", "check", "verify"}
 WITH_TORCH |= {"import", "export", "transfer"}
 WITHOUT_TORCH = {
     "completion": [["bash"]],
@@ -28,7 +28,8 @@ WITHOUT_TORCH = {
     "leaderboard": [[RUN, "--out", "boards"]],
     "compare": [[RECORD, str(OTHER)]],
     "plot": [[RUN]],
-    "report": [[RUN]],
+    "report": [[RUN, "--images", "0"]],  # images need the network
+    "status": [],
 }
 TABLES = ("leaderboard", "compare", "plot", "report")  # which need pandas
 WRONG = {
@@ -36,6 +37,7 @@ WRONG = {
     "eval": [[RUN, "atacks=1"], [RUN, "--protocol", "quik"], [RUN, "attacks=[pgdd]"]],
     "sample": [[RUN, "stepz=1"], [RUN, "--sampler", "rcz"]],
     "run": [["wrong.yaml"]],
+    "status": [["--out", "none"]],
     "check": [[RUN, "--baseline", "wrong.yaml"]],
 }
 

@@ -103,26 +103,25 @@ def strangers(folder):
     return found
 
 
-def keep_busy(folder, name):
-    """Be an experiment that starts a process of its own."""
+def keep_busy(folder):
+    """Be a worker that starts a process of its own."""
     child = subprocess.Popen(["sleep", "60"])
-    (folder / f"{name}.{child.pid}.{os.getpid()}").touch()
+    (folder / f"worker.{child.pid}.{os.getpid()}").touch()
     time.sleep(60)
 
 
 @pytest.mark.parametrize("victim", ["command", "worker", "interrupted command"])
 def test_what_an_experiment_started_ends_with_it(tmp_path, victim):
     def command():
-        work = local.Work(lambda name: keep_busy(tmp_path, name), tmp_path.joinpath, 1, [])
-        with local.workers(work, 2) as start:
-            polls = [start("a"), start("b")]
+        with local.workers(local.Work(lambda: keep_busy(tmp_path), 1, [])) as start:
+            polls = start([0, 1])
             until(lambda: any(poll() for poll in polls))
             (tmp_path / "noticed").touch()
             time.sleep(60)
 
     process = Fork(command, tmp_path.with_name("result.pt"))
-    until(lambda: len(list(tmp_path.glob("?.*.*"))) == 2)
-    files = sorted(tmp_path.glob("?.*.*"))
+    until(lambda: len(list(tmp_path.glob("*.*.*"))) == 2)
+    files = sorted(tmp_path.glob("*.*.*"))
     a, b = ([int(pid) for pid in file.name.split(".")[1:]] for file in files)
     if victim == "worker":
         os.kill(a[1], signal.SIGKILL)
@@ -148,7 +147,8 @@ def test_a_signal_that_comes_while_workers_start_is_not_lost(tmp_path):
         os.register_at_fork(after_in_parent=lambda: [*map(signal.raise_signal, came)])
         done = []
         try:
-            with local.workers(local.Work(print, tmp_path.joinpath, 1, []), 2):
+            with local.workers(local.Work(print, 1, [])) as start_workers:
+                start_workers([0, 1])
                 done.append("all started")
                 time.sleep(60)
         except KeyboardInterrupt:

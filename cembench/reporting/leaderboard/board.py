@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ class Board:
     numbers: Mapping[str, str] = field(default_factory=dict)
     sources: Sources = ()
     notes: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        return f"<Board {self.title}: {len(self.table)} rows>"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(text)}</p>" for text in (self.title, *self.notes))
+        return f"{notes}{self.shown.to_html(index=False)}"
 
     def csv(self) -> str:
         """Return every column, numbers with six digits.

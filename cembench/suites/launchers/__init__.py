@@ -1,29 +1,26 @@
-"""Launchers: where the experiments of a suite run: on this machine, on a Ray cluster, on SLURM.
+"""Launchers: where the workers of a suite run: on this machine, on a Ray cluster, on SLURM.
 
-`local` has processes that run several experiments each. The others are modules with a context
-manager `launcher(out, jobs, device, settings)`. It yields a function that starts a job, and stops
+`local` has processes of this machine. The others are modules with a context manager `launcher`,
+which takes a `Request`. It yields a function that starts workers by their command lines, and stops
 what still runs in the end. None imports torch.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
 
-from cembench.suites.launchers.job import Job, Started, StartJob
+from cembench.suites.launchers.job import Job, Poll
+from cembench.suites.launchers.settings import Request, StartJobs
 from cembench.util.errors import CembenchError
 
 EXTRAS = {"ray": "ray", "submitit": "slurm"}  # what installs each
 
 
 @contextmanager
-def open_launcher(
-    name: str, out: Path, jobs: int | None, device: str, settings: dict[str, Any]
-) -> Iterator[StartJob]:
-    """Open a launcher for as many jobs at once; it yields a function that starts one.
+def open_launcher(name: str, request: Request) -> Iterator[StartJobs]:
+    """Open a launcher; it yields a function that starts workers.
 
     Raises:
         CembenchError: for a package that is not installed, settings that the launcher does not
@@ -32,14 +29,14 @@ def open_launcher(
     with ExitStack() as stack:
         with _blamed_on(name):
             module = importlib.import_module(f"{__name__}.{name}")
-            start = stack.enter_context(module.launcher(out, jobs, device, dict(settings)))
+            start = stack.enter_context(module.launcher(request))
 
-        def start_job(job: Job) -> Started:
+        def start_jobs(jobs: Sequence[Job]) -> list[Poll]:
             with _blamed_on(name):
-                started: Started = start(job)
+                started: list[Poll] = start(jobs)
                 return started
 
-        yield start_job
+        yield start_jobs
 
 
 @contextmanager

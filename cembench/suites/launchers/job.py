@@ -1,4 +1,4 @@
-"""Jobs: the command line of one experiment, its process and its outcome."""
+"""Jobs: the command line of a worker, its process, and how that ended."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cembench.suites.launchers.processes import end_group
+from cembench.suites.outcomes import RESUME_HINT, last_line
+from cembench.util.errors import CembenchError
 
-FAILED, DIVERGED = 2, 3  # exit codes of a job whose last line says why
-TAIL = 1 << 16  # bytes of a log that its last line is sought in
-RESUME_HINT = "run the same command again to go on"
-
-
-class Outcome(NamedTuple):
-    """How an experiment ended: why it failed, if it did, and whether its training diverged."""
-
-    failure: str | None = None
-    diverged: bool = False
+REFUSED = 2  # exit code of a command that cannot work; its last line says why
 
 
-Started = Outcome | Callable[[], Outcome | None]  # over at once, or what to ask until it is
+def python(arguments: Sequence[str]) -> list[str]:
+    """Return a command line of the Python that runs this; `Job.path` is what it imports from."""
+    return [sys.executable, "-P", *arguments]
 
 
 class Job(NamedTuple):
-    """The command line of one experiment.
+    """The command line of a worker.
 
     Attributes:
         arguments: what follows `cembench`.
@@ -43,14 +38,17 @@ class Job(NamedTuple):
     place: Path
     owner: int | None = None
 
+    @staticmethod
+    def path() -> str:
+        """Return the places that this process imports from, as PYTHONPATH."""
+        return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+
     def start(self) -> subprocess.Popen[bytes]:
         """Start its process, which imports what this one can, and ends when this one does.
 
         It leads a process group, so Ctrl-C reaches it through this process alone.
         """
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        command = [sys.executable, "-P", "-m", "cembench", *self.arguments]
-        command += ["--parent", str(os.getpid())]
+        command = python(["-m", "cembench", *self.arguments, "--parent", str(os.getpid())])
         command += [] if self.owner is None else ["--owner", str(self.owner)]
         log = self.place / self.log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +56,7 @@ class Job(NamedTuple):
             return subprocess.Popen(
                 command,
                 cwd=self.place,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": self.path()},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -86,37 +84,24 @@ class Job(NamedTuple):
             end_group(process.pid)
             process.kill()  # where something interrupts the wait
 
-    def outcome(self, code: int | None) -> Outcome | None:
-        """Return its outcome by an exit code: None while it runs, negative for a signal."""
-        if code is None:
-            return None
-        if code == 0:
-            return Outcome()
-        if code not in (FAILED, DIVERGED):
-            return ended(code, self.log)
-        why = self.last_line().removeprefix("cembench: error: ")
-        return Outcome(why.replace("--debug shows", f"{self.log} shows"), code == DIVERGED)
+    def ending(self, code: int) -> str:
+        """Return why its process ended too early; nothing where there was no more to do.
 
-    def last_line(self) -> str:
-        """Return the last line of its log."""
-        return last_line(self.place / self.log)
+        Raises:
+            CembenchError: when it cannot work, so that another one could not either.
+        """
+        if code == REFUSED:
+            raise CembenchError(last_line(self.place / self.log).removeprefix("cembench: error: "))
+        return ending(code, str(self.log))
 
 
-StartJob = Callable[[Job], Started]
+Poll = Callable[[], str | None]  # why a worker ended: None while it runs, "" with nothing to do
 
 
-def ended(code: int, log: Path) -> Outcome:
-    """Return the outcome of a process that ended by itself: its code, negative for a signal."""
-    if code < 0:
-        return Outcome(f"its process was killed by {signal.Signals(-code).name}; {RESUME_HINT}")
-    return Outcome(f"its process ended with code {code}, see {log}; {RESUME_HINT}")
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log, an empty one while there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            return (file.read().decode(errors="replace").splitlines() or [""])[-1]
-    except OSError:
+def ending(code: int | None, log: str = "") -> str:
+    """Return why a process ended too early by its exit code, negative for a signal."""
+    if code == 0:
         return ""
+    if code is not None and code < 0:
+        return f"a worker was killed by {signal.Signals(-code).name}; {RESUME_HINT}"
+    return f"a worker ended with code {code}{f', see {log}' * bool(log)}; {RESUME_HINT}"

@@ -1,131 +1,118 @@
-"""Processes on this machine that run experiments side by side, one after the other in each."""
+"""Workers on this machine: processes that take experiments of a queue."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
-import traceback
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
-from cembench.suites.launchers.job import Outcome, Started, ended
+from cembench.suites.launchers.job import Poll, ending
 from cembench.suites.launchers.processes import end_group, end_with
 from cembench.util.devices import cores
 from cembench.util.errors import CembenchError
-from cembench.util.stopping import held_signals, release_signals
+from cembench.util.stopping import ending as ending_by_signal
+from cembench.util.stopping import held_signals, interruptible_apart
 
-Run = Callable[[str], Outcome]
+SAVING = 60.0  # seconds that workers have to save their state when they are told to end
+
+
+Start = Callable[[Sequence[int]], list[Poll]]  # workers of these numbers
 
 
 class Work(NamedTuple):
     """What a worker does; it is sent to it once.
 
     Attributes:
-        run: runs the experiment of a name.
-        log_of: returns the file that the output of an experiment is appended to.
+        take: takes experiments until all are over.
         threads: of the process.
         plugins: modules that it imports first.
     """
 
-    run: Run
-    log_of: Callable[[str], Path]
+    take: Callable[[], None]
     threads: int
     plugins: Sequence[str]
 
 
 @contextmanager
-def workers(work: Work, jobs: int, gpus: Sequence[str] = ()) -> Iterator[Callable[[str], Started]]:
-    """Start processes, and yield a function that starts an experiment in one that is free.
+def workers(
+    work: Work, gpus: Sequence[str] = ()
+) -> Iterator[Callable[[Sequence[int]], list[Poll]]]:
+    """Yield a function that starts workers of some numbers, in place of those that died.
 
-    A process stays for the next experiment, so it imports everything and loads data once. One that
-    died is replaced. All end when this does.
+    A worker stays for all experiments, so it imports everything and loads data once. When this
+    ends, those that still run are asked to save their state, and end.
 
     Args:
         work: what they do.
-        jobs: how many there are.
-        gpus: assigned to them in turn.
+        gpus: what each one sees, by its number; they are assigned in turn.
     """
-    own = [gpus[number % len(gpus)] if gpus else None for number in range(jobs)]
-    slots: dict[int, _Worker] = {}
+    running: dict[int, Any] = {}
 
-    def fill(number: int) -> None:
-        with held_signals():
-            slots[number] = _Worker(work, own[number])
-
-    def start(name: str) -> Started:
-        number = next(n for n, worker in slots.items() if worker.idle)
-        if slots[number].died:
-            slots[number].end()
-            fill(number)
-        worker = slots[number]
-        worker.start(name)
-        return lambda: worker.poll(work.log_of(name))
+    def start(numbers: Sequence[int]) -> list[Poll]:
+        for number in numbers:
+            if number in running:
+                _end(running[number])
+            with held_signals():
+                running[number] = _process(work, gpus[number % len(gpus)] if gpus else None)
+        return [partial(_poll, running[number]) for number in numbers]
 
     try:
-        for number in range(jobs):
-            fill(number)
         yield start
     finally:
+        with contextlib.suppress(KeyboardInterrupt):
+            _ask_to_end(list(running.values()))
         with held_signals():
-            for worker in slots.values():
-                worker.end()
+            for process in running.values():
+                _end(process)
 
 
-class _Worker:
-    """A process, as the one that started it sees it."""
+def _process(work: Work, gpu: str | None) -> Any:
+    """Start a process."""
+    fork = gpu is None and work.threads == 1 and may_fork()
+    context: Any = multiprocessing.get_context("fork" if fork else "spawn")
+    changed = {"OMP_NUM_THREADS": str(work.threads)}
+    changed |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    before = {key: os.environ.get(key) for key in changed}
+    os.environ.update(changed)  # libraries of a spawned process read them when they are loaded
+    try:
+        process = context.Process(target=_serve, args=(work, os.getpid()))
+        process.start()
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+    return process
 
-    def __init__(self, work: Work, gpu: str | None) -> None:
-        fork = gpu is None and work.threads == 1 and may_fork()
-        context: Any = multiprocessing.get_context("fork" if fork else "spawn")
-        self.connection, theirs = context.Pipe()
-        self.idle = True
-        changed = {"OMP_NUM_THREADS": str(work.threads)}
-        changed |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        before = {key: os.environ.get(key) for key in changed}
-        os.environ.update(changed)  # libraries of a spawned process read them when they are loaded
-        try:
-            self.process = context.Process(target=_serve, args=(work, theirs, os.getpid()))
-            self.process.start()
-        finally:
-            for key, value in before.items():
-                os.environ.pop(key) if value is None else os.environ.update({key: value})
-        theirs.close()
 
-    @property
-    def died(self) -> bool:
-        """Whether its process has ended; what it started may hold its end of the connection."""
-        return not self.process.is_alive()
+def _poll(process: Any) -> str | None:
+    if process.is_alive():
+        return None
+    _end(process)
+    return ending(process.exitcode)
 
-    def start(self, name: str) -> None:
-        self.idle = False
-        with contextlib.suppress(OSError):  # it has died; `poll` says how
-            self.connection.send(name)
 
-    def poll(self, log: Path) -> Outcome | None:
-        """Return the outcome of its experiment; None while it runs."""
-        if not (self.connection.poll() or self.died):
-            return None
-        self.idle = True
-        try:
-            if self.connection.poll():
-                outcome: Outcome = self.connection.recv()
-                return outcome
-        except (EOFError, OSError):
-            pass
-        self.end()
-        return ended(self.process.exitcode or 1, log)
+def _ask_to_end(processes: list[Any]) -> None:
+    """Have processes save their state and end, as far as there is time; a signal cuts it short."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, TypeError):  # it has ended, or never began
+            os.kill(process.pid, signal.SIGTERM)
+    end = time.monotonic() + SAVING
+    while any(process.is_alive() for process in processes) and time.monotonic() < end:
+        time.sleep(0.05)
 
-    def end(self) -> None:
-        """Kill its process, if it still runs, and all that this one has started."""
-        end_group(self.process.pid)
-        self.process.kill()
-        self.process.join()
+
+def _end(process: Any) -> None:
+    """Kill a process, if it still runs, and all that it has started."""
+    end_group(process.pid)
+    process.kill()
+    process.join()
 
 
 def may_fork() -> bool:
@@ -137,10 +124,20 @@ def may_fork() -> bool:
     return sys.platform == "linux" and threading.active_count() == 1
 
 
-def _serve(work: Work, connection: Connection, parent: int) -> None:
-    """Run the experiments of the names that arrive, until the process that sends them ends."""
+def _serve(work: Work, parent: int) -> None:
+    """Take experiments until all are over, a signal comes, or the parent ends."""
     end_with(parent)
-    release_signals()
+    try:
+        with interruptible_apart():
+            _take(work)
+    except KeyboardInterrupt:
+        sys.exit(ending_by_signal().code)
+    except (CembenchError, OSError) as error:
+        sys.stderr.write(f"cembench: a worker ended: {error}\n")
+        sys.exit(1)
+
+
+def _take(work: Work) -> None:
     import threadpoolctl
     import torch
 
@@ -151,30 +148,7 @@ def _serve(work: Work, connection: Connection, parent: int) -> None:
         add_plugin(module)
     torch.set_num_threads(work.threads)
     with sharing(), threadpoolctl.threadpool_limits(work.threads):
-        for name in iter(connection.recv, None):
-            log = work.log_of(name)
-            with _written_to(log):
-                outcome = _outcome(work.run, name, log)
-            connection.send(outcome)
-
-
-def _outcome(run: Run, name: str, log: Path) -> Outcome:
-    try:
-        return run(name)
-    except Exception as error:
-        traceback.print_exc()
-        return Outcome(f"unexpected {error!r}; {log} shows where")
-
-
-@contextmanager
-def _written_to(log: Path) -> Iterator[None]:
-    """Append all output of this process to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", buffering=1, errors="replace") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            yield
+        work.take()
 
 
 def threads(jobs: int) -> int:
@@ -184,13 +158,18 @@ def threads(jobs: int) -> int:
     return max(1, min(share, int(given))) if given.isdigit() else share
 
 
-def gpus() -> list[str]:
-    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+def gpus(each: int = 1) -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        each: how many a worker sees; fewer where there are not as many.
+    """
     import torch
 
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else map(str, range(torch.cuda.device_count()))
-    return [name.strip() for name in names]
+    own = [name.strip() for name in names]
+    return [",".join(own[n : n + each]) for n in range(0, max(1, len(own) - each + 1), each)]
 
 
 def require_cores(jobs: int) -> None:

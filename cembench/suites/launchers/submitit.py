@@ -1,4 +1,4 @@
-"""Jobs on SLURM, through submitit; its clusters `local` and `debug` need no SLURM."""
+"""Workers on SLURM, through submitit; its clusters `local` and `debug` need no SLURM."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import submitit
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from cembench.suites.launchers.job import RESUME_HINT, Job, Outcome, Started, StartJob
+from cembench.suites.launchers.job import Job, Poll
+from cembench.suites.launchers.settings import Request, StartJobs
+from cembench.suites.outcomes import RESUME_HINT
 
 MINUTES = 240
+REQUEUES = 1000  # of a job whose time is over; submitit itself gives up after three
+LARGEST = 1000  # jobs of an array; SLURM's MaxArraySize is 1001 unless a site changes it
 SAVING = 60.0  # seconds that a job has to save its state; SLURM signals 90 before the time limit
 # SLURM sends these to every process of a job; submitit answers them, in the process around it.
 # Windows has the first of them alone.
@@ -50,34 +53,41 @@ def _runs(child: int) -> bool:
 
 
 @contextmanager
-def launcher(
-    out: Path, jobs: int | None, device: str, settings: dict[str, Any]
-) -> Iterator[StartJob]:
-    """Submit each job to SLURM; `cluster` chooses where, other settings are of the executor."""
-    executor = submitit.AutoExecutor(out / ".submitit", cluster=settings.pop("cluster", "slurm"))
-    gpus = {"gpus_per_node": 1} if device == "cuda" else {}
-    executor.update_parameters(**{"name": "cembench", "timeout_min": MINUTES, **gpus, **settings})
+def launcher(request: Request) -> Iterator[StartJobs]:
+    """Submit workers as job arrays; `cluster` chooses where, other settings are of the executor."""
+    settings = request.settings
+    executor = submitit.AutoExecutor(
+        request.folder,
+        cluster=settings.pop("cluster", "slurm"),
+        slurm_max_num_timeout=REQUEUES,
+    )
+    gpus = {"gpus_per_node": request.processes} if request.device == "cuda" else {}
+    cores = {"cpus_per_task": request.processes} if request.processes > 1 else {}
+    chosen = {"name": "cembench", "timeout_min": MINUTES, **gpus, **cores, **settings}
+    executor.update_parameters(**chosen)
     running: set[submitit.Job[int]] = set()
     owner = os.getpid() if executor.cluster == "local" else None
 
-    def start(job: Job) -> Started:
-        submitted = executor.submit(Requeued(), job._replace(owner=owner))
-        running.add(submitted)
-
-        def poll() -> Outcome | None:
-            if not submitted.done():
-                return None
-            running.discard(submitted)
-            try:
-                return job.outcome(submitted.result())
-            except submitit.core.utils.UncompletedJobError:
-                where = f"its job {submitted.job_id} died, see {submitted.paths.stderr}"
-                return Outcome(f"{where}; {RESUME_HINT}")
-
-        return poll
+    def start(jobs: Sequence[Job]) -> list[Poll]:
+        owned = [job._replace(owner=owner) for job in jobs]
+        parts = [owned[first : first + LARGEST] for first in range(0, len(owned), LARGEST)]
+        submitted = [one for part in parts for one in executor.map_array(Requeued(), part)]
+        running.update(submitted)
+        return [partial(_poll, *pair, running) for pair in zip(jobs, submitted, strict=True)]
 
     try:
         yield start
     finally:
         for submitted in running:
             submitted.cancel()
+
+
+def _poll(job: Job, submitted: submitit.Job[int], running: set[submitit.Job[int]]) -> str | None:
+    if not submitted.done():
+        return None
+    running.discard(submitted)
+    try:
+        return job.ending(submitted.result())
+    except submitit.core.utils.UncompletedJobError:
+        where = f"a job ({submitted.job_id}) died, see {submitted.paths.stderr}"
+        return f"{where}; {RESUME_HINT}"
