@@ -274,12 +274,12 @@ def _once(title: str, stage: Stage, x: Tensor, y: Tensor) -> tuple[Verdict, Tens
 
     An attack that judges by itself has given these up too early.
     """
-    target = stage.target
+    target, none = stage.target, torch.empty(0, dtype=torch.long)
     try:
         # Attacks switch modes as they like: torchattacks leaves a model in training mode.
         with isolated_rng(target.seed), frozen(target.model):
             if isinstance(stage.propose, Verified) and target.repeatable:
-                return stage.propose.verdict(x.clone(), y.clone())
+                return stage.propose.verdict(x.clone(), y.clone()), none
             proposed = stage.propose(x.clone(), y.clone())
     except (CembenchError, torch.OutOfMemoryError):
         raise
@@ -292,7 +292,7 @@ def _once(title: str, stage: Stage, x: Tensor, y: Tensor) -> tuple[Verdict, Tens
     with isolated_rng(derive(target.seed, "verdict")):
         verdict = verify(target.verifier, x, proposed, y, target.threat.ball)
     if not reduced(x):
-        return verdict, torch.empty(0, dtype=torch.long)
+        return verdict, none
     with torch.no_grad(), isolated_rng(target.seed):
         fooled = target.model(proposed.clamp(0, 1)).argmax(1) != y
     return verdict, (fooled & ~verdict.success & ~verdict.outside).nonzero().squeeze(1)
