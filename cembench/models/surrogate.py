@@ -56,11 +56,10 @@ class Surrogate:
 
 
 def build_surrogate(model: nn.Module, images: Tensor, halved: bool) -> Surrogate | None:
-    """Return the surrogate of a network; None where the network itself is better followed.
+    """Return the surrogate of a network; None where no copy computes the same.
 
-    That is one without batch norms in float32, and one whose copy does not compute the same, such
-    as one that is random, or whose layers depend on the images. The test is at random weights, so
-    a resumed run follows what the run before did.
+    So it is with a network that is random, or whose layers depend on the images. The test is at
+    random weights, so a resumed run follows what the run before did.
 
     Args:
         model: the network.
@@ -75,9 +74,7 @@ def build_surrogate(model: nn.Module, images: Tensor, halved: bool) -> Surrogate
             folds = _tested_folds(tried.eval().requires_grad_(False), images)
         except Exception:  # what is wrong with the network will be said where it is used
             return None
-    if folds is None or not (folds or halved):
-        return None
-    return Surrogate(model, folds, images, halved)
+    return None if folds is None else Surrogate(model, folds, images, halved)
 
 
 def _tested_folds(model: nn.Module, images: Tensor) -> Folds | None:

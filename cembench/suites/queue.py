@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +20,11 @@ from cembench.evaluation.protocol import Protocol
 from cembench.suites.outcomes import Outcome
 from cembench.suites.patience import is_there
 from cembench.training.config import Experiment
-from cembench.util.errors import CembenchError, blaming
-from cembench.util.files import digest, write_text
+from cembench.util.errors import blaming
+from cembench.util.files import write_text
 from cembench.util.files.layout import RunLayout
-from cembench.util.files.seal import UNSEALED, open_sealed, write_sealed
-from cembench.util.lazy import lazy_imports
+from cembench.util.files.seal import open_sealed
 from cembench.util.settings import Name, Settings
-
-with lazy_imports():
-    from cembench.util.provenance import code_version
 
 FOLDER = ".queue"
 RETRIES = 5  # of an experiment whose process dies
@@ -189,7 +184,7 @@ class Queue:
     @property
     def failures(self) -> dict[str, str]:
         """Why experiments failed, by name."""
-        kinds = _kinds(self.folder)
+        kinds = kinds_in(self.folder)
         found = {name: self.outcome(name) for name, kind in kinds if kind == FAILED}
         return {name: one.failure for name, one in found.items() if one and one.failure}
 
@@ -199,7 +194,7 @@ class Queue:
         Raises:
             OSError: when the store cannot be read.
         """
-        kinds = _kinds(self.folder)
+        kinds = kinds_in(self.folder)
         ended = {name for name, kind in kinds if kind in (DONE, FAILED)} - self._seen
         found = {name: self.outcome(name) for name in self.names if name in ended}
         news = {name: outcome for name, outcome in found.items() if outcome is not None}
@@ -209,7 +204,7 @@ class Queue:
 
     def count(self) -> Count:
         """Return how many experiments are over, failed, or are held by workers."""
-        kinds = [pair for pair in _kinds(self.folder) if pair[0] in self.plan.experiments]
+        kinds = [pair for pair in kinds_in(self.folder) if pair[0] in self.plan.experiments]
         by_kind = {kind: {n for n, k in kinds if k == kind} for kind in (DONE, FAILED)}
         over = by_kind[DONE] | by_kind[FAILED]
         taken = {name for name, kind in kinds if kind.isdigit()} - over
@@ -222,7 +217,7 @@ class Queue:
             (self.out / FOLDER).rmdir()
 
 
-def _kinds(folder: Path) -> list[tuple[str, str]]:
+def kinds_in(folder: Path) -> list[tuple[str, str]]:
     """Return the names and kinds of the files in a queue: numbers of leases, or outcomes."""
     with os.scandir(folder) as entries:
         parts = [entry.name.rpartition(".") for entry in entries]
@@ -237,75 +232,3 @@ def place_of(out: Path, name: str) -> Path:
 def queues(out: Path) -> list[str]:
     """Return the names of the suites that have a queue beside their runs, sorted."""
     return sorted(file.parent.name for file in out.glob(f"{FOLDER}/*/suite.json"))
-
-
-def store(
-    out: Path,
-    name: str,
-    experiments: Mapping[str, Experiment],
-    protocol: Protocol,
-    needs: Mapping[str, Collection[str]],
-    device: str,
-    inception_weights: Path | None,
-    plugins: Collection[str],
-    max_failures: int | None,
-) -> Queue:
-    """Store a suite and return its queue.
-
-    What is done of the same settings stays done; what failed, or lost its results, is done again.
-
-    Raises:
-        CembenchError: when it cannot be written.
-    """
-    values = {one: _values(experiment) for one, experiment in experiments.items()}
-    weights = None if inception_weights is None else str(inception_weights)
-    identity = [values, protocol.dump(), device, weights, code_version()["source"]]
-    plan = Plan(
-        session=secrets.token_hex(8),
-        round=digest(identity),
-        place=str(Path.cwd()),
-        protocol=protocol.dump(),
-        experiments=values,
-        needs={one: sorted(before) for one, before in needs.items() if before},
-        device=device,
-        inception_weights=weights,
-        plugins=list(plugins),
-        max_failures=max_failures,
-    )
-    queue = Queue(out, name, plan)
-    place = place_of(out, name)
-    try:
-        queue.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CembenchError(f"cannot write {queue.folder}: {error.strerror}") from error
-    _begin(queue, experiments)
-    write_sealed(place / "suite.json", json.dumps({"seal": UNSEALED, **plan.dump()}).encode())
-    for other in place.iterdir():
-        if other.is_dir() and other != queue.folder:
-            shutil.rmtree(other, ignore_errors=True)
-    return queue
-
-
-def _begin(queue: Queue, experiments: Mapping[str, Experiment]) -> None:
-    """Forget failures, and that something is done whose results were removed since."""
-    for name, kind in _kinds(queue.folder):
-        if kind == DONE and name in experiments:
-            layout = queue.layout(name)
-            measured = queue.protocol.measured_of(experiments[name].method.kind) is not None
-            result = layout.record(queue.protocol.name) if measured else layout.checkpoint
-            kept = result.exists()
-        else:
-            kept = kind.isdigit()
-        if not kept:
-            (queue.folder / ".".join(filter(None, (name, kind)))).unlink(missing_ok=True)
-
-
-def _values(experiment: Experiment) -> dict[str, Any]:
-    """Return all settings as plain values, also those that are no part of its identity."""
-    trackers = [tracker.dump() for tracker in experiment.tracker]
-    more = {
-        "tracker": trackers,
-        "save_every": experiment.save_every,
-        "processes": experiment.processes,
-    }
-    return experiment.dump() | {key: value for key, value in more.items() if value}

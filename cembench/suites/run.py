@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cembench.suites.cost import TimeLeft, expected_seconds, tiny
+from cembench.suites.following import Alone, Tend, follow, together
 from cembench.suites.launchers import local, open_launcher
 from cembench.suites.launchers.crew import Crew
 from cembench.suites.launchers.job import Job, Poll
 from cembench.suites.launchers.settings import Request
 from cembench.suites.outcomes import Outcome, last_line
-from cembench.suites.patience import patiently
-from cembench.suites.queue import FOLDER, Look, Queue, place_of, store
+from cembench.suites.queue import FOLDER, Queue, place_of
+from cembench.suites.storing import store
 from cembench.suites.suite import load_suite
 from cembench.suites.worker import Worker
 from cembench.training.config import Experiment
@@ -27,7 +27,6 @@ from cembench.util.files.locks import locked
 from cembench.util.lazy import lazy_imports
 from cembench.util.registry import named_plugins
 from cembench.util.shared import sharing
-from cembench.util.stopping import asked, stop_if
 
 with lazy_imports():
     import torch
@@ -37,11 +36,6 @@ with lazy_imports():
     from cembench.reporting.leaderboard import Board, build_boards, find_records, write_boards
     from cembench.suites.progress import overview
     from cembench.suites.runner import Runner
-
-PAUSE = 0.25  # seconds from one look at what runs to the next; more where a look takes long
-
-Update = Callable[[Look], None]
-Tend = Callable[[int, Update], bool]  # given how many are over; whether something happened
 
 
 @dataclass(frozen=True)
@@ -201,13 +195,13 @@ class SuiteRun:
         """Yield what runs experiments in this process, or in several on this machine."""
         run = Runner(queue, self.device)
         if jobs == 1:
-            yield _Alone(queue, run).tend
+            yield Alone(queue, run).tend
             return
         take = Worker(queue, run).work
         size = min(jobs, len(self.experiments))
         gpus = local.gpus(self.processes) if self.device == "cuda" else []
         with local.workers(local.Work(take, threads, named_plugins()), gpus) as start:
-            yield _together(Crew(start, size))
+            yield together(Crew(start, size))
 
     @contextmanager
     def _elsewhere(
@@ -222,7 +216,7 @@ class SuiteRun:
                 jobs = [self._job(queue, number, wait=number >= size) for number in numbers]
                 return start_jobs(jobs)
 
-            yield _together(Crew(start, size))
+            yield together(Crew(start, size))
 
     def record(self, name: str) -> Record | None:
         """Return the record of an experiment that went well; None where nothing was measured."""
@@ -254,51 +248,3 @@ class SuiteRun:
         place, out = Path(start.checkpoint), self.out
         found = {place.name, place.parent.name} & self.experiments.keys()
         return frozenset(name for name in found if place in (out / name, out / name / place.name))
-
-
-def follow(queue: Queue, tend: Tend, update: Update) -> dict[str, Outcome]:
-    """See to the workers until all is over, and return the outcomes.
-
-    Args:
-        queue: the queue.
-        tend: is given how many are over, runs an experiment or replaces workers that died, and
-            returns whether it took a while.
-        update: is given what is new.
-    """
-    outcomes: dict[str, Outcome] = {}
-    while True:
-        busy = tend(len(outcomes), update)
-        begun = time.monotonic()
-        look = patiently(queue.look, queue.out)
-        outcomes |= look.news
-        update(look)
-        if len(outcomes) == len(queue.names) or queue.stopped:
-            return outcomes
-        stop_if(asked())  # Python drops an exception in a destructor, and with it a Ctrl-C
-        if not busy:
-            time.sleep(max(PAUSE, 10 * (time.monotonic() - begun)))
-
-
-def _together(crew: Crew) -> Tend:
-    def tend(over: int, update: Update) -> bool:
-        crew.tend(over)
-        return False
-
-    return tend
-
-
-class _Alone:
-    """The only worker of a command, which is the process of the command itself."""
-
-    def __init__(self, queue: Queue, run: Callable[[str, str | None], Outcome]) -> None:
-        self.update: Update = lambda look: None
-        self.worker = Worker(queue, run, logged=False, on_change=self._tell)
-
-    def tend(self, over: int, update: Update) -> bool:
-        """Run an experiment that is free, and return whether there was one."""
-        self.update = update
-        return self.worker.step()
-
-    def _tell(self, name: str, outcome: Outcome | None) -> None:
-        if outcome is None:
-            self.update(Look({}, {name}))

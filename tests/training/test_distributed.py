@@ -116,7 +116,8 @@ def test_each_step_has_the_loss_of_one_process(case, tmp_path):
     alone = losses(settings)
     first, second = together(tmp_path, lambda: losses(settings))
     assert first == second
-    assert first[0] == pytest.approx(alone[0], rel=1e-5)
+    # rounding turns signs of the small gradients that images have of each other's losses
+    assert first[0] == pytest.approx(alone[0], rel=1e-4 if case == "adv-infonce" else 1e-5)
     assert first == pytest.approx(alone, rel=1e-2)
 
 
@@ -392,7 +393,8 @@ def test_spread_networks_learn_from_the_images_of_all_processes(tmp_path):
         found = []
         for loss in (labelled, unlabelled):
             net = conv_net().eval()
-            loss(wrap_ddp(net, world(), torch.device("cpu")), rows).backward()
+            wrapped = wrap_ddp(net, world(), torch.device("cpu"))
+            loss(wrapped, rows).backward()
             found += [parameter.grad for parameter in net.parameters()]
         return found
 

@@ -20,9 +20,10 @@ from tests.conftest import experiment
 NETWORKS = [
     {"name": "small_cnn", "width": 8},
     {"name": "small_cnn", "width": 8, "norm": "dual"},
+    {"name": "small_cnn", "width": 8, "norm": "group"},
     {"name": "resnet18", "width": 4},
     {"name": "preact_resnet18", "width": 4},
-    {"name": "wide_resnet", "depth": 10, "width": 1},
+    {"name": "wide_resnet", "depth": 10, "width": 1, "norm": "none"},
 ]
 X = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -70,7 +71,7 @@ def test_it_says_the_same_after_steps_of_the_optimizer(settings):
     assert model.training and all(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("settings", [*NETWORKS, {"name": "small_cnn", "norm": "none"}], ids=str)
+@pytest.mark.parametrize("settings", NETWORKS, ids=str)
 def test_under_autocast_it_follows_in_bfloat16(settings):
     model = network(settings)
     surrogate = build_surrogate(model, X, True)
@@ -129,20 +130,14 @@ class Elsewhere(nn.Module):
 
 
 def test_networks_that_no_copy_stands_for_have_none():
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
     around = [kind(network(NETWORKS[0])) for kind in (Noisy, Choosing, Elsewhere)]
     for model in (*around, Twice()):
         assert build_surrogate(model, X, False) is None
         assert build_surrogate(model, X, True) is None
-    assert build_surrogate(network({"name": "small_cnn", "norm": "group"}), X, False) is None
-    build_surrogate(network(NETWORKS[2]), X, False)
-    torch.manual_seed(3)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_building_it_changes_nothing():
-    model = network(NETWORKS[2])
+    model = network({"name": "resnet18", "width": 4})
     state = {key: value.clone() for key, value in model.state_dict().items()}
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -175,7 +170,7 @@ def test_a_loss_around_the_network_is_followed_too_and_another_network_is_not():
     "name", ["pgd", "trades", "eb-jdat", {"name": "sgld", "start": "data"}, "confidence"], ids=str
 )
 def test_samplers_follow_it(name):
-    model = network(NETWORKS[2])
+    model = network({"name": "resnet18", "width": 4})
     surrogate = build_surrogate(model, X, False)
     take_steps(model)
     settings = {"name": name} if isinstance(name, str) else name
