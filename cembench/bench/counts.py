@@ -1,7 +1,8 @@
 """Counts per step of each inner loop: operators, host synchronisations, passes of the network.
 
-They are taken on tiny networks on a CPU, and are the same on every run. They stand in for timings,
-which a busy machine cannot give: of what a loop adds to the passes themselves.
+They are taken on tiny networks on a CPU, with loops that look at what they found as rarely as on a
+GPU, and are the same on every run. They stand in for timings, which a busy machine cannot give: of
+what a loop adds to the passes themselves.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from cembench.models.engine import Fast
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import draw
 from cembench.samplers.logits import RCS
+from cembench.util.devices import gpu_schedule
 from cembench.util.frozen import exact, frozen
 from cembench.util.rng import generator_of
 
@@ -55,7 +57,7 @@ def bench_counts() -> list[dict[str, Any]]:
     those of a step on all images, and those of the network are among them. `passes` are those of
     an image in a step, toward each target, in forward passes; one with a gradient is two or more.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), gpu_schedule():
         return [*_attacks(), _sampler(), _training("fp32"), _training("bf16")]
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import chain
 
 from cembench.util.errors import CembenchError
@@ -16,6 +19,7 @@ with lazy_imports():
 NAMES = ("auto", "cpu", "cuda", "mps")
 KNOWN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 PATIENCE = 16  # steps of a loop on a GPU between two looks at what it found
+_ON_CPU = ContextVar("the same on a CPU", default=1)
 
 
 def known_device(name: str) -> str:
@@ -58,7 +62,17 @@ def patience(device: torch.device) -> int:
 
     A CPU tells at once. A GPU is still busy with what was queued, and idle afterwards.
     """
-    return 1 if device.type == "cpu" else PATIENCE
+    return _ON_CPU.get() if device.type == "cpu" else PATIENCE
+
+
+@contextmanager
+def gpu_schedule() -> Iterator[None]:
+    """Have loops on a CPU wait as rarely as on a GPU, to count what they do there."""
+    token = _ON_CPU.set(PATIENCE)
+    try:
+        yield
+    finally:
+        _ON_CPU.reset(token)
 
 
 def cores() -> int:
