@@ -17,13 +17,18 @@ with lazy_imports():
 
 
 def leaderboard(
-    runs: Sequence[str | Path | Record] = ("runs",), out: str | Path | None = None
+    runs: Sequence[str | Path | Record] = ("runs",),
+    out: str | Path | None = None,
+    *,
+    verify: bool = False,
 ) -> list[Board]:
     """Rank records.
 
     Args:
         runs: records, and run folders or folders of them, whose records are read.
         out: where tables are written as CSV and markdown, if anywhere.
+        verify: read every checkpoint as a whole to see whether it is the one that was measured;
+            its seal tells otherwise.
 
     Returns:
         Boards: `table` is a data frame of all columns, with the bounds of intervals, `shown` one
@@ -34,7 +39,7 @@ def leaderboard(
     """
     folders = [Path(run) for run in runs if not isinstance(run, Record)]
     given = [run for run in runs if isinstance(run, Record)]
-    boards = build_boards([*given, *find_records(folders).values()])
+    boards = build_boards([*given, *find_records(folders, verify=verify).values()])
     if out is not None:
         write_boards(boards, Path(out))
     return boards

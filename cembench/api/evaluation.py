@@ -21,7 +21,8 @@ with lazy_imports():
 
     from cembench.evaluation.evaluate import evaluate as evaluate_source
     from cembench.reporting.plots.curves import write_curve
-    from cembench.util.distributed import process_group, world
+    from cembench.util.distributed import world
+    from cembench.util.process_group import process_group
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +16,24 @@ from cembench.util.settings import Choice, Label, optional_field
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cembench.attacks.verdict import CheckedModel
+    from cembench.attacks.verdict import CheckedModel, Verdict
 
 Propose = Callable[["Tensor", "Tensor"], "Tensor"]
+
+
+class Verified(ABC):
+    """A stage of an attack that has its proposals verified by the target's verifier on the way.
+
+    Where that returns the same logits each time, its verdicts stand.
+    """
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the proposed images for images x, N×C×H×W, with labels y."""
+        return self.verdict(x, y).images
+
+    @abstractmethod
+    def verdict(self, x: Tensor, y: Tensor) -> Verdict:
+        """Return what `attacks.verdict.verify` said of the proposed images."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,8 @@ class Target:
             one.
         example: a few images, on which an attack is tried of which nobody knows whether it needs
             a gradient.
+        repeatable: whether the verifier is known to return the same logits each time, so that what
+            it said during an attack need not be asked again.
     """
 
     model: CheckedModel
@@ -51,6 +68,7 @@ class Target:
     max_batch: int = 256
     no_gradient: str = ""
     example: Tensor | None = None
+    repeatable: bool = False
 
     @classmethod
     def of(cls, net: nn.Module, threat: Threat, classes: int, seed: int = 0) -> Target:

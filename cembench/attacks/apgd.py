@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from cembench.attacks.apgd_runs import RUNS, Runs
 from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
-from cembench.energy.ascent import gradient_of
+from cembench.attacks.watch import Watch
+from cembench.energy.ascent import gradient_of, staying
 from cembench.energy.norms import Ball, by_norm
 from cembench.energy.potentials import Potential, cross_entropy
 
@@ -120,24 +121,28 @@ def _climb(
     None of them leaves in a larger ball than that of the attack.
     """
 
-    def left(found: Runs, out: Tensor, recheck: bool) -> Runs:
+    watch = Watch(state)
+
+    def left(found: Runs, out: Tensor, number: int) -> Runs:
         if ball != state.ball:
             state.require_running()
             return found
         wrong = out.argmax(1) != found.y
-        done = state.leaving(found.row, found.x, wrong, recheck)
-        return found if done is None else found.select(~done)
+        if not watch.note(found.x, wrong, number % RECHECK_EVERY == 0) and number < steps:
+            return found
+        kept = staying(watch.look(found.row))
+        return found if kept is None else found.select(kept)
 
     out, loss, gradient = evaluate(model, potential, x, target)
     begun = ball, rows, state.y[rows], target, state.x[rows], x, loss, gradient
-    runs = left(runs_of(state.ball.name).begin(*begun), out, True)
+    runs = left(runs_of(state.ball.name).begin(*begun), out, 0)
     checks = runs.checks(steps)
     for number in range(1, steps + 1):
         if len(runs.row) == 0:
             break
         runs = runs.advance(number)
         out, loss, gradient = evaluate(model, potential, runs.x, runs.target)
-        runs = left(runs.update(loss, gradient, number), out, number % RECHECK_EVERY == 0)
+        runs = left(runs.update(loss, gradient, number), out, number)
         if number in checks:
             runs = runs.adapt(checks[number])
     return runs.best

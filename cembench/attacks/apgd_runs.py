@@ -94,9 +94,8 @@ class Runs(ABC):
     def adapt(self, steps: int) -> Self:
         """Adapt the step size, and return to the best iterate, as the last steps suggest."""
 
-    def select(self, mask: Tensor) -> Self:
-        """Return some of the runs."""
-        kept = mask.nonzero().squeeze(1)
+    def select(self, kept: Tensor) -> Self:
+        """Return some of the runs, by their indices."""
         values: dict[str, Any] = {
             key: value[kept] for key, value in vars(self).items() if isinstance(value, Tensor)
         }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from cembench.attacks import Attack, Propose, Sampling, Target
+from cembench.attacks import Attack, Propose, Sampling, Target, Verified
 from cembench.attacks.autoattack import BLACK_BOX, NORMS, standard_attacks
 from cembench.energy.potentials import dlr
 from cembench.util.lazy import lazy_imports
@@ -21,6 +22,7 @@ with lazy_imports():
     from cembench.attacks.fab import targeted_fab
     from cembench.attacks.square import square
     from cembench.attacks.state import AttackState
+    from cembench.attacks.verdict import Verdict
     from cembench.util.rng import generator_of
 
 MIN_SHARD = 8  # images that are worth a thread of their own
@@ -92,32 +94,39 @@ class FastAutoAttack(Attack):
         likeliest = None if self.sample is None else LIKELIEST
         if likeliest is not None and target.classes - 1 > likeliest:
             names.insert(names.index("apgd-t") + 1, "apgd-t-others")
-        return [(name, partial(_propose, target, name, likeliest)) for name in names]
+        return [(name, _Stage(target, name, likeliest)) for name in names]
 
 
-def _propose(target: Target, name: str, likeliest: int | None, x: Tensor, y: Tensor) -> Tensor:
-    state = AttackState(target.verifier, x, y, target.threat.ball)
-    threads = torch.get_num_threads()
-    count = 1 if x.is_cuda else max(1, min(threads, len(x) // MIN_SHARD))
-    max_batch = max(len(x), target.max_batch) // count
-    shards = state.shards(count)
+@dataclass(frozen=True)
+class _Stage(Verified):
+    target: Target
+    name: str
+    likeliest: int | None
 
-    def attack(shard: AttackState) -> None:
-        torch.set_num_threads(max(1, threads // count))
-        _function(target, name, likeliest, max_batch, x.device)(target.model, shard)
+    def verdict(self, x: Tensor, y: Tensor) -> Verdict:
+        target = self.target
+        state = AttackState(target.verifier, x, y, target.threat.ball)
+        threads = torch.get_num_threads()
+        count = 1 if x.is_cuda else max(1, min(threads, len(x) // MIN_SHARD))
+        max_batch = max(len(x), target.max_batch) // count
+        shards = state.shards(count)
 
-    if count == 1:
-        attack(*shards)
-        return state.best
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            list(pool.map(attack, shards))
-        except BaseException:
-            state.stop.set()
-            raise
-        finally:
-            torch.set_num_threads(threads)
-    return state.best
+        def attack(shard: AttackState) -> None:
+            torch.set_num_threads(max(1, threads // count))
+            _function(target, self.name, self.likeliest, max_batch, x.device)(target.model, shard)
+
+        if count == 1:
+            attack(*shards)
+            return state.verdict
+        with ThreadPoolExecutor(count) as pool:
+            try:
+                list(pool.map(attack, shards))
+            except BaseException:
+                state.stop.set()
+                raise
+            finally:
+                torch.set_num_threads(threads)
+        return state.verdict
 
 
 def _function(

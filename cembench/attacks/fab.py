@@ -13,13 +13,17 @@ from torch import Tensor, nn
 
 from cembench.attacks.apgd import evaluate, logit_gap
 from cembench.attacks.state import RECHECK_EVERY, AttackState, ranked_targets, target_batches
+from cembench.attacks.watch import Watch
+from cembench.energy.ascent import staying
 from cembench.energy.norms import Ball, by_norm, per_row
+from cembench.util.devices import patience
 
 OVERSHOOT = 1.05  # η
 BACKWARD = 0.9  # β
 MAX_PULL = 0.1  # α_max, the largest pull toward the image
-NEWTON_STEPS = 40  # of the projection; about seven are needed
-CHECK_EVERY = 8  # of them on a GPU, where to ask whether they were enough costs as much as a step
+NEWTON_STEPS = 40  # of the projection on a CPU, where it ends once they are enough: about seven
+FIXED_STEPS = 10  # of the projection on a GPU, where to ask whether they were enough takes longer
+VALUES = 2**15  # that are projected at once on a CPU, so that they stay in its cache
 
 
 def targeted_fab(
@@ -43,29 +47,35 @@ def targeted_fab(
 
 def _run(model: nn.Module, state: AttackState, rows: Tensor, target: Tensor, steps: int) -> None:
     x = centre = state.x[rows]
-    y, ball = state.y[rows], state.ball
+    y, ball, watch = state.y[rows], state.ball, Watch(state)
     for number in range(1, steps + 1):
         _, gap, slope = evaluate(model, logit_gap, x, target)
-        x = _step(x, centre, gap, slope, ball)
+        x = _stepped(x, centre, gap, slope, ball)
         with torch.no_grad():
             wrong = model(x).argmax(1) != y
         delta = x - centre
         near = ball.size(delta) <= ball.eps + ball.tolerance
-        done = state.leaving(rows, x, wrong & near, number % RECHECK_EVERY == 0)
+        due = watch.note(x, wrong & near, number % RECHECK_EVERY == 0)
         x = torch.where(per_row(wrong, x), centre + BACKWARD * delta, x)
-        if done is not None:
-            left = (~done).nonzero().squeeze(1)
-            rows, target, x, centre, y = (part[left] for part in (rows, target, x, centre, y))
+        kept = staying(watch.look(rows)) if due or number == steps else None
+        if kept is not None:
+            rows, target, x, centre, y = (part[kept] for part in (rows, target, x, centre, y))
             if len(rows) == 0:
                 return
+
+
+def _stepped(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> Tensor:
+    """Return the points after a step, M×C×H×W; on a CPU a few images at a time."""
+    together = max(1, VALUES // x[0].numel()) if patience(x.device) == 1 else len(x)
+    parts = zip(*(part.split(together) for part in (x, centre, gap, slope)), strict=True)
+    return torch.cat([_step(*part, ball) for part in parts])
 
 
 def _step(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> Tensor:
     """Step onto the linearised boundary from x and from the image, and mix the two."""
     w = slope.flatten(1)
     b = (w * x.flatten(1)).sum(1) - gap
-    points = torch.cat([x, centre]).flatten(1)
-    moves = project(points, w.repeat(2, 1), b.repeat(2), ball.name).reshape(2, *x.shape)
+    moves = project(torch.stack([x, centre]).flatten(2), w, b, ball.name).view(2, *x.shape)
     here, there = (ball.size(move).clamp_min(1e-8) for move in moves)
     pull = per_row((here / (here + there)).clamp_max(MAX_PULL), x)
     moved = (x + OVERSHOOT * moves[0]) * (1 - pull) + (centre + OVERSHOOT * moves[1]) * pull
@@ -75,49 +85,52 @@ def _step(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> 
 def project(points: Tensor, w: Tensor, b: Tensor, norm: str) -> Tensor:
     """Return the shortest moves, in a norm, onto {w·z = b} that stay in [0, 1].
 
-    Where the plane does not meet the box, it is the move to the nearest corner. Points and w are
-    N×D, b is N.
+    Where the plane does not meet the box, it is the move to the nearest corner. Points are …×N×D,
+    w is N×D, b is N.
 
     Raises:
         CembenchError: for a norm that is not a key of `MOVES`.
     """
-    left = (w * points).sum(1) - b
-    w = torch.where(left[:, None] >= 0, w, -w)
-    return by_norm(MOVES, norm, "FAB")(points, w, left.abs())
+    left = (w * points).sum(-1) - b
+    falling = w * torch.where(left >= 0, 1.0, -1.0)[..., None]
+    return by_norm(MOVES, norm, "FAB")(points, falling, left.abs())
 
 
 def _along_ray(points: Tensor, w: Tensor, left: Tensor, along: Tensor) -> Tensor:
     """Move all coordinates along one ray until they reach 0 or 1.
 
-    The distance to the plane is a convex, piecewise linear function of how far: Newton's steps
-    never pass its root, and stop.
+    How far to fall is a concave, piecewise linear function of how far to go: Newton's steps never
+    pass its root, and stop. Where all coordinates reach 0 or 1 first, they go to infinity.
     """
-    limit = torch.where(along > 0, points, 1 - points) / along.abs().clamp_min(1e-12)
+    size = along.abs()
     rate = (w * along).abs()
-    limit = torch.where(rate > 0, limit, 0)
-    far = torch.zeros_like(left)
-    often = CHECK_EVERY if far.is_cuda else 1
-    for number in range(1, NEWTON_STEPS + 1):
-        gone = torch.minimum(limit, far[:, None])
-        slope = (rate * (limit > far[:, None])).sum(1)
-        more = (left - (rate * gone).sum(1)) / slope
-        more = torch.where(slope > 0, more.clamp_min(0), 0)
+    room = torch.lerp(1 - points, points, _above(along, 0))
+    limit = room / size.clamp_min(1e-12) * _above(rate, 0)
+    far, none = torch.zeros_like(left)[..., None], left.new_zeros(())
+    checked = patience(far.device) == 1
+    for _ in range(NEWTON_STEPS if checked else FIXED_STEPS):
+        fallen = (rate * torch.minimum(limit, far)).sum(-1)
+        slope = (rate * _above(limit, far)).sum(-1)
+        more = ((left - fallen) / slope).fmax(none)[..., None]  # 0 where it is not a number
         far = far + more
-        if number % often == 0 and not bool((more > 1e-7 * far).any()):
+        if checked and not bool((more > 1e-7 * far).any()):
             break
-    corner = (rate * limit).sum(1) <= left
-    far = torch.where(corner, torch.inf, far)
-    return -along * torch.minimum(limit, far[:, None])
+    return -along * torch.minimum(limit, far)
+
+
+def _above(values: Tensor, edge: Tensor | float) -> Tensor:
+    """Return 1 where values lie above an edge, else 0: as numbers, which a CPU handles faster."""
+    return torch.gt(values, edge, out=torch.empty_like(values))
 
 
 def _steepest_first(points: Tensor, w: Tensor, left: Tensor) -> Tensor:
     """Move one coordinate after the other to 0 or 1, those with the largest |w| first."""
-    rate, order = w.abs().sort(1, descending=True)
-    limit = torch.where(w > 0, points, 1 - points).gather(1, order)
+    rate, order = w.abs().sort(-1, descending=True)
+    limit = torch.lerp(1 - points, points, _above(w, 0)).gather(-1, order)
     gain = rate * limit
-    before = gain.cumsum(1) - gain
-    far = ((left[:, None] - before) / rate.clamp_min(1e-12)).clamp_min(0).minimum(limit)
-    return -w.sign() * torch.empty_like(far).scatter(1, order, far)
+    before = gain.cumsum(-1) - gain
+    far = ((left[..., None] - before) / rate.clamp_min(1e-12)).clamp_min(0).minimum(limit)
+    return -w.sign() * torch.empty_like(far).scatter(-1, order, far)
 
 
 # The move onto the plane by norm, from points, w with w·z falling toward the plane, and how far it

@@ -14,6 +14,8 @@ with lazy_imports():
 
     from cembench.attacks.square import margins
     from cembench.attacks.state import AttackState
+    from cembench.attacks.watch import Watch
+    from cembench.energy.ascent import staying
     from cembench.util.rng import generator_of
 
 # By how much fewer pixels a step replaces than the first, after queries of 10,000.
@@ -76,6 +78,7 @@ class SparseRS(Attack):
             if len(search.rows) == 0 or search.changed == 0:
                 break
             search.step(self.share(number))
+        search.watch.look(search.rows)
         return state.best
 
 
@@ -90,7 +93,7 @@ class _Search:
     """
 
     def __init__(self, target: Target, state: AttackState, pixels: int) -> None:
-        self.model, self.state = target.model, state
+        self.model, self.state, self.watch = target.model, state, Watch(state)
         self.generator = generator_of(target.seed, state.x.device)
         self.x, self.rows = state.x.flatten(2), state.active
         count, channels, whole = self.x.shape
@@ -127,8 +130,9 @@ class _Search:
         better = found < self.margin[rows]
         helped = rows[better]
         self.best[helped], self.margin[helped] = tried[better], found[better]
-        done = self.state.leaving(rows, images, better & (found < 0))
-        self.rows = rows if done is None else rows[~done]
+        if self.watch.note(images, better & (found < 0)):
+            kept = staying(self.watch.look(rows))
+            self.rows = rows if kept is None else rows[kept]
         return helped
 
     def _corners(self, count: int) -> Tensor:

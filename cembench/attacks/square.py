@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from cembench.attacks.square_bumps import L1Search, L2Search
 from cembench.attacks.square_search import LinfSearch, Search
 from cembench.attacks.state import AttackState
+from cembench.attacks.watch import Watch
+from cembench.energy.ascent import staying
 from cembench.energy.norms import by_norm, per_row
 
 SEARCHES: dict[str, type[Search]] = {"linf": LinfSearch, "l2": L2Search, "l1": L1Search}
@@ -55,7 +57,9 @@ class _Walk:
         best: the last accepted proposals, M×C×H×W.
         margin: of these, M.
         number: the proposals tried, M.
+        most: the largest of them.
         ahead: how many to try at once.
+        helped: how often an image moved, and to a success, since the last look at the device.
         ends: where the search on each image has ended, N×C×H×W.
     """
 
@@ -67,7 +71,9 @@ class _Walk:
         self.best = search.first[self.rows]
         self.number = torch.zeros_like(self.rows)
         self.margin = margins(model, self.best[:, None], self.y).squeeze(1)
-        self._verify(self.margin < 0)
+        self.helped, self.watch = self.rows.new_zeros(2), Watch(self.state)
+        self.watch.note(self.best, self.margin < 0)
+        self._leave(None)
 
     def step(self) -> None:
         """Try the next proposals for every image, up to the first that helps."""
@@ -82,11 +88,20 @@ class _Walk:
             found = found.masked_fill(number >= self.search.queries, torch.inf)
         helped = self._accept(tried, found)
         won = helped & (self.margin < 0)
-        better, successes = torch.stack([helped.sum(), won.sum()]).tolist()
+        self.helped = self.helped + torch.stack([helped.sum(), won.sum()])
         self.most += self.ahead
+        if self.watch.note(self.best, won) or self.most >= self.search.queries:
+            self._look(len(won) * len(self.watch.seen))
+
+    def _look(self, tried: int) -> None:
+        """Look at how many of the tried batches helped, and whether any image is done."""
+        better, successes = self.helped.tolist()
+        self.helped = torch.zeros_like(self.helped)
         if successes or self.most >= self.search.queries:
-            self._verify(won)
-        few = 2 * better < len(helped)
+            self._leave(bool(successes))
+        else:
+            self.watch.look(self.rows, False)
+        few = 2 * better < tried
         self.ahead = 2 * self.ahead if few else max(1, self.ahead // 2)
 
     def _accept(self, tried: Tensor, found: Tensor) -> Tensor:
@@ -104,16 +119,18 @@ class _Walk:
         self.margin = torch.where(helped, found, self.margin)
         return helped
 
-    def _verify(self, won: Tensor) -> None:
+    def _leave(self, found: bool | None) -> None:
         """Record successes, and drop the images whose search ends with them or is through."""
-        done = self.state.record_success(self.rows, self.best, won)
-        left = ~done & (self.number < self.search.queries)
+        over = self.number >= self.search.queries
+        done = self.watch.look(self.rows, found)
+        kept = staying(over if done is None else over | done)
         self.most = int(self.number.max()) if len(self.number) else 0
-        if not bool(left.all()):
+        if kept is not None:
             self.ends[self.rows] = self.best
-            kept = self.best[left], self.margin[left], self.number[left]
-            self.best, self.margin, self.number = kept
-            self._take(self.rows[left])
+            self.best, self.margin, self.number = (
+                part[kept] for part in (self.best, self.margin, self.number)
+            )
+            self._take(self.rows[kept])
 
     def _take(self, rows: Tensor) -> None:
         self.rows, self.y = rows, self.state.y[rows, None, None]

@@ -70,12 +70,12 @@ class BumpSearch(Search):
         delta = best[:, None] - x
         whole = self.state.ball.eps**self.order
         spare = (whole - self.mass(delta).sum((2, 3, 4), keepdim=True)).clamp_min(0)
-        mass = self.mass(delta * (into | out_of)).sum((3, 4), keepdim=True)
+        mass = self.mass(delta * torch.maximum(into, out_of)).sum((3, 4), keepdim=True)
         before = delta * into
         bump = self._planes(number) * self.sign[number, self.rows][..., None, None]
         bump = bump + before / (1e-12 + _norm(before, self.order))
         bump = bump / (1e-12 + _norm(bump, self.order)) * self.scale(spare, mass)
-        delta = torch.where(into, bump, delta.masked_fill(out_of, 0))
+        delta = torch.lerp(delta * (1 - out_of), bump, into)
         around = x.expand_as(delta).flatten(0, 1)
         return self.land(around, delta.flatten(0, 1)).unflatten(0, number.shape)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks.verdict import verify
+from cembench.attacks.verdict import Verdict, verify
 from cembench.energy.norms import Ball
+from cembench.util.devices import patience
 from cembench.util.errors import CembenchError
 
 DONE = 2
@@ -30,14 +32,19 @@ class AttackState:
         ball: where adversarial images must lie.
         best: the best adversarial image found; the image itself where there is none.
         success: per image 0 for none, 1 for one as it is, 2 for one rounded to 8 bits too.
+        enough: the success with which an image is done.
+        patience: the most steps between two looks at what an attack found.
         shard: the indices of the images that are attacked here.
         stop: set to make the attacks on all shards give up.
     """
+
+    enough: ClassVar[int] = DONE
 
     def __init__(self, verifier: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> None:
         self.verifier, self.x, self.y, self.ball = verifier, x, y, ball
         self.best = x.clone()
         self.success = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        self.patience = patience(x.device)
         self.shard = torch.arange(len(x), device=x.device)
         self.stop = threading.Event()
 
@@ -51,7 +58,14 @@ class AttackState:
     @property
     def active(self) -> Tensor:
         """The indices of the images of this shard that are not done."""
-        return self.shard[self.success[self.shard] < DONE]
+        return self.shard[self.success[self.shard] < self.enough]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdicts on the best adversarial images, as `verify` gave them."""
+        success, rounded = self.success > 0, self.success >= DONE
+        size = self.ball.size((self.best - self.x).double()).float()
+        return Verdict(success, rounded, size, self.best, torch.zeros_like(success))
 
     def require_running(self) -> None:
         """Give up once the attack on another shard failed.
@@ -80,32 +94,22 @@ class AttackState:
             CembenchError: when the attack on another shard failed.
         """
         self.require_running()
-        if not recheck:
-            misclassified = misclassified & (self.success[rows] == 0)
-        if bool(misclassified.any()):
-            self._verify(rows[misclassified], images[misclassified])
-        return self.success[rows] >= DONE
-
-    def leaving(
-        self, rows: Tensor, images: Tensor, misclassified: Tensor, recheck: bool = True
-    ) -> Tensor | None:
-        """Do as `record_success`, for rows that are not done yet; None where none of them is now.
-
-        So a step that succeeds on nothing costs one look at the device.
-        """
-        self.require_running()
-        if not bool(misclassified.any()):
-            return None
-        done = self.record_success(rows, images, misclassified, recheck)
-        return done if bool(done.any()) else None
+        unmet = self.success[rows] < (self.enough if recheck else 1)
+        found = (misclassified & unmet).nonzero().squeeze(1)
+        if len(found):
+            self._verify(rows[found], images[found])
+        return self.success[rows] >= self.enough
 
     def _verify(self, rows: Tensor, images: Tensor) -> None:
+        """Keep for each image the greatest success on it, of several the last."""
         verdict = verify(self.verifier, self.x[rows], images, self.y[rows], self.ball)
         found = verdict.success.long() + verdict.success_8bit.long()
-        for level in (1, DONE):
-            better = (found >= level) & (self.success[rows] <= level)
-            self.best[rows[better]] = images[better]
-            self.success[rows[better]] = self.success[rows[better]].clamp_min(level)
+        rank = found * len(rows) + torch.arange(len(rows), device=rows.device)
+        rank = rank.masked_fill(found < self.success[rows].clamp_min(1), -1)
+        last = torch.full_like(self.success, -1).scatter_reduce(0, rows, rank, "amax")
+        better = (last >= 0).nonzero().squeeze(1)
+        self.best[better] = images[last[better] % len(rows)]
+        self.success[better] = last[better] // len(rows)
 
 
 def target_batches(
@@ -134,4 +138,4 @@ def target_batches(
 def ranked_targets(logits: Tensor, y: Tensor) -> Tensor:
     """Return for N×K logits the other classes, the likeliest first, N×(K − 1)."""
     order = logits.argsort(1, descending=True)
-    return order[order != y[:, None]].reshape(len(y), -1)
+    return order[order != y[:, None]].reshape(len(y), logits.shape[1] - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from cembench.bench.machine import MACHINE, clock
 from cembench.bench.meters import Peak, product_rate
 from cembench.util.display.markdown import markdown_table
 
@@ -32,25 +32,30 @@ def interleaved(
     rounds: int,
     device: str,
     warm_up: bool = True,
+    between: Callable[[], Any] = int,
 ) -> Timing:
     """Time cembench and the reference, called in turn, in swapped order each round.
 
-    In the warm-up each runs once more, where memory is measured, but not time.
+    In the warm-up each runs once more, where memory is measured, but not time. What runs `between`
+    the rounds, before the first and after the last one too, is not timed.
     """
+    now = clock(device)
     sides, peaks = (ours, theirs), [0, 0]
     times: tuple[list[float], list[float]] = [], []
     for number in range(rounds + warm_up):
+        between()
         for which in (0, 1) if number % 2 else (1, 0):
             gc.collect()
             with Peak(device) as peak:
-                begun = time.perf_counter()
+                begun = now()
                 sides[which]()
                 if device == "cuda":
                     torch.cuda.synchronize()
-                taken = time.perf_counter() - begun
+                taken = now() - begun
             peaks[which] = max(peaks[which], peak.bytes)
             if number >= warm_up:
                 times[which].append(taken)
+    between()
     return Timing(statistics.median(times[0]), statistics.median(times[1]), *peaks)
 
 
@@ -98,5 +103,10 @@ def row(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return benchmark rows as a Markdown table."""
-    return markdown_table(pd.DataFrame(rows))
+    """Return benchmark rows as a Markdown table, with the machine in a line below it."""
+    found = pd.DataFrame(rows)
+    place = found[[key for key in MACHINE if key in found]]
+    on = [", ".join(map("{}: {}".format, place, line)) for line in place.drop_duplicates().values]
+    return "\n".join(
+        [markdown_table(found.drop(columns=place.columns)), *on, ""][: 2 * len(on) + 1]
+    )

@@ -8,11 +8,12 @@ import statistics
 import threading
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from cembench.bench.calls import Calls
 
 INTERVAL = 0.005  # seconds between two samples of the memory of the process
 SIDE = 1024  # of the matrices whose product sets the roofline
@@ -55,31 +56,16 @@ class Peak:
             self._highest = max(self._highest, _resident())
 
 
-class OperationCounter:
-    """Counter of the floating-point operations of a network, including its copies."""
-
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self.forward, self.both = flops(model, example)
-        self.total = 0.0
-        self.hook = model.register_forward_hook(self._after)
-
-    def _after(self, model: nn.Module, args: Any, out: Tensor) -> None:
-        self.total += len(out) * (self.both if out.requires_grad else self.forward)
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-
 def flops(model: nn.Module, example: Tensor) -> tuple[float, float]:
     """Return operations per image of a forward pass, and of one with the image's gradient."""
     counts = []
     for gradient in (False, True):
-        with FlopCounterMode(display=False) as counter:
+        with Calls() as calls:
             x = example.detach().requires_grad_(gradient)
-            out = model(x + 0)  # the counter does not take leaves
+            out = model(x)
             if gradient:
                 torch.autograd.grad(out.sum(), x)
-        counts.append(counter.get_total_flops() / len(example))
+        counts.append(calls.flops / len(example))
     return counts[0], counts[1]
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cembench.bench import interleaved, row
-from cembench.bench.meters import OperationCounter
-from cembench.bench.networks import CLASSES, SHAPE, EnlargedDigits
-from cembench.models import models
+from cembench.bench.meters import flops
+from cembench.bench.networks import described, untrained_metadata
+from cembench.bench.passes import Counted, CountedEngine, Passes
+from cembench.data import DataSettings
+from cembench.models import ModelSettings
 from cembench.models.checkpoint import build_network
-from cembench.models.engine import engines
-from cembench.models.metadata import CheckpointMetadata
 from cembench.samplers import Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.draw import draw
@@ -30,26 +30,32 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def bench_sample(
-    model: str, batch: int, rounds: int, precision: str, device: str, sampler: str
+    model: ModelSettings,
+    data: DataSettings,
+    batch: int,
+    rounds: int,
+    precision: str,
+    device: str,
+    sampler: str,
 ) -> list[dict[str, Any]]:
     """Time 40 steps from noise, kept in [0, 1], against the plain loop.
 
     The network is not trained. The `agreement` of the row is the fraction of samples, from the same
     initial images, that the network classifies alike on both sides.
     """
-    metadata = untrained_metadata(model)
+    metadata = untrained_metadata(model, data)
     torch.manual_seed(0)
     net = build_network(metadata).to(device).eval()
-    y = torch.arange(batch, device=device) % CLASSES
+    y = torch.arange(batch, device=device) % len(metadata.classes)
     images = CheckpointImages(Path("model.safetensors"), metadata, torch.device(device))
     example = images.data.pixels(slice(2))
-    spent, chosen = OperationCounter(net, example), SAMPLERS[sampler]
+    counted, chosen = Counted(net, Passes()), SAMPLERS[sampler]
+    engine = CountedEngine.parse({"inner": {"name": "fast", "precision": precision}})
     found: dict[str, Tensor] = {}
 
     def run_ours() -> None:
-        engine = engines.parse({"name": "fast", "precision": precision})
-        surrogate = engine.prepare(net, example)
-        drawn = draw(net, chosen, y, images, 0, surrogate=surrogate)
+        surrogate = engine.prepare(counted, example)
+        drawn = draw(counted, chosen, y, images, 0, surrogate=surrogate)
         found["ours"], found["starts"] = drawn.logits, drawn.starts
 
     def run_theirs() -> None:
@@ -57,28 +63,11 @@ def bench_sample(
 
     with frozen(net), exact():
         run_ours()
-        spent.total = 0
-        run_ours()
-        done = spent.total
+        done = counted.passes.operations(*flops(net, example))
         timing = interleaved(run_ours, run_theirs, rounds, device)
     alike = found["ours"].argmax(1) == found["theirs"].argmax(1)
     agreement, title = float(alike.float().mean()), f"sample {sampler}"
-    return [row(title, "new", model, batch, precision, timing, agreement, done, device)]
-
-
-def untrained_metadata(model: str) -> CheckpointMetadata:
-    """Return the metadata of a network that is not trained."""
-    data = EnlargedDigits()
-    return CheckpointMetadata(
-        model=models.parse(model),
-        shape=list(SHAPE),
-        classes=list("0123456789"),
-        mean=[0.0] * SHAPE[0],
-        std=[1.0] * SHAPE[0],
-        data=data,
-        threat=data.threat,
-        method="none",
-    )
+    return [row(title, "new", described(model), batch, precision, timing, agreement, done, device)]
 
 
 def plain_rcs(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

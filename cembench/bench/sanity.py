@@ -9,10 +9,11 @@ import torch
 from cembench.attacks import Target
 from cembench.bench import interleaved
 from cembench.bench.attack import torchattacks_pgd
-from cembench.bench.networks import SMALL, EnlargedDigits, trained
+from cembench.bench.networks import SMALL, EnlargedDigits, described, trained
 from cembench.data.split import subset
 from cembench.evaluation.measures.sanity import sanity_checks
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
+from cembench.models import models
 from cembench.util.frozen import exact, frozen
 
 PGD_STEPS = 100
@@ -48,7 +49,7 @@ def _bench(kind: str, images: int, rounds: int, device: str) -> dict[str, Any]:
     return {
         "work": "sanity",
         "model": kind,
-        "network": f"{SMALL['name']} (width {SMALL['width']})",
+        "network": described(models.parse(SMALL)),
         "images": len(split),
         "seconds": round(timing.ours, 3),
         "pgd_seconds": round(timing.theirs, 3),

@@ -16,31 +16,37 @@ from typing import Any
 
 import torch
 
-from cembench.bench.networks import EnlargedDigits
+from cembench.bench.networks import EnlargedDigits, described
+from cembench.models import ModelSettings, models
 from cembench.training.config import Experiment
 from cembench.training.ddp import MethodLoss
 from cembench.training.trainer import Trainer
-from cembench.util.distributed import ALONE, World, process_group, world
+from cembench.util.distributed import ALONE, World, world
 from cembench.util.errors import CembenchError
+from cembench.util.process_group import process_group
 from cembench.util.rng import SharedGenerator, generator_of
 
 LIMIT = 1800  # seconds
+PROCESSES = (1, 2, 4)
 
 
 def bench_scale(
-    model: str, batch: int, rounds: int, precision: str, device: str
+    model: ModelSettings, batch: int, rounds: int, precision: str, device: str
 ) -> list[dict[str, Any]]:
-    """Time adversarial training in one process and in two, with the same global batch.
+    """Time adversarial training in one process, in two and in four, with the same global batch.
 
-    Each process has one thread, or one GPU. There is a row per number of processes, where
-    `communication` is the fraction of a step that is saved when concurrent processes neither
-    average gradients nor synchronise batch norms.
+    Each process has one thread, or one GPU; where there are fewer cores than processes, these take
+    turns, and GPUs are not shared. There is a row per number of processes, where `communication`
+    is the fraction of a step that is saved when concurrent processes neither average gradients nor
+    synchronise batch norms.
 
     Raises:
         CembenchError: when a process fails.
     """
-    settings = {"model": model, "batch": batch, "rounds": rounds, "precision": precision}
-    rows = [_measured({**settings, "device": device}, count) for count in (1, 2)]
+    settings = {"model": model.dump(), "batch": batch, "rounds": rounds, "precision": precision}
+    most = torch.cuda.device_count() if device.startswith("cuda") else max(PROCESSES)
+    counts = [count for count in PROCESSES if count <= most and batch % count == 0]
+    rows = [_measured({**settings, "device": device}, count) for count in counts]
     for row in rows:
         row["speed_up"] = round(row["images_per_second"] / rows[0]["images_per_second"], 3)
     return rows
@@ -91,7 +97,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "work": "scale",
         "processes": ranks.size,
-        "network": settings["model"],
+        "network": described(models.parse(settings["model"])),
         "precision": settings["precision"],
         "batch": settings["batch"],
         "images_per_second": round(settings["batch"] / seconds["parallel"], 2),

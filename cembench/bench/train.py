@@ -12,8 +12,10 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from cembench.bench import interleaved, row
 from cembench.bench.meters import flops
-from cembench.bench.networks import EnlargedDigits
+from cembench.bench.networks import described
+from cembench.data import DataSettings
 from cembench.data.views import Views
+from cembench.models import ModelSettings
 from cembench.training.config import Experiment
 from cembench.training.trainer import Trainer
 from cembench.util.rng import generator_of
@@ -31,7 +33,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def bench_train(
-    model: str,
+    model: ModelSettings,
+    data: DataSettings,
     batch: int,
     rounds: int,
     precision: str,
@@ -46,20 +49,7 @@ def bench_train(
     Both sides make views in the same way; methods without labels make two of each image. The
     `agreement` of the row compares the predictions of both networks after the last step.
     """
-    experiment = Experiment.parse(
-        {
-            "data": EnlargedDigits(),
-            "model": model,
-            "method": {"name": method, **METHODS[method]},
-            "threat": {"norm": "linf", "eps": EPS},
-            "batch_size": batch,
-            "precision": precision,
-            "optimizer": {"lr": RATE},
-            "schedule": {"name": "constant"},
-            "compile": compiled,
-        }
-    )
-    trainer = Trainer(experiment, torch.device(device))
+    trainer = trainer_of(model, data, method, batch, precision, device, compiled)
     reference = copy.deepcopy(trainer.model).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(reference.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
     rows = torch.arange(batch, device=device)
@@ -77,8 +67,32 @@ def bench_train(
     with torch.no_grad():
         alike = trainer.model(x).argmax(1) == reference(x).argmax(1)
     operations, agreement = gradients * flops(reference, x[:2])[1], float(alike.float().mean())
-    title = f"train {method}" + (" compiled" if compiled else "")
-    return [row(title, "new", model, batch, precision, timing, agreement, operations, device)]
+    title, network = f"train {method}" + (" compiled" if compiled else ""), described(model)
+    return [row(title, "new", network, batch, precision, timing, agreement, operations, device)]
+
+
+def trainer_of(
+    model: ModelSettings,
+    data: DataSettings,
+    method: str,
+    batch: int,
+    precision: str,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> Trainer:
+    """Return a trainer whose steps are those of the benchmark."""
+    settings = {
+        "data": data,
+        "model": model,
+        "method": {"name": method, **METHODS[method]},
+        "threat": {"norm": "linf", "eps": EPS},
+        "batch_size": batch,
+        "precision": precision,
+        "optimizer": {"lr": RATE},
+        "schedule": {"name": "constant"},
+        "compile": compiled,
+    }
+    return Trainer(Experiment.parse(settings), torch.device(device))
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
 QUICKSTART = Path("quickstart")  # a recipe
-METHODS, SAMPLERS, MODELS = offer("methods"), offer("samplers"), offer("models")
+METHODS, SAMPLERS = offer("methods"), offer("samplers")
+MODELS, DATA = offer("models"), offer("datasets")
 PRECISIONS = click.Choice(["auto", "fp32", "bf16"])
 
 
@@ -24,7 +26,7 @@ class Work(click.Choice[str]):
     name = "work"
 
     def __init__(self) -> None:
-        super().__init__([*WORKS, "scale", "sanity", "quickstart"])
+        super().__init__([*WORKS, "scale", "sanity", "counts", "quickstart"])
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -40,7 +42,8 @@ class Work(click.Choice[str]):
 @click.argument("works", nargs=-1, type=Work(), metavar="[WORK]...")
 @click.option("--method", default="at", shell_complete=METHODS, help="Method of train.")
 @click.option("--sampler", default="rcs", shell_complete=SAMPLERS, help="For sample: rcs or sgld.")
-@click.option("--model", default="resnet18", shell_complete=MODELS, help="Network.")
+@click.option("--model", shell_complete=MODELS, help="Network: NAME, or {name: …, width: …}.")
+@click.option("--data", shell_complete=DATA, help="Data set of train and sample.")
 @click.option("--batch", default=32, type=click.IntRange(2), help="Images in a batch.")
 @click.option("--rounds", default=5, type=click.IntRange(1), help="How often each is timed.")
 @click.option("--images", default=256, type=click.IntRange(1, 597), help="Images to attack.")
@@ -48,6 +51,8 @@ class Work(click.Choice[str]):
 @click.option("--checkpoint", "checkpoints", multiple=True, type=FILE, help="Network to attack.")
 @click.option("--precision", default="auto", type=PRECISIONS, help="Of our side.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks of our side.")
+@click.option("--compare", type=FILE, help="Exit code 1 if a count rose by a fifth over FILE's.")
+@click.option("--ratios", is_flag=True, help="Compare ratios too.")
 @JSON(help="Print rows as JSON instead of a table.")
 @DEVICE
 @click.pass_context
@@ -56,17 +61,21 @@ def command(
     works: tuple[str | Path, ...],
     device: str,
     as_json: bool,
+    compare: Path | None,
+    ratios: bool,
     **options: Any,
 ) -> None:
     """Compare WORKS with references, or time the stages of a suite.
 
-    All but scale and sanity unless given; both sides are interleaved in one process.
+    All but scale, sanity and counts unless given; both sides are interleaved in one process.
 
     References: pyautoattack's run_standard_evaluation, torchattacks.PGD, and the loops that
     research code has for training and sampling. autoattack and pgd attack networks that they train
     first, or each --checkpoint. All works together take about half an hour on two
-    cores, most of it in pyautoattack. scale: training in one process and in two, one thread each.
-    sanity: the gradient-masking checks, and PGD with 100 steps on the same images.
+    cores, most of it in pyautoattack. scale: training in one, two and four processes of one thread.
+    sanity: the gradient-masking checks, and PGD with 100 steps on the same images. counts:
+    operators, synchronisations and passes per step of each loop, in seconds, without timing
+    anything; --compare leaderboards/bench/counts.json fails where one rose.
 
     quickstart, or the file of a suite: CPU seconds of each stage of each experiment, from reading
     data to figures, in one process. --images takes fewer test images.
@@ -78,6 +87,8 @@ def command(
     limit = options["images"] if given else None
     rows = [row for work in works or WORKS for row in _rows(work, device, limit, options)]
     say(json.dumps(rows, indent=2) if as_json else _text(rows), nl=as_json)
+    if compare is not None:
+        _compare(rows, compare, ratios)
 
 
 def _rows(
@@ -97,3 +108,13 @@ def _text(rows: list[dict[str, Any]]) -> str:
     from cembench.bench import table
 
     return table(rows)
+
+
+def _compare(rows: list[dict[str, Any]], file: Path, ratios: bool) -> None:
+    from cembench.bench.compare import load_rows, worse
+
+    found = worse(rows, load_rows(file), ratios)
+    for line in found:
+        say(f"cembench: worse than {file}: {line}", err=True)
+    if found:
+        sys.exit(1)

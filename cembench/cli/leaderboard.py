@@ -15,10 +15,13 @@ from cembench.cli.base import FILE, RUNS, Command, say, show
 @click.option(
     "--robustbench", type=FILE, help="Checkout of RobustBench, whose entries follow as published."
 )
-def command(runs: tuple[Path, ...], out: Path, robustbench: Path | None) -> None:
+@click.option("--verify", is_flag=True, help="Read every checkpoint as a whole.")
+def command(runs: tuple[Path, ...], out: Path, robustbench: Path | None, verify: bool) -> None:
     """Rank the records below RUNS as CSV and markdown.
 
-    RUNS are run folders or folders of them; `runs` unless given.
+    RUNS are run folders or folders of them; `runs` unless given. Links to folders are followed.
+    Whether a checkpoint is still the one that was measured is told by the checksum that it carries,
+    or, for records of earlier versions, by size and times once it has been read.
 
     Published results on the same data sets come last, on a board of their own.
     """
@@ -26,7 +29,7 @@ def command(runs: tuple[Path, ...], out: Path, robustbench: Path | None) -> None
     from cembench.reporting.leaderboard.published import published_board
     from cembench.reporting.leaderboard.robustbench import robustbench_boards
 
-    records = find_records(runs).values()
+    records = find_records(runs, verify=verify).values()
     boards = build_boards(records)
     datasets = {record.dataset for record in records}
     if (reported := published_board(datasets)) is not None:

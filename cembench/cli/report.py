@@ -12,13 +12,19 @@ from cembench.cli.base import FILE, RUNS, Command, say
 @click.command("report", cls=Command, example="runs --out report")
 @RUNS
 @click.option("--out", type=FILE, default="report", help="Folder of the page.")
-def command(runs: tuple[Path, ...], out: Path) -> None:
+@click.option(
+    "--images",
+    type=click.IntRange(min=0),
+    default=64,
+    help="Test images of a run on the page, if it kept adversarial ones.",
+)
+def command(runs: tuple[Path, ...], out: Path, images: int) -> None:
     """Put the records below RUNS on one HTML page.
 
     RUNS are run folders or folders of them; `runs` unless given. Prints the path of the page.
 
-    The page is one file and needs no network.
+    The page is one file and needs no network. Images that it has no room for lie beside it.
     """
     from cembench.reporting.page import write_report
 
-    say(write_report(runs, out))
+    say(write_report(runs, out, images=images))

@@ -19,6 +19,8 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
+    from cembench.util.rng import for_all
+
 Shape = tuple[int, int, int]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -81,12 +83,16 @@ class Views(Settings):
         given = {k: v for k, v in self.dump().items() if v is not None and k != "preset"}
         return none | PRESETS[chosen] | given
 
-    def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return two views of images in [0, 1], N×C×H×W each, drawn by torch's global generator."""
+    def pair(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return two views of images in [0, 1], N×C×H×W each, drawn by torch's global generator.
+
+        Several processes that share a batch, and its generator, draw what one process draws.
+        """
         channels, height, width = x.shape[1:]
         view = _pipeline(self, (channels, height, width)).to(x.device)
         with torch.autocast(x.device.type, enabled=False):  # half a pixel is lost in bfloat16
-            return view(x).clamp(0, 1), view(x).clamp(0, 1)
+            first, second = (for_all(view, x, generator).clamp(0, 1) for _ in range(2))
+        return first, second
 
 
 def _preset(shape: Shape) -> str:

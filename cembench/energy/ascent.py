@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cembench.energy.norms import NORMS, Ball, per_row
 from cembench.util.errors import CembenchError, NoGradientError, said
+from cembench.util.meeting import LostProcessError
 from cembench.util.rng import normal
 
 ROUNDING = 1e-4  # in units of 1/255: float32 rounding must not cost a perturbation a whole level
@@ -108,16 +109,16 @@ def ascend(
             x = x.detach().requires_grad_(not last)
             out = forward(x)
         done = visit(step, rows, x.detach(), out.detach()) if visit is not None else None
-        if last or (done is not None and bool(done.all())):
+        keep = None if last else staying(done)
+        if last or (keep is not None and len(keep) == 0):
             break
-        keep = None if done is None or not bool(done.any()) else ~done
         if keep is not None and getattr(potential, "coupled", False):
             raise ValueError("rows of a coupled potential belong together: none may leave")
         with torch.enable_grad():
-            value = potential(out if keep is None else out[keep], _kept(target, keep))
+            value = potential(_kept(out, keep), _kept(target, keep))
             gradient = gradient_of(value, x)
         if keep is not None:
-            result[rows[~keep]] = x.detach()[~keep]
+            result[rows] = x.detach()
             rows, target, gradient = rows[keep], target[keep], gradient[keep]
             centre = None if centre is None else centre[keep]
             project = _projection(ball, centre)
@@ -135,6 +136,14 @@ def ascend(
     return result
 
 
+def staying(done: Tensor | None) -> Tensor | None:
+    """Return the indices of the rows that are not done; None for all of them."""
+    if done is None:
+        return None
+    kept = (~done).nonzero().squeeze(1)
+    return None if len(kept) == len(done) else kept
+
+
 def gradient_of(value: Tensor, x: Tensor) -> Tensor:
     """Return the gradient of the sum of values at the images x, of the shape of x.
 
@@ -145,7 +154,7 @@ def gradient_of(value: Tensor, x: Tensor) -> Tensor:
     try:
         if value.requires_grad:
             (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
-    except (CembenchError, torch.OutOfMemoryError):
+    except (CembenchError, LostProcessError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise NoGradientError(f"its backward pass raised {said(error)}") from error
@@ -162,4 +171,4 @@ def _projection(ball: Constraint | None, centre: Tensor | None) -> Callable[[Ten
 
 
 def _kept(tensor: Tensor, keep: Tensor | None) -> Tensor:
-    return tensor if keep is None else tensor[keep]
+    return tensor if keep is None else tensor.index_select(0, keep)

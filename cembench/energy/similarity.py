@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cembench.util.collectives import place_of_rows, rows_of_all
+from cembench.util.distributed import World, world
+
 
 class SimilarityClassifier(nn.Module):
     """An encoder as a classifier over the images of a bank.
@@ -39,7 +42,7 @@ class SimilarityClassifier(nn.Module):
 class Pairs(nn.Module):
     """Two views of N images, all first views before all second ones, as 2N classes of each other.
 
-    The rows belong together: the logits of one depend on all.
+    The rows belong together: the logits of one depend on all, also on those of other processes.
     """
 
     def __init__(self, encoder: nn.Module, temperature: float) -> None:
@@ -47,7 +50,7 @@ class Pairs(nn.Module):
         self.encoder, self.temperature = encoder, temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return f(x_i, x_j), 2N×2N; −∞ on the diagonal, as a row is no class of itself."""
+        """Return f(x_i, x_j), 2N×2N; −∞ where x_j is x_i, as a row is no class of itself."""
         return pair_logits(self.encoder(x), self.temperature)
 
 
@@ -57,13 +60,18 @@ def similarity_logits(z: Tensor, bank: Tensor, temperature: float) -> Tensor:
         return z @ bank.T / temperature
 
 
-def pair_logits(z: Tensor, temperature: float) -> Tensor:
-    """Return the 2N×2N logits of NT-Xent for embeddings of all first, then all second views."""
+def pair_logits(z: Tensor, temperature: float, ranks: World | None = None) -> Tensor:
+    """Return the 2N×2N logits of NT-Xent for embeddings of all first, then all second views.
+
+    In several processes these are the rows of this one, and a column for each view of all.
+    """
     z = z.float()
-    same = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return similarity_logits(z, z, temperature).masked_fill(same, -torch.inf)
+    every, place = rows_of_all(z, 2, ranks), place_of_rows(len(z), z.device, 2, ranks)
+    same = place[:, None] == torch.arange(len(every), device=z.device)
+    return similarity_logits(z, every, temperature).masked_fill(same, -torch.inf)
 
 
-def partners(count: int, device: torch.device) -> Tensor:
-    """Return the index of the other view of each row, for 2·count rows."""
-    return torch.arange(2 * count, device=device).roll(count)
+def partners(count: int, device: torch.device, ranks: World | None = None) -> Tensor:
+    """Return the column of the other view of each row, for 2·count rows of this process."""
+    every = 2 * count * (ranks or world()).size
+    return (place_of_rows(2 * count, device, 2, ranks) + every // 2) % every

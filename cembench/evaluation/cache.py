@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -15,6 +17,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.locks import locked
 from cembench.util.files.parquet import read_table, write_table
+from cembench.util.files.seal import UNSEALED, open_sealed, write_sealed
 from cembench.util.files.tensors import read_tensors, write_tensors
 from cembench.util.stages import stage
 
@@ -91,6 +94,18 @@ class ChunkCache:
             self.keep_tensors(name, values)
         return values
 
+    def value(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return the plain value kept under a name; one that is made, and kept, where none is."""
+        path, seal_name = self._named(f"{name}.json")
+        try:
+            with open_sealed(path, seal_name) as file:
+                return json.load(file)["value"]
+        except CembenchError:
+            value = make()
+        with stage("saving"):
+            write_sealed(path, json.dumps({"seal": UNSEALED, "value": value}).encode(), seal_name)
+        return value
+
     def names(self, kind: str) -> list[str]:
         """Return the names of the form `KIND.REST` under which there are tensors."""
         return [file.stem for file in self.folder.glob(f"{kind}.*.safetensors")]
@@ -107,6 +122,11 @@ class ChunkCache:
     def _named(self, file: str) -> tuple[Path, str]:
         """Return the path of a file, and the name that it is sealed under."""
         return self.folder / file, f"{self.folder.name}/{file}"
+
+
+def kept(cache: ChunkCache | None, name: str, make: Callable[[], Any]) -> Any:
+    """Return the plain value that a cache keeps under a name; without a cache it is made."""
+    return make() if cache is None else cache.value(name, make)
 
 
 def clear_abandoned(record: Path) -> None:

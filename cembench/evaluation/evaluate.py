@@ -6,9 +6,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ import torch
 from cembench.evaluation import artifacts
 from cembench.evaluation.cache import ChunkCache, clear_abandoned
 from cembench.evaluation.context import EvaluationContext, prepare, unusual_radii
-from cembench.evaluation.measure import measure, table_of
+from cembench.evaluation.measure import Measurement, measure, table_of
 from cembench.evaluation.measures.robustness import RunAttacks
 from cembench.evaluation.measures.samples import DrawSamples
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.record.files import save_record
 from cembench.evaluation.record.header import identity, reusable
+from cembench.evaluation.sections import SECTIONS
+from cembench.evaluation.throughput import Speed
 from cembench.models.source import ModelSource
 from cembench.util.distributed import World, world
 from cembench.util.errors import CembenchError, ModelError, one_line
@@ -104,15 +107,16 @@ def evaluate(
         if in_memory:  # nothing tells whether it is the network of a killed evaluation
             ranks.on_rank_zero(cache.restart)
         evaluation = _Evaluation(replace(context, cache=cache), cache)
-        warnings = evaluation.compute_share(ranks)
+        with evaluation.reading_together(ranks):
+            warnings = evaluation.compute_shares(ranks)
 
-        def finish() -> Record:
-            record = evaluation.finish(warnings, save_samples, save_adversarial)
-            if on_record is not None:
-                on_record(context.path, record)
-            return record
+            def finish() -> Record:
+                record = evaluation.finish(warnings, save_samples, save_adversarial)
+                if on_record is not None:
+                    on_record(context.path, record)
+                return record
 
-        record = ranks.on_rank_zero(finish)
+            record = ranks.on_rank_zero(finish)
     ranks.on_rank_zero(lambda: clear_abandoned(context.path))
     return record, context.path
 
@@ -131,28 +135,56 @@ class _Evaluation:
         self.samples = DrawSamples(context, cache)
         self.started = time.monotonic()
 
-    def compute_share(self, ranks: World) -> Counter[str]:
-        """Compute this process's share of the chunks; return what all processes were warned of.
+    def reading_together(self, ranks: World) -> AbstractContextManager[None]:
+        """Let several processes keep features in the cache, for each other."""
+        reader = self.context.reader
+        return nullcontext() if reader is None or ranks.size == 1 else reader.keeping(self.cache)
 
-        The first process then finds the results in the cache, as after a kill.
+    def compute_shares(self, ranks: World) -> Counter[str]:
+        """Compute this process's shares of the work; return what all processes were warned of.
+
+        The first process then finds the results in the cache, as after a kill. A single process
+        reads the features of real images alone, since that may fail.
         """
+        reference = self.context.reference
+        if reference is not None:
+            ranks.on_all_ranks(lambda: reference.read(ranks))
         if ranks.size == 1:
             return Counter()
-        context, images = self.context, len(self.context.split)
-        if images < ranks.size:
+        if len(self.context.split) < ranks.size:
             raise CembenchError.on_every_rank(
-                f"{ranks.size} processes for {images} test images: start fewer"
+                f"{ranks.size} processes for {len(self.context.split)} test images: start fewer"
             )
+        found = Counter[str]()
+        for share in (self._chunks, self._sections):
+            parts = ranks.gather(ranks.on_all_ranks(partial(self._warned, share, ranks)))
+            found.update(sum((part for part, _ in parts), Counter()))
+            if not all(whole for _, whole in parts):  # the first process says what is wrong
+                break
+        self.samples.speed.done = _summed(ranks.gather(self.samples.speed.done))
+        return found
 
-        def compute() -> Counter[str]:
-            with collected_warnings() as warnings, suppress(ModelError):
-                if context.header.kind == "classifier":
-                    table_of(context, self.attacks, ranks)
-                with frozen(context.model), exact():
-                    self.samples.draw_share(ranks)
-            return warnings
+    def _warned(self, share: Callable[[World], None], ranks: World) -> tuple[Counter[str], bool]:
+        """Compute a share; return what was warned of, and whether the network kept its contract."""
+        whole = False
+        with collected_warnings() as warnings, suppress(ModelError):
+            with frozen(self.context.model), exact():
+                share(ranks)
+            whole = True
+        return warnings, whole
 
-        return sum(ranks.gather(ranks.on_all_ranks(compute)), Counter())
+    def _chunks(self, ranks: World) -> None:
+        """Attack, and draw samples."""
+        if self.context.header.kind == "classifier":
+            table_of(self.context, self.attacks, ranks)
+        self.samples.draw_share(ranks)
+
+    def _sections(self, ranks: World) -> None:
+        """Compute what sections can share, once all chunks are there."""
+        found = Measurement.begun(self.context, self.attacks, self.samples)
+        for section in SECTIONS:
+            if config := section.config(self.context.protocol):
+                section.share(config, found, ranks)
 
     def finish(self, before: Counter[str], save_samples: bool, save_adversarial: bool) -> Record:
         """Measure everything and write it; what is in the cache is not computed again."""
@@ -189,6 +221,14 @@ class _Evaluation:
         values["seconds"] = round(time.monotonic() - self.started, 3)
         values["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         return self.context.header.model_copy(update=values), table
+
+
+def _summed(parts: list[dict[str, tuple[int, float]]]) -> dict[str, tuple[int, float]]:
+    """Return images and seconds by sampler, of all processes together."""
+    whole = Speed()
+    for title, (images, seconds) in (item for part in parts for item in part.items()):
+        whole.add(title, images, seconds)
+    return whole.done
 
 
 def _cautions(context: EvaluationContext) -> list[str]:

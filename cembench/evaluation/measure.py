@@ -86,6 +86,16 @@ class Measurement:
     unused: nn.Module | None = None
     threat: AttackedThreat | None = None
 
+    @classmethod
+    def begun(
+        cls, context: EvaluationContext, attacks: AttackSource, samples: SampleSource
+    ) -> Measurement:
+        """Return the measurement of a network that was attacked, before any section."""
+        table, seconds, unused = pd.DataFrame(), dict[str, float](), copied(context.model)
+        if context.header.kind == "classifier":
+            table, seconds = table_of(context, attacks)
+        return cls(context, attacks, samples, table, seconds, unused=unused)
+
     @property
     def protocol(self) -> Protocol:
         """What is measured, under this threat model alone if there are several."""
@@ -123,11 +133,7 @@ def measure(
     """
     classifier = context.header.kind == "classifier"
     with frozen(context.model), exact():
-        table, seconds = pd.DataFrame(), dict[str, float]()
-        unused = copied(context.model)
-        if classifier:
-            table, seconds = table_of(context, attacks)
-        found = Measurement(context, attacks, samples, table, seconds, unused=unused)
+        found = Measurement.begun(context, attacks, samples)
         found.not_applicable += context.header.not_applicable
         for section in SECTIONS:
             config = section.config(context.protocol)
@@ -137,7 +143,7 @@ def measure(
         if classifier and found.target.no_gradient:
             _say_no_gradient(found)
         found.results["sample_images_per_second"] = samples.speed.rates
-        found.results["flops"] = forward_flops(unused, context.split.pixels(slice(1)))
+        found.results["flops"] = forward_flops(found.unused, context.split.pixels(slice(1)))
     return found
 
 
@@ -184,7 +190,7 @@ def verdict_table(
         threat: the ball that perturbations must stay in.
         attacks: the attacks: run, or read from what was saved.
         cache: where finished chunks are kept, and found after a kill.
-        world: of several processes, each attacks its share of the chunks.
+        world: of several processes, each attacks one chunk after the other that is left.
 
     Returns:
         The table with the columns `index, label, clean_pred, clean_8bit_pred` and those of the
@@ -199,15 +205,17 @@ def verdict_table(
     seconds = dict.fromkeys((run.title for run in protocol.runs), 0.0)
     work = len(split) * max(1, len(seconds))
     with Bar(f"{protocol.name} {threat}", work) as bar, frozen(model), exact():
-        if seconds and cache is not None:  # nothing is run where there is none
-            bar.report(f"{len(split)} images under {', '.join(seconds)}")
+        to_say = f"{len(split)} images under {', '.join(seconds)}" if seconds else ""
         example = split.pixels(slice(EXAMPLES))
         classes, engine = len(split.classes), protocol.engine
         target = target_of(model, classes, protocol, threat, example, engine)
-        for start in world.shard(range(0, len(split), protocol.batch_size)):
+        for start in world.deal("attacks", range(0, len(split), protocol.batch_size)):
             numbers = torch.arange(start, min(start + protocol.batch_size, len(split)))
             cached = None if cache is None else cache.get(start)
             if cached is None:
+                if to_say and cache is not None:  # nothing is run where there is none
+                    bar.report(to_say)
+                    to_say = ""
                 part = split.take(numbers), rows[numbers]
                 cached = _table(Chunk(*part, start, target, protocol, attacks, cache, bar))
                 if cache is not None:
@@ -252,9 +260,11 @@ def _table(chunk: Chunk) -> tuple[pd.DataFrame, dict[str, float]]:
 def _clean(chunk: Chunk) -> Columns:
     x, verifier = chunk.split.pixels(), chunk.target.verifier
     rounded = to_bytes(x, x, chunk.target.threat.ball)
+    found = verifier(x).argmax(1)
+    same = chunk.target.repeatable and torch.equal(rounded, x)
     return {
         "index": chunk.rows,
         "label": chunk.split.labels,
-        "clean_pred": verifier(x).argmax(1),
-        "clean_8bit_pred": verifier(rounded).argmax(1),
+        "clean_pred": found,
+        "clean_8bit_pred": found if same else verifier(rounded).argmax(1),
     }

@@ -38,7 +38,8 @@ class Section(ABC, Generic[C, R]):
     charts and tables for reports, and numbers for the gate. The file of the same name in
     `evaluation.measures` computes it, with the functions `measure(config, measurement)`, which
     returns the result, and, if it has columns in the table of verdicts,
-    `chunk_columns(config, chunk)`.
+    `chunk_columns(config, chunk)`. Where the result has parts that are long and independent, it has
+    `share(config, measurement, ranks)` too.
 
     Attributes:
         key: its key in protocols.
@@ -82,6 +83,15 @@ class Section(ABC, Generic[C, R]):
         return getattr(self._computes, "chunk_columns", None)
 
     @property
+    def share(self) -> Callable[[C, Any, Any], None]:
+        """The function that several processes call, with settings, a `Measurement` and a `World`.
+
+        Each of them computes parts of the result that no other one does, into the cache, where
+        `measure` finds them.
+        """
+        return getattr(self._computes, "share", _nothing_to_share)
+
+    @property
     def _computes(self) -> Any:
         return import_module(type(self).__module__.replace(".sections.", ".measures."))
 
@@ -104,6 +114,10 @@ class Section(ABC, Generic[C, R]):
     def gated(self, result: R) -> dict[str, GatedValue]:
         """Return the numbers that a baseline keeps, each with its customary tolerance."""
         return {}
+
+
+def _nothing_to_share(config: object, measurement: object, ranks: object) -> None:
+    """Leave everything to the first process."""
 
 
 def rate_cells(found: Rate) -> list[Cell]:

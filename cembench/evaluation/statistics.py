@@ -142,9 +142,9 @@ def half_width(values: Sequence[float] | pd.Series) -> float:
 
 @cache
 def _quantile(freedom: int) -> float:
-    from scipy.stats import t  # slow to import, and protocols need no statistics
+    from scipy.special import stdtrit  # slow to import, and protocols need no statistics
 
-    return float(t.ppf(0.975, freedom))
+    return float(stdtrit(freedom, 0.975))
 
 
 def holm(p_values: list[float]) -> list[float]:

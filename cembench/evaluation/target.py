@@ -40,6 +40,7 @@ def target_of(
     """
     trial, plain = CheckedModel(model, classes).eval(), CheckedModel(model, classes).eval()
     no_gradient = "" if example is None else missing_gradient(trial, example)
+    same = example is not None and _repeats(averaged(trial, protocol.passes), example)
     attacked = plain
     if engine is not None and example is not None and not no_gradient:
         surrogate = engine.prepare(model, example)
@@ -54,7 +55,13 @@ def target_of(
         protocol.batch_size,
         no_gradient,
         example,
+        same,
     )
+
+
+def _repeats(model: nn.Module, example: Tensor) -> bool:
+    with isolated_rng(0), torch.no_grad():
+        return torch.equal(model(example), model(example))
 
 
 def applicable(attack: Attack, target: Target) -> list[tuple[str, Propose]]:

@@ -39,8 +39,6 @@ class Method(Choice):
         labels: what it may know of the labels; with `none` it is given none.
         trainable: whether it takes optimiser steps.
         min_batch_size: smallest batch that it works on.
-        supports_ddp: whether a batch may be split over processes; not if the loss compares its
-            images with each other.
         attacks: whether `negatives` are attacked images, which `draw` calls `attacked`; only then
             may they be within several threat models.
     """
@@ -50,7 +48,6 @@ class Method(Choice):
     labels: ClassVar[LabelUse] = "all"
     trainable: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 1
-    supports_ddp: ClassVar[bool] = True
     attacks: ClassVar[bool] = False
     weights: OnePerturbation | None = optional_field(None)
 

@@ -22,6 +22,8 @@ with lazy_imports():
 
     from cembench.energy.similarity import Pairs, partners
     from cembench.models.blocks import clean_branch
+    from cembench.util.collectives import place_of_rows
+    from cembench.util.rng import in_parts
 
 
 class AdvInfoNCE(InnerAttack, Contrastive):
@@ -69,7 +71,7 @@ class AdvInfoNCE(InnerAttack, Contrastive):
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:
         """Return views, `clean`, and attacked ones, `attacked`: of `a2s` one of each."""
-        first, second = self.views.pair(x)
+        first, second = self.views.pair(x, context.generator)
         if self.stream == "a2s":
             moved = self._attacked_one(model, first, second, context)
             return {"clean": second, "attacked": moved}
@@ -98,7 +100,8 @@ class AdvInfoNCE(InnerAttack, Contrastive):
         """Return both views, attacked together."""
         target = partners(len(both) // 2, both.device)
         pairs = Pairs(model, self.temperature)
-        return self.negatives.draw(pairs, both, torch.zeros_like(target), context, target)
+        with in_parts(context.generator, 2):
+            return self.negatives.draw(pairs, both, torch.zeros_like(target), context, target)
 
     def _attacked_one(
         self, model: nn.Module, first: Tensor, second: Tensor, context: SamplerContext
@@ -106,7 +109,7 @@ class AdvInfoNCE(InnerAttack, Contrastive):
         """Return the first views, attacked away from the second ones."""
         with clean_branch(model):
             classifier = bank_classifier(model, second, self.temperature, self.negatives)
-        target = torch.arange(len(first), device=first.device)
+        target = place_of_rows(len(first), first.device)
         return self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
 
     def draw_cost(self, context: SamplerContext) -> int:

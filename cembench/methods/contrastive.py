@@ -26,6 +26,8 @@ with lazy_imports():
 
     from cembench.data.split import Split, subset
     from cembench.energy.similarity import SimilarityClassifier, pair_logits, partners
+    from cembench.util.collectives import rows_of_all
+    from cembench.util.distributed import ALONE, World
     from cembench.util.frozen import frozen
     from cembench.util.rng import derive, isolated_rng
 
@@ -44,7 +46,6 @@ class Contrastive(Method):
     select: ClassVar[Literal["robust", "clean", "last"]] = "last"
     labels: ClassVar[LabelUse] = "none"
     min_batch_size: ClassVar[int] = 2
-    supports_ddp: ClassVar[bool] = False
     temperature: Positive = 0.5
     views: Views = Views()
     projection: Annotated[SerializeAsAny[Head], heads.field("projection")] = Projection()
@@ -64,7 +65,7 @@ class Contrastive(Method):
         some = subset(held, min(MAX_IMAGES, large))[0]
         x = some.pixels()
         with frozen(model), torch.no_grad(), isolated_rng(derive(seed, "validation")):
-            loss = nt_xent(model(torch.cat(self.views.pair(x))), self.temperature)
+            loss = nt_xent(model(torch.cat(self.views.pair(x))), self.temperature, ALONE)
             z = model(x)
         found = {"val_infonce": float(loss)}
         return found | ({"val_knn_acc": neighbour_accuracy(z, some)} if len(some) > 1 else {})
@@ -82,17 +83,20 @@ def neighbour_accuracy(z: Tensor, split: Split) -> float:
     return float((votes.argmax(1) == split.labels).float().mean())
 
 
-def nt_xent(z: Tensor, temperature: float) -> Tensor:
+def nt_xent(z: Tensor, temperature: float, ranks: World | None = None) -> Tensor:
     """Return the mean NT-Xent loss (SimCLR, arXiv 2002.05709) of two views of N images.
 
-    Each of the 2N embeddings has to find its partner among the 2N − 1 others. Memory is linear in N
+    Each of the 2N embeddings has to find its partner among the 2N − 1 others, which may be in other
+    processes: there it is the mean over the rows of this one. Memory is linear in N
     except for the 2N×2N logits, of which autograd keeps nine bytes per entry.
 
     Args:
         z: embeddings of length 1, 2N×D, those of the first views before those of the second.
         temperature: τ.
+        ranks: processes whose images are compared with each other, all of them unless given.
     """
-    return cross_entropy(pair_logits(z, temperature), partners(len(z) // 2, z.device))
+    target = partners(len(z) // 2, z.device, ranks)
+    return cross_entropy(pair_logits(z, temperature, ranks), target)
 
 
 def bank_classifier(
@@ -100,7 +104,7 @@ def bank_classifier(
 ) -> SimilarityClassifier:
     """Return the classifier whose classes are these images, N×C×H×W, for a sampler's ascent.
 
-    The bank is computed in the mode of the sampler.
+    The bank is computed in the mode of the sampler, and holds the images of all processes.
     """
     with frozen(model, getattr(sampler, "mode", "eval")), torch.no_grad():
-        return SimilarityClassifier(model, temperature, model(images).float())
+        return SimilarityClassifier(model, temperature, rows_of_all(model(images).float()))

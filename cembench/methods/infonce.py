@@ -44,7 +44,7 @@ class InfoNCE(Contrastive):
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:
         """Return both views of all images, `views`, 2N×C×H×W."""
-        return {"views": torch.cat(self.views.pair(x))}
+        return {"views": torch.cat(self.views.pair(x, context.generator))}
 
     def loss(
         self, model: nn.Module, images: dict[str, Tensor], y: Tensor, context: SamplerContext

@@ -23,6 +23,7 @@ with lazy_imports():
     from torch.nn.functional import cross_entropy
 
     from cembench.energy.similarity import similarity_logits
+    from cembench.util.collectives import place_of_rows, rows_of_all
 
 
 class NPJEM(Contrastive):
@@ -61,8 +62,8 @@ class NPJEM(Contrastive):
         self, model: nn.Module, x: Tensor, y: Tensor, context: SamplerContext
     ) -> dict[str, Tensor]:
         """Return both views, `first` and `second`, and x̂, `sampled`."""
-        first, second = self.views.pair(x)
-        target = torch.arange(len(x), device=x.device)
+        first, second = self.views.pair(x, context.generator)
+        target = place_of_rows(len(x), x.device)
         classifier = bank_classifier(model, second, self.temperature, self.negatives)
         sampled = self.negatives.draw(classifier, first, torch.zeros_like(target), context, target)
         return {"first": first, "second": second, "sampled": sampled}
@@ -73,8 +74,9 @@ class NPJEM(Contrastive):
         """Return the loss, and InfoNCE and both mean energies."""
         every = torch.cat([images["first"], images["second"], images["sampled"]])
         z, bank, away = model(every).float().chunk(3)
+        bank, own = rows_of_all(bank), place_of_rows(len(z), z.device)
         logits = similarity_logits(z, bank, self.temperature)
-        natural = cross_entropy(logits, torch.arange(len(z), device=z.device))
+        natural = cross_entropy(logits, own)
         data = energy.marginal(logits).mean()
         sampled = energy.marginal(similarity_logits(away, bank, self.temperature)).mean()
         return natural + self.gamma * (sampled - data), {

@@ -16,6 +16,7 @@ from cembench.models import ModelSettings, Shape
 from cembench.models.heads import Head
 from cembench.util.errors import CembenchError, ModelError, one_line, said
 from cembench.util.frozen import frozen
+from cembench.util.meeting import LostProcessError
 
 if TYPE_CHECKING:
     from cembench.models.metadata import CheckpointMetadata
@@ -100,7 +101,7 @@ def called(network: Callable[[Tensor], Any], x: Tensor) -> Any:
     """
     try:
         return network(x)
-    except (CembenchError, torch.OutOfMemoryError):
+    except (CembenchError, LostProcessError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         where = f"in forward on images {tuple(x.shape)}"

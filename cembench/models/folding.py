@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cembench.util.frozen import frozen
+TOLERANCE = 1e-3  # of the largest output, far above float32 rounding through tens of layers
 
-TOLERANCE = 1e-3  # far above float32 rounding through tens of layers
+Folds = Mapping[str, str | None]
+Writer = Callable[[Tensor, Tensor], None]
 
 
 class Affine(nn.Module):
@@ -29,67 +29,101 @@ class Affine(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, mean: Tensor) -> None:
         super().__init__()
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = (norm.running_var + norm.eps).rsqrt()
-        scale = scale if norm.weight is None else scale * norm.weight
-        shift = -norm.running_mean * scale
-        shift = shift if norm.bias is None else shift + norm.bias
-        self.register_buffer("scale", scale.detach().reshape(1, -1, 1, 1))
-        self.register_buffer("shift", shift.detach().reshape(1, -1, 1, 1))
+        self.register_buffer("scale", torch.empty_like(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("shift", torch.empty_like(mean).reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift N×C×H×W."""
         return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
 
 
+class Folded:
+    """Copy of a network in evaluation mode with its batch norms folded, which can follow it.
+
+    Args:
+        model: the network; its tensors may change, but only in place.
+        folds: per batch norm the convolution that takes it over, if any, both by name.
+        dtype: of the weights of convolutions and linear layers; their own unless given.
+
+    Attributes:
+        network: the copy, frozen.
+    """
+
+    def __init__(self, model: nn.Module, folds: Folds, dtype: torch.dtype | None = None) -> None:
+        self.network = copy.deepcopy(model).eval()
+        self._norms = [_norm(model, name) for name in folds]
+        self._writers = [self._replace(model, norm, conv) for norm, conv in folds.items()]
+        for layer in self.network.modules():
+            if dtype is not None and type(layer) in (nn.Conv2d, nn.Linear):
+                layer.to(dtype)
+        self.network.requires_grad_(False)
+        own, copies = _tensors(model), _tensors(self.network)
+        folded = {f"{conv}.{part}" for conv in folds.values() for part in ("weight", "bias")}
+        rest = [name for name in own if name in copies and name not in folded]
+        self._rest = [copies[name] for name in rest], [own[name] for name in rest]
+        self.refresh()
+
+    def _replace(self, model: nn.Module, norm: str, conv: str | None) -> Writer:
+        """Replace a batch norm of the copy; return what writes its scale and shift into it."""
+        if conv is None:
+            affine = Affine(_norm(model, norm)[0])
+            self.network.set_submodule(norm, affine)
+            return partial(_write_affine, affine)
+        source, target = model.get_submodule(conv), self.network.get_submodule(conv)
+        assert isinstance(source, nn.Conv2d) and isinstance(target, nn.Conv2d)
+        if target.bias is None:
+            target.bias = nn.Parameter(target.weight.new_empty(target.out_channels))
+        self.network.set_submodule(norm, nn.Identity())
+        return partial(_write_conv, source, target)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the tensors of the network as they are now."""
+        if self._rest[0]:
+            torch._foreach_copy_(*self._rest)
+        if not self._norms:
+            return
+        means, variances, weights, biases, eps = map(list, zip(*self._norms, strict=True))
+        scales = torch._foreach_add(variances, eps)
+        torch._foreach_rsqrt_(scales)
+        torch._foreach_mul_(scales, weights)
+        shifts = torch._foreach_sub(biases, torch._foreach_mul(means, scales))
+        for write, scale, shift in zip(self._writers, scales, shifts, strict=True):
+            write(scale, shift)
+
+
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a copy of a network in evaluation mode with its batch norms folded.
 
-    Which convolution a batch norm follows, and that nothing else does, is seen in the graph of a
-    forward pass, so any architecture will do. The network itself is returned when there is nothing
-    to fold, or when the copy does not compute the same on the example, as with a random one.
+    The network itself is returned when there is nothing to fold, or when the copy does not compute
+    the same on the example, as with a random one.
     """
-    expected, found = _watch(model, example)
-    if not found:
+    expected, folds = find_folds(model, example)
+    if not folds:
         return model
+    copied = Folded(model, folds).network
+    return copied if computes(copied, example, expected) else model
+
+
+def computes(copied: nn.Module, x: Tensor, expected: Tensor) -> bool:
+    """Return whether a copy gives the outputs that are expected, up to rounding."""
     with torch.no_grad():
-        copied = copy.deepcopy(model)
-        for name, before in found.items():
-            norm = copied.get_submodule(name)
-            assert isinstance(norm, nn.BatchNorm2d)
-            if before is None:
-                copied.set_submodule(name, Affine(norm))
-            else:
-                conv = copied.get_submodule(before)
-                assert isinstance(conv, nn.Conv2d)
-                copied.set_submodule(before, fuse_conv_bn_eval(conv, norm))
-                copied.set_submodule(name, nn.Identity())
-        same = torch.allclose(copied(example), expected, TOLERANCE, TOLERANCE)
-    return copied if same else model
+        apart, largest = (copied(x) - expected).abs().max(), expected.abs().max()
+    return bool(apart <= TOLERANCE * (1 + largest))
 
 
-@contextmanager
-def ascent_model(
-    model: nn.Module, x: Tensor, mode: Literal["eval", "train"] = "eval"
-) -> Iterator[nn.Module]:
-    """Yield the network whose gradients are followed: frozen, and folded in reduced precision.
+def find_folds(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | None]]:
+    """Return the outputs, and per batch norm the convolution that it alone reads, if any.
 
-    In float32 it is the network itself, to the last bit. So it is for a compiled network: a copy
-    would have to be compiled again in every step.
+    Which convolution a batch norm follows, and that nothing else does, is seen in the graph of a
+    forward pass, so any architecture will do.
+
+    Args:
+        model: a network in evaluation mode.
+        example: images, N×C×H×W.
     """
-    with frozen(model, mode):
-        reduced = torch.is_autocast_enabled(x.device.type) and mode == "eval"
-        compiled = model._compiled_call_impl is not None
-        if reduced and not compiled:
-            with torch.autocast(x.device.type, enabled=False):
-                model = folded(model, x[:2])
-        yield model
-
-
-def _watch(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | None]]:
-    """Return the outputs, and per batch norm the convolution that it alone reads, if any."""
     names = {module: name for name, module in model.named_modules()}
     made: dict[Node, str] = {}
     read: dict[str, Node | None] = {}
@@ -101,7 +135,7 @@ def _watch(model: nn.Module, example: Tensor) -> tuple[Tensor, dict[str, str | N
     def before_norm(module: nn.Module, args: Any) -> None:
         read[names[module]] = args[0].grad_fn
 
-    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    convs = [module for module in model.modules() if type(module) is nn.Conv2d]
     norms = [
         module
         for module in model.modules()
@@ -132,3 +166,31 @@ def _readers(last: Node | None) -> Counter[Node]:
                 left += [] if node in found else [node]
                 found[node] += 1
     return found
+
+
+def _norm(model: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Return mean, variance, weight and bias of a batch norm, and its ε."""
+    norm = model.get_submodule(name)
+    assert isinstance(norm, nn.BatchNorm2d)
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    weight = torch.ones_like(mean) if norm.weight is None else norm.weight
+    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
+    return mean, variance, weight, bias, norm.eps
+
+
+def _write_affine(target: Affine, scale: Tensor, shift: Tensor) -> None:
+    target.scale.copy_(scale.view_as(target.scale))
+    target.shift.copy_(shift.view_as(target.shift))
+
+
+def _write_conv(source: nn.Conv2d, target: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:
+    assert target.bias is not None
+    torch.mul(source.weight, scale.view(-1, 1, 1, 1), out=target.weight)
+    if source.bias is not None:
+        shift = torch.addcmul(shift, source.bias, scale)
+    target.bias.copy_(shift)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

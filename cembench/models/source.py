@@ -20,7 +20,9 @@ from cembench.models.function import FunctionModel
 from cembench.models.metadata import CheckpointMetadata, read_sealed_checkpoint
 from cembench.util.devices import device_of
 from cembench.util.errors import CembenchError
+from cembench.util.files import read_bytes
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.seal import seal_at_start
 
 
 class InMemoryModel(ModelSettings):
@@ -52,12 +54,14 @@ class ModelSource:
         file: its checkpoint; for a network in memory the path that one would have.
         checksum: SHA-256 of that file; empty for a network in memory.
         model: the network in memory, if it does not come from a file.
+        seal: the seal in that file, if it has one.
     """
 
     metadata: CheckpointMetadata
     file: Path
     checksum: str = ""
     model: Classifier | None = None
+    seal: str = ""
 
     @staticmethod
     def at(path: Path) -> ModelSource:
@@ -68,7 +72,8 @@ class ModelSource:
         """
         file = RunLayout.at(path).checkpoint
         content, metadata = read_sealed_checkpoint(file)
-        return ModelSource(metadata, file, hashlib.sha256(content).hexdigest())
+        checksum = hashlib.sha256(content).hexdigest()
+        return ModelSource(metadata, file, checksum, seal=seal_at_start(content))
 
     @staticmethod
     def of(
@@ -123,10 +128,10 @@ class ModelSource:
         """
         if self.model is not None:
             return self.model.to(device)
-        content, metadata = read_sealed_checkpoint(self.file)
+        content = read_bytes(self.file)
         if hashlib.sha256(content).hexdigest() != self.checksum:
             raise CembenchError(f"{self.file}: training went on meanwhile; evaluate again")
-        return network_of(content, metadata, self.file).to(device)
+        return network_of(content, self.metadata, self.file).to(device)
 
 
 def imported_metadata(

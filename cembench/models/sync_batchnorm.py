@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from cembench.util.collectives import sum_of_all
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
@@ -17,12 +17,16 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         values = x.float()
-        mean = _Mean.apply(values.mean((0, 2, 3)))
+        mean = self._mean(values)
         apart = values - mean[:, None, None]
-        variance = _Mean.apply(apart.square().mean((0, 2, 3)))
+        variance = self._mean(apart.square())
         self._remember(mean.detach(), variance.detach(), values.numel() // values.shape[1])
         out = apart * (variance + self.eps).rsqrt()[:, None, None]
         return (out * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @staticmethod
+    def _mean(values: Tensor) -> Tensor:
+        return sum_of_all(values.mean((0, 2, 3))) / dist.get_world_size()
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -32,23 +36,6 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * whole / max(1, whole - 1), self.momentum)
-
-
-class _Mean(torch.autograd.Function):
-    """Mean over processes, with the mean of the gradients as its gradient."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        """Return the mean."""
-        total = x.clone()
-        dist.all_reduce(total)
-        return total / dist.get_world_size()
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        """Return the mean gradient, by the same function, so that it is differentiable too."""
-        mean: Tensor = _Mean.apply(gradients[0])
-        return mean
 
 
 def synchronise(model: nn.Module) -> None:

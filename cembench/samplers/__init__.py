@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cembench.data import DataSettings
     from cembench.data.split import Split
+    from cembench.models.surrogate import Surrogate
     from cembench.samplers.initial import GaussianInit, ReplayBuffer
 
 TargetType = Literal["class", "image", "none"]
@@ -80,6 +81,7 @@ class SamplerContext:
         epoch: epochs of training done.
         memory: what method and negatives of a training keep from step to step.
         growth: share of every radius that counts at this point of a run, which may begin with less.
+        surrogate: copy of the network in training, which an ascent follows in its place.
     """
 
     threat: Threat
@@ -89,6 +91,7 @@ class SamplerContext:
     epoch: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
     growth: float = 1.0
+    surrogate: Surrogate | None = None
 
 
 class Sampler(Choice):

@@ -20,6 +20,7 @@ from cembench.util.display.image_grid import grid
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.rng import derive, generator_of
 
+LOOK = 8  # steps between two looks at values that may not be finite
 CHUNK = 256
 SCORES = 1 << 24  # random numbers that are drawn at once, 64 MiB
 
@@ -240,22 +241,36 @@ def _logits(model: nn.Module, x: Tensor, images: CheckpointImages) -> Tensor:
 
 
 class _EndLogits:
-    """Hook of `ascend` that keeps the first and last logits, and refuses values not finite."""
+    """Hook of `ascend` that keeps the first and last logits, and refuses values not finite.
+
+    On a device that computes ahead, it looks only every few steps.
+    """
 
     def __init__(self, sampler: EnergySampler, start: Tensor, visit: Visit | None) -> None:
-        self.inner = visit
+        self.inner, self.steps = visit, sampler.steps
         self.advice = f"lower step_size, which is {sampler.alpha(start):g}"
         self.name = sampler.name
         self.first = self.last = torch.empty(0)
+        self._finite: list[Tensor] = []
 
     def visit(self, step: int, rows: Tensor, x: Tensor, out: Tensor) -> Tensor | None:
         """Check an iterate and keep its logits, then call the inner hook."""
-        failure = f"sampler {self.name}: values are not finite at step {step}; {self.advice}"
-        if step == 0:
-            failure = f"sampler {self.name}: the output on the initial images is not finite"
-        _require_finite(x, out, failure)
+        self._finite.append(x.isfinite().all() & out.isfinite().all())
+        if step % LOOK == 0 or step == self.steps:
+            self._require_finite(step)
         self.first, self.last = (out.float() if step == 0 else self.first), out.float()
         return None if self.inner is None else self.inner(step, rows, x, out)
+
+    def _require_finite(self, last: int) -> None:
+        found, self._finite = torch.stack(self._finite).tolist(), []
+        if all(found):
+            return
+        step = last - len(found) + 1 + found.index(False)
+        if step == 0:
+            reason = "the output on the initial images is not finite"
+        else:
+            reason = f"values are not finite at step {step}; {self.advice}"
+        raise SamplingError(f"sampler {self.name}: {reason}")
 
 
 def _require_finite(images: Tensor, logits: Tensor, failure: str) -> None:

@@ -17,7 +17,7 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.models.folding import ascent_model
+    from cembench.models.surrogate import ascent_model
 
 POTENTIALS: dict[str, Potential] = {
     "label": potentials.joint,
@@ -79,7 +79,7 @@ class EBJDATInner(InBall):
         """Return the last iterates."""
         ball, target = context.threat.ball, y if target is None else target
         start = ball.uniform(x, context.generator)
-        with ascent_model(model, x, self.mode) as net:
+        with ascent_model(model, x, self.mode, context.surrogate) as net:
             within = ball if self.project else Linf(math.inf)
             rising = self.raised(net, x)
             return self._ascend(net, rising, start, target, x, context, within=within)

@@ -24,7 +24,7 @@ with lazy_imports():
     from torch import Tensor, nn
 
     from cembench.energy.ascent import Constraint, Visit, ascend
-    from cembench.models.folding import ascent_model
+    from cembench.models.surrogate import ascent_model
     from cembench.samplers.smooth import smooth_noise
     from cembench.util.rng import integers, uniform
 
@@ -186,7 +186,7 @@ class EnergySampler(Ascent):
         noise = self.noise
         if noise is None:
             noise = math.sqrt(2 * alpha) if self.direction == "raw" else 0.0
-        with ascent_model(model, images, self.mode) as net:
+        with ascent_model(model, images, self.mode, context.surrogate) as net:
             forward, potential, target = self.objective(net, y, context)
             return ascend(
                 forward,

@@ -20,7 +20,7 @@ with lazy_imports():
     from torch import Tensor, nn
 
     from cembench.energy.ascent import Visit, ascend
-    from cembench.models.folding import ascent_model
+    from cembench.models.surrogate import ascent_model
     from cembench.samplers.best_iterates import BestIterates
     from cembench.util.rng import normal
 
@@ -175,6 +175,7 @@ class PGD(InBall):
             if len(rows) == 0:
                 break
             self._run(model, x[rows], y[rows], context, partial(best.visit, rows))
+            best.look()
         return best.x
 
     def _run(
@@ -199,7 +200,7 @@ class PGD(InBall):
         visit: Visit | None = None,
     ) -> Tensor:
         """Return the last iterates of the ascent of any potential, from given images around x."""
-        with ascent_model(model, x, self.mode) as net:
+        with ascent_model(model, x, self.mode, context.surrogate) as net:
             run = partial(self._ascend, visit=visit, momentum=self.momentum)
             return run(net, potential, start, target, x, context)
 
@@ -242,7 +243,7 @@ class TRADES(InBall):
     ) -> Tensor:
         """Return the last iterates; labels and target are not used."""
         start = x + self.noise * normal(x.shape, context.generator)
-        with ascent_model(model, x, self.mode) as net:
+        with ascent_model(model, x, self.mode, context.surrogate) as net:
             return self._ascend(net, self.raised(net, x), start, y, x, context)
 
     def raised(self, net: nn.Module, x: Tensor) -> Potential:

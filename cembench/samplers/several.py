@@ -23,7 +23,7 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.models.folding import ascent_model
+    from cembench.models.surrogate import ascent_model
     from cembench.util.distributed import world
     from cembench.util.rng import shared_uniform
 
@@ -175,7 +175,7 @@ class Max(Avg):
             return drawn[0]
         attack = self.attack
         assert isinstance(attack, InBall)
-        with ascent_model(model, x, attack.mode) as net, torch.no_grad():
+        with ascent_model(model, x, attack.mode, context.surrogate) as net, torch.no_grad():
             raised = attack.raised(net, x)
             losses = torch.stack([raised(net(moved), y) for moved in drawn])
         return drawn[losses.argmax(0), torch.arange(len(x), device=x.device)]
@@ -253,7 +253,7 @@ class EAT(Several):
         rates = [total / batches for total, batches in found] if known else [1.0] * len(found)
         threat = _drawn(self.extremes, rates, context)
         moved = self._within(threat, model, x, y, context)
-        with ascent_model(model, x, "eval") as net, torch.no_grad():
+        with ascent_model(model, x, "eval", context.surrogate) as net, torch.no_grad():
             wrong = (net(moved).argmax(1) != y).double().mean()
         total, batches = sums.get(str(threat), (0.0, 0))
         sums[str(threat)] = (total + float(world().mean({"wrong": wrong})["wrong"]), batches + 1)

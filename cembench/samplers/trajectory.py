@@ -10,9 +10,10 @@ from torch import Tensor
 
 from cembench.energy.ascent import Visit
 from cembench.samplers.energy import EnergySampler
-from cembench.util.display.image_grid import CELL, GAP, MARGIN, TOP, page, picture
+from cembench.util.display.cells import CELL, GAP, LINE, MARGIN, STEP, TOP
+from cembench.util.display.image_grid import page, picture
 
-CHAINS, COLUMNS, LINE = 10, 11, 12
+CHAINS, COLUMNS = 10, 11
 
 
 class Trace:
@@ -63,7 +64,7 @@ class Trace:
     def _strip(self, classes: list[str]) -> bytes:
         last = len(self.images) - 1
         steps = sorted({round(k * last / (COLUMNS - 1)) for k in range(COLUMNS)})
-        width, height = CELL + 16 + GAP, CELL + 2 * LINE + GAP
+        width, height = STEP, CELL + 2 * LINE + GAP
         size = (MARGIN + len(steps) * width, TOP + len(self.labels) * height + TOP)
         sheet = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(sheet)

@@ -12,6 +12,7 @@ from cembench.data.split import Split
 from cembench.data.statistics import pixel_statistics
 from cembench.models.classifier import Classifier, build_classifier
 from cembench.models.metadata import CheckpointMetadata
+from cembench.models.surrogate import Surrogate, build_surrogate
 from cembench.training.config import Experiment
 from cembench.training.pretrained import freeze_features, start_from
 from cembench.training.run_folder import State
@@ -42,6 +43,20 @@ def build_model(config: Experiment, training: Split) -> tuple[Classifier, tuple[
         if config.pretrained.frozen:
             freeze_features(model)
     return model, statistics
+
+
+def followed(config: Experiment, model: Classifier, data: Split) -> Surrogate | None:
+    """Return the copy of a network that its samplers follow; None where they follow the network.
+
+    Args:
+        config: the experiment.
+        model: the network at its first weights.
+        data: training images, on the device; the copy is tried on the first ones.
+    """
+    modes = [getattr(sampler, "mode", "eval") for sampler in config.method.samplers.values()]
+    if config.compile or not config.method.trainable or "eval" not in modes:
+        return None
+    return build_surrogate(model, data.pixels(slice(2)), config.precision == "bf16")
 
 
 def memory_format(

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cembench.methods import Method
+from cembench.models.classifier import Classifier
+from cembench.models.sync_batchnorm import SynchronisedBatchNorm2d
 from cembench.samplers import SamplerContext
 from cembench.samplers.initial import ReplayBuffer
 from cembench.training.config import Experiment
@@ -37,27 +39,37 @@ class MethodLoss(nn.Module):
 def wrap_ddp(objective: nn.Module, world: World, device: torch.device) -> nn.Module:
     """Return the objective with gradients averaged over all processes; unchanged in a single one.
 
-    Buffers, such as unsynchronised batch-norm statistics, are those of the first process.
+    Buffers, such as unsynchronised batch-norm statistics, are those of the first process. Gradients
+    lie where they are exchanged.
     """
     if world.size == 1:
         return objective
-    where = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(objective, device_ids=where)
+    return DistributedDataParallel(
+        objective,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=not same_buffers(objective),
+        gradient_as_bucket_view=True,
+    )
+
+
+def same_buffers(model: nn.Module) -> bool:
+    """Return whether buffers are the same in all processes although nobody exchanges them.
+
+    Those of synchronised batch norms and the scale of the pixels are.
+    """
+    same = (SynchronisedBatchNorm2d, Classifier)
+    others = (module for module in model.modules() if not isinstance(module, same))
+    return not any(True for module in others for _ in module.buffers(recurse=False))
 
 
 def require_shares(config: Experiment, batch: int, world: World) -> None:
-    """Refuse a batch that does not divide by the processes, or a method that cannot split one.
+    """Refuse a batch that does not divide by the processes.
 
     Raises:
         CembenchError: naming the sizes.
     """
     if world.size == 1:
         return
-    if not config.method.supports_ddp:
-        raise CembenchError(
-            f"method {config.method.name} compares the images of a batch with each other; "
-            f"train it in one process, not in {world.size}"
-        )
     if batch % world.size:
         raise CembenchError(
             f"batch_size: {batch} images do not divide by {world.size} processes; "

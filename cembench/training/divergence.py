@@ -3,33 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from cembench.util.errors import CembenchError
+
+T = TypeVar("T")
 
 
 class Diverged(CembenchError):
     """Loss, energy or weights are not finite, or beyond the bound."""
 
 
-def require_bounded(values: Mapping[str, Tensor], bound: float, epoch: int, step: int) -> None:
-    """Refuse a loss or an energy that is not finite or beyond the bound.
+class Watch:
+    """Watch over losses and energies: none beyond the bound may change the weights.
+
+    Where the optimizer is fused it does so without waiting for the device. Values are compared
+    there, and once one was beyond the bound no step changes the weights, since the result is the
+    `found_inf` of torch's gradient scaling. `require` says which one it was, some steps later.
 
     Args:
-        values: logged values by name, scalars; those named `loss` or `lse…` are checked.
         bound: largest absolute value.
-        epoch: epochs done.
-        step: steps of this epoch done.
+        optimizer: the optimizer of the weights.
+        device: that of the weights.
 
-    Raises:
-        Diverged: naming the value.
+    Attributes:
+        waits: whether values are read at once.
     """
-    for name, value in values.items():
-        checked = name == "loss" or name.startswith("lse")
-        if checked and not value.abs() <= bound:
-            where = f"epoch {epoch + 1}, step {step + 1}"
-            raise diverged(f"{name} is {float(value)} at {where}", epoch)
+
+    def __init__(
+        self, bound: float, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        self.bound, self.waits = bound, not optimizer.defaults["fused"]
+        self._beyond = torch.zeros((), device=device)
+        if not self.waits:
+            optimizer.found_inf = self._beyond  # type: ignore[attr-defined]
+
+    def see(self, values: Mapping[str, Tensor], epoch: int, step: int) -> None:
+        """Compare what a step logs, before the weights change.
+
+        Raises:
+            Diverged: when a value is beyond the bound, unless that is found later.
+        """
+        if self.waits:
+            self.require(epoch, values, step)
+        else:
+            found = torch.stack([value.float() for value in _checked(values).values()])
+            self._beyond.clamp_(min=(~(found.abs() <= self.bound).all()).float())
+
+    def require(self, epoch: int, values: Mapping[str, Tensor | float], step: int) -> None:
+        """Refuse what a step logged if it is beyond the bound.
+
+        Args:
+            epoch: epochs done.
+            values: logged values by name, scalars; those named `loss` or `lse…` are checked.
+            step: steps of this epoch done before it.
+
+        Raises:
+            Diverged: naming the value.
+        """
+        for name, value in _checked(values).items():
+            if not abs(float(value)) <= self.bound:
+                where = f"epoch {epoch + 1}, step {step + 1}"
+                raise diverged(f"{name} is {float(value)} at {where}", epoch)
+
+    def forget(self) -> None:
+        """Let the weights change again, which were restored."""
+        self._beyond.zero_()
+
+
+def _checked(values: Mapping[str, T]) -> dict[str, T]:
+    return {key: it for key, it in values.items() if key == "loss" or key.startswith("lse")}
 
 
 def require_finite(model: nn.Module, epoch: int) -> None:

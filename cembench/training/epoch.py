@@ -51,6 +51,7 @@ class Epoch:
         steps: steps taken.
         lr: learning rate of the first one.
         sums: sums over the steps of what they log.
+        counted: steps in these sums; the last few steps may be missing, until they are read.
     """
 
     def __init__(
@@ -64,20 +65,23 @@ class Epoch:
     ) -> None:
         self.world = world
         self._started = time.monotonic()
-        rank = ("rank", world.rank) if world.rank else ()
-        seed_everything(derive(*path, *rank))
+        seed_everything(derive(*path))
         seed = derive(*path, "draws")
         self.generator = ddp.batch_generator(seed, device, world)
+        if not world.first:
+            seed_everything(derive(*path, "rank", world.rank))
         # on a CPU the draws go on where the order ended; on a GPU the order is that of a CPU
         on_cpu = device.type == "cpu"
         self.order = order(self.generator if on_cpu else generator_of(seed, "cpu"))
-        self.steps, self.lr = 0, lr
+        self.steps, self.counted, self.lr = 0, 0, lr
         self.sums: dict[str, float] = {}
+        self._unread: list[Mapping[str, Tensor]] = []
         if midway is not None:
             self._resume(midway)
 
     def _resume(self, midway: Midway) -> None:
         self.steps, self.lr, self.sums = midway["steps"], midway["lr"], dict(midway["sums"])
+        self.counted = self.steps
         self._started -= midway["seconds"]
         states = midway["random"]
         if len(states) == self.world.size:
@@ -86,10 +90,25 @@ class Epoch:
             self.generator.set_state(states[0]["generator"])
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Count a step and what it logs."""
-        for key, value in values.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+        """Count a step; what it logs stays on the device."""
+        self._unread.append(values)
         self.steps += 1
+
+    def read(self, check: Callable[[Mapping[str, float], int], None]) -> None:
+        """Add what the last steps logged to the sums, all of it read from the device at once.
+
+        Args:
+            check: is called with what a step logged and the number of steps before it.
+        """
+        unread, self._unread = self._unread, []
+        flat = [value.double() for values in unread for value in values.values()]
+        numbers = iter(torch.stack(flat).tolist() if flat else [])
+        for values in unread:
+            found = {key: next(numbers) for key in values}
+            check(found, self.counted)
+            for key, value in found.items():
+                self.sums[key] = self.sums.get(key, 0.0) + value
+            self.counted += 1
 
     @property
     def seconds(self) -> float:

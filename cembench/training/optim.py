@@ -51,6 +51,15 @@ def build_scheduler(
     return LambdaLR(optimizer, lambda step: shape((step + 0.5) / steps))
 
 
+def scale_learning_rate(
+    optimizer: torch.optim.Optimizer, scheduler: LambdaLR, factor: float
+) -> None:
+    """Multiply the learning rate of the next step and of all later ones."""
+    scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+
+
 def learning_rate_factor(settings: Schedule, epochs: int) -> Callable[[float], float]:
     """Return the factor of the learning rate as a function of the epoch, a fractional number."""
 
@@ -72,4 +81,6 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel | None:
     """Return an exponential moving average of weights and buffers; None for decay 0."""
     if decay == 0:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average.n_averaged = average.n_averaged.cpu()  # which is read in every step
+    return average

@@ -14,15 +14,17 @@ from cembench.models.recipe import without_paths
 from cembench.training.config import Experiment
 from cembench.training.cost import CostBar
 from cembench.training.divergence import Diverged
+from cembench.training.optim import scale_learning_rate
 from cembench.training.pretrained import resolved
 from cembench.training.run_folder import RunFolder, State
 from cembench.training.trackers import RunInfo
 from cembench.training.trackers.track import track
 from cembench.training.trainer import Trainer
-from cembench.util.distributed import restarted, world
+from cembench.util.distributed import world
 from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.files.locks import locked
+from cembench.util.process_group import restarted
 from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng
 from cembench.util.stopping import asked, postponed, stop_if
@@ -137,7 +139,8 @@ def roll_back(trainer: Trainer, run: RunFolder, error: Diverged) -> None:
         raise TrainingDiverged(f"{run.folder}: {error}{often}") from error
     divergences, spent = trainer.divergences + 1, trainer.gradients
     trainer.restore(state)
-    trainer.scale_learning_rate(settings.lower ** (divergences - state.divergences))
+    factor = settings.lower ** (divergences - state.divergences)
+    scale_learning_rate(trainer.optimizer, trainer.scheduler, factor)
     trainer.divergences, trainer.gradients = divergences, spent
 
 

@@ -18,21 +18,24 @@ from cembench.samplers import SamplerContext
 from cembench.samplers.context import TrainingImages
 from cembench.samplers.initial import ReplayBuffer
 from cembench.training import ddp
-from cembench.training.build import build_metadata, build_model
+from cembench.training.build import build_metadata, build_model, followed
 from cembench.training.config import Experiment
-from cembench.training.divergence import require_bounded, require_finite
+from cembench.training.divergence import Watch, require_finite
 from cembench.training.epoch import Epoch, Midway
 from cembench.training.feed import Batch, Feed
 from cembench.training.optim import build_average, build_optimizer, build_scheduler
 from cembench.training.run_folder import State
-from cembench.training.selection import best_epoch, summary, validate
+from cembench.training.selection import best_epoch, summary
+from cembench.training.validation import validate
 from cembench.util.distributed import world
 from cembench.util.errors import ModelError, said
 from cembench.util.files import digest
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
 from cembench.util.stages import stage
-from cembench.util.stopping import asked, interruptible
+from cembench.util.stopping import asked
+
+LOOK = 8  # steps between two looks at a device that computes ahead
 
 
 class Trainer:
@@ -48,6 +51,8 @@ class Trainer:
         learns_features: whether all weights are trained, or those of the head alone.
         initial: initial images of the method's sampler, with this process's part of the buffer.
         objective: the loss of the method as a module, which DDP wraps.
+        watch: what keeps a loss beyond the bound from changing the weights.
+        surrogate: copy of the network that samplers follow, where there is one.
         average: moving average of the weights, if there is one.
         epoch: epochs done.
         midway: what is done of the next one, where that was interrupted.
@@ -91,8 +96,10 @@ class Trainer:
         if config.compile:
             self.model.compile(dynamic=False)
         self.optimizer = build_optimizer(config.optimizer, self.model)
+        self.watch = Watch(config.divergence.bound, self.optimizer, self.device)
         steps = max(1, self.steps)
         self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, steps)
+        self.surrogate = followed(config, self.model, self.data)
         self.average = build_average(self.model, config.ema if config.method.trainable else 0.0)
         self.objective: nn.Module = ddp.MethodLoss(self.model, config.method)
 
@@ -139,11 +146,17 @@ class Trainer:
         """Take the steps that are left, and return whether the epoch may end now."""
         if self.epoch == 0 and epoch.steps == 0:
             self.config.method.fit(self.model, self.data)
+        check = partial(self.watch.require, self.epoch)
         for batch in self.feed.read(epoch.order, epoch.steps):
             epoch.add(self.step(epoch.steps, batch, epoch.generator))
-            words = summary(epoch.sums, epoch.steps, self.history)
+            looks = self.watch.waits or epoch.steps % LOOK == 0 or epoch.steps == self.steps
+            if looks:
+                epoch.read(check)
+            words = summary(epoch.sums, epoch.counted, self.history)
             bar.advance(self.batch, f"epoch {self.epoch + 1} {words}")
-            if self.world.highest(asked() or int(self._save_is_due())):
+            stops = looks or self.world.size == 1
+            if stops and self.world.highest(asked() or int(self._save_is_due())):
+                epoch.read(check)
                 return False
         return True
 
@@ -157,16 +170,11 @@ class Trainer:
         epoch = self.epoch + 1
         if epoch % self.config.validation.every and epoch != self.config.epochs:
             return {}
-        return self.world.on_rank_zero(self._validate)
-
-    def _validate(self) -> dict[str, float] | None:
-        try:
-            with stage("validation"), interruptible():
-                return validate(self.evaluated, self.held, self.config, self.batch)
-        except KeyboardInterrupt:
-            if asked():
-                return None
-            raise
+        given = self.evaluated, self.held, self.config, self.batch
+        with stage("validation"):
+            if ddp.same_buffers(self.model):
+                return validate(*given, self.world)
+            return self.world.on_rank_zero(lambda: validate(*given))
 
     def _end(self, epoch: Epoch, found: dict[str, float]) -> None:
         """Add the row of an epoch to the history, and keep the weights if they are the best."""
@@ -195,7 +203,8 @@ class Trainer:
         Each of several processes has its share of the batch; the returned values are means.
 
         Raises:
-            Diverged: when the loss is not finite; the weights have not changed then.
+            Diverged: when the loss is not finite; the weights have not changed then. Where
+                the watch does not wait, `run_epoch` raises it a few steps later.
         """
         config, method = self.config, self.config.method
         self.model.train(self.learns_features)
@@ -203,14 +212,14 @@ class Trainer:
         threat = method.threat_at(config.threat, self.epoch + step / self.steps)
         history = self.history if self.labelled else ()
         growth = threat.eps / config.threat.eps if config.threat.eps else 1.0
-        given = (self.initial, history, self.epoch, self.memory, growth)
+        given = (self.initial, history, self.epoch, self.memory, growth, self.surrogate)
         context = SamplerContext(threat, generator, *given)
         self.gradients += method.cost(context) * self.batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, parts = self.objective(x, y, context)
         values = self.world.mean({"loss": loss.detach(), **parts})
         logged = {name: value for name, value in values.items() if value.dim() == 0}
-        require_bounded(logged, config.divergence.bound, self.epoch, step)
+        self.watch.see(logged, self.epoch, step)
         self._update_weights(loss)
         method.learn(self.memory, values, self.batch)
         return logged
@@ -232,12 +241,6 @@ class Trainer:
         self.scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-
-    def scale_learning_rate(self, factor: float) -> None:
-        """Multiply the learning rate of this and all later steps."""
-        self.scheduler.base_lrs = [rate * factor for rate in self.scheduler.base_lrs]
-        for group in self.optimizer.param_groups:
-            group["lr"] *= factor
 
     def state(self) -> State:
         """Return the state that a run resumes from, which is to be saved."""
@@ -266,6 +269,7 @@ class Trainer:
 
     def restore(self, state: State) -> None:
         """Go back to a saved state."""
+        self.watch.forget()
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         self.scheduler.load_state_dict(state.scheduler)

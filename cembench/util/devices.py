@@ -15,6 +15,7 @@ with lazy_imports():
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 KNOWN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+PATIENCE = 16  # steps of a loop on a GPU between two looks at what it found
 
 
 def known_device(name: str) -> str:
@@ -50,6 +51,14 @@ def device_of(model: nn.Module) -> torch.device:
     """Return where a network is; the CPU for one that keeps no tensors."""
     kept = chain(model.parameters(), model.buffers())
     return next((tensor.device for tensor in kept), torch.device("cpu"))
+
+
+def patience(device: torch.device) -> int:
+    """Return after how many steps a loop may wait for a device to tell what it found.
+
+    A CPU tells at once. A GPU is still busy with what was queued, and idle afterwards.
+    """
+    return 1 if device.type == "cpu" else PATIENCE
 
 
 def cores() -> int:

@@ -19,8 +19,10 @@ def fork_rng(gpus: Sequence[int] | None = None) -> Iterator[None]:
     """Restore the global generators of Python, NumPy and torch afterwards.
 
     Args:
-        gpus: those whose generators are restored, which starts CUDA there; all unless given.
+        gpus: those whose generators are restored, which starts CUDA there; unless given, the
+            current one and those that hold memory of this process, if it has started CUDA.
     """
+    gpus = _own_gpus() if gpus is None else gpus
     python, array = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(gpus):
@@ -28,6 +30,14 @@ def fork_rng(gpus: Sequence[int] | None = None) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(array)
+
+
+def _own_gpus() -> list[int]:
+    if not torch.cuda.is_initialized():
+        return []
+    own = torch.cuda.current_device()
+    numbers = range(torch.cuda.device_count())
+    return [n for n in numbers if n == own or torch.cuda.memory_reserved(n) > 0]
 
 
 @contextmanager
@@ -60,6 +70,7 @@ def rng_state(generator: torch.Generator) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state(own) if own.type == "cuda" else None,
         "generator": generator.get_state(),
         "rank": rank_generator(generator).get_state(),
+        "common": getattr(generator, "common", None),
     }
 
 
@@ -72,6 +83,8 @@ def restore_rng(state: dict[str, Any], generator: torch.Generator) -> None:
         torch.cuda.set_rng_state(state["cuda"], generator.device)
     rank_generator(generator).set_state(state["rank"])
     generator.set_state(state["generator"])
+    if isinstance(generator, SharedGenerator):
+        generator.common = state.get("common") or generator.common
 
 
 def derive(seed: int, *path: object) -> int:
@@ -96,11 +109,18 @@ class SharedGenerator(torch.Generator):
         size: the number of processes.
         of_rank: another generator, in a state of its own in each process, for draws that not all
             processes make equally often.
+        parts: equal parts of a batch, such as first and second views, each of which the processes
+            share.
+        around: rows of the processes before and after this one, where not all have equally many.
+        common: states of torch's global generators as they are in one process.
     """
 
     rank: int
     size: int
     of_rank: torch.Generator
+    parts: int = 1
+    around: tuple[int, int] | None = None
+    common: dict[str, Tensor]
 
     @classmethod
     def of(cls, seed: int, device: torch.device, rank: int, size: int) -> SharedGenerator:
@@ -109,7 +129,46 @@ class SharedGenerator(torch.Generator):
         generator.manual_seed(seed)
         generator.rank, generator.size = rank, size
         generator.of_rank = torch.Generator(device).manual_seed(derive(seed, "rank", rank))
+        generator.common = _global_states(device)
         return generator
+
+    def place(self, count: int) -> tuple[int, slice]:
+        """Return the rows of all processes, and where this one has its own, `count` of them."""
+        before, after = self.around or (self.rank * count, (self.size - self.rank - 1) * count)
+        return before + count + after, slice(before, before + count)
+
+
+@contextmanager
+def in_parts(generator: torch.Generator, parts: int) -> Iterator[None]:
+    """Draw for batches of several equal parts, each of which the processes share."""
+    if not isinstance(generator, SharedGenerator):
+        yield
+        return
+    generator.parts = parts
+    try:
+        yield
+    finally:
+        generator.parts = 1
+
+
+def for_all(
+    draw: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Return what a function of images, N×…, makes of them with torch's global generators.
+
+    In several processes, each gets what one process would make of its rows of the whole batch. The
+    rows of the others are zeros then, which the function must not mix with its own.
+    """
+    if not isinstance(generator, SharedGenerator):
+        return draw(x)
+    count, rows = generator.place(len(x))
+    whole = x.new_zeros(count, *x.shape[1:])
+    whole[rows] = x
+    with fork_rng():
+        _set_global_states(generator.common, generator.device)
+        found = draw(whole)
+        generator.common = _global_states(generator.device)
+    return found[rows]
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -141,6 +200,17 @@ def _rows(draw: Callable[..., Tensor], shape: Sequence[int], generator: torch.Ge
     where = {"generator": generator, "device": generator.device}
     if not isinstance(generator, SharedGenerator):
         return draw(tuple(shape), **where)
-    count, rank = shape[0], generator.rank
-    whole = draw((count * generator.size, *shape[1:]), **where)
-    return whole[rank * count : (rank + 1) * count]
+    count, rows = generator.place(shape[0] // generator.parts)
+    whole = draw((generator.parts * count, *shape[1:]), **where)
+    return whole.unflatten(0, (generator.parts, count))[:, rows].flatten(0, 1)
+
+
+def _global_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"torch": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_global_states(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

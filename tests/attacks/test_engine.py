@@ -20,7 +20,8 @@ from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import build_classifier
 from cembench.models.engine import Fast, engines
 from cembench.models.fast_copy import fast_copy
-from cembench.models.folding import Affine, ascent_model, folded
+from cembench.models.folding import Affine, folded
+from cembench.models.surrogate import ascent_model
 from cembench.util.errors import CembenchError, ConfigError, ModelError
 from tests.conftest import NOTHING, shorten_autoattack
 
@@ -106,10 +107,11 @@ def test_a_convolution_that_something_else_reads_too_is_left_alone():
 
 
 def test_a_batch_norm_without_a_convolution_is_a_scale_and_a_shift():
-    norm = nn.BatchNorm2d(3)
-    norm(torch.rand(8, 3, 4, 4))
-    x = torch.rand(2, 3, 4, 4)
-    torch.testing.assert_close(Affine(norm)(x), norm.eval()(x))
+    model, x = nn.Sequential(nn.BatchNorm2d(3)), torch.rand(2, 3, 4, 4)
+    model(torch.rand(8, 3, 4, 4))
+    found = folded(model.eval(), x)
+    assert isinstance(found[0], Affine)
+    torch.testing.assert_close(found(x), model(x))
 
 
 @pytest.mark.parametrize("settings", NETWORKS, ids=str)
@@ -364,9 +366,9 @@ def test_bench_prints_rows(cembench):
 
 def test_bench_compares_verdicts_seed_by_seed(cembench, monkeypatch):
     monkeypatch.setattr(networks, "EPOCHS", 1)
-    monkeypatch.setitem(networks.SMALL, "width", 2)
     monkeypatch.setitem(networks.METHODS["robust"]["negatives"], "steps", 1)
-    done = cembench("bench", "pgd", "--images", 16, "--seeds", 2, "--json")
+    small = ("--model", "{name: small_cnn, width: 4}")
+    done = cembench("bench", "pgd", *small, "--images", 16, "--seeds", 2, "--json")
     assert done.code == 0, done.err
     rows = json.loads(done.out)
     assert [row["model"] for row in rows] == ["robust", "standard"]
@@ -380,7 +382,7 @@ def test_bench_attacks_checkpoints_and_counts_the_verdicts_that_differ(cembench,
     assert done.code == 0, done.err
     rows = json.loads(done.out)
     assert [row["model"] for row in rows] == ["tiny", "run"]
-    assert all(row["network"] == "small_cnn" and row["images"] == 24 for row in rows)
+    assert all(row["network"] == "small_cnn (width 8)" and row["images"] == 24 for row in rows)
     assert all(row["agreement"] == round(1 - row["discordant"] / 24, 4) > 0.7 for row in rows)
     assert rows[0]["robust_acc"] > rows[1]["robust_acc"]
     done = cembench("bench", "train", "--checkpoint", trained)

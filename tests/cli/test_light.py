@@ -28,7 +28,7 @@ WITHOUT_TORCH = {
     "leaderboard": [[RUN, "--out", "boards"]],
     "compare": [[RECORD, str(OTHER)]],
     "plot": [[RUN]],
-    "report": [[RUN]],
+    "report": [[RUN, "--images", "0"]],  # images need the network
     "status": [],
 }
 TABLES = ("leaderboard", "compare", "plot", "report")  # which need pandas

@@ -100,7 +100,7 @@ class Given(Sampler):
 class Told(Views):
     """Two views that the test chose."""
 
-    def pair(self, x):
+    def pair(self, x, generator=None):
         return GIVEN[1], GIVEN[2]
 
 

@@ -2,10 +2,15 @@
 
 import os
 import signal
+import time
+from functools import partial
 
+import pytest
 import torch
 
+import cembench.evaluation.evaluate as evaluate_module
 import cembench.evaluation.measures.reference as reference
+import cembench.evaluation.measures.sanity as sanity
 from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.record.files import load_record
 from tests.support.ranks import Place, called, free_port, ranks, start
@@ -19,7 +24,8 @@ PLAN = [
     f"curve={{attack: {PGD}, eps: [0.1, 0.2], factors: [1]}}",
     "threats=[linf 0.125, {norm: l2, eps: 0.5, attacks: [{name: pgd, steps: 2}]}]",
 ]
-PLAN += ["samples.count=64", "samples.batch_size=16", "sanity=null", "density=null"]
+PLAN += ["samples.count=64", "samples.batch_size=16"]
+PLAN += ["sanity={images: 32, steps: 2, queries: 20}", "density={outside: [digits], steps: 2}"]
 PLAN += ["counterfactuals={eps: [0.2, 1], steps: 5}"]
 PLAN += ["corruptions={names: [shot_noise], severities: [3]}"]
 PLAN += ["samples.extractor={name: lite0, size: 32}"]
@@ -47,40 +53,68 @@ def same(one, two):
     assert not list((two / "eval").glob(".*"))
 
 
-def test_the_record_is_that_of_one_process_even_after_a_kill(copy, tmp_path, monkeypatch):
+@pytest.fixture
+def alone(copy, tmp_path, monkeypatch):
+    """Return the folder of an evaluation in one process."""
     monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 200)
-    alone, one = command(copy, tmp_path / "one")
-    assert called(alone).code == 0
-    joint, two = command(copy, tmp_path / "two")
-    first, second = ranks(tmp_path, joint, joint)
-    assert (first.code, second.code) == (0, 0), first.err
-    assert first.out.count("| run |") and second.out == second.err == ""
-    same(one, two)
-    (record,) = (two / "eval").glob("*.json")
-    assert called(["verify", record, two]).code == 0
+    once, one = command(copy, tmp_path / "one")
+    assert called(once).code == 0
+    return one
 
-    struck, three = command(copy, tmp_path / "three")
+
+def slow(work, seconds, *given):
+    time.sleep(seconds)
+    return work(*given)
+
+
+def dies_at(name, holder, place):
+    """Let the process of a rank die right after it has done something for the first time."""
+    done = getattr(holder, name)
+
+    def strike(*given):
+        found = done(*given)
+        if os.environ["RANK"] == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    setattr(holder, name, strike)
+
+
+def struck(folder, words, dead, blow):
+    """Return what the other of two processes says when one of them is killed."""
     port = free_port()
 
     def work():
-        put = ChunkCache.put
+        dies_at(*blow, str(dead))
+        return called(words)
 
-        def strike(self, start, *rest):
-            put(self, start, *rest)
-            if os.environ["RANK"] == "1":
-                os.kill(os.getpid(), signal.SIGKILL)
+    forks = [start(Place(rank, 2, port), work, folder) for rank in range(2)]
+    assert forks[dead].wait() == -signal.SIGKILL
+    left = forks[1 - dead].result()
+    assert left.code == 2, left.err
+    assert left.err.count("cembench: error: ") == 1
+    assert f"lost touch with another process: process {dead} has ended" in left.err
 
-        ChunkCache.put = strike
-        return called(struck)
 
-    forks = [start(Place(rank, 2, port), work, tmp_path) for rank in range(2)]
-    assert forks[1].wait() == -signal.SIGKILL
-    lost = forks[0].result()
-    assert lost.code == 2 and lost.err.count("lost touch with another process") == 1
-    kept = {p: p.stat().st_mtime_ns for p in (three / "eval").glob(".*.parts/*.parquet")}
-    assert len(kept) >= 2
-    assert ranks(tmp_path, struck, struck)[0].code == 0
-    same(one, three)
+def test_the_record_is_that_of_one_process_even_after_kills(alone, copy, tmp_path, monkeypatch):
+    words, three = command(copy, tmp_path / "three")
+    strike = partial(struck, tmp_path, words)
+    strike(1, ("put", ChunkCache))
+    assert len(list((three / "eval").glob(".*.parts/*.parquet"))) >= 2
+    strike(1, ("value", ChunkCache))
+    kept = {path: path.stat().st_mtime_ns for path in (three / "eval").glob(".*.parts/*")}
+    assert any(path.suffix == ".json" for path in kept)
+    strike(0, ("_summed", evaluate_module))
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+
+    # the first process works alone for longer than a step may wait, and nobody minds
+    monkeypatch.setattr(sanity, "consistency_checks", partial(slow, sanity.consistency_checks, 5))
+    first, second = ranks(tmp_path, words, words, variables={"CEMBENCH_TIMEOUT": "4"})
+    assert (first.code, second.code) == (0, 0), first.err
+    assert first.out.count("| run |") and second.out == second.err == ""
+    same(alone, three)
+    (record,) = (three / "eval").glob("*.json")
+    assert called(["verify", record, three]).code == 0
 
 
 def test_a_network_that_breaks_its_contract_gives_a_record_that_says_so(copy, tmp_path):

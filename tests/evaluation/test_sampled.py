@@ -10,18 +10,21 @@ import pytest
 
 from cembench.attacks import Target
 from cembench.attacks.autoattack_fast import FastAutoAttack
+from cembench.bench.passes import Counted, Passes
 from cembench.energy.threat import Threat
 from cembench.evaluation.compare import differences
 from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.measures import sanity
 from cembench.evaluation.measures.counts import count
 from cembench.evaluation.protocol import Protocol, parse_protocol
 from cembench.evaluation.record.files import load_record, load_table, save_record
+from cembench.evaluation.sections.sanity import SanityCheck
 from cembench.evaluation.statistics import most_found, wilson
 from cembench.evaluation.verify import verify_record
 from cembench.reporting.leaderboard.ranking import evidence, robust_attack
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.util.errors import CembenchError
-from tests.support.attacks import linear_case
+from tests.support.attacks import linear_case, run
 
 PLAN = {"attacks": [{"name": "autoattack-fast", "sample": 5}], "limit": 48, "batch_size": 24}
 TITLE = "autoattack-sampled"
@@ -228,6 +231,31 @@ def test_classes_that_are_not_likely_are_left_to_the_sample(classes, expected):
             stages[name](split.pixels(), split.labels)
             assert sum(asked) >= 100 * targets * len(split)
             assert sum(asked) <= 110 * targets * len(split)
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail"])
+def test_a_failed_sanity_check_warns_of_what_is_untried(copy, stages, monkeypatch, verdict):
+    stages()
+    check = SanityCheck(name="zero_gradients", verdict=verdict, figure=0.5, meaning="a share")
+    monkeypatch.setattr(sanity, "sanity_checks", lambda *_: [check])
+    record, table, _ = measured(copy, {**PLAN, "sanity": {}})
+    untried = int((table[f"{TITLE}_sample"] == "untried").sum())
+    told = f"{TITLE} left {untried} images untried although zero_gradients failed"
+    assert untried > 0 and any(told in text for text in record.warnings) == (verdict == "fail")
+
+
+def test_a_sample_saves_the_passes_that_the_sampled_stages_would_make():
+    model, split, _ = linear_case(10, "linf")
+    passes, sample = Passes(), 4
+    attack = {"name": "autoattack-fast", "sample": sample}
+    threat = Threat(norm="linf", eps=1e-6)
+    run(Counted(model, passes), split, threat, attack)
+    gradients = 48 * 400 + sample * (600 + 900)
+    assert gradients <= passes.images(True) <= 1.05 * gradients
+    forward = sample * (900 + 5000)
+    assert forward <= passes.images(False) <= 1.5 * forward + 48 * 20
+    # Without a sample a survivor costs 5,900 passes, and 1,900 with a gradient, which are two.
+    assert passes.images(False) + 2 * passes.images(True) < 48 * (5900 + 2 * 1900) / 5
 
 
 def test_its_column_is_its_own():

@@ -135,7 +135,7 @@ def test_files_of_another_run_are_refused(tmp_path, monkeypatch, trained, copy, 
 
 def test_records_and_tables_of_another_run_are_not_taken_for_ours(cembench, tmp_path, copy, kept):
     theirs = tmp_path / "other" / "model.safetensors"
-    train(experiment(seed=1), theirs.parent)
+    train(experiment(seed=1, epochs=1), theirs.parent)
     record, place = evaluate(theirs, load_protocol("quick", PLAN, limit=48))
     assert record.figures["pgd"].correct != load_record(kept).figures["pgd"].correct
     shutil.copy(place.with_suffix(".parquet"), kept.with_suffix(".parquet"))
@@ -148,6 +148,7 @@ def test_records_and_tables_of_another_run_are_not_taken_for_ours(cembench, tmp_
     assert [found.replaced for found in find_records([copy.parent]).values()] == [True]
     again, _ = evaluate(copy, load_protocol("quick", PLAN, limit=48), reuse=True)
     assert again.run == "run" and again.checkpoint_sha256 != record.checkpoint_sha256
+    assert again.checkpoint_seal.encode() in copy.read_bytes()
 
 
 def spoil_bits(files):

@@ -98,6 +98,14 @@ def test_losses_of_any_size_and_epochs_without_figures_are_drawn():
     assert render(draw(*training({"wild": wild, "short": short})), "png")
 
 
+def test_epochs_without_validation_do_not_break_its_line():
+    known = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.0]})
+    known["val_clean_acc"] = [0.5, float("nan"), 0.7]
+    figure = draw(*training({"a": known}))
+    (line,) = figure.axes[0].lines
+    assert list(line.get_xdata()) == [1, 3] and list(line.get_ydata()) == [50, 70]
+
+
 def test_energies_are_told_from_the_mean_on_clean_images():
     spreads = {
         "clean": MeanStd(mean=7.0, std=1.0, images=9),

@@ -17,9 +17,9 @@ from cembench.samplers import SamplerContext, samplers
 from cembench.samplers.several import ERRORS
 from cembench.training.ddp import batch_generator
 from cembench.training.run_folder import RunFolder
-from cembench.training.selection import validate
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
+from cembench.training.validation import validate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.rng import generator_of
 from tests.conftest import Linear, conv_net, experiment, images, labels

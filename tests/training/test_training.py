@@ -19,10 +19,12 @@ from cembench.data.statistics import pixel_statistics
 from cembench.models.checkpoint import load_checkpoint
 from cembench.models.metadata import read_metadata
 from cembench.training import build as assembly
+from cembench.training import optim
 from cembench.training.run_folder import RunFolder
-from cembench.training.selection import best_epoch, correct
+from cembench.training.selection import best_epoch
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
+from cembench.training.validation import correct
 from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import to_yaml
 from tests.conftest import experiment
@@ -212,6 +214,40 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(tmp_path,
     state = RunFolder(tmp_path / "run").load()
     assert state is not None and state.epoch == 1
     assert all(value.isfinite().all() for value in state.model.values())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_where_the_device_computes_ahead_a_loss_beyond_the_bound_changes_no_weights(
+    tmp_path, monkeypatch, optimizer
+):
+    build, seen = assembly.build_classifier, []
+    monkeypatch.setattr(assembly, "build_classifier", lambda *a: Explosive(build(*a), 3))
+    monkeypatch.setattr(optim, "fusible", lambda model: True)
+    step = Trainer.step
+
+    def watched(self, *rest):
+        seen.append((self, [p.detach().clone() for p in self.model.parameters()]))
+        return step(self, *rest)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    with pytest.raises(CembenchError, match=r"loss is nan at epoch 1, step 4; nothing was kept"):
+        train(experiment(optimizer={"name": optimizer, "lr": 0.01}), tmp_path / "run")
+    assert len(seen) == trainer_module.LOOK
+    trainer, before = seen[3]
+    assert not torch.equal(seen[2][1][0], before[0])
+    assert all(map(torch.equal, trainer.model.parameters(), before))
+
+
+def test_a_device_that_computes_ahead_logs_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(optim, "fusible", lambda model: True)
+    histories = []
+    for look in (1, 7):
+        monkeypatch.setattr(trainer_module, "LOOK", look)
+        file = train(experiment(ema=0.9), tmp_path / str(look))
+        table = pd.read_csv(file.parent / "history.csv").drop(columns="seconds")
+        histories.append((table, load_file(file)))
+    pd.testing.assert_frame_equal(histories[0][0], histories[1][0])
+    assert same(histories[0][1], histories[1][1])
 
 
 def test_a_huge_learning_rate_is_reported_not_saved(tmp_path):

@@ -56,3 +56,29 @@ def test_a_run_is_named_after_its_folder_wherever_one_stands(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path / "run")
     assert RunLayout.at(Path("model.safetensors")).name == "run"
     assert RunLayout.at(Path()).checkpoint == Path("model.safetensors")
+
+
+def run_in(folder, name):
+    (folder / name / "eval").mkdir(parents=True)
+    (folder / name / "eval" / "quick.json").touch()
+    (folder / name / "model.safetensors").touch()
+    return folder / name
+
+
+def test_links_to_folders_are_followed_once_and_never_up(tmp_path):
+    runs, far = tmp_path / "runs", tmp_path / "far"
+    own, linked = run_in(runs, "own"), run_in(far, "there")
+    (runs / "a-link").symlink_to(linked)
+    (runs / "b-link").symlink_to(linked)
+    (runs / "again").symlink_to(own)
+    (runs / "up").symlink_to(tmp_path)
+    (own / "loop").symlink_to(runs)
+    (linked / "loop").symlink_to(linked)
+    (runs / "nowhere").symlink_to(tmp_path / "none")
+    assert RunLayout.runs_below(runs) == [runs / "a-link", own]
+    assert RunLayout.records_below(runs) == [
+        runs / "a-link" / "eval" / "quick.json",
+        own / "eval" / "quick.json",
+    ]
+    assert RunLayout.runs_below(runs / "a-link") == [runs / "a-link"]
+    assert RunLayout.runs_below(tmp_path / "none") == []

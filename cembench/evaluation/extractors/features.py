@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,17 +16,18 @@ from torch.nn.functional import normalize
 from cembench.data.split import fixed_permutation
 from cembench.data.store import Store
 from cembench.evaluation.cache import ChunkCache
-from cembench.evaluation.extractors import Embed, Extractor
+from cembench.evaluation.extractors import Embed, Extractor, kept
+from cembench.evaluation.extractors.kept import cache_folder as cache_folder
 from cembench.evaluation.metrics import functional as functional
+from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
-from cembench.util.files.layout import user_cache
-from cembench.util.files.tensors import read_tensors, write_tensors
 from cembench.util.frozen import exact
 from cembench.util.shared import shared
 from cembench.util.stages import stage
 
 BATCH = 128
+LARGE = 2000  # images of which figures are kept on disk
 VERSION = 1  # raise it when preprocessing changes, so that no cached features outlive that
 
 
@@ -45,7 +47,7 @@ class Features:
         return normalize(self.pool)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFeatures:
     """Images with what an extractor sees in them.
 
@@ -54,12 +56,14 @@ class ImageFeatures:
         labels: the classes that they are of, or were to be; −1 for none.
         features: of these images.
         unit: whether neighbours are sought among features of length 1.
+        device: where images are compared pair by pair.
     """
 
     store: Store
     labels: Tensor
     features: Features
     unit: bool
+    device: torch.device = field(default=torch.device("cpu"))
 
     @property
     def images(self) -> Tensor:
@@ -82,15 +86,69 @@ class ImageFeatures:
         """The same of all images, N×D."""
         return normalize(self.features.pool) if self.unit else self.features.pool
 
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """Return what was made under a key before, or make it."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def known(self, what: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return what is computed of these images alone: once, and on disk if there are many.
+
+        Args:
+            what: what it is, and everything that it depends on besides the images.
+            make: computes it.
+        """
+
+        def read_or_make() -> Tensor:
+            found = kept.obtain(self._name(what), lambda: {what: make().cpu()})
+            return found[what].to(self.device)
+
+        return self.once(what, make if len(self.features) < LARGE else read_or_make)
+
+    def radii(self, k: int, kind: torch.dtype = torch.double) -> Tensor:
+        """Return the distance of each point to its k-th neighbour, in float64 unless told."""
+
+        def make() -> Tensor:
+            return functional.ball_radii(self.points.to(self.device, kind), k)
+
+        return self.known(f"radii {k} {kind}", make)
+
+    def to_nearest(self, rows: Tensor) -> Tensor:
+        """Return the distance of images to the nearest other one, in float64, on the CPU.
+
+        Only what was never asked for is computed.
+
+        Args:
+            rows: the numbers of the images, N.
+        """
+        missing = rows[self._apart[rows].isnan()].unique()
+        if len(missing):
+            points = self.all_points.to(self.device)
+            found = functional.nearest(points[missing.to(self.device)], points, 2)[0]
+            self._apart[missing] = found[:, 1].cpu()
+            if len(self.features) >= LARGE:
+                kept.keep(self._name("nearest"), {"nearest": self._apart})
+        return self._apart[rows]
+
     @cached_property
-    def _radii(self) -> dict[int, Tensor]:
+    def _made(self) -> dict[Hashable, Tensor]:
         return {}
 
-    def radii(self, k: int) -> Tensor:
-        """Return the distance of each point to its k-th neighbour, in float64."""
-        if k not in self._radii:
-            self._radii[k] = functional.ball_radii(self.points.double(), k)
-        return self._radii[k]
+    @cached_property
+    def _apart(self) -> Tensor:
+        """The distance to the nearest other image, N in float64; NaN where it is not known."""
+        found = kept.read(self._name("nearest")) if len(self.features) >= LARGE else None
+        count = len(self.features)
+        return torch.full((count,), torch.nan).double() if found is None else found["nearest"]
+
+    @cached_property
+    def _content(self) -> str:
+        return hash_of(self.features.pool)
+
+    def _name(self, what: str) -> str:
+        how = [VERSION, functional.MOST, self.unit, self.device.type, torch.__version__]
+        return f"figures-{digest([what, self._content, *how])}"
 
 
 class FeatureReader:
@@ -98,10 +156,10 @@ class FeatureReader:
 
     Attributes:
         checksum: SHA-256 of the extractor's weights.
-        keep: where features of each batch are kept, for several processes to share.
+        kept_in: where features of each batch are kept, for several processes to share.
     """
 
-    keep: ChunkCache | None = None
+    kept_in: ChunkCache | None = None
 
     def __init__(
         self, extractor: Extractor, device: torch.device, weights: Path | None = None
@@ -123,26 +181,42 @@ class FeatureReader:
                 found[key][rows] = values
         return Features(**found)
 
+    @contextmanager
+    def keeping(self, cache: ChunkCache) -> Iterator[None]:
+        """Keep the features of each batch in a cache, and take those that are there."""
+        self.kept_in = cache
+        try:
+            yield
+        finally:
+            self.kept_in = None
+
+    def share(self, images: Store, ranks: World) -> None:
+        """Read this process's share of the features of real images, unless all are on disk."""
+        content = self._content(images)
+        if kept.read(content) is None:
+            parts = torch.arange(len(images)).split(BATCH)
+            for rows in ranks.deal(f"features {content}", parts):
+                self._batch(images.batch(rows))
+
     def reference(self, images: Store) -> Features:
         """Return features of real images, kept on disk under a name made of their content."""
+
+        def make() -> dict[str, Tensor]:
+            read = vars(self.read(images)).items()
+            return {key: value for key, value in read if value is not None}
+
+        return Features(**kept.obtain(self._content(images), make))
+
+    def _content(self, images: Store) -> str:
         how = [VERSION, self.extractor.dump(), self.checksum, self.device.type, torch.__version__]
         shape = torch.Size((len(images), *images.shape))
-        content = digest([*how, str(shape), hash_of_all(images)])
-        path = cache_folder() / f"{content}.safetensors"
-        try:
-            return Features(**read_tensors(path, content))
-        except CembenchError:
-            features = self.read(images)
-        with contextlib.suppress(CembenchError):  # without a cache it only takes longer
-            values = {key: value for key, value in vars(features).items() if value is not None}
-            write_tensors(path, values, name=content)
-        return features
+        return digest([*how, str(shape), hash_of_all(images)])
 
     def _batch(self, images: Tensor) -> dict[str, Tensor]:
-        if self.keep is None:
+        if self.kept_in is None:
             return self._embedded(images)
         name = f"features.{hash_of(images)}"
-        return self.keep.obtain(name, lambda: self._embedded(images))
+        return self.kept_in.obtain(name, lambda: self._embedded(images))
 
     @torch.no_grad()
     def _embedded(self, images: Tensor) -> dict[str, Tensor]:
@@ -170,11 +244,6 @@ def shared_reader(
     )
 
 
-def cache_folder() -> Path:
-    """Return where reference features are kept, in the user's cache."""
-    return user_cache() / "features"
-
-
 def hash_of_all(images: Store) -> str:
     """Return the SHA-256 of the bytes of all images, which are read in batches."""
     sha = hashlib.sha256()
@@ -190,4 +259,4 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def hash_of(values: Tensor) -> str:
     """Return the SHA-256 of the values of a tensor."""
-    return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(values.cpu().contiguous().numpy().data).hexdigest()

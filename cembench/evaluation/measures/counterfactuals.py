@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cembench.data.resize import eight_bit
 from cembench.data.store import Store
+from cembench.evaluation.cache import kept
 from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.extractors.features import ImageFeatures, to_uint8
 from cembench.evaluation.measure import Measurement
@@ -27,6 +28,7 @@ from cembench.evaluation.statistics import rate
 from cembench.samplers.counterfactual import Counterfactual
 from cembench.samplers.edited import amplified, confidence, likeliest_other
 from cembench.util.display.image_grid import strips
+from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
@@ -91,14 +93,19 @@ def _targets(config: CounterfactualsConfig, chunk: Chunk, logits: Tensor) -> Ten
     return (labels + 1 + integers(classes - 1, labels.shape, generator)) % classes
 
 
+def share(config: CounterfactualsConfig, measurement: Measurement, ranks: World) -> None:
+    """Compare this process's share of the sets of counterfactuals with real images."""
+    if TARGET in measurement.table:
+        for title in ranks.deal("counterfactuals", ["", *config.searches()]):
+            _compared(measurement, title)
+
+
 def measure(config: CounterfactualsConfig, measurement: Measurement) -> Counterfactuals | None:
     """Count the table, and compare counterfactuals with real images where there is a reference."""
     table = measurement.table
     if TARGET not in table:
         measurement.not_applicable.append("counterfactuals")
         return None
-    target = torch.from_numpy(table[TARGET].to_numpy(copy=True))
-    originals = eight_bit(measurement.context.split)
     already = (table["clean_pred"] == table[TARGET]) & (table[BEFORE] >= config.confidence)
     first = CounterfactualFigures(
         eps=0.0,
@@ -106,17 +113,16 @@ def measure(config: CounterfactualsConfig, measurement: Measurement) -> Counterf
         reached=rate(already),
         distance=None,
         confidence=float(table[BEFORE].mean()),
-        **_scores(measurement, originals, target),
+        **_compared(measurement),
     )
     balls = {}
     for title, search in config.searches().items():
-        images = _kept(measurement, title)
         balls[title] = CounterfactualFigures(
-            **_counted(search, title, table), **_scores(measurement, images, target)
+            **_counted(search, title, table), **_compared(measurement, title)
         )
         if measurement.samples.pictures:
             with stage("figures"):
-                _write_picture(measurement, title, images)
+                _write_picture(measurement, title, _kept(measurement, title))
     return Counterfactuals(confidence=config.confidence, originals=first, balls=balls)
 
 
@@ -146,13 +152,23 @@ def _kept(measurement: Measurement, title: str) -> Store:
     return Chunks(lru_cache(maxsize=1)(read), sizes, torch.Size(context.split.shape))
 
 
-def _scores(measurement: Measurement, images: Store, target: Tensor) -> dict[str, Any]:
-    """Return what a reference says of images with new classes, N; nothing without one."""
-    reference = measurement.context.reference
-    if reference is None or len(target) < SMALLEST:
-        return {}
-    seen = reference.features_of(images, target)
-    return {"scores": reference.scores(seen, None)[0], **_class_kid(seen, reference.real)}
+def _compared(measurement: Measurement, title: str = "") -> dict[str, Any]:
+    """Return what a reference says of counterfactuals, or of their originals, with new classes.
+
+    There is nothing without a reference. What there is is kept in the cache, if there is one.
+    """
+    context = measurement.context
+    target = torch.from_numpy(measurement.table[TARGET].to_numpy(copy=True))
+
+    def make() -> dict[str, Any]:
+        if context.reference is None or len(target) < SMALLEST:
+            return {}
+        images = _kept(measurement, title) if title else eight_bit(context.split)
+        seen = context.reference.features_of(images, target)
+        scores = context.reference.scores(seen, None)[0].dump()
+        return {"scores": scores, **_class_kid(seen, context.reference.real)}
+
+    return dict(kept(context.cache, f"compared.{title}", make))
 
 
 def _class_kid(fake: ImageFeatures, real: ImageFeatures) -> dict[str, float]:

@@ -12,7 +12,13 @@ from cembench.energy import potentials
 from cembench.energy.threat import Threat
 from cembench.evaluation.chunk import Chunk, Columns
 from cembench.evaluation.measure import Measurement
-from cembench.evaluation.measures.outside import climb, read_outside, scores_of, separations
+from cembench.evaluation.measures.outside import (
+    climb,
+    read_outside,
+    scores_of,
+    separations,
+    title_of,
+)
 from cembench.evaluation.sections.density import DensityConfig
 from cembench.evaluation.sections.density_results import (
     Bin,
@@ -22,6 +28,7 @@ from cembench.evaluation.sections.density_results import (
 )
 from cembench.evaluation.sections.samples import Generation
 from cembench.evaluation.statistics import MeanStd, mean_std, rate, widened
+from cembench.util.distributed import World
 from cembench.util.rng import derive, generator_of
 
 
@@ -73,6 +80,22 @@ def proper_scores(out: Tensor, y: Tensor) -> dict[str, Tensor]:
     return {"nll": -energy.joint(logs, y), "brier": off.square().sum(1)}
 
 
+def share(config: DensityConfig, measurement: Measurement, ranks: World) -> None:
+    """Read this process's share of the sets of out-of-distribution images, into the cache."""
+    for settings in ranks.deal("outside", _everything(config)):
+        read_outside(settings, measurement, _steps(config, settings, measurement))
+
+
+def _everything(config: DensityConfig) -> list[str | DataSettings]:
+    return ["noise", *(other for other in config.outside if other != "noise")]
+
+
+def _steps(config: DensityConfig, settings: str | DataSettings, measurement: Measurement) -> int:
+    """Return with how many steps of PGD images are attacked."""
+    attacked = settings in config.outside and config.attack_outside
+    return config.steps if attacked and not measurement.target.no_gradient else 0
+
+
 def measure(config: DensityConfig, measurement: Measurement) -> Density:
     """Summarise the columns of the table, and score as many out-of-distribution images.
 
@@ -83,12 +106,9 @@ def measure(config: DensityConfig, measurement: Measurement) -> Density:
     pushed = [name for name in ("pgd", "ta") if f"{name}_ball_lse" in table]
     energies |= {name: mean_std(table[f"{name}_ball_lse"]) for name in pushed}
     outside, attacked, fingerprints = {}, {}, {}
-    data_sets = [other for other in config.outside if other != "noise"]
-    everything: list[str | DataSettings] = ["noise", *data_sets]
-    for settings in everything:
-        title = settings if isinstance(settings, str) else settings.title
-        asked = settings in config.outside
-        steps = config.steps if asked and config.attack_outside and not no_gradient else 0
+    for settings in _everything(config):
+        title, asked = title_of(settings), settings in config.outside
+        steps = _steps(config, settings, measurement)
         fingerprints[title], others = read_outside(settings, measurement, steps)
         energies[title] = mean_std(others["lse"])
         if asked:

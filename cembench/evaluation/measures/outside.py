@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import torch
@@ -22,6 +23,7 @@ from cembench.energy.threat import Threat
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.sections.density_results import OODScores
 from cembench.util.errors import ModelError
+from cembench.util.files import digest
 from cembench.util.rng import derive, generator_of
 
 SCORES = {"lse": "log_px", "confidence": "max_softmax", "slope": "slope"}
@@ -32,8 +34,24 @@ def read_outside(
 ) -> tuple[str, pd.DataFrame]:
     """Return the SHA-256 of out-of-distribution images, as many as are attacked, and scores.
 
-    With `steps` of PGD, `attacked_X` are those of `attacked_scores`; none for 0.
+    With `steps` of PGD, `attacked_X` are those of `attacked_scores`; none for 0. Both are kept in
+    the cache, if there is one.
     """
+    cache, name = measurement.context.cache, digest(title_of(settings))
+    make = partial(_read_outside, settings, measurement, steps)
+    values = dict(make() if cache is None else cache.obtain(f"outside.{name}", make))
+    sha = bytes(values.pop("sha256").tolist()).hex()
+    return sha, pd.DataFrame({key: value.numpy() for key, value in values.items()})
+
+
+def title_of(settings: str | DataSettings) -> str:
+    """Return what out-of-distribution images are called in records."""
+    return settings if isinstance(settings, str) else settings.title
+
+
+def _read_outside(
+    settings: str | DataSettings, measurement: Measurement, steps: int
+) -> dict[str, Tensor]:
     context, target = measurement.context, measurement.target
     count, shape, seed = len(context.split), list(context.split.shape), context.protocol.seed
     size, sha, parts = context.protocol.batch_size, hashlib.sha256(), []
@@ -50,9 +68,9 @@ def read_outside(
         _, scores = scores_of(target, x)
         attacked = attacked_scores(target, x, steps) if steps else {}
         parts.append(scores | {f"attacked_{key}": value for key, value in attacked.items()})
-    target.require_finite(f"on {settings if isinstance(settings, str) else settings.title}")
-    joined = {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in parts[0]}
-    return sha.hexdigest(), pd.DataFrame(joined)
+    target.require_finite(f"on {title_of(settings)}")
+    joined = {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
+    return joined | {"sha256": torch.tensor(list(sha.digest()), dtype=torch.uint8)}
 
 
 def scores_of(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -28,6 +28,7 @@ from cembench.evaluation.metrics import Metric
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
+from cembench.util.distributed import World
 from cembench.util.errors import CembenchError, one_line
 from cembench.util.rng import isolated_rng
 
@@ -44,8 +45,6 @@ class ReferenceSet:
 
     Attributes:
         split: the reference images.
-        real: the same with their features.
-        floor: as many real images that are not the reference; None where there are too few.
         short: whether there are fewer reference images than were asked for.
     """
 
@@ -62,10 +61,38 @@ class ReferenceSet:
             raise CembenchError(f"samples: {count} reference images; figures need {FEWEST}")
         self.short = config.count is not None and count < config.count
         self.split = subset(source, count)[0]
-        self.real = self._known(self.split)
-        enough = len(self.other) >= count
-        self.floor = self._known(subset(self.other, count)[0]) if enough else None
         self._initial: dict[str, tuple[str, Scores, Estimate]] = {}
+
+    @cached_property
+    def real(self) -> ImageFeatures:
+        """The reference images with their features."""
+        return self._known(self.split)
+
+    @cached_property
+    def floor(self) -> ImageFeatures | None:
+        """As many real images that are not the reference; None where there are too few."""
+        others = self._others
+        return None if others is None else self._known(others)
+
+    @property
+    def _others(self) -> Split | None:
+        count = len(self.split)
+        return subset(self.other, count)[0] if len(self.other) >= count else None
+
+    def read(self, ranks: World) -> None:
+        """Read the features of all real images; of several processes, each reads its share.
+
+        These are then in the cache of the reader.
+        """
+        if ranks.size == 1:
+            _ = self.real, self.floor
+            return
+        images = [self.split, self._others, subset(self.other, CLASSIFIER_IMAGES)[0]]
+        if any(metric.against == "train" for metric in self.metrics):
+            images.append(subset(self.train, TRAINING_IMAGES)[0])
+        for part in images:
+            if part is not None:
+                self.reader.share(eight_bit(part), ranks)
 
     def _known(self, split: Split) -> ImageFeatures:
         images = eight_bit(split)
@@ -76,7 +103,9 @@ class ReferenceSet:
         return self._seen(images, labels, self.reader.read(images))
 
     def _seen(self, images: Store, labels: Tensor, features: Features) -> ImageFeatures:
-        return ImageFeatures(images, labels, features, self.reader.extractor.unit)
+        unit, device = self.reader.extractor.unit, self.reader.device
+        pairs = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+        return ImageFeatures(images, labels, features, unit, pairs)
 
     @cached_property
     def training(self) -> ImageFeatures:
@@ -102,12 +131,18 @@ class ReferenceSet:
         return float(np.concatenate(right).mean())
 
     @cached_property
-    def _kernel_sums(self) -> Tensor:
-        return functional.kernel_sums(self.real.pool)
+    def _gaussian(self) -> functional.Gaussian:
+        return functional.gaussian_of(self.real.features.pool)
 
-    @cached_property
-    def _radii(self) -> Tensor:
-        return functional.ball_radii(self.real.points, NEIGHBOURS)
+    def _kid(self, images: ImageFeatures) -> Estimate:
+        fake, real = (known.pool.to(known.device) for known in (images, self.real))
+        sums = self.real.known("kernel sums", lambda: functional.kernel_sums(real))
+        return functional.kid(fake, real, sums)
+
+    def _precision_recall(self, images: ImageFeatures) -> tuple[float, float]:
+        fake, real = (known.points.to(known.device) for known in (images, self.real))
+        radii = self.real.radii(NEIGHBOURS, real.dtype)
+        return functional.precision_recall(fake, real, NEIGHBOURS, radii)
 
     def scores(self, images: ImageFeatures, distances: Tensor | None) -> tuple[Scores, Estimate]:
         """Compare a set of images with the reference; also return the KID to take gains from.
@@ -115,19 +150,17 @@ class ReferenceSet:
         KID, precision and recall are those of at most `functional.MOST` images of each set.
         """
         fake, real = images.features, self.real.features
-        estimate = functional.kid(images.pool, self.real.pool, self._kernel_sums)
+        estimate = self._kid(images)
         splits = 10 if len(fake) >= SPLIT_IMAGES else 1
         score, deviation = None, None
         if fake.logits is not None:
             score, deviation = functional.inception_score(fake.logits, splits)
-        precision, recall = functional.precision_recall(
-            images.points, self.real.points, NEIGHBOURS, self._radii
-        )
+        precision, recall = self._precision_recall(images)
         judged = images is not self.floor and not bool((images.labels < 0).any())
         return Scores(
             kid=estimate.value,
             kid_error=estimate.error,
-            fd=functional.frechet_distance(fake.pool, real.pool),
+            fd=functional.frechet_distance(fake.pool, real.pool, lambda: self._gaussian),
             inception_score=score,
             inception_score_std=deviation if splits > 1 else None,
             precision=precision,

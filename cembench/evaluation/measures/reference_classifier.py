@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from cembench.evaluation.extractors.features import cache_folder, hash_of
-from cembench.util.errors import CembenchError
+from cembench.evaluation.extractors import kept
+from cembench.evaluation.extractors.features import hash_of
 from cembench.util.files import digest
-from cembench.util.files.tensors import read_tensors, write_tensors
 
 VERSION = 1  # raise it when the fit changes, so that no kept classifier outlives that
 FITTED = ("coef_", "intercept_", "classes_")
@@ -24,16 +21,12 @@ def reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegression
     It is kept in the user's cache, under a name made of the features and labels.
     """
     how = [VERSION, sklearn.__version__, hash_of(features), hash_of(labels)]
-    content = digest(how)
-    path = cache_folder() / f"classifier-{content}.safetensors"
-    try:
-        return _of(read_tensors(path, content))
-    except CembenchError:
+
+    def make() -> dict[str, Tensor]:
         classifier = fit_reference_classifier(features, labels)
-    with contextlib.suppress(CembenchError):  # without a cache it only takes longer
-        values = {name: torch.from_numpy(getattr(classifier, name)) for name in FITTED}
-        write_tensors(path, values, name=content)
-    return classifier
+        return {name: torch.from_numpy(getattr(classifier, name)) for name in FITTED}
+
+    return _of(kept.obtain(f"classifier-{digest(how)}", make))
 
 
 def fit_reference_classifier(features: Tensor, labels: Tensor) -> LogisticRegression:

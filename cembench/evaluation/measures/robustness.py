@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cembench.attacks import Attack, Propose, Target
+from cembench.attacks import Attack, Propose, Target, Verified
 from cembench.attacks.verdict import Verdict, verify
 from cembench.data.split import Split
 from cembench.energy.threat import Threat
@@ -263,6 +263,8 @@ def _run(title: str, stage: Stage, x: Tensor, y: Tensor) -> Verdict:
     try:
         # Attacks switch modes as they like: torchattacks leaves a model in training mode.
         with isolated_rng(target.seed), frozen(target.model):
+            if isinstance(stage.propose, Verified) and target.repeatable:
+                return stage.propose.verdict(x.clone(), y.clone())
             proposed = stage.propose(x.clone(), y.clone())
     except (CembenchError, torch.OutOfMemoryError):
         raise

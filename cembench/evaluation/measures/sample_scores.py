@@ -9,13 +9,16 @@ from torch import Tensor
 
 from cembench import energy
 from cembench.data.resize import eight_bit
+from cembench.evaluation.cache import kept
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import ReferenceSet
 from cembench.evaluation.sample_set import SampleSet
 from cembench.evaluation.sections.samples import Generation, SamplerFigures, SamplesConfig
 from cembench.evaluation.statistics import LARGE
+from cembench.samplers import Sampler
 from cembench.samplers.draw import accuracy
 from cembench.util.display.image_grid import grid, shown_rows
+from cembench.util.distributed import World
 from cembench.util.errors import SamplingError, one_line
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
@@ -30,22 +33,10 @@ def score(
 
     A sampler that raises `SamplingError` has its error in place of figures.
     """
-    context, source = measurement.context, measurement.samples
-    threat = context.header.threat
+    context = measurement.context
     found: dict[str, SamplerFigures] = {}
     for sampler in config.samplers:
-        picture = RunLayout.picture(context.path, sampler.title) if source.pictures else None
-        try:
-            drawn = source.obtain(sampler, bar)
-            figures = _figures(drawn, reference, sampler.init, picture)
-        except SamplingError as error:
-            figures = {"error": one_line(error)}
-        found[sampler.title] = SamplerFigures(
-            sampler=sampler.dump(),
-            start=sampler.init,
-            ball=str(threat) if sampler.in_ball else None,
-            **figures,
-        )
+        found[sampler.title] = _scored(sampler, measurement, reference, bar)
         bar.report(_line(sampler.title, found[sampler.title]))
     return Generation(
         extractor=config.extractor.title,
@@ -53,12 +44,62 @@ def score(
         count=len(reference.split),
         reference="train" if config.reference == "train" else context.protocol.split,
         reference_fingerprint=reference.split.fingerprint,
-        floor=reference.floor_scores,
-        judge_real_acc=reference.agreement_real,
-        nearest_real=reference.nearest_real if config.reference == "test" else None,
+        **_of_real_images(config, measurement, reference),
         samplers=found,
         better={metric.title: metric.better for metric in config.metrics},
     )
+
+
+def share_scores(
+    config: SamplesConfig,
+    measurement: Measurement,
+    reference: ReferenceSet,
+    bar: Bar,
+    ranks: World,
+) -> None:
+    """Compute this process's share of the scores of real images and samplers, into the cache."""
+    for sampler in ranks.deal("scores", [None, *config.samplers]):
+        if sampler is None:
+            _of_real_images(config, measurement, reference)
+        else:
+            _scored(sampler, measurement, reference, bar)
+
+
+def _of_real_images(
+    config: SamplesConfig, measurement: Measurement, reference: ReferenceSet
+) -> dict[str, Any]:
+    def make() -> dict[str, Any]:
+        floor = reference.floor_scores
+        return {
+            "floor": None if floor is None else floor.dump(),
+            "judge_real_acc": reference.agreement_real,
+            "nearest_real": reference.nearest_real if config.reference == "test" else None,
+        }
+
+    return dict(kept(measurement.context.cache, "scores", make))
+
+
+def _scored(
+    sampler: Sampler, measurement: Measurement, reference: ReferenceSet, bar: Bar
+) -> SamplerFigures:
+    """Return the figures of a sampler, or its error: from the cache, or computed and kept there."""
+    context, source = measurement.context, measurement.samples
+    picture = RunLayout.picture(context.path, sampler.title) if source.pictures else None
+
+    def make() -> dict[str, Any]:
+        try:
+            drawn = source.obtain(sampler, bar)
+            figures = _figures(drawn, reference, sampler.init, picture)
+        except SamplingError as error:
+            figures = {"error": one_line(error)}
+        return SamplerFigures(
+            sampler=sampler.dump(),
+            start=sampler.init,
+            ball=str(context.header.threat) if sampler.in_ball else None,
+            **figures,
+        ).dump()
+
+    return SamplerFigures.parse(kept(context.cache, f"scores.{sampler.title}", make))
 
 
 def _figures(

@@ -21,7 +21,7 @@ from cembench.evaluation.diff import Comparison
 from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.reference import SPLIT_IMAGES, ReferenceSet
-from cembench.evaluation.measures.sample_scores import score
+from cembench.evaluation.measures.sample_scores import score, share_scores
 from cembench.evaluation.sample_set import SampleSet
 from cembench.evaluation.sections.samples import Generation, SamplesConfig
 from cembench.evaluation.throughput import Speed
@@ -52,6 +52,14 @@ def measure(config: SamplesConfig, measurement: Measurement) -> Generation:
         measurement.not_applicable += [f"samples {title}" for title in failed]
     measurement.warnings.update(_cautions(found, reference, config))
     return found
+
+
+def share(config: SamplesConfig, measurement: Measurement, ranks: World) -> None:
+    """Compute this process's share of the scores of samplers and of real images."""
+    reference = measurement.context.reference
+    assert reference is not None
+    with _bar(measurement.context, reference) as bar:
+        share_scores(config, measurement, reference, bar, ranks)
 
 
 @dataclass
@@ -92,7 +100,6 @@ class DrawSamples:
         reference = self.context.reference
         if reference is None:
             return
-        reference.reader.keep = self.cache
         with _bar(self.context, reference) as bar:
             for sampler in self.context.protocol.samples.samplers:
                 with suppress(SamplingError):
@@ -108,7 +115,8 @@ class DrawSamples:
     def _chunks(self, sampler: Sampler, bar: Bar, world: World = ALONE) -> Iterator[Samples]:
         """Yield chunks with images and starts as bytes; each process has its share of them."""
         device = self.context.images.device
-        for number, y in world.shard(list(enumerate(_labels(self.context, sampler)))):
+        chunks = list(enumerate(_labels(self.context, sampler)))
+        for number, y in world.deal(f"samples {sampler.title}", chunks):
             draw = partial(self._chunk, sampler, y.to(device), number)
             values = self.cache.obtain(sample_key(sampler.title, number), draw)
             bar.advance(len(y))

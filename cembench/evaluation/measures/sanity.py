@@ -10,16 +10,20 @@ for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 from unittest.mock import patch
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from cembench.attacks import Target
 from cembench.attacks.square import SEARCHES
 from cembench.data.split import Split, subset
+from cembench.evaluation.cache import ChunkCache, kept
 from cembench.evaluation.measure import Measurement
 from cembench.evaluation.measures.black_box import black_box_check
 from cembench.evaluation.measures.consistency import consistency_checks
@@ -27,6 +31,7 @@ from cembench.evaluation.measures.nearest_first import nearest_first
 from cembench.evaluation.measures.sanity_attacks import SanityContext
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.evaluation.statistics import wilson
+from cembench.util.distributed import ALONE, World
 from cembench.util.rng import derive, isolated_rng
 
 FEWEST = 20
@@ -110,7 +115,8 @@ def _share(context: SanityContext, found: Tensor, limit: float = 0.01) -> tuple[
     return count / images, wilson(count, images)[0] > limit
 
 
-CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
+Check = Callable[[SanityContext], tuple[float, bool]]
+CHECKS: dict[Check, str] = {
     randomised_forward: "share of images whose logits differ between two passes; above 0, single "
     "verdicts are chance: use the protocol rand",
     softmax_outputs: "share of images whose outputs are probabilities or their logarithms; above "
@@ -131,6 +137,8 @@ CHECKS: dict[Callable[[SanityContext], tuple[float, bool]], str] = {
     "gradients hide what is there",
 }
 
+# Those that take long, and another one that goes on with what it found, are made apart.
+APART: list[list[Check]] = [[stands_at_any_radius], [more_steps_help, black_box_wins]]
 NEEDS_BALL = {one_step_wins, more_steps_help, loss_does_not_grow, black_box_wins}
 NEEDS_CONVEX = {one_step_wins, more_steps_help, black_box_wins}  # PGD in ℓ0 is a heuristic
 NEEDS_GRADIENT = {*NEEDS_BALL, zero_gradients, stands_at_any_radius}
@@ -142,29 +150,73 @@ def measure(config: SanityConfig | None, measurement: Measurement) -> list[Sanit
     Those for which a protocol asks come first, then those that are always made.
     """
     target, context = measurement.target, measurement.context
-    asked = [] if config is None else sanity_checks(target, context.split, config)
+    asked = [] if config is None else sanity_checks(target, context.split, config, context.cache)
     consistency = consistency_checks(target, context.split, measurement.unused)
     attacks = context.protocol.attacks
-    return [*asked, *consistency, black_box_check(measurement.table, attacks, target)]
+    checks = [*asked, *consistency, black_box_check(measurement.table, attacks, target)]
+    measurement.warnings.update(_untried(checks, measurement.table))
+    return checks
 
 
-def sanity_checks(target: Target, split: Split, config: SanityConfig) -> list[SanityCheck]:
+def _untried(checks: list[SanityCheck], table: pd.DataFrame) -> Iterator[str]:
+    """Warn of survivors that sampled stages left, where gradients may mislead the other stages."""
+    failed = ", ".join(check.name for check in checks if check.verdict == "fail")
+    for column in map(str, table.filter(regex="_sample$")):
+        left = int((table[column] == "untried").sum())
+        if failed and left:
+            title = column.removesuffix("_sample")
+            yield f"{title} left {left} images untried although {failed} failed: leave out sample"
+
+
+def share(config: SanityConfig | None, measurement: Measurement, ranks: World) -> None:
+    """Run this process's share of the checks that a protocol asks for."""
+    context = measurement.context
+    if config is not None:
+        sanity_checks(measurement.target, context.split, config, context.cache, ranks)
+
+
+def sanity_checks(
+    target: Target,
+    split: Split,
+    config: SanityConfig,
+    cache: ChunkCache | None = None,
+    ranks: World = ALONE,
+) -> list[SanityCheck]:
     """Run the nine checks on images of a split that are classified correctly.
 
     Checks are skipped with fewer than twenty of them, where there is no ball or gradient, and those
     that take PGD for a strong attack in ℓ0, where it is none.
+
+    Args:
+        target: the network as it is.
+        split: the attacked images.
+        config: how many of them are checked, and how long.
+        cache: where the checks that were made are kept, if anywhere.
+        ranks: of several processes, each makes the checks that it is dealt.
     """
+    context = lru_cache(partial(_context, target, split, config))
+    apart = {check for group in APART for check in group}
+    groups = [[check for check in CHECKS if check not in apart], *APART]
+    found: dict[str, SanityCheck] = {}
+    for number, group in ranks.deal("sanity", list(enumerate(groups))):
+        rows = kept(cache, f"sanity.{number}", partial(_rows, group, context))
+        found |= {row["name"]: SanityCheck.parse(row) for row in rows}
+    return [found[check.__name__] for check in CHECKS if check.__name__ in found]
+
+
+def _context(target: Target, split: Split, config: SanityConfig) -> SanityContext:
     some, _ = subset(split, config.images)
     x, y = some.pixels(), some.labels
     with isolated_rng(derive(target.seed, "sanity")), torch.no_grad():
         right = target.verifier(x).argmax(1) == y
-    context = SanityContext(target, x[right], y[right], config)
-    return [_checked(check, meaning, context) for check, meaning in CHECKS.items()]
+    return SanityContext(target, x[right], y[right], config)
 
 
-def _checked(
-    check: Callable[[SanityContext], tuple[float, bool]], meaning: str, context: SanityContext
-) -> SanityCheck:
+def _rows(group: list[Check], context: Callable[[], SanityContext]) -> list[dict[str, Any]]:
+    return [_checked(check, CHECKS[check], context()).dump() for check in group]
+
+
+def _checked(check: Check, meaning: str, context: SanityContext) -> SanityCheck:
     name = check.__name__
     no_ball, no_gradient = context.eps == 0, bool(context.target.no_gradient)
     lacking = (no_ball and check in NEEDS_BALL) or (no_gradient and check in NEEDS_GRADIENT)

@@ -26,10 +26,8 @@ class AuthPct(Metric):
 
     def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Compare distances in feature space, as dgm-eval does (arXiv 2306.04675)."""
-        known = real.all_points
+        known = real.all_points.to(real.device)
         if len(known) < 2:
             raise CembenchError("one training image has no neighbour")
-        distance, rows = nearest(samples.points, known)
-        used, place = rows[:, 0].unique(return_inverse=True)
-        own = nearest(known[used], known, 2)[0][:, 1]
-        return float((own[place] < distance[:, 0]).double().mean() * 100)
+        distance, rows = (found[:, 0].cpu() for found in nearest(samples.points.to(known), known))
+        return float((real.to_nearest(rows) < distance).double().mean() * 100)

@@ -33,11 +33,21 @@ class Neighbours(Metric):
 
     def counts(self, samples: ImageFeatures, real: ImageFeatures) -> Tensor:
         """Return how many samples lie in the ball of each real image, M integers."""
-        fake, centres = samples.points.double(), real.points.double()
+        centres = real.points
         if self.k >= len(centres):
             raise CembenchError(f"k is {self.k}, of {len(centres)} real images")
-        parts = zip(blocks(centres), blocks(real.radii(self.k)), strict=True)
-        return torch.cat([(distances(part, fake) < r[:, None]).sum(1) for part, r in parts])
+
+        def make() -> Tensor:
+            fake = samples.points.to(real.device, torch.double)
+            parts = zip(blocks(centres), blocks(real.radii(self.k)), strict=True)
+            return torch.cat([_inside(part.to(fake), radii, fake) for part, radii in parts])
+
+        return samples.once((real, self.k), make)
+
+
+def _inside(centres: Tensor, radii: Tensor, points: Tensor) -> Tensor:
+    """Return how many points lie in each ball."""
+    return (distances(centres, points) < radii[:, None]).sum(1)
 
 
 class Density(Neighbours):

@@ -84,7 +84,7 @@ class AtCount(Distance):
 
     def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Draw images of both sets and compare them."""
-        fake, known = samples.features.pool, real.features.pool
+        fake, known = (one.features.pool.to(one.device) for one in (samples, real))
         if self.count > min(len(fake), len(known)):
             raise CembenchError(f"count is {self.count}, of {min(len(fake), len(known))} images")
         return self.distance(_some(fake, self.count), _some(known, self.count))
@@ -116,4 +116,4 @@ class KidAt(AtCount):
 
 def _some(features: Tensor, count: int) -> Tensor:
     """Return the features of images drawn at random."""
-    return features[torch.randperm(len(features))[:count]]
+    return features[torch.randperm(len(features))[:count].to(features.device)]

@@ -11,6 +11,7 @@ number. They are taken of at most `MOST` images of each set; memory is bounded i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,19 +29,28 @@ BLOCK = 1 << 24  # kernel values held at once, 128 MiB
 MOST = 10_000  # images of a set that are compared pair by pair
 ROWS = 1000  # of a block of distances
 
+Gaussian = dict[str, np.ndarray]
 
-def frechet_distance(fake: Tensor, real: Tensor) -> float:
+
+def frechet_distance(
+    fake: Tensor, real: Tensor, gaussian: Callable[[], Gaussian] | None = None
+) -> float:
     """Return the Fréchet distance of two Gaussians fitted to features, N×D and M×D.
+
+    Args:
+        fake: features, N×D.
+        real: features, M×D.
+        gaussian: returns `gaussian_of` the real features, where it is kept.
 
     Source: Heusel et al., arXiv 1706.08500. It is biased upward in small samples.
     """
     if min(len(fake), len(real)) < fake.shape[1]:
         return _frechet_of_few(fake.double().cpu(), real.double().cpu())
-    statistics = [gaussian_of(part) for part in (fake, real)]
+    statistics = gaussian_of(fake), gaussian_of(real) if gaussian is None else gaussian()
     return float(fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"])
 
 
-def gaussian_of(features: Tensor) -> dict[str, np.ndarray]:
+def gaussian_of(features: Tensor) -> Gaussian:
     """Return mean `mu` (D) and covariance `sigma` (D×D) of features N×D, in float64.
 
     Many features are gone through in parts, so that no second copy of them is made.
@@ -48,11 +58,11 @@ def gaussian_of(features: Tensor) -> dict[str, np.ndarray]:
     if len(features) <= MOST:
         return fid_features_to_statistics(features.double().cpu())
     mean = features.mean(0, dtype=torch.double)
-    sigma = torch.zeros(len(mean), len(mean), dtype=torch.double)
+    sigma = mean.new_zeros(len(mean), len(mean))
     for part in blocks(features):
         centred = part.double() - mean
-        sigma += (centred.T @ centred).cpu()
-    return {"mu": mean.cpu().numpy(), "sigma": (sigma / (len(features) - 1)).numpy()}
+        sigma.addmm_(centred.T, centred)
+    return {"mu": mean.cpu().numpy(), "sigma": (sigma / (len(features) - 1)).cpu().numpy()}
 
 
 def _frechet_of_few(fake: Tensor, real: Tensor) -> float:
@@ -90,19 +100,18 @@ def precision_recall(
     Source: Kynkäänniemi et al., arXiv 1904.06991.
     """
     known = ball_radii(real, neighbours) if radii is None else radii
-    return _covered(fake, real, known), _covered(real, fake, ball_radii(fake, neighbours))
+    precise, recalled = [], torch.zeros_like(real[:, 0], dtype=torch.bool)
+    for part, own in zip(blocks(fake), blocks(ball_radii(fake, neighbours)), strict=True):
+        apart = distances(part, real)
+        precise.append((apart <= known).any(dim=1))
+        recalled |= (apart <= own[:, None]).any(dim=0)
+    return torch.cat(precise).float().mean().item(), recalled.float().mean().item()
 
 
 def ball_radii(points: Tensor, k: int) -> Tensor:
     """Return the distance of points N×D to their k-th neighbours, themselves excluded, N."""
     parts = [distances(part, points).kthvalue(k + 1).values for part in blocks(points)]
     return torch.cat(parts)
-
-
-def _covered(points: Tensor, centres: Tensor, radii: Tensor) -> float:
-    """Return the share of points that lie in a ball around one of the centres."""
-    parts = [(distances(part, centres) <= radii).any(dim=1) for part in blocks(points)]
-    return torch.cat(parts).float().mean().item()
 
 
 def blocks(values: Tensor) -> tuple[Tensor, ...]:
@@ -125,9 +134,10 @@ def nearest(points: Tensor, known: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(points: Tensor, known: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    best = torch.full((len(points), k), torch.inf, dtype=torch.double)
-    rows = torch.zeros(len(points), k, dtype=torch.long)
-    for numbers, block in zip(blocks(torch.arange(len(known))), blocks(known), strict=True):
+    best = points.new_full((len(points), k), torch.inf)
+    rows = torch.zeros_like(best, dtype=torch.long)
+    every = torch.arange(len(known), device=points.device)
+    for numbers, block in zip(blocks(every), blocks(known), strict=True):
         apart = torch.cat([best, torch.cdist(points, block.double())], dim=1)
         rows = torch.cat([rows, numbers.expand(len(points), -1)], dim=1)
         best, places = apart.topk(k, dim=1, largest=False)
@@ -182,6 +192,7 @@ def kid(fake: Tensor, real: Tensor, real_sums: Tensor | None = None) -> Estimate
     def statistic(own: Tensor, theirs: Tensor, across: Tensor, n: int, m: int) -> Tensor:
         return own / (n * (n - 1)) + theirs / (m * (m - 1)) - 2 * across / (n * m)
 
+    own, theirs, rows, columns = (sums.cpu() for sums in (own, theirs, rows, columns))
     a, b, c = own.sum(), theirs.sum(), rows.sum()
     return Estimate(
         float(statistic(a, b, c, n, m)),
@@ -196,14 +207,22 @@ def _variance(without: Tensor) -> float:
 
 
 def kernel_sums(x: Tensor) -> Tensor:
-    """Return each row's kernel values with all other rows of N×D, summed, N in float64."""
+    """Return each row's kernel values with all other rows of N×D, summed, N in float64.
+
+    Values of pairs stand on both sides of the diagonal, and are computed once.
+    """
     x = x.double()
-    sums = torch.cat([_kernel(part, x).sum(1) for part in x.split(_rows(x))])
-    return sums - (x.square().sum(1) / x.shape[1] + 1) ** 3
+    sums = -((x.square().sum(1) / x.shape[1] + 1) ** 3)
+    size = _rows(x)
+    for begin in range(0, len(x), size):
+        values = _kernel(x[begin : begin + size], x[begin:])
+        sums[begin : begin + size] += values.sum(1)
+        sums[begin + size :] += values[:, size:].sum(0)
+    return sums
 
 
 def _across(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    rows, columns = [], torch.zeros(len(y), dtype=y.dtype)
+    rows, columns = [], torch.zeros_like(y[:, 0])
     for part in x.split(_rows(y)):
         values = _kernel(part, y)
         rows.append(values.sum(1))
@@ -216,4 +235,4 @@ def _rows(y: Tensor) -> int:
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)

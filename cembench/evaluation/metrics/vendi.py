@@ -28,7 +28,7 @@ class Vendi(Metric):
 
     def measure(self, samples: ImageFeatures, real: ImageFeatures) -> float:
         """Score the samples alone."""
-        features = samples.features.pool
+        features = samples.features.pool.to(samples.device)
         values = torch.linalg.eigvalsh(_gram(features) / len(features)).clamp_min(0)
         return float(torch.special.entr(values).sum().exp())
 
@@ -42,4 +42,7 @@ def _gram(features: Tensor) -> Tensor:
         unit = normalize(features.double())
         return unit @ unit.T
     parts = (normalize(part.double()) for part in blocks(features))
-    return sum((part.T @ part for part in parts), torch.zeros((), dtype=torch.double))
+    sums = features.new_zeros(features.shape[1], features.shape[1], dtype=torch.double)
+    for part in parts:
+        sums.addmm_(part.T, part)
+    return sums

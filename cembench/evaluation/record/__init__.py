@@ -34,6 +34,8 @@ class Header(Settings):
         data: the resolved data set.
         fingerprint: SHA-256 of the attacked images.
         checkpoint_sha256: SHA-256 of the file that was read; empty if training left none.
+        checkpoint_seal: the seal in that file, by which it is known without reading all of it, if
+            it has one.
         inputs: SHA-256 of the training split, the extractor's weights and the replay buffer.
         parameters: number of trained parameters.
         gradients: gradient evaluations of training, images times steps.
@@ -77,6 +79,7 @@ class Header(Settings):
     data: dict[str, Any]
     fingerprint: str
     checkpoint_sha256: str
+    checkpoint_seal: str = optional_field("")
     weights_sha256: str = ""
     labels: LabelUse = "all"
     inputs: dict[str, str] = {}

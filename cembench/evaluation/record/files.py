@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,10 @@ from cembench.evaluation.record import FORMAT, Record
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256
+from cembench.util.files.checksums import Checksums
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.parquet import read_frame, write_table
-from cembench.util.files.seal import UNSEALED, is_sealed, write_sealed
+from cembench.util.files.seal import START, UNSEALED, is_sealed, seal_at_start, write_sealed
 from cembench.util.stages import stage
 
 if TYPE_CHECKING:
@@ -85,18 +85,33 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     return rest | {"format": max(version, FORMAT)}
 
 
-def load_beside(path: Path) -> Record:
+def load_beside(path: Path, checksums: Checksums | None = None) -> Record:
     """Read a record as `load_record` does; it is marked if its checkpoint has been `replaced`.
 
     A checkpoint that is missing marks nothing: records may be shipped alone.
+
+    Args:
+        path: the record.
+        checksums: of checkpoints, for reading several records.
     """
+    if checksums is None:
+        with Checksums() as opened:
+            return load_beside(path, opened)
     record = load_record(path)
     checkpoint = layout_of(path, record).checkpoint
     if record.checkpoint_sha256 and checkpoint.is_file():
-        found = checkpoint.stat()
-        now = _sha256(checkpoint, found.st_size, found.st_mtime_ns)
-        record._replaced = record.checkpoint_sha256 != now
+        record._replaced = not _measured(record, checkpoint, checksums)
     return record
+
+
+def _measured(record: Record, checkpoint: Path, checksums: Checksums) -> bool:
+    """Return whether a checkpoint is the one that a record is of.
+
+    Its seal is enough, unless the whole file is to be verified. Earlier records do not have it.
+    """
+    if record.checkpoint_seal and not checksums.verify:
+        return record.checkpoint_seal == seal_at_start(read_bytes(checkpoint, START))
+    return record.checkpoint_sha256 == checksums.of(checkpoint)
 
 
 def layout_of(path: Path, record: Record) -> RunLayout:
@@ -105,12 +120,6 @@ def layout_of(path: Path, record: Record) -> RunLayout:
     own = "" if path.stem == protocol else path.stem.removesuffix(f".{protocol}")
     folder = RunLayout.of_record(path).folder
     return RunLayout(folder, f"{own}.safetensors") if own else RunLayout(folder)
-
-
-@lru_cache
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """Return the checksum of a file, which this process reads once for all of its records."""
-    return sha256(path)
 
 
 def load_table(record: Path) -> pd.DataFrame:

@@ -81,6 +81,7 @@ def header_of(
         seed=metadata.seed,
         recipe=recipe_of(metadata.config),
         checkpoint_sha256=source.checksum,
+        checkpoint_seal=source.seal,
         epoch=metadata.epoch,
         finished=metadata.finished,
         gradients=metadata.gradients,

@@ -14,6 +14,7 @@ from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.leaderboard.samples import sample_boards
 from cembench.reporting.leaderboard.seeds import seed_boards
 from cembench.util.errors import CembenchError
+from cembench.util.files.checksums import Checksums
 from cembench.util.files.layout import RunLayout
 
 __all__ = ["Board", "build_boards", "find_records", "newest", "write_boards"]
@@ -42,7 +43,10 @@ def newest(records: Iterable[Record]) -> list[Record]:
 
 
 def find_records(
-    paths: Iterable[Path], current: Mapping[Path, Record] = MappingProxyType({})
+    paths: Iterable[Path],
+    current: Mapping[Path, Record] = MappingProxyType({}),
+    *,
+    verify: bool = False,
 ) -> dict[Path, Record]:
     """Read every record below run folders, or folders of them, by its file.
 
@@ -52,20 +56,27 @@ def find_records(
     Args:
         paths: the folders.
         current: records of checkpoints as they are now, which need not be read again.
+        verify: read every checkpoint as a whole, rather than trust its seal or, where a record of
+            an earlier version does not say it, that a file of the same size and times is the same.
 
     Raises:
         CembenchError: when a path holds none, or one is damaged.
     """
     records: dict[Path, Record] = {}
-    for path in paths:
-        files = RunLayout.records_below(path)
-        if not files:
-            raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
-        found = {file: current.get(file) or load_beside(file) for file in files}
-        present = {(k.parent, *_way(v)) for k, v in found.items() if not v.replaced}
-        left = {k for k, v in found.items() if v.replaced and (k.parent, *_way(v)) in present}
-        records |= {file: record for file, record in found.items() if file not in left}
+    with Checksums(verify=verify) as checksums:
+        for path in paths:
+            files = RunLayout.records_below(path)
+            if not files:
+                raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
+            found = {file: current.get(file) or load_beside(file, checksums) for file in files}
+            records |= _without_outdated(found)
     return records
+
+
+def _without_outdated(found: dict[Path, Record]) -> dict[Path, Record]:
+    """Leave out records of replaced checkpoints that have been measured again."""
+    present = {(k.parent, *_way(v)) for k, v in found.items() if not v.replaced}
+    return {k: v for k, v in found.items() if not v.replaced or (k.parent, *_way(v)) not in present}
 
 
 def _way(record: Record) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ all attacks. Samplers are ranked by KID.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable
 
 import pandas as pd
@@ -68,11 +69,13 @@ def pareto(robust: pd.Series, distance: pd.Series) -> pd.Series:
     Returns:
         True, False, or None for rows that lack one of the two.
     """
-    front = []
-    for mine, far in zip(robust, distance, strict=True):
-        both = (robust >= mine) & (distance <= far) & ((robust > mine) | (distance < far))
-        front.append(None if pd.isna(mine) or pd.isna(far) else not bool(both.any()))
-    return pd.Series(front, index=robust.index, dtype="object")
+    known = robust.notna() & distance.notna()
+    near = distance[known]
+    least = near.groupby(robust[known]).min().sort_index(ascending=False)
+    above = least.cummin().shift(fill_value=math.inf)  # the least at any higher accuracy
+    alike, higher = (robust[known].map(found) for found in (least, above))
+    front = dict(zip(near.index, ((near <= alike) & (near < higher)).tolist(), strict=True))
+    return pd.Series([front.get(row) for row in robust.index], robust.index, dtype="object")
 
 
 def evidence(record: Record) -> int:

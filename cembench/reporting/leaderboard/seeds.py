@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cembench.evaluation.record import Record
@@ -78,11 +79,11 @@ def mean_row(group: pd.DataFrame, figures: list[str]) -> dict[str, Any]:
         "checkpoint": int((group["checkpoint"] != "").sum()),
         "unchecked": bool(group["unchecked"].all()),
     }
-    for column in figures:
-        values = group[column].dropna().astype(float)
-        row[column] = values.mean()
-        row[f"{column}_std"] = values.std()
-        row[f"{column}_half"] = half_width(values)
+    for column, cells in zip(figures, group[figures].to_numpy(float).T, strict=True):
+        values = cells[~np.isnan(cells)]
+        row[column] = values.mean() if len(values) else np.nan
+        row[f"{column}_std"] = values.std(ddof=1) if len(values) > 1 else np.nan
+        row[f"{column}_half"] = half_width(values.tolist())
         row[f"{column}_runs"] = len(values)
     return row | {"recipe": group["recipe"].iloc[0], "records": group["record"].tolist()}
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from matplotlib.figure import Figure
 
 from cembench.evaluation import sections
 from cembench.reporting.leaderboard.board import Board, slug
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.page.plane import plane
+from cembench.reporting.page.points import Entry, entries, names, points
 from cembench.reporting.page.runs import Run, by_record, labelled
 from cembench.reporting.page.training import training
 from cembench.util.display.charts import Chart
@@ -24,6 +28,27 @@ class PlacedChart:
     stem: str
     title: str
     runs: Named
+
+    @property
+    def anchors(self) -> list[str]:
+        """The run of each number under which parts of the chart are drawn, by its anchor."""
+        return [self._anchor(name) for name in names(self.chart)]
+
+    @property
+    def legend(self) -> list[tuple[Entry, str]]:
+        """Each entry of the legend with the anchor of its run."""
+        return [(entry, self._anchor(entry.name)) for entry in entries(self.chart)]
+
+    def points(self, figure: Figure) -> str:
+        """Return x, y and words of each value by run as JSON, once it is rendered."""
+        told: dict[str, list[object]] = {}
+        for run, *value in points(self.chart, figure):
+            told.setdefault(run, []).append(value)
+        listed = [[run, self._anchor(run), values] for run, values in told.items()]
+        return json.dumps(listed, separators=(",", ":"), ensure_ascii=False)
+
+    def _anchor(self, name: str) -> str:
+        return self.runs[name].anchor if name in self.runs else ""
 
 
 def charts(runs: Sequence[Run]) -> Iterator[PlacedChart]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.resources import files
@@ -19,6 +19,7 @@ from cembench.reporting import details
 from cembench.reporting.leaderboard import Board, build_boards
 from cembench.reporting.leaderboard.published import published_board
 from cembench.reporting.page.charts import PlacedChart, charts, history
+from cembench.reporting.page.images import COUNT, Sheet, load_sheet, lost
 from cembench.reporting.page.panels import Panels, tell
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, by_record, gather
@@ -28,21 +29,28 @@ from cembench.reporting.plots.draw import draw
 from cembench.util.display.charts import Scatter
 from cembench.util.display.format import with_error
 from cembench.util.errors import CembenchError
-from cembench.util.files import write_text
+from cembench.util.files import write_bytes, write_text
 from cembench.util.files.yaml import to_yaml
+from cembench.util.shared import sharing
 from cembench.util.version import __version__
 
-LIMIT = 5_000_000  # bytes of a page
+LIMIT = 8_000_000  # bytes of a page
 SPARE = 200  # bytes of the markup around a chart or picture
+SCRIPT = ("tables", "charts", "images", "samples", "details")
+Thing = PlacedChart | Picture | Sheet
 
 
-def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) -> Path:
+def write_report(
+    paths: Iterable[Path], out: Path, apart: Sequence[Board] = (), images: int = COUNT
+) -> Path:
     """Write `index.html` of all records below `paths` and return its path.
 
     Args:
         paths: run folders, or folders of them.
         out: the folder of the page.
         apart: boards of figures that others reported, besides what was published for the data sets.
+        images: images of each run at most that are shown with what attacks made of them, if its
+            adversarial images were kept. What does not fit on the page lies in `out/images`.
 
     A panel that cannot be made, since a file of it is damaged, is named on the page and logged.
 
@@ -52,19 +60,31 @@ def write_report(paths: Iterable[Path], out: Path, apart: Sequence[Board] = ()) 
     """
     runs = gather(paths)
     reported = published_board({run.record.dataset for run in runs})
-    page = Page(runs, [*apart, *([] if reported is None else [reported])])
-    path = out / "index.html"
-    write_text(path, page.render())
+    page = Page(runs, [*apart, *([] if reported is None else [reported])], images)
+    path, text = out / "index.html", page.render()
+    for name, content in page.beside.items():
+        write_bytes(out / name, content)
+    write_text(path, text)
     return path
 
 
 @dataclass
 class Page:
-    """A page about to be written."""
+    """A page about to be written.
+
+    Attributes:
+        runs: what it shows.
+        apart: boards of figures that others reported.
+        images: images of each run at most.
+        panels: what could not be shown.
+        beside: files that must lie beside it, by name.
+    """
 
     runs: list[Run]
     apart: Sequence[Board] = ()
+    images: int = COUNT
     panels: Panels = field(default_factory=Panels)
+    beside: dict[str, bytes] = field(default_factory=dict)
 
     def render(self) -> str:
         """Return the page, with as many pictures as it can hold.
@@ -81,27 +101,45 @@ class Page:
         return self._filled(self._fitting(room))
 
     def _fitting(self, room: int) -> dict[int, Markup | str]:
-        """Return charts and pictures that fit, by identity."""
+        """Return charts and pictures that fit, by identity, and note those that lie beside."""
         fitting: dict[int, Markup | str] = {}
         for thing in self._by_need():
-            part = self.panels.make(_name(thing), partial(self._part, thing))
-            size = len((part or "").encode()) + SPARE
-            if part is not None and size <= room:
-                room -= size
-                fitting[id(thing)] = part
+            for version in self._versions(thing):
+                part = self.panels.make(_name(thing), version)
+                if part is not None and len(part.encode()) + SPARE <= room:
+                    room -= len(part.encode()) + SPARE
+                    fitting[id(thing)] = part
+                    break
+        sheets = self.sheets.values()
+        self.beside = {one.file: one.png for one in sheets if fitting.get(id(one)) == one.beside()}
         tell(self.panels.lines)
         return fitting
 
-    def _part(self, thing: PlacedChart | Picture) -> Markup | str:
-        return thing.uri() if isinstance(thing, Picture) else self._inline(thing)
+    def _versions(self, thing: Thing) -> list[Callable[[], Markup | str]]:
+        """Return what can stand for a thing on the page, the best first."""
+        if isinstance(thing, Sheet):
+            return [thing.inside, thing.beside]
+        return [thing.uri if isinstance(thing, Picture) else partial(self._inline, thing)]
 
-    def _by_need(self) -> list[PlacedChart | Picture]:
+    @cached_property
+    def sheets(self) -> dict[str, Sheet]:
+        """The images of each run that has some, by its anchor."""
+        found: dict[str, Sheet] = {}
+        with sharing():
+            for run in self.runs:
+                work = partial(load_sheet, run.path, run.record, run.anchor, self.images)
+                sheet = self.panels.make(_name(run), work)
+                found |= {} if sheet is None else {run.anchor: sheet}
+        return found
+
+    def _by_need(self) -> list[Thing]:
         """Return charts and pictures, the most important first."""
         grids = [[p for p in run.pictures if not p.strip] for run in self.runs]
         strips = [picture for run in self.runs for picture in run.pictures if picture.strip]
         leads, others = [row[:1] for row in grids], [row[1:] for row in grids]
         shared = [placed for placed in self.charts if placed.chart.panels]
-        return [*shared, *chain(*leads), *self.own.values(), *chain(*others), *strips]
+        drawn: list[Thing] = [*shared, *chain(*leads), *self.own.values(), *chain(*others), *strips]
+        return [*drawn, *self.sheets.values()]  # which need not lie on the page itself
 
     @cached_property
     def charts(self) -> list[PlacedChart]:
@@ -121,20 +159,25 @@ class Page:
         label = f"{placed.title}. {placed.chart.caption}"
         points = [p for one in placed.chart.panels if isinstance(one, Scatter) for p in one.points]
         tips = {point.link: point.tip for point in points if point.link}
-        return inline(draw(placed.chart), placed.stem, label, tips)
+        figure = draw(placed.chart)
+        for legend in list(figure.legends):
+            legend.remove()  # the page has its own, which wraps and hides runs
+        return inline(figure, placed.stem, label, tips, placed)
 
     @cached_property
     def _content(self) -> dict[str, Any]:
         known = by_record(self.runs)
         boards = build_boards([run.record for run in self.runs])
         kinds = dict.fromkeys(placed.chart.kind for placed in self.charts)
-        script = _asset("page.js")
+        script = _script()
         return {
             "runs": self.runs,
             "boards": [of_board(board, known) for board in boards],
             "apart": [of_board(board, known, "reported, not re-run") for board in self.apart],
             "sections": {k: [p for p in self.charts if p.chart.kind == k] for k in kinds},
             "own": self.own,
+            "sheets": self.sheets,
+            "lost": lambda run: self.images > 0 and lost(run.path, run.record),
             "samplers": self._samplers(),
             "details": details,
             "version": __version__,
@@ -156,17 +199,22 @@ class Page:
     def _filled(self, parts: dict[int, Markup | str]) -> str:
         template = _templates().get_template("page.html")
         page = template.render(
-            self._content, part=lambda thing: parts.get(id(thing)), broken=self._broken
+            self._content,
+            part=lambda thing: parts.get(id(thing)),
+            broken=self._broken,
+            beside=self.beside,
         )
         return page.encode(errors="backslashreplace").decode()  # paths need not be UTF-8
 
-    def _broken(self, thing: PlacedChart | Picture) -> str:
-        """Return why a chart or picture cannot be shown, if so."""
+    def _broken(self, thing: Thing | Run) -> str:
+        """Return why a chart, a picture, or the images of a run cannot be shown, if so."""
         return self.panels.problems.get(_name(thing), "")
 
 
-def _name(thing: PlacedChart | Picture) -> str:
-    return str(thing.file) if isinstance(thing, Picture) else thing.stem
+def _name(thing: Thing | Run) -> str:
+    if isinstance(thing, Run):
+        return f"images of {thing.path}"
+    return thing.stem if isinstance(thing, PlacedChart) else str(thing.file)
 
 
 def _templates() -> Environment:
@@ -180,6 +228,12 @@ def _templates() -> Environment:
     templates.globals |= {"marks_of": marks, "of_chart": of_chart}
     templates.globals |= {"with_error": with_error, "to_yaml": to_yaml}
     return templates
+
+
+def _script() -> str:
+    """Return the only script of the page; its parts share their names and no others."""
+    parts = "".join(_asset(f"script/{name}.js") for name in SCRIPT)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _asset(name: str) -> str:

@@ -9,14 +9,17 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from cembench.reporting.plots.style import INK, render
+from cembench.reporting.page.charts import PlacedChart
+from cembench.reporting.plots.style import INK, part, render
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 PLACES, LONG = {"d", "x", "y", "transform"}, re.compile(r"-?\d+\.\d{3,}")
 ET.register_namespace("", SVG)
 
 
-def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Markup:
+def inline(
+    figure: Figure, name: str, label: str, tips: Mapping[str, str], placed: PlacedChart
+) -> Markup:
     """Return a figure as an SVG element.
 
     Args:
@@ -24,12 +27,16 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
         name: tells its ids from those of other figures on the page.
         label: says what it is to those who do not see it.
         tips: by link, what to say of it.
+        placed: the chart that it is of.
     """
     root = ET.fromstring(render(figure, "svg", name))
     for parent in list(root.iter()):
         for child in [*parent.findall("{*}metadata"), *parent.findall("{*}style")]:
             parent.remove(child)
+    anchors = {part(number): anchor for number, anchor in enumerate(placed.anchors)}
     for element in root.iter():
+        if element.get("id", "") in anchors:
+            element.set("data-of", anchors[element.attrib.pop("id")])
         element.attrib.pop("target", None)  # links lead to other places of the page
         link = element.attrib.pop(f"{{{XLINK}}}href", None)
         if link is not None:
@@ -45,7 +52,8 @@ def inline(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> Ma
         del root.attrib[key]
     width = float(root.attrib["viewBox"].split()[2])
     size = f"min-width: {width:.0f}px; max-width: {1.5 * width:.0f}px"
-    root.attrib |= {"role": "img", "aria-label": label, "style": size}
+    root.attrib |= {"role": "group", "aria-label": label, "style": size, "tabindex": "0"}
+    root.set("data-points", placed.points(figure))
     _drop_ids(root)
     text = ET.tostring(root, encoding="unicode")
     return Markup(re.sub(f"(stroke|fill): {INK}", r"\1: currentColor", text))

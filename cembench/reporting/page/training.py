@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from cembench.reporting.history import History
@@ -25,14 +26,17 @@ def training(histories: Mapping[str, History]) -> list[Chart]:
 
 
 def _panel(histories: Mapping[str, History], column: str) -> Lines:
-    series = [
-        Series(name, history["epoch"], history[column])
-        if column in history
-        else Series(name, [], [])
-        for name, history in histories.items()
-    ]
+    series = [_series(name, history, column) for name, history in histories.items()]
     x, y = Axis("epoch", integer=True), Axis(percent=column.endswith("acc"))
     return Lines(series, x, y, _title(column))
+
+
+def _series(name: str, history: History, column: str) -> Series:
+    if column not in history:
+        return Series(name, [], [])
+    pairs = zip(history["epoch"], history[column], strict=True)
+    known = [pair for pair in pairs if not math.isnan(pair[1])]  # some epochs have no validation
+    return Series(name, [epoch for epoch, _ in known], [value for _, value in known])
 
 
 def _title(column: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cembench.reporting.plots.style import INK, colour, fit_titles, grid, label, look, name
+from cembench.reporting.plots.style import INK, colour, fit_titles, grid, label, look, name, part
 from cembench.util.display.charts import Bar, Bars
 
 
@@ -22,8 +23,8 @@ def draw_bars(panels: Sequence[Bars], columns: int) -> Figure:
         bars = {bar.name: bar for bar in panel.bars}
         for row, known in enumerate(names):
             if known in bars:
-                _bar(axes, row, bars[known])
-        titles.append(axes.set_title(name(panel.title)))
+                _bar(axes, row, bars[known], part(number))
+        titles.append(axes.set_title(name(panel.title), gid=part(number)))
         first = number % columns == 0
         axes.set_yticks(range(len(names)), [name(one) for one in names] if first else [])
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -33,7 +34,8 @@ def draw_bars(panels: Sequence[Bars], columns: int) -> Figure:
     return figure
 
 
-def _bar(axes: Axes, row: int, bar: Bar) -> None:
+def _bar(axes: Axes, row: int, bar: Bar, own: str) -> None:
     ends, shade = (bar.value - bar.error, bar.value + bar.error), colour(bar.colour)
-    axes.plot(ends, [row, row], color=shade, alpha=0.45, linewidth=3.2, solid_capstyle="butt")
-    axes.plot([bar.value], [row], "o", color=shade)
+    looks: dict[str, Any] = {"color": shade, "gid": own}
+    axes.plot(ends, [row, row], alpha=0.45, linewidth=3.2, solid_capstyle="butt", **looks)
+    axes.plot([bar.value], [row], "o", **looks)

@@ -37,10 +37,11 @@ def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D
     factor, shade = style.scale(panel.y), style.colour(number)
     mark = style.marker(number) if panel.dots or len(one.x) == 1 else ""
     looks: dict[str, Any] = {"color": shade, "linestyle": style.dash(number), "marker": mark}
+    looks["gid"] = style.part(number)
     (line,) = axes.plot(one.x, [factor * y for y in one.y], **looks)
     if len(one.low) and of <= BANDS:
         low, high = ([factor * end for end in ends] for ends in (one.low, one.high))
-        axes.fill_between(one.x, low, high, color=shade, alpha=0.13, linewidth=0)
+        axes.fill_between(one.x, low, high, color=shade, alpha=0.13, linewidth=0, gid=looks["gid"])
     return line
 
 

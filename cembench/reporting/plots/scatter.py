@@ -53,10 +53,12 @@ def _panel(axes: Axes, panel: Scatter, points: Sequence[Point]) -> None:
 def _draw(axes: Axes, number: int, point: Point) -> None:
     shade = style.colour(number)
     line: dict[str, Any] = {"color": shade, "alpha": 0.75, "linewidth": 1.1, "zorder": 2}
+    line["gid"] = style.part(number)
     axes.plot([point.x_low, point.x_high], [point.y, point.y], **line)
     axes.plot([point.x, point.x], [point.y_low, point.y_high], **line)
     fill = shade if point.front else "none"
     looks: dict[str, Any] = {"marker": style.marker(number), "edgecolors": shade, "zorder": 3}
+    looks["gid"] = line["gid"]
     dot = axes.scatter([point.x], [point.y], s=46, c=fill, **looks)
     if point.link:
         dot.set_urls([point.link])
@@ -67,7 +69,8 @@ def _name(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     figure.draw_without_rendering()
     taken = [_box(axes, (p.x, p.y), (p.x, p.y)) for p in points]
     bars = [bar for point in points for bar in _bars(axes, point)]
-    for point in sorted(points, key=lambda p: (not p.front, p.x)):
+    order = sorted(enumerate(points), key=lambda one: (not one[1].front, one[1].x))
+    for number, point in order:
         text = axes.annotate(
             style.name(point.name),
             (point.x, point.y),
@@ -75,6 +78,7 @@ def _name(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
             textcoords="offset points",
             fontweight="bold" if point.front else "normal",
             url=point.link or None,
+            gid=style.part(number),
         )
         if not any(_settle(axes, text, boxes) for boxes in (taken + bars, taken)):
             text.remove()

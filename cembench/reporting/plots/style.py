@@ -113,6 +113,11 @@ def _cut(text: Text, edge: float) -> None:
         text.set_text("\n".join([first, *rest]))
 
 
+def part(number: int) -> str:
+    """Return the id of everything that is drawn of the n-th thing."""
+    return f"part-{number}"
+
+
 def colour(number: int) -> str:
     """Return the colour of the n-th thing."""
     return COLOURS[number % len(COLOURS)]

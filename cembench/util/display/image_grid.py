@@ -9,12 +9,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-CELL, GAP, MARGIN, TOP, UNNAMED = 32, 2, 80, 16, 8
+from cembench.util.display.cells import CELL, COLUMNS, GAP, MARGIN, TOP
+
+UNNAMED = 8
 CLASSES = 100  # that a picture shows at most
 SIDE, LINE, LETTER = 64, 11, 6  # of an image in a row; of the text below it
 
 
-def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> bytes:
+def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = COLUMNS) -> bytes:
     """Return a PNG with panels of N images side by side, such as initial images and samples.
 
     It shows the first images of each class. Values are cut to [0, 1].
@@ -30,7 +32,7 @@ def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int 
     return stream.getvalue()
 
 
-def shown_rows(y: Tensor, columns: int = 8) -> Tensor:
+def shown_rows(y: Tensor, columns: int = COLUMNS) -> Tensor:
     """Return which of many images a grid shows: the first ones of each of at most 100 classes."""
     if bool((y < 0).any()):
         return torch.arange(len(y))[: UNNAMED * columns]
@@ -38,7 +40,9 @@ def shown_rows(y: Tensor, columns: int = 8) -> Tensor:
     return torch.cat([(y == label).nonzero().squeeze(1)[:columns] for label in labels])
 
 
-def page(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = 8) -> Image.Image:
+def page(
+    panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = COLUMNS
+) -> Image.Image:
     """Return the picture of `grid`."""
     if bool((y < 0).any()):
         y = torch.arange(len(y)) // columns

@@ -57,14 +57,19 @@ def unwritable(path: Path, error: OSError) -> CembenchError:
     return CembenchError(f"cannot write {path}: {error.strerror}; {remedy}")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, most: int = -1) -> bytes:
     """Read a file.
+
+    Args:
+        path: the file.
+        most: how many bytes to read from its beginning; all unless given.
 
     Raises:
         CembenchError: when it is missing or unreadable.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as error:
         raise CembenchError(f"cannot read {path}: {error.strerror}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,33 @@ def user_cache() -> Path:
     """Return what the user's commands share: below `$XDG_CACHE_HOME` or `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(base) / "cembench"
+
+
+def _folders(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and all below it, each once, with the names of its files.
+
+    Links to folders come last, so that no folder is known by a link that has a name of its own
+    below `path`. A link to a folder that was seen, or to one that `path` lies in, leads nowhere.
+    """
+    seen = {None, *map(_identity, path.absolute().resolve().parents)}
+    links = [path]
+    while links:
+        for place, folders, files in os.walk(links.pop(0)):
+            if (identity := _identity(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(identity)
+            yield Path(place), files
+            links += sorted(link for name in folders if (link := Path(place, name)).is_symlink())
+
+
+def _identity(folder: str | Path) -> tuple[int, int] | None:
+    """Return what no other folder has; None for one that is gone."""
+    try:
+        found = Path(folder).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @dataclass(frozen=True)
@@ -107,12 +135,14 @@ class RunLayout:
     @staticmethod
     def runs_below(path: Path) -> list[Path]:
         """Return all run folders in a folder and below it, sorted."""
-        return sorted(file.parent for file in path.glob(f"**/{CHECKPOINT}"))
+        return sorted(folder for folder, files in _folders(path) if CHECKPOINT in files)
 
     @staticmethod
     def records_below(path: Path) -> list[Path]:
         """Return the records of all run folders in a folder and below it, sorted."""
-        return sorted(path.glob("**/eval/*.json"))
+        places = (one for one in _folders(path) if one[0].name == "eval" and one[0] != path)
+        files = (folder / name for folder, names in places for name in names)
+        return sorted(file for file in files if file.suffix == ".json")
 
     @staticmethod
     def table(record: Path) -> Path:

@@ -21,6 +21,7 @@ from cembench.util.files import CHUNK, replacing
 from cembench.util.stopping import postponed
 
 UNSEALED = "sha256:" + 64 * "0"
+START = 4096  # bytes in which a checkpoint has its seal
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
@@ -34,6 +35,15 @@ def seal(content: bytes, name: str = "") -> bytes:
     file = io.BytesIO(content)
     put_seal(file, name)
     return file.getvalue()
+
+
+def seal_at_start(content: bytes) -> str:
+    """Return the seal in the first `START` bytes of a file; empty where there is none.
+
+    It is read, and not checked.
+    """
+    found = _SEAL.search(content[:START])
+    return "" if found is None else found[0].decode()
 
 
 def put_seal(file: BinaryIO, name: str = "") -> None:
