@@ -13,7 +13,10 @@ from cembench.util.errors import CembenchError
 @click.command("status", cls=Command, example="--out /shared/runs")
 @OUT
 def command(out: Path) -> None:
-    """Say how far suites are: what is done, which workers have what, and what failed."""
+    """Say how far suites are: what is done, begun and failed.
+
+    Of what is begun it names the machine and the process, and the last line of its log.
+    """
     from cembench.suites.leases import Watch
     from cembench.suites.outcomes import last_line
     from cembench.suites.queue import Queue, queues

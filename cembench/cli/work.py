@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0
 WAIT = "Whether to wait for what other workers have, which may die."
-SECONDS = "Seconds without a sign of life of a worker until others take over."
-OWN_DEVICE = "auto, cpu, cuda, cuda:1, … or mps.  [default: as the suite was run]"
+SECONDS = "Seconds without a sign of life until others take over."
+OWN_DEVICE = "auto, cpu, cuda, cuda:1, … or mps. Default: the suite's."
 
 
 @click.command("work", cls=Command, example="/shared/runs --no-wait")
@@ -41,13 +41,13 @@ def command(
     parent: int | None,
     owner: int | None,
 ) -> None:
-    """Take experiments of the suites that are stored in OUT until all are over.
+    """Take experiments of a stored suite, until all are over.
 
-    `cembench run --enqueue` stores one; `cembench run` does so too, and may be helped. Start as
-    many as you like, on any machine that sees OUT under the same path, and end them as you like:
-    another one goes on with what one has begun. The last one ranks the runs.
+    `cembench run --enqueue` stores one in OUT; `cembench run` does so too, and may be helped.
+    Start as many as you like, on any machine that sees OUT under the same path, and end them as
+    you like: another one goes on with what one has begun. The last one ranks the runs.
 
-    SIGTERM and USR1 save the state of the experiment, and leave with 143 and 75: start it again.
+    SIGTERM and USR1 save the state of the experiment and leave with 143 and 75: start it again.
     """
     from cembench.suites.join import part_of, work_on
 

@@ -21,7 +21,7 @@ from cembench.suites.outcomes import Outcome
 from cembench.suites.patience import is_there
 from cembench.training.config import Experiment
 from cembench.util.errors import blaming
-from cembench.util.files import write_text
+from cembench.util.files import unwritable
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.seal import open_sealed
 from cembench.util.settings import Name, Settings
@@ -176,7 +176,11 @@ class Queue:
         """
         self.folder.stat()  # a file must not be written where the store is away
         kind = DONE if outcome.failure is None else FAILED
-        write_text(self.folder / f"{name}.{kind}", json.dumps(outcome._asdict()))
+        file = self.folder / f"{name}.{kind}"
+        try:  # half a file, which a kill may leave, is no outcome
+            file.write_text(json.dumps(outcome._asdict()))
+        except OSError as error:
+            raise unwritable(file, error) from error
         most = self.plan.max_failures
         if kind == FAILED and most is not None and len(self.failures) >= most:
             self._stop.touch()
