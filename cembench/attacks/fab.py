@@ -67,8 +67,9 @@ def _run(model: nn.Module, state: AttackState, rows: Tensor, target: Tensor, ste
 def _stepped(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> Tensor:
     """Return the points after a step, M×C×H×W; on a CPU a few images at a time."""
     together = max(1, VALUES // x[0].numel()) if patience(x.device) == 1 else len(x)
-    parts = zip(*(part.split(together) for part in (x, centre, gap, slope)), strict=True)
-    return torch.cat([_step(*part, ball) for part in parts])
+    parts = [part.split(together) for part in (x, centre, gap, slope)]
+    whole = zip(parts[0], parts[1], parts[2], parts[3], strict=True)
+    return torch.cat([_step(*some, ball) for some in whole])
 
 
 def _step(x: Tensor, centre: Tensor, gap: Tensor, slope: Tensor, ball: Ball) -> Tensor:
