@@ -17,7 +17,9 @@ from cembench.util.errors import CembenchError, ModelError
 ROWS = 64  # batch size of a compiled network, since each shape costs a compilation
 
 
-def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -> nn.Module:
+def fast_copy(
+    model: nn.Module, example: Tensor, halved: bool, compiled: bool, fusing: bool = True
+) -> nn.Module:
     """Return a copy of a frozen network with batch norms folded, in the layout channels last.
 
     On a CPU, unless it is compiled, its convolutions are fused with what follows them.
@@ -25,13 +27,15 @@ def fast_copy(model: nn.Module, example: Tensor, halved: bool, compiled: bool) -
     Args:
         example: images that the copy is tried on, N×C×H×W.
         halved: whether it computes in bfloat16, but for its first and its last layer.
+        compiled: whether it is compiled.
+        fusing: whether convolutions may be fused with what follows them.
 
     Raises:
         CembenchError: when it cannot be compiled.
     """
     found = folded(model, example)
     copied = copy.deepcopy(model) if found is model else found
-    fusion = None if compiled else fused(copied, example)
+    fusion = fused(copied, example) if fusing and not compiled else None
     if halved:
         for network in (copied, fusion):
             if network is not None:
