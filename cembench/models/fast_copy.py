@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -13,6 +12,7 @@ from cembench.models.folding import folded
 from cembench.models.fused_conv import FusedConv
 from cembench.models.fusion import fused
 from cembench.util.errors import CembenchError, ModelError
+from cembench.util.frozen import copied
 
 ROWS = 64  # batch size of a compiled network, since each shape costs a compilation
 
@@ -22,7 +22,8 @@ def fast_copy(
 ) -> nn.Module:
     """Return a copy of a frozen network with batch norms folded, in the layout channels last.
 
-    On a CPU, unless it is compiled, its convolutions are fused with what follows them.
+    On a CPU, unless it is compiled, its convolutions are fused with what follows them. A network
+    that cannot be copied is returned as it is.
 
     Args:
         example: images that the copy is tried on, N×C×H×W.
@@ -34,13 +35,14 @@ def fast_copy(
         CembenchError: when it cannot be compiled.
     """
     found = folded(model, example)
-    copied = copy.deepcopy(model) if found is model else found
-    fusion = fused(copied, example) if fusing and not compiled else None
+    network = copied(model) if found is model else found
+    if network is None:
+        return model
+    fusion = fused(network, example) if fusing and not compiled else None
     if halved:
-        for network in (copied, fusion):
-            if network is not None:
-                _halve(network, example[:2])
-    prepared = FastModel(copied, halved, compiled, fusion)
+        for each in filter(None, (network, fusion)):
+            _halve(each, example[:2])
+    prepared = FastModel(network, halved, compiled, fusion)
     prepared.to(memory_format=torch.channels_last)
     try:
         if compiled:

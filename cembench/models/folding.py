@@ -7,7 +7,6 @@ backward pass: torch's batch norm costs more there than the convolution.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+
+from cembench.util.errors import ModelError
+from cembench.util.frozen import copied
 
 TOLERANCE = 1e-3  # of the largest output, far above float32 rounding through tens of layers
 
@@ -49,10 +51,16 @@ class Folded:
 
     Attributes:
         network: the copy, frozen.
+
+    Raises:
+        ModelError: when the network cannot be copied.
     """
 
     def __init__(self, model: nn.Module, folds: Folds, dtype: torch.dtype | None = None) -> None:
-        self.network = copy.deepcopy(model).eval()
+        network = copied(model)
+        if network is None:
+            raise ModelError("the network cannot be copied")
+        self.network = network.eval()
         self._norms = [_norm(model, name) for name in folds]
         self._writers = [self._replace(model, norm, conv) for norm, conv in folds.items()]
         for layer in self.network.modules():
@@ -97,20 +105,23 @@ class Folded:
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a copy of a network in evaluation mode with its batch norms folded.
 
-    The network itself is returned when there is nothing to fold, or when the copy does not compute
-    the same on the example, as with a random one.
+    The network itself is returned when there is nothing to fold, when it cannot be copied, or when
+    the copy does not compute the same on the example, as with a random one.
     """
     expected, folds = find_folds(model, example)
     if not folds:
         return model
-    copied = Folded(model, folds).network
-    return copied if computes(copied, example, expected) else model
+    try:
+        network = Folded(model, folds).network
+    except ModelError:
+        return model
+    return network if computes(network, example, expected) else model
 
 
-def computes(copied: nn.Module, x: Tensor, expected: Tensor) -> bool:
+def computes(network: nn.Module, x: Tensor, expected: Tensor) -> bool:
     """Return whether a copy gives the outputs that are expected, up to rounding."""
     with torch.no_grad():
-        apart, largest = (copied(x) - expected).abs().max(), expected.abs().max()
+        apart, largest = (network(x) - expected).abs().max(), expected.abs().max()
     return bool(apart <= TOLERANCE * (1 + largest))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
@@ -38,9 +39,16 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterato
 def copied(model: nn.Module) -> nn.Module | None:
     """Return a copy of a model that shares nothing with it; None where it cannot be copied."""
     try:
-        return copy.deepcopy(model)
+        found = copy.deepcopy(model)
     except Exception:  # of locks, generators, what lies in another process, or too little memory
         return None
+    return None if _memory(model) & _memory(found) else found
+
+
+def _memory(model: nn.Module) -> set[int]:
+    """Return where its parameters and buffers lie."""
+    kept = itertools.chain(model.parameters(), model.buffers())
+    return {tensor.data_ptr() for tensor in kept if tensor.numel() and not tensor.is_meta}
 
 
 def exact() -> AbstractContextManager[None]:

@@ -22,6 +22,7 @@ from cembench.evaluation.measures.sanity import CHECKS, sanity_checks
 from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.models.checkpoint import load_checkpoint
+from cembench.models.engine import Fast
 from cembench.reporting.leaderboard import build_boards
 from cembench.util.errors import ModelError
 from cembench.util.frozen import frozen
@@ -109,7 +110,23 @@ def test_masking_that_a_copy_of_the_network_lacks_is_found_out(robust):
 
     failed, rows = checks(Unmasked(robust, grid))
     assert {"zero_gradients", "black_box_wins"} <= failed
-    assert rows == checks(Before(robust, grid))[1]
+    others = checks(Before(robust, grid))[1]
+    assert [row.verdict for row in rows] == [row.verdict for row in others]
+    figures = [[row.figure for row in found] for found in (rows, others)]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
+def test_a_network_whose_copy_shares_weights_is_left_as_it_was(robust):
+    class Shared(Before):
+        def __deepcopy__(self, memo):
+            return Shared(self.net)
+
+    split = subset(datasets.parse("digits").load("test"), 8)[0]
+    before = deepcopy(robust.state_dict())
+    for precision in ("fp32", "bf16"):
+        with frozen(robust):
+            Fast(precision=precision).prepare(Shared(robust), split.pixels())
+    assert all(torch.equal(value, before[key]) for key, value in robust.state_dict().items())
 
 
 def test_a_saturated_softmax_is_found_out(plain):
