@@ -11,12 +11,12 @@ import click
 from cembench.cli.arguments import Device
 from cembench.cli.base import FILE, Command, fail, say
 from cembench.suites.launchers.processes import end_with
+from cembench.suites.leases import PATIENCE
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
     from cembench.suites.queue import Queue
 
-PATIENCE = 60.0
 WAIT = "Whether to wait for what other workers have, which may die."
 SECONDS = "Seconds without a sign of life until others take over."
 OWN_DEVICE = "auto, cpu, cuda, cuda:1, … or mps. Default: the suite's."
@@ -71,6 +71,9 @@ def _report(queues: list[Queue]) -> None:
     """Say how suites stand; a failure ends the command with an error."""
     failures = []
     for queue in queues:
+        if not queue.exists:  # the command that stored it has finished, or stored it anew
+            _tell(f"{queue.name}: no longer stored here")
+            continue
         count = queue.count()
         _tell(f"{queue.name}: {count.text}")
         failures += [f"experiment {name}: {why}" for name, why in queue.failures.items()]

@@ -110,7 +110,8 @@ def _halve(copied: nn.Module, example: Tensor) -> None:
     used: list[nn.Module] = []
     layers = [layer for layer in copied.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [it.register_forward_pre_hook(lambda layer, _: used.append(layer)) for it in layers]
-    with torch.no_grad():
+    # Some layers may be cast already: a network shares its layers with its fusion.
+    with torch.no_grad(), torch.autocast(example.device.type, torch.bfloat16, cache_enabled=False):
         copied(example)
     for hook in hooks:
         hook.remove()

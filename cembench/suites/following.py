@@ -29,16 +29,16 @@ def follow(queue: Queue, tend: Tend, update: Update) -> dict[str, Outcome]:
     """
     outcomes: dict[str, Outcome] = {}
     while True:
-        busy = tend(len(outcomes), update)
         begun = time.monotonic()
         look = patiently(queue.look, queue.out)
         outcomes |= look.news
         update(look)
+        seconds = time.monotonic() - begun
         if len(outcomes) == len(queue.names) or queue.stopped:
             return outcomes
         stop_if(asked())  # Python drops an exception in a destructor, and with it a Ctrl-C
-        if not busy:
-            time.sleep(max(PAUSE, 10 * (time.monotonic() - begun)))
+        if not tend(len(outcomes), update):
+            time.sleep(max(PAUSE, 10 * seconds))
 
 
 def together(crew: Crew) -> Tend:

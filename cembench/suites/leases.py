@@ -22,12 +22,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
 BEAT = 5.0  # seconds from one sign of life to the next
 PATIENCE = 60.0  # seconds without one after which a holder counts as dead
+LOST = getattr(signal, "SIGUSR1", signal.SIGINT)  # sent to itself by a holder that lost a lease
 
 
 @cache
@@ -61,6 +62,12 @@ class Terms:
     host: str = field(default_factory=host)
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
+    def __post_init__(self) -> None:
+        """Refuse values of other types, which a file may hold."""
+        for one in fields(self):
+            if type(getattr(self, one.name)).__name__ != one.type:
+                raise TypeError(one.name)
+
     @property
     def died(self) -> bool:
         """Whether the holder is a process of this machine that has ended."""
@@ -73,7 +80,7 @@ UNKNOWN = Terms(node="", pid=0, host="", token="")  # of a file that is not writ
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # of no process; too large for one
         return False
     except PermissionError:  # of another user
         return True
@@ -94,7 +101,11 @@ def read(path: Path) -> tuple[Terms, int]:
         touched = os.fstat(file.fileno()).st_mtime_ns
         try:
             return Terms(**json.load(file)), touched
-        except (ValueError, TypeError):  # its holder is just writing it, or died before
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # not all is written, or ever will be
             return UNKNOWN, touched
 
 
@@ -168,7 +179,7 @@ class Lease:
                 mine = time.monotonic() - seen < self.patience
             if not mine and not over.is_set():
                 self.lost = True
-                _thread.interrupt_main(getattr(signal, "SIGUSR1", signal.SIGINT))
+                _thread.interrupt_main(LOST)
                 return
 
 

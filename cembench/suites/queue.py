@@ -52,7 +52,7 @@ class Plan(Settings):
     place: str
     protocol: dict[str, Any]
     experiments: dict[Name, dict[str, Any]]
-    needs: dict[str, list[str]]
+    needs: dict[Name, list[Name]]
     device: str
     inception_weights: str | None = None
     plugins: list[str] = []
@@ -163,9 +163,10 @@ class Queue:
         if (self.folder / f"{name}.{DONE}").exists():
             return Outcome()
         try:
-            return Outcome(**json.loads((self.folder / f"{name}.{FAILED}").read_text()))
-        except (FileNotFoundError, ValueError, TypeError):  # damaged: do it again
+            found = Outcome(**json.loads((self.folder / f"{name}.{FAILED}").read_text()))
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):  # damaged: do it again
             return None
+        return found if isinstance(found.failure, str) else None
 
     def finish(self, name: str, outcome: Outcome) -> None:
         """Store how an experiment ended.

@@ -32,7 +32,8 @@ def run_in_processes(queue: Queue, name: str, device: str, count: int) -> Outcom
     with log.open("ab") as file:
         process = subprocess.Popen(
             python([*launch, "-m", "cembench", *arguments]),
-            env=os.environ | {"PYTHONPATH": Job.path()},
+            # torchrun starts Python without -P, and a queue chooses the working folder
+            env=os.environ | {"PYTHONPATH": Job.path(), "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -12,8 +12,7 @@ from typing import Any
 from cembench.evaluation.protocol import Protocol
 from cembench.suites.queue import DONE, Plan, Queue, kinds_in, place_of
 from cembench.training.config import Experiment
-from cembench.util.errors import CembenchError
-from cembench.util.files import digest
+from cembench.util.files import digest, unwritable
 from cembench.util.files.seal import UNSEALED, write_sealed
 from cembench.util.lazy import lazy_imports
 
@@ -59,7 +58,7 @@ def store(
     try:
         queue.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CembenchError(f"cannot write {queue.folder}: {error.strerror}") from error
+        raise unwritable(queue.folder, error) from error
     _begin(queue, experiments)
     write_sealed(place / "suite.json", json.dumps({"seal": UNSEALED, **plan.dump()}).encode())
     for other in place.iterdir():

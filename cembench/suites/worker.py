@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from cembench.suites.claims import Claim, Claims
-from cembench.suites.leases import PATIENCE
+from cembench.suites.leases import LOST, PATIENCE
 from cembench.suites.outcomes import RESUME_HINT, Outcome, written_to
 from cembench.suites.patience import is_away, is_there, patiently, pauses
 from cembench.suites.queue import RETRIES, Queue
@@ -109,7 +109,7 @@ class Worker:
                     patiently(lambda: self.queue.finish(claim.name, outcome), self.queue.folder)
                     self._tell(claim.name, outcome)
         except KeyboardInterrupt:
-            if not lease.lost:
+            if not lease.lost or asked() != LOST:
                 raise
             forget()
         finally:

@@ -161,6 +161,8 @@ def _accepted(store: dist.Store, count: int, deadline: float) -> dict[int, socke
                 if name == token:
                     peer.sendall(f"{token}\n".encode())
                     found[int(rank)] = peer
+                    continue
+            peer.close()
     return found
 
 
@@ -190,9 +192,11 @@ def _addresses() -> Iterator[str]:
 
 def _line(peer: socket.socket) -> str:
     """Return the line that a process says, within a while."""
-    peer.settimeout(GREETING)
-    text = b""
-    while not text.endswith(b"\n") and len(text) < 64 and (byte := peer.recv(1)):
+    text, end = b"", time.monotonic() + GREETING
+    while not text.endswith(b"\n") and len(text) < 64:
+        peer.settimeout(max(0.001, end - time.monotonic()))
+        if not (byte := peer.recv(1)):
+            break
         text += byte
     peer.settimeout(None)
     return text.decode().strip()

@@ -186,3 +186,26 @@ def test_the_first_layer_in_halves_is_as_accurate_as_float32():
         found = halved(x)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), exact, rtol=2**-8, atol=1e-4)
+
+
+def plain(*middle):
+    """Return a network whose middle layers are not fused and get what a fused one returns."""
+    ends = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(16, 10)
+    torch.manual_seed(0)
+    return nn.Sequential(ends[0], nn.ReLU(), *middle, ends[1]).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("padding", [{"padding": "same"}, {"padding_mode": "reflect"}])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_layers_that_are_not_fused_read_what_fused_ones_return(padding, precision):
+    conv = nn.Conv2d(8, 8, 3, **{"padding": 1} | padding)
+    for model in (
+        plain(nn.Flatten(), nn.Linear(8 * 144, 32), nn.ReLU(), nn.Linear(32, 16)),
+        plain(conv, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 144, 16)),
+    ):
+        x = torch.rand(4, *SHAPE)
+        fast = Fast(precision=precision).prepare(model, x)
+        assert convolutions(fast)
+        torch.testing.assert_close(fast(x), model(x), atol=0.02, rtol=0.02)
+        bound = 0.1 * float(gradient(model, x).abs().max())
+        torch.testing.assert_close(gradient(fast, x), gradient(model, x), atol=bound, rtol=0)

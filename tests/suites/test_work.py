@@ -16,25 +16,16 @@ from cembench.suites import leases, patience, worker
 from cembench.suites.claims import Claims
 from cembench.suites.leases import read
 from cembench.suites.outcomes import Outcome
-from cembench.suites.queue import Plan, Queue
+from cembench.suites.queue import Queue
 from cembench.suites.run import SuiteRun, run_suite
 from cembench.suites.runner import Runner
 from cembench.suites.worker import Worker
-from cembench.util.errors import CembenchError, ConfigError
+from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.stopping import handle_signals
+from tests.suites.conftest import GRID, NAMES
 from tests.suites.test_suites import suite, table, until
 from tests.support.forks import Blow, Fork, Process, called
-
-NAMES = ["standard.s0", "standard.s1", "standard.s2"]
-GRID = {"method.name": ["standard"], "seed": [0, 1, 2]}
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Store a suite of three, whose experiments tests replace by functions."""
-    with SuiteRun(suite(tmp_path, grid=GRID), tmp_path / "runs", "cpu", None).stored() as queue:
-        return queue
 
 
 def again(queue):
@@ -148,13 +139,6 @@ def test_a_holder_that_shows_no_life_is_replaced_once_and_finds_out(stored, monk
 def test_a_worker_can_be_sent_to_a_process_that_is_no_fork(stored):
     take = pickle.loads(pickle.dumps(Worker(stored, Runner(stored, "cpu")).work))
     assert take.__self__.queue.names == NAMES
-
-
-def test_a_queue_names_no_folder_but_its_own(stored):
-    values = stored.plan.dump()
-    values["experiments"]["../elsewhere"] = {}
-    with pytest.raises(ConfigError, match="experiments"):
-        Plan.parse(values)
 
 
 def test_an_experiment_that_kills_its_workers_fails_in_the_end(stored, tmp_path):
