@@ -7,11 +7,13 @@ device, and then the device for the host.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -68,6 +70,8 @@ class _Operators(TorchDispatchMode):
         self.calls.synchronisations += _waits(func, args)
         if (flops := flop_registry.get(func.overloadpacket)) is not None:
             self.calls.flops += flops(*args, **(kwargs or {}), out_val=out)
+        elif func.overloadpacket.__name__.startswith("_convolution_pointwise"):
+            self.calls.flops += _of_fused(args, out)
         return out
 
 
@@ -81,6 +85,13 @@ class _Copies(TorchFunctionMode):
     ) -> Any:
         self.calls.synchronisations += getattr(func, "__name__", "") in COPYING
         return func(*args, **(kwargs or {}))
+
+
+def _of_fused(args: Sequence[Any], out: Tensor) -> int:
+    """Return the floating-point operations of a fused convolution, which torch does not know."""
+    layouts = [arg for arg in args if isinstance(arg, Tensor) and arg.is_mkldnn]
+    weight = layouts[0] if layouts else args[1]
+    return 2 * out.numel() * math.prod(weight.shape[1:])
 
 
 def _waits(func: Any, args: Sequence[Any]) -> bool:

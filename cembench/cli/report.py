@@ -16,7 +16,7 @@ from cembench.cli.base import FILE, RUNS, Command, say
     "--images",
     type=click.IntRange(min=0),
     default=64,
-    help="Test images of a run on the page, if it kept adversarial ones.",
+    help="Test images of a run, if it kept adversarial ones.",
 )
 def command(runs: tuple[Path, ...], out: Path, images: int) -> None:
     """Put the records below RUNS on one HTML page.

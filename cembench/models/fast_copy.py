@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from cembench.models.folding import folded
 from cembench.models.fused_conv import FusedConv
 from cembench.models.fusion import fused
+from cembench.models.surrogate import channels_first
 from cembench.util.errors import CembenchError, ModelError
 from cembench.util.frozen import copied
 
@@ -44,6 +45,8 @@ def fast_copy(
         fusion = None if fusion is None else _halved_fusion(fusion, example[:2])
     prepared = FastModel(network, halved, compiled, fusion)
     prepared.to(memory_format=torch.channels_last)
+    if not halved and not compiled and example.device.type == "cpu":
+        channels_first(network, example[:2])
     try:
         if compiled:
             prepared(example[:2])
@@ -81,13 +84,15 @@ class FastModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs in float32."""
-        if self.fusion is None:
+        # In float32, gradients through fused convolutions take as long, and more calls.
+        fusion = self.fusion if self.halved or not torch.is_grad_enabled() else None
+        if fusion is None:
             x = x.contiguous(memory_format=torch.channels_last)
         # Weights are cast already, and a cache would keep what a chunk leaves behind.
         cast = torch.autocast(x.device.type, torch.bfloat16, self.halved, cache_enabled=False)
         with cast:
             if not self.compiled:
-                return (self.fusion or self.copied)(x).float()
+                return (self.copied if fusion is None else fusion)(x).float()
             # CUDA graphs reuse the memory of their outputs, hence the copies.
             parts = [self.copied(_padded(part)).float().clone() for part in x.split(ROWS)]
         return torch.cat(parts)[: len(x)]

@@ -113,7 +113,7 @@ def test_images_beside_the_page_are_shown_too(browser, scarce, tmp_path):
             place.locator("article").first.wait_for()
             file.unlink()
         else:
-            place.get_by_text(f"images/{file.name} cannot be shown").wait_for()
+            place.get_by_text(f"images/{file.name} was not found").wait_for()
         tab.goto("about:blank")
 
 

@@ -135,7 +135,7 @@ const explore = async (id) => {
     await Promise.all([sheet, ...others.map(([, one]) => one)].map((one) => one.picture.decode()));
   } catch {
     const file = sheet.picture.getAttribute("src");
-    bar.replaceWith(`${file.startsWith("data:") ? "An image" : file} cannot be shown.`);
+    bar.replaceWith(`${file.startsWith("data:") ? "An image" : file} was not found.`);
     return;
   }
   const named = sheet.classes.map((one, number) => [String(number), one]);
