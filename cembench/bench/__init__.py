@@ -32,7 +32,7 @@ def interleaved(
     rounds: int,
     device: str,
     warm_up: bool = True,
-    between: Callable[[], Any] = int,
+    between: Callable[[], Any] = lambda: None,
 ) -> Timing:
     """Time cembench and the reference, called in turn, in swapped order each round.
 
@@ -107,6 +107,4 @@ def table(rows: list[dict[str, Any]]) -> str:
     found = pd.DataFrame(rows)
     place = found[[key for key in MACHINE if key in found]]
     on = [", ".join(map("{}: {}".format, place, line)) for line in place.drop_duplicates().values]
-    return "\n".join(
-        [markdown_table(found.drop(columns=place.columns)), *on, ""][: 2 * len(on) + 1]
-    )
+    return "\n".join([markdown_table(found.drop(columns=place.columns)), *on]) + "\n" * bool(on)

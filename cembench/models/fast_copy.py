@@ -41,8 +41,8 @@ def fast_copy(
         return model
     fusion = fused(network, example) if fusing and not compiled else None
     if halved:
-        for each in filter(None, (network, fusion)):
-            _halve(each, example[:2])
+        _halve(network, example[:2])
+        fusion = None if fusion is None else _halved_fusion(fusion, example[:2])
     prepared = FastModel(network, halved, compiled, fusion)
     prepared.to(memory_format=torch.channels_last)
     if not halved and not compiled and example.device.type == "cpu":
@@ -123,6 +123,20 @@ def _halve(copied: nn.Module, example: Tensor) -> None:
             layer.split = layer is not used[-1]
         else:
             layer.forward = _exactly(layer.forward)
+
+
+def _halved_fusion(fusion: nn.Module, example: Tensor) -> nn.Module | None:
+    """Cast a fusion too; None where oneDNN cannot multiply in bfloat16 on this CPU."""
+    try:
+        _halve(fusion, example)
+        with torch.enable_grad():
+            x = example.detach().clone().requires_grad_()
+            torch.autograd.grad(FastModel(fusion, True, False)(x).sum(), x)
+        with torch.no_grad():
+            FastModel(fusion, True, False)(example)
+    except RuntimeError:
+        return None
+    return fusion
 
 
 def _exactly(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

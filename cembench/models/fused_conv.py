@@ -36,7 +36,8 @@ class FusedConv(nn.Conv2d):
         self.__dict__.update({k: v for k, v in conv.__dict__.items() if not k.startswith("_")})
         self._reversed_padding_repeated_twice = conv._reversed_padding_repeated_twice
         self.weight, self.bias = conv.weight, conv.bias
-        self.relu, self.split, self.last_use, self.shares, self.first = relu, *[False] * 4
+        self.relu = relu
+        self.split = self.last_use = self.shares = self.first = False
         self._packed: dict[str, Tensor] = {}
 
     @cached_property

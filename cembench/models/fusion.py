@@ -87,7 +87,8 @@ def _in_place(node: fx.Node) -> bool:
 def _fuse(node: fx.Node, name: str, first: bool) -> None:
     """Put a fused convolution in the place of a convolution and of what alone reads it."""
     last, others = node, list[fx.Node]()
-    if (user := _only_user(node)) is not None and user.target in ADDITIONS:
+    adds = _layer(node).groups == 1  # oneDNN adds nothing to those of groups in bfloat16
+    if adds and (user := _only_user(node)) is not None and user.target in ADDITIONS:
         others = [arg for arg in user.args if isinstance(arg, fx.Node) and arg is not node]
         fits = len(user.args) == 2 and not user.kwargs and len(others) == 1
         last = user if fits else node

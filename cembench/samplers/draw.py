@@ -247,7 +247,7 @@ def _logits(model: nn.Module, x: Tensor, images: CheckpointImages) -> Tensor:
 class _EndLogits:
     """Hook of `ascend` that keeps the first and last logits, and refuses values not finite.
 
-    On a device that computes ahead, it looks only every few steps.
+    It looks only every few steps, since a look waits for a device that computes ahead.
     """
 
     def __init__(self, sampler: EnergySampler, start: Tensor, visit: Visit | None) -> None:

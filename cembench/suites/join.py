@@ -14,6 +14,7 @@ from cembench.suites.rows import line
 from cembench.suites.run import rank
 from cembench.suites.runner import Runner
 from cembench.suites.worker import Worker
+from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 from cembench.util.registry import load_plugins, named_plugins
@@ -42,12 +43,15 @@ def work_on(
         tell: is given a line on each experiment that begins or ends.
 
     Raises:
-        CembenchError: when a queue is damaged, or needs modules that were not given.
+        CembenchError: when a queue is damaged, needs modules that were not given, or a device that
+            this machine does not have.
     """
     found = []
     for name in queues(out) if suite is None else [suite]:
         queue = _entered(out, name)
-        run = Runner(queue, device or queue.plan.device)
+        chosen = device or queue.plan.device
+        pick_device(chosen)  # else all experiments would fail here that others can run
+        run = Runner(queue, chosen)
         told = _teller(queue, tell)
         worker = Worker(queue, run, patience=patience, on_change=told)
         with sharing():

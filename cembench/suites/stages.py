@@ -47,7 +47,7 @@ def stage_seconds(path: Path, device: str, images: int | None = None) -> pd.Data
                 _run(suite, name)
             found[name] = times.seconds
         with timed() as times:
-            _finish(suite, out)
+            _finish(out)
         found[ALL] |= times.seconds
     return _table(found)
 
@@ -62,7 +62,7 @@ def _run(suite: SuiteRun, name: str) -> None:
         raise CembenchError(f"experiment {name}: {outcome.failure}")
 
 
-def _finish(suite: SuiteRun, out: Path) -> None:
+def _finish(out: Path) -> None:
     with stage("tables"):
         records = find_records([out])
         write_boards(build_boards(records.values()), out / "leaderboards")

@@ -16,7 +16,6 @@ from cembench.models.classifier import Classifier
 from cembench.models.sync_batchnorm import SynchronisedBatchNorm2d
 from cembench.samplers import SamplerContext
 from cembench.samplers.initial import ReplayBuffer
-from cembench.training.config import Experiment
 from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
 from cembench.util.rng import SharedGenerator, generator_of
@@ -62,7 +61,7 @@ def same_buffers(model: nn.Module) -> bool:
     return not any(True for module in others for _ in module.buffers(recurse=False))
 
 
-def require_shares(config: Experiment, batch: int, world: World) -> None:
+def require_shares(batch: int, world: World) -> None:
     """Refuse a batch that does not divide by the processes.
 
     Raises:

@@ -70,7 +70,7 @@ class Feed:
         self.batch = min(config.batch_size, images)
         if self.batch < config.method.min_batch_size:
             raise CembenchError(f"{images} training images are too few for {config.title}")
-        ddp.require_shares(config, self.batch, self.world)
+        ddp.require_shares(self.batch, self.world)
         self.steps = images // self.batch if config.method.trainable else 0
 
     @property

@@ -40,10 +40,6 @@ class World:
         """Whether this is rank 0, which alone writes files and reports."""
         return self.rank == 0
 
-    def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Return this process's items: every `size`-th one, starting at `rank`."""
-        return items[self.rank :: self.size]
-
     def deal(self, name: str, items: Sequence[T]) -> Iterator[T]:
         """Yield items, each in one process: the next one wherever the last one is done first.
 

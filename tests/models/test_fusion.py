@@ -209,3 +209,42 @@ def test_layers_that_are_not_fused_read_what_fused_ones_return(padding, precisio
         torch.testing.assert_close(fast(x), model(x), atol=0.02, rtol=0.02)
         bound = 0.1 * float(gradient(model, x).abs().max())
         torch.testing.assert_close(gradient(fast, x), gradient(model, x), atol=bound, rtol=0)
+
+
+class Grouped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        )
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.head((x.sigmoid() + self.second(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nothing_is_added_to_convolutions_with_groups(precision):
+    torch.manual_seed(0)
+    model, x = Grouped().eval().requires_grad_(False), torch.rand(4, *SHAPE)
+    fast = Fast(precision=precision).prepare(model, x)
+    assert len(convolutions(fast)) == 2
+    torch.testing.assert_close(fast(x), model(x), atol=0.02, rtol=0.02)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), model(x), atol=0.02, rtol=0.02)
+
+
+def test_a_cpu_that_cannot_multiply_in_bfloat16_computes_without_fusion(monkeypatch):
+    def refuse(layer, weight, x, *sizes):
+        if x.dtype == torch.bfloat16:
+            raise RuntimeError("mkldnn bf16 path needs the cpu support avx512bw")
+        return pack(layer, weight, x, *sizes)
+
+    pack = FusedConv._pack
+    monkeypatch.setattr(FusedConv, "_pack", refuse)
+    model, x = network({"name": "small_cnn", "width": 8}), torch.rand(4, *SHAPE)
+    fast = Fast(precision="bf16").prepare(model, x)
+    assert not convolutions(fast)
+    torch.testing.assert_close(fast(x), model(x), atol=0.05, rtol=0.05)

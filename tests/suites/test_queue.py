@@ -12,10 +12,11 @@ from cembench.suites.launchers.crew import Crew
 from cembench.suites.leases import Terms
 from cembench.suites.outcomes import Outcome
 from cembench.suites.queue import Plan
+from cembench.suites.run import SuiteRun
 from cembench.suites.worker import Worker
 from cembench.util.errors import ConfigError
-from tests.suites.conftest import NAMES
-from tests.suites.test_suites import until
+from tests.suites.conftest import GRID, NAMES
+from tests.suites.test_suites import suite, until
 
 
 def test_nothing_is_imported_from_the_folder_that_a_queue_names(stored, monkeypatch, tmp_path):
@@ -48,6 +49,14 @@ def test_a_worker_that_helped_ends_well_after_the_command_has_finished(
     monkeypatch.setattr(Worker, "work", lambda self, wait: self.queue.remove())
     result = cembench("work", stored.out)
     assert result.code == 0 and result.err == "s: no longer stored here\n"
+
+
+def test_a_machine_without_the_device_takes_no_experiment(tmp_path, cembench):
+    path, out = suite(tmp_path, grid=GRID), tmp_path / "runs"
+    with SuiteRun(path, out, "cuda:99", None).stored() as queue:
+        result = cembench("work", out)
+    assert result.code == 2 and "cuda:99" in result.err and len(result.err.splitlines()) == 1
+    assert queue.count().taken == [] and not queue.failures
 
 
 def test_no_worker_is_started_after_the_last_outcome(stored):

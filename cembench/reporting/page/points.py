@@ -94,7 +94,7 @@ def _series(run: str, one: Series, x: Axis, y: Axis, title: str = "") -> Iterato
             run,
             scale(x) * one.x[n],
             scale(y) * one.y[n],
-            (f"{across}, {y.label or title}: {_value(one.y[n], y)}{between}"),
+            f"{across}, {y.label or title}: {_value(one.y[n], y)}{between}",
         )
 
 
