@@ -69,12 +69,12 @@ def found_by_all(model, verifier, x, y, norm):
     """Return the images and successes of each attack."""
     found = []
     for attack in (
-        lambda s: apgd(model, s, steps=24, generator=generator_of(3, "cpu")),
+        lambda s: apgd(model, s, steps=20, generator=generator_of(3, "cpu")),
         lambda s: targeted_apgd(
-            model, s, steps=12, targets=2, max_batch=32, generator=generator_of(3, "cpu")
+            model, s, steps=10, targets=2, max_batch=32, generator=generator_of(3, "cpu")
         ),
-        lambda s: targeted_fab(model, s, steps=12, targets=2, max_batch=32),
-        lambda s: square(model, s, generator_of(3, "cpu"), queries=80, max_batch=32),
+        lambda s: targeted_fab(model, s, steps=10, targets=2, max_batch=32),
+        lambda s: square(model, s, generator_of(3, "cpu"), queries=40, max_batch=32),
     ):
         attacked = AttackState(verifier, x, y, NORMS[norm](EPS[norm]))
         attack(attacked)
