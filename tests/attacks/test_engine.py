@@ -369,6 +369,7 @@ def test_bench_prints_rows(cembench):
 
 def test_bench_compares_verdicts_seed_by_seed(cembench, monkeypatch):
     monkeypatch.setattr(networks, "EPOCHS", 1)
+    monkeypatch.setattr(networks, "SHAPE", (3, 16, 16))
     monkeypatch.setitem(networks.METHODS["robust"]["negatives"], "steps", 1)
     small = ("--model", "{name: small_cnn, width: 4}")
     done = cembench("bench", "pgd", *small, "--images", 16, "--seeds", 2, "--json")

@@ -80,7 +80,7 @@ def found_by_all(model, verifier, x, y, norm):
         attack(attacked)
         found.append((attacked.best, attacked.success))
     for restarts in (1, 2):
-        pgd, judge = PGD(steps=20, restarts=restarts), None if model is verifier else verifier
+        pgd, judge = PGD(steps=18, restarts=restarts), None if model is verifier else verifier
         best = pgd.search(model, x, y, context(norm, EPS[norm]), judge)
         found.append((best, (verifier(best).argmax(1) != y).long()))
     return found

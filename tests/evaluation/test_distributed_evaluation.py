@@ -25,6 +25,7 @@ PLAN = [
     "threats=[linf 0.125, {norm: l2, eps: 0.5, attacks: [{name: pgd, steps: 2}]}]",
 ]
 PLAN += ["samples.count=32", "samples.batch_size=16"]
+PLAN += ["samples.samplers=[{name: rcs, steps: 2}, {name: pgd, steps: 2}]"]
 PLAN += ["sanity={images: 16, steps: 2, queries: 5}", "density={outside: [digits], steps: 2}"]
 PLAN += ["counterfactuals={eps: [1], steps: 2}"]
 PLAN += ["corruptions={names: [shot_noise], severities: [3]}"]
