@@ -135,7 +135,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 @pytest.fixture
 def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten AutoAttack, for tests of what surrounds it rather than of its strength."""
-    shorten_autoattack(monkeypatch, steps=20, queries=200)
+    shorten_autoattack(monkeypatch, steps=8, queries=60)
 
 
 def shorten_autoattack(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:
@@ -148,7 +148,7 @@ def shorten_autoattack(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int
         def __init__(self, *args: object, **options: object) -> None:
             super().__init__(*args, **options)
             for attack in (self.apgd, self.apgd_targeted, self.fab):
-                attack.n_iter = steps
+                attack.n_iter = attack.n_iter_orig = steps  # the latter counts in ℓ1
             self.square.n_queries = queries
 
     monkeypatch.setattr(pyautoattack, "AutoAttack", Short)

@@ -24,7 +24,6 @@ from tests.conftest import shorten_autoattack
 
 SMALL = {
     "resnet": ({"name": "resnet18", "width": 4}, 2),
-    "wide": ({"name": "wide_resnet", "depth": 10, "width": 1}, 2),
     "no batch norm": ({"name": "small_cnn", "width": 8, "norm": "group"}, 3),
 }  # with epochs
 LARGE = {

@@ -103,11 +103,11 @@ def test_the_loss_of_an_attack_shows_in_its_settings_only_where_it_was_chosen():
 def test_autoattack_gives_the_official_verdicts(trained, threat, short_autoattack):
     model, metadata = load_checkpoint(trained)
     data = metadata.data.load("test")
-    split = data.take(torch.arange(32))
-    table = run(model, split, threat, "autoattack", seed=7, batch_size=32)
+    split = data.take(torch.arange(24))
+    table = run(model, split, threat, "autoattack", seed=7, batch_size=24)
     norm = threat.ball.library_name
     official = pyautoattack.AutoAttack(model, norm=norm, eps=threat.eps, seed=7)
-    adversarial, _ = official.run_standard_evaluation(split.pixels(), split.labels, batch_size=32)
+    adversarial, _ = official.run_standard_evaluation(split.pixels(), split.labels, batch_size=24)
     theirs = (model(adversarial).argmax(1) != split.labels).numpy()
     clean_wrong = (table["clean_pred"] != table["label"]).to_numpy()
     ours = table["autoattack_broken"].to_numpy() | clean_wrong

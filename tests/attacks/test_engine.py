@@ -192,7 +192,7 @@ def checkpoint(request, trained, standard):
     return {"robust": trained, "standard": standard}[request.param]
 
 
-def verdicts(checkpoint, engine, limit=40):
+def verdicts(checkpoint, engine, limit=24):
     model, metadata = load_checkpoint(checkpoint)
     split = metadata.data.load("test").take(torch.arange(limit))
     settings = {"name": "test", "attacks": ["autoattack"], "engine": engine}
@@ -204,7 +204,7 @@ def verdicts(checkpoint, engine, limit=40):
 
 
 def test_fast_and_plain_agree_on_trained_networks_and_on_8_bit_images(checkpoint, monkeypatch):
-    shorten_autoattack(monkeypatch, steps=50, queries=500)
+    shorten_autoattack(monkeypatch, steps=30, queries=200)
     plain, fast = verdicts(checkpoint, "plain"), verdicts(checkpoint, "fast")
     for ours, official in zip(fast, plain, strict=True):
         assert (ours != official).sum() <= 1
@@ -357,7 +357,7 @@ def test_attacks_on_survivors_spare_the_others_and_lose_no_verdict(standard):
 
 
 def test_bench_prints_rows(cembench):
-    options = ["--model", "small_cnn", "--batch", 8, "--rounds", 1, "--json"]
+    options = ["--model", "{name: small_cnn, width: 4}", "--batch", 8, "--rounds", 1, "--json"]
     done = cembench("bench", "train", "sample", *options)
     assert done.code == 0, done.err
     rows = json.loads(done.out)
@@ -369,6 +369,7 @@ def test_bench_prints_rows(cembench):
 
 def test_bench_compares_verdicts_seed_by_seed(cembench, monkeypatch):
     monkeypatch.setattr(networks, "EPOCHS", 1)
+    monkeypatch.setattr(networks, "SHAPE", (3, 16, 16))
     monkeypatch.setitem(networks.METHODS["robust"]["negatives"], "steps", 1)
     small = ("--model", "{name: small_cnn, width: 4}")
     done = cembench("bench", "pgd", *small, "--images", 16, "--seeds", 2, "--json")

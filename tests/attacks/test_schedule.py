@@ -69,18 +69,18 @@ def found_by_all(model, verifier, x, y, norm):
     """Return the images and successes of each attack."""
     found = []
     for attack in (
-        lambda s: apgd(model, s, steps=24, generator=generator_of(3, "cpu")),
+        lambda s: apgd(model, s, steps=20, generator=generator_of(3, "cpu")),
         lambda s: targeted_apgd(
-            model, s, steps=12, targets=2, max_batch=32, generator=generator_of(3, "cpu")
+            model, s, steps=10, targets=2, max_batch=32, generator=generator_of(3, "cpu")
         ),
-        lambda s: targeted_fab(model, s, steps=12, targets=2, max_batch=32),
-        lambda s: square(model, s, generator_of(3, "cpu"), queries=80, max_batch=32),
+        lambda s: targeted_fab(model, s, steps=10, targets=2, max_batch=32),
+        lambda s: square(model, s, generator_of(3, "cpu"), queries=40, max_batch=32),
     ):
         attacked = AttackState(verifier, x, y, NORMS[norm](EPS[norm]))
         attack(attacked)
         found.append((attacked.best, attacked.success))
     for restarts in (1, 2):
-        pgd, judge = PGD(steps=20, restarts=restarts), None if model is verifier else verifier
+        pgd, judge = PGD(steps=18, restarts=restarts), None if model is verifier else verifier
         best = pgd.search(model, x, y, context(norm, EPS[norm]), judge)
         found.append((best, (verifier(best).argmax(1) != y).long()))
     return found

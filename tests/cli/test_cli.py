@@ -21,7 +21,7 @@ from tests.support.forks import call_apart
 ROOT = Path(__file__).parents[2]
 
 QUICK = {
-    "limit": 40,
+    "limit": 24,
     "attacks": [
         {"name": "torchattacks", "attack": "FGSM"},
         {"name": "pgd", "steps": 3},
@@ -61,11 +61,11 @@ def test_list_needs_no_torch_and_knows_everything(cembench):
 
 def test_the_quickstart_shrunk(cembench, tmp_path, short_autoattack):
     """Train, evaluate and rank; then again, without doing anything twice."""
-    path = suite(tmp_path, plain={"method": "standard"}, robust={}, trades={"method": "trades"})
+    path = suite(tmp_path, plain={"method": "standard"}, robust={})
     first = cembench("run", path, "--out", tmp_path / "runs", "--device", "cpu")
     assert first.code == 0 and "| robust |" in first.out and "autoattack ↑" in first.out
     table = pd.read_csv(tmp_path / "runs/leaderboards/digits-linf-0.125.csv", index_col="run")
-    assert table["autoattack_acc"].idxmin() == "plain" and (table["n_images"] == 40).all()
+    assert table["autoattack_acc"].idxmin() == "plain" and (table["n_images"] == 24).all()
     assert (table["autoattack_acc"] >= table["worst_case_acc"]).all()
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/**/*") if p.is_file()}
     made = [p for p in files if "leaderboards" not in p.parts]

@@ -64,8 +64,9 @@ def installed(tmp_path):
     return site
 
 
-def goes_all_the_way(folder, call, *plugins):
+def goes_all_the_way(folder, *plugins):
     """Train, attack, sample, measure, rank and sample again with all examples together."""
+    call = partial(call_apart, path=EXAMPLES)
     done = call(folder, "train", "mine.yaml", *plugins)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (folder / "runs/mine/log.jsonl").read_text().splitlines()]
@@ -84,15 +85,16 @@ def goes_all_the_way(folder, call, *plugins):
 
 def test_all_examples_together_as_modules(folder):
     plugins = [f"--plugin={module}" for module in ENTRIES.values()]
-    goes_all_the_way(folder, partial(call_apart, path=EXAMPLES), *plugins)
+    goes_all_the_way(folder, *plugins)
     missing = call_apart(folder, "eval", "runs/mine")
     assert missing.returncode == 2 and "Give it with --plugin" in missing.stderr
 
 
 def test_all_examples_together_as_an_installed_package(folder, installed):
     with fresh_python(installed) as call:
-        goes_all_the_way(folder, call)
+        done = call(folder, "train", "mine.yaml")
         listed = call(folder, "list").stdout
+    assert done.returncode == 0, done.stderr
     for name in ENTRIES:
         assert re.search(rf"\b{name}\b", listed), name
 

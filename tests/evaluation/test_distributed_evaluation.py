@@ -16,17 +16,18 @@ from cembench.evaluation.record.files import load_record
 from tests.support.ranks import Place, called, free_port, ranks, start
 from tests.support.records import settled
 
-PGD = "{name: pgd, steps: 5}"
+PGD = "{name: pgd, steps: 2}"
 PLAN = [
-    "limit=96",
+    "limit=48",
     "batch_size=16",
     f"attacks=[{PGD}]",
     f"curve={{attack: {PGD}, eps: [0.1, 0.2], factors: [1]}}",
     "threats=[linf 0.125, {norm: l2, eps: 0.5, attacks: [{name: pgd, steps: 2}]}]",
 ]
-PLAN += ["samples.count=64", "samples.batch_size=16"]
-PLAN += ["sanity={images: 32, steps: 2, queries: 20}", "density={outside: [digits], steps: 2}"]
-PLAN += ["counterfactuals={eps: [0.2, 1], steps: 5}"]
+PLAN += ["samples.count=32", "samples.batch_size=16"]
+PLAN += ["samples.samplers=[{name: rcs, steps: 2}, {name: pgd, steps: 2}]"]
+PLAN += ["sanity={images: 16, steps: 2, queries: 5}", "density={outside: [digits], steps: 2}"]
+PLAN += ["counterfactuals={eps: [1], steps: 2}"]
 PLAN += ["corruptions={names: [shot_noise], severities: [3]}"]
 PLAN += ["samples.extractor={name: lite0, size: 32}"]
 OPTIONS = [word for value in PLAN for word in ("--set", value)]

@@ -39,6 +39,7 @@ SAMPLES = (
 OVERRIDES = [*NOTHING, SAMPLES]
 CPU = torch.device("cpu")
 SMALL = "samples.extractor={name: lite0, size: 32}"  # a quarter of the arithmetic
+ONE_STEP = "samples.samplers=[{name: rcs, steps: 1}]"
 
 
 @pytest.fixture(autouse=True)
@@ -323,10 +324,8 @@ def test_other_data_sets_are_fitted_to_the_network(copy, tmp_path):
 
 
 def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy):
-    one = "samples.samplers=[{name: rcs, steps: 3}]"
-    record, _ = evaluate(
-        copy, protocol("samples.reference=train", "samples.count=null", one, SMALL)
-    )
+    plan = protocol("samples.reference=train", "samples.count=null", ONE_STEP, SMALL)
+    record, _ = evaluate(copy, plan)
     found = record.generation
     assert found.reference == "train" and found.count == 1080 and found.floor is None
     assert found.judge_real_acc < 1 and any("no real-against-real" in w for w in record.warnings)
@@ -336,7 +335,7 @@ def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy
 
 
 def test_a_reference_smaller_than_asked_for_is_used_whole_and_said(copy):
-    record, _ = evaluate(copy, protocol("samples.count=9999", "samples.samplers=[rcs]", SMALL))
+    record, _ = evaluate(copy, protocol("samples.count=9999", ONE_STEP, SMALL))
     assert record.generation.count == 597
     assert any("only 597 of 9999" in warning for warning in record.warnings)
 

@@ -62,7 +62,7 @@ def scarce(shared: Path, attacked: Path, explorer: Path) -> Path:
     return made_once(shared / "pages" / "scarce", make) / "index.html"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """Chromium."""
     from playwright.sync_api import sync_playwright

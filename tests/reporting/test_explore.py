@@ -239,7 +239,8 @@ class TestCharts:
 
     def test_nothing_is_cut_off_at_any_width(self, visit):
         tab = visit()
-        for width, scheme in itertools.product([390, 800, 1400], ["light", "dark"]):
+        every = [*itertools.product([390, 800, 1400], ["light", "dark"])]
+        for width, scheme in every if SHOTS else every[:1] + every[3:5]:
             tab.set_viewport_size({"width": width, "height": 800})
             tab.emulate_media(color_scheme=scheme)
             self.require_whole(tab, width)

@@ -28,11 +28,15 @@ NAMES = ["maxent", "infonce", "np-sgld"]
 PROTOCOL = """
 limit: 60
 attacks: [{name: pgd, steps: 2}]
-density: {}
+density: {steps: 2}
 samples:
   count: 60
   extractor: {name: lite0, size: 32}
-  samplers: [rcs, maxent, {name: infonce, start: cluster}, {name: infonce, label: one, image: 7}]
+  samplers:
+  - {name: rcs, steps: 2}
+  - {name: maxent, steps: 5}
+  - {name: infonce, start: cluster, steps: 5}
+  - {name: infonce, label: one, image: 7, steps: 5}
 """
 
 
@@ -185,11 +189,15 @@ def test_the_command_draws_and_films(encoder, cembench, tmp_path, name):
     assert strip.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_an_encoder_is_measured_by_its_samples_alone(encoder, trained, cembench, tmp_path):
+def test_an_encoder_is_measured_by_its_samples_alone(
+    encoder, trained, cembench, tmp_path, monkeypatch
+):
     from cembench.evaluation.evaluate import evaluate
+    from cembench.evaluation.measures import reference
     from cembench.evaluation.protocol import load_protocol
     from cembench.reporting.leaderboard import build_boards
 
+    monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 300)
     path = tmp_path / "both.yaml"
     path.write_text(PROTOCOL)
     protocol = load_protocol(str(path))

@@ -29,6 +29,7 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.yaml import read_yaml, to_yaml
 from cembench.util.stopping import handle_signals
 from tests.support.forks import Fork, Process, call_apart, called
+from tests.support.threads import multiply
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"data": "digits", "model": {"name": "small_cnn", "width": 8}, "epochs": 1}
@@ -274,12 +275,6 @@ def test_workers_share_cores_and_gpus_and_are_replaced(tmp_path, monkeypatch):
         assert list(until(news).values()) == ["4 2"] and poll() is None
     assert len(found) == 4 and not any(Path(f"/proc/{pid}").exists() for pid in found)
     assert local.gpus(2) == ["4,7"]
-
-
-def multiply(file):
-    """Be a worker that needs all threads of its process."""
-    (torch.ones(512, 512) @ torch.ones(512, 512)).exp().sum()
-    file.write_text(f"{torch.get_num_threads()} threads")
 
 
 def test_workers_use_several_threads_also_after_this_process_did(tmp_path):
