@@ -21,8 +21,8 @@ with lazy_imports():
 
     from cembench.evaluation.evaluate import evaluate as evaluate_source
     from cembench.reporting.plots.curves import write_curve
-    from cembench.util.distributed import world
-    from cembench.util.process_group import process_group
+    from cembench.util.processes.distributed import world
+    from cembench.util.processes.process_group import process_group
 
 
 def evaluate(

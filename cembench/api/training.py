@@ -20,8 +20,8 @@ with lazy_imports():
     from cembench.models.metadata import read_metadata
     from cembench.training.probes import Mode, probe_experiment
     from cembench.training.train import train as train_in
-    from cembench.util.distributed import world
-    from cembench.util.process_group import process_group
+    from cembench.util.processes.distributed import world
+    from cembench.util.processes.process_group import process_group
 
 
 def train(

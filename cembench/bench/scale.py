@@ -21,9 +21,9 @@ from cembench.models import ModelSettings, models
 from cembench.training.config import Experiment
 from cembench.training.ddp import MethodLoss
 from cembench.training.trainer import Trainer
-from cembench.util.distributed import ALONE, World, world
 from cembench.util.errors import CembenchError
-from cembench.util.process_group import process_group
+from cembench.util.processes.distributed import ALONE, World, world
+from cembench.util.processes.process_group import process_group
 from cembench.util.rng import SharedGenerator, generator_of
 
 LIMIT = 1800  # seconds

@@ -18,8 +18,8 @@ from cembench.bench.scale import bench_scale
 from cembench.bench.train import METHODS, bench_train
 from cembench.data import datasets
 from cembench.models import models
+from cembench.models.copies.fast_copy import has_bfloat16
 from cembench.models.engine import Fast
-from cembench.models.fast_copy import has_bfloat16
 from cembench.util.errors import CembenchError
 from cembench.util.files.yaml import parse_yaml
 from cembench.util.settings import nearest

@@ -87,8 +87,8 @@ def command(
     if not checkpoints:
         raise CembenchError("name a CHECKPOINT, or a network with --model, --weights and --dataset")
     from cembench.reporting.leaderboard import build_boards
-    from cembench.util.distributed import world
-    from cembench.util.process_group import process_group
+    from cembench.util.processes.distributed import world
+    from cembench.util.processes.process_group import process_group
 
     with process_group(device) as own:
         settings = world().on_all_ranks(lambda: load_protocol(protocol, overrides, limit))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cembench.energy.norms import NORMS, Ball, per_row
 from cembench.util.errors import CembenchError, NoGradientError, said
-from cembench.util.meeting import LostProcessError
+from cembench.util.processes.meeting import LostProcessError
 from cembench.util.rng import normal
 
 ROUNDING = 1e-4  # in units of 1/255: float32 rounding must not cost a perturbation a whole level

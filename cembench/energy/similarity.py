@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cembench.util.collectives import place_of_rows, rows_of_all
-from cembench.util.distributed import World, world
+from cembench.util.processes.collectives import place_of_rows, rows_of_all
+from cembench.util.processes.distributed import World, world
 
 
 class SimilarityClassifier(nn.Module):

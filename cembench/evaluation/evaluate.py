@@ -29,13 +29,13 @@ from cembench.evaluation.record.header import identity, reusable
 from cembench.evaluation.sections import SECTIONS
 from cembench.evaluation.throughput import Speed
 from cembench.models.source import ModelSource
-from cembench.util.distributed import World, world
 from cembench.util.errors import CembenchError, ModelError, one_line
 from cembench.util.files import digest
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.locks import locked
 from cembench.util.files.temporary import clear_leftovers
 from cembench.util.frozen import exact, frozen
+from cembench.util.processes.distributed import World, world
 from cembench.util.shared import sharing
 
 

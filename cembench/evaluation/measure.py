@@ -27,8 +27,8 @@ from cembench.evaluation.sections.threats import AttackedThreat, titled
 from cembench.evaluation.target import target_of
 from cembench.evaluation.throughput import Speed, forward_flops
 from cembench.models.engine import EXAMPLES
-from cembench.util.distributed import ALONE, World
 from cembench.util.frozen import copied, exact, frozen
+from cembench.util.processes.distributed import ALONE, World
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, isolated_rng
 from cembench.util.stages import stage

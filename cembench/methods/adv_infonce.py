@@ -22,7 +22,7 @@ with lazy_imports():
 
     from cembench.energy.similarity import Pairs, partners
     from cembench.models.blocks import clean_branch
-    from cembench.util.collectives import place_of_rows
+    from cembench.util.processes.collectives import place_of_rows
     from cembench.util.rng import in_parts
 
 

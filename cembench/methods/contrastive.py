@@ -26,9 +26,9 @@ with lazy_imports():
 
     from cembench.data.split import Split, subset
     from cembench.energy.similarity import SimilarityClassifier, pair_logits, partners
-    from cembench.util.collectives import rows_of_all
-    from cembench.util.distributed import ALONE, World
     from cembench.util.frozen import frozen
+    from cembench.util.processes.collectives import rows_of_all
+    from cembench.util.processes.distributed import ALONE, World
     from cembench.util.rng import derive, isolated_rng
 
 MAX_IMAGES, MAX_BYTES, NEIGHBOURS = 1000, 16 * 10**6, 5

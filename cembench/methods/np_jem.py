@@ -23,7 +23,7 @@ with lazy_imports():
     from torch.nn.functional import cross_entropy
 
     from cembench.energy.similarity import similarity_logits
-    from cembench.util.collectives import place_of_rows, rows_of_all
+    from cembench.util.processes.collectives import place_of_rows, rows_of_all
 
 
 class NPJEM(Contrastive):

@@ -21,7 +21,7 @@ with lazy_imports():
     from torch import Tensor, nn
 
     from cembench.models.moved import Moved
-    from cembench.util.distributed import world
+    from cembench.util.processes.distributed import world
 
 TINY = 1e-12  # added to the norm of a gradient
 

@@ -16,7 +16,7 @@ from cembench.models import ModelSettings, Shape
 from cembench.models.heads import Head
 from cembench.util.errors import CembenchError, ModelError, one_line, said
 from cembench.util.frozen import frozen
-from cembench.util.meeting import LostProcessError
+from cembench.util.processes.meeting import LostProcessError
 
 if TYPE_CHECKING:
     from cembench.models.metadata import CheckpointMetadata

@@ -55,7 +55,7 @@ class Fast(Engine):
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
         """Return the copy; of a network without gradient, the network itself."""
-        from cembench.models.fast_copy import fast_copy, has_bfloat16
+        from cembench.models.copies.fast_copy import fast_copy, has_bfloat16
         from cembench.models.gradient import missing_gradient
 
         if missing_gradient(model, example):

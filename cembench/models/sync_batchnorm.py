@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cembench.util.collectives import sum_of_all
+from cembench.util.processes.collectives import sum_of_all
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cembench.data import DataSettings
     from cembench.data.split import Split
-    from cembench.models.surrogate import Surrogate
+    from cembench.models.copies.surrogate import Surrogate
     from cembench.samplers.initial import GaussianInit, ReplayBuffer
 
 TargetType = Literal["class", "image", "none"]

@@ -24,7 +24,7 @@ with lazy_imports():
 
     from cembench.energy.ascent import ascend, usual_step
     from cembench.energy.norms import per_row
-    from cembench.models.surrogate import ascent_model
+    from cembench.models.copies.surrogate import ascent_model
     from cembench.samplers.edited import Edited, confidence, likeliest_other, reads
 
 HALVINGS = 12  # of the line to the result: its distance is known to a 4096th of it

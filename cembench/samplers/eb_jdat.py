@@ -17,7 +17,7 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.models.surrogate import ascent_model
+    from cembench.models.copies.surrogate import ascent_model
 
 POTENTIALS: dict[str, Potential] = {
     "label": potentials.joint,

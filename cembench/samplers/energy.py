@@ -24,7 +24,7 @@ with lazy_imports():
     from torch import Tensor, nn
 
     from cembench.energy.ascent import Constraint, Visit, ascend
-    from cembench.models.surrogate import ascent_model
+    from cembench.models.copies.surrogate import ascent_model
     from cembench.samplers.smooth import smooth_noise
     from cembench.util.rng import integers, uniform
 

@@ -20,7 +20,7 @@ with lazy_imports():
     from torch import Tensor, nn
 
     from cembench.energy.ascent import Visit, ascend
-    from cembench.models.surrogate import ascent_model
+    from cembench.models.copies.surrogate import ascent_model
     from cembench.samplers.best_iterates import BestIterates
     from cembench.util.rng import normal
 

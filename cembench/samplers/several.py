@@ -23,8 +23,8 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from cembench.models.surrogate import ascent_model
-    from cembench.util.distributed import world
+    from cembench.models.copies.surrogate import ascent_model
+    from cembench.util.processes.distributed import world
     from cembench.util.rng import shared_uniform
 
 ERRORS = "robust_errors"  # the key of E-AT's rates in the memory of a training

@@ -20,9 +20,9 @@ from cembench.suites.outcomes import Outcome
 from cembench.training.config import Experiment
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
-from cembench.util.distributed import world
 from cembench.util.errors import TrainingDiverged, one_line
 from cembench.util.files.layout import RunLayout
+from cembench.util.processes.distributed import world
 
 
 def run_experiment(

@@ -10,10 +10,10 @@ from cembench.suites.patience import is_away
 from cembench.suites.queue import Queue
 from cembench.suites.several import run_in_processes
 from cembench.util.devices import pick_device
-from cembench.util.distributed import world
 from cembench.util.errors import CembenchError
 from cembench.util.files.locks import Busy
-from cembench.util.process_group import process_group
+from cembench.util.processes.distributed import world
+from cembench.util.processes.process_group import process_group
 from cembench.util.shared import sharing
 
 

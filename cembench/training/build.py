@@ -11,8 +11,8 @@ from torch import Tensor
 from cembench.data.split import Split
 from cembench.data.statistics import pixel_statistics
 from cembench.models.classifier import Classifier, build_classifier
+from cembench.models.copies.surrogate import Surrogate, build_surrogate
 from cembench.models.metadata import CheckpointMetadata
-from cembench.models.surrogate import Surrogate, build_surrogate
 from cembench.training.config import Experiment
 from cembench.training.pretrained import freeze_features, start_from
 from cembench.training.run_folder import State

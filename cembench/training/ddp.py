@@ -16,8 +16,8 @@ from cembench.models.classifier import Classifier
 from cembench.models.sync_batchnorm import SynchronisedBatchNorm2d
 from cembench.samplers import SamplerContext
 from cembench.samplers.initial import ReplayBuffer
-from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
+from cembench.util.processes.distributed import World
 from cembench.util.rng import SharedGenerator, generator_of
 
 

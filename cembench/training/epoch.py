@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cembench.training import ddp
-from cembench.util.distributed import World
+from cembench.util.processes.distributed import World
 from cembench.util.rng import derive, generator_of, restore_rng, rng_state, seed_everything
 
 

@@ -14,8 +14,8 @@ from cembench.data.order import Order
 from cembench.training import ddp
 from cembench.training.build import memory_format
 from cembench.training.config import Experiment
-from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
+from cembench.util.processes.distributed import World
 from cembench.util.rng import derive
 
 

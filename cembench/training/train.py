@@ -20,11 +20,11 @@ from cembench.training.run_folder import RunFolder, State
 from cembench.training.trackers import RunInfo
 from cembench.training.trackers.track import track
 from cembench.training.trainer import Trainer
-from cembench.util.distributed import world
 from cembench.util.errors import CembenchError, TrainingDiverged
 from cembench.util.files import digest
 from cembench.util.files.locks import locked
-from cembench.util.process_group import restarted
+from cembench.util.processes.distributed import world
+from cembench.util.processes.process_group import restarted
 from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng
 from cembench.util.stopping import asked, postponed, stop_if

@@ -27,9 +27,9 @@ from cembench.training.optim import build_average, build_optimizer, build_schedu
 from cembench.training.run_folder import State
 from cembench.training.selection import best_epoch, summary
 from cembench.training.validation import validate
-from cembench.util.distributed import world
 from cembench.util.errors import ModelError, said
 from cembench.util.files import digest
+from cembench.util.processes.distributed import world
 from cembench.util.progress import Bar
 from cembench.util.rng import derive, seed_everything
 from cembench.util.stages import stage

@@ -13,8 +13,8 @@ from cembench.samplers import SamplerContext
 from cembench.samplers.pgd import PGD
 from cembench.training.config import Experiment
 from cembench.training.ddp import batch_generator
-from cembench.util.distributed import ALONE, World
 from cembench.util.frozen import frozen
+from cembench.util.processes.distributed import ALONE, World
 from cembench.util.rng import SharedGenerator, derive
 from cembench.util.stopping import asked, interruptible
 

@@ -18,10 +18,10 @@ from cembench.models import models
 from cembench.models.blocks import DualBatchNorm2d
 from cembench.models.checkpoint import load_checkpoint
 from cembench.models.classifier import build_classifier
+from cembench.models.copies.fast_copy import fast_copy
+from cembench.models.copies.folding import Affine, folded
+from cembench.models.copies.surrogate import ascent_model
 from cembench.models.engine import Fast, engines
-from cembench.models.fast_copy import fast_copy
-from cembench.models.folding import Affine, folded
-from cembench.models.surrogate import ascent_model
 from cembench.util.errors import CembenchError, ConfigError, ModelError
 from tests.conftest import NOTHING, shorten_autoattack
 

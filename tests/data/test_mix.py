@@ -10,8 +10,8 @@ from cembench.models.metadata import read_metadata
 from cembench.training.feed import Feed
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
-from cembench.util.distributed import ALONE
 from cembench.util.errors import CembenchError
+from cembench.util.processes.distributed import ALONE
 from tests.conftest import NOTHING, experiment
 from tests.support.checkpoints import rewrite
 from tests.support.divergence import stopping_in_step

@@ -9,10 +9,10 @@ from torch import nn
 
 from cembench.models import models
 from cembench.models.classifier import build_classifier
+from cembench.models.copies.folding import folded
+from cembench.models.copies.fused_conv import FusedConv
+from cembench.models.copies.fusion import fused
 from cembench.models.engine import Fast
-from cembench.models.folding import folded
-from cembench.models.fused_conv import FusedConv
-from cembench.models.fusion import fused
 
 SHAPE = (3, 12, 12)
 NETWORKS = [

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch.distributed import run
 
-from cembench.util.process_group import process_group
+from cembench.util.processes.process_group import process_group
 from tests.conftest import Result
 from tests.support.forks import Fork, called
 

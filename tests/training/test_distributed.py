@@ -18,8 +18,8 @@ from cembench.training.ddp import batch_generator
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
 from cembench.training.validation import validate
-from cembench.util.distributed import world
 from cembench.util.files.yaml import to_yaml
+from cembench.util.processes.distributed import world
 from cembench.util.rng import SharedGenerator, integers, normal, rank_generator, uniform
 from tests.conftest import conv_net, experiment, images, labels
 from tests.support.ranks import (

@@ -13,8 +13,8 @@ from cembench.models.checkpoint import load_checkpoint, weights_digest
 from cembench.training.feed import Feed
 from cembench.training.train import train
 from cembench.training.trainer import Trainer
-from cembench.util.distributed import ALONE, World
 from cembench.util.errors import CembenchError
+from cembench.util.processes.distributed import ALONE, World
 from cembench.util.rng import generator_of
 from tests.conftest import experiment
 from tests.support.divergence import stopping_in_step
@@ -105,7 +105,7 @@ def test_one_process_makes_the_fingerprint_for_all(tmp_path, monkeypatch):
     monkeypatch.setattr(Joined, "batches", lambda *args: made.append(1) or of(*args))
 
     def work():
-        from cembench.util.distributed import world
+        from cembench.util.processes.distributed import world
 
         return Feed(experiment(), CPU, world()).fingerprint, len(made)
 
@@ -121,7 +121,7 @@ def test_the_parts_of_a_training_split_are_all_of_it_in_its_order():
 
 
 def test_an_error_of_one_process_is_that_of_all(tmp_path, monkeypatch):
-    from cembench.util.distributed import world
+    from cembench.util.processes.distributed import world
 
     load = Digits.load
 

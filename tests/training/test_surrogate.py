@@ -11,7 +11,7 @@ from cembench.energy.similarity import Pairs
 from cembench.energy.threat import Threat
 from cembench.models import models
 from cembench.models.classifier import build_classifier
-from cembench.models.surrogate import Surrogate, ascent_model, build_surrogate
+from cembench.models.copies.surrogate import Surrogate, ascent_model, build_surrogate
 from cembench.samplers import SamplerContext, samplers
 from cembench.training import build, optim
 from cembench.training.trainer import Trainer

@@ -19,10 +19,10 @@ from cembench.evaluation.cache import ChunkCache
 from cembench.evaluation.extractors import Embed, Extractor, kept
 from cembench.evaluation.extractors.kept import cache_folder as cache_folder
 from cembench.evaluation.metrics import functional as functional
-from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
 from cembench.util.files import digest, sha256
 from cembench.util.frozen import exact
+from cembench.util.processes.distributed import World
 from cembench.util.shared import shared
 from cembench.util.stages import stage
 

@@ -28,10 +28,10 @@ from cembench.evaluation.statistics import rate
 from cembench.samplers.counterfactual import Counterfactual
 from cembench.samplers.edited import amplified, confidence, likeliest_other
 from cembench.util.display.image_grid import strips
-from cembench.util.distributed import World
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
+from cembench.util.processes.distributed import World
 from cembench.util.rng import derive, generator_of, integers
 from cembench.util.stages import stage
 

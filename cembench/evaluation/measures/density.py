@@ -28,7 +28,7 @@ from cembench.evaluation.sections.density_results import (
 )
 from cembench.evaluation.sections.samples import Generation
 from cembench.evaluation.statistics import MeanStd, mean_std, rate, widened
-from cembench.util.distributed import World
+from cembench.util.processes.distributed import World
 from cembench.util.rng import derive, generator_of
 
 

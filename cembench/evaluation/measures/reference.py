@@ -28,8 +28,8 @@ from cembench.evaluation.metrics import Metric
 from cembench.evaluation.metrics import functional as functional
 from cembench.evaluation.metrics.functional import Estimate
 from cembench.evaluation.sections.samples import SamplesConfig, Scores
-from cembench.util.distributed import World
 from cembench.util.errors import CembenchError, one_line
+from cembench.util.processes.distributed import World
 from cembench.util.rng import isolated_rng
 
 FEWEST = 20

@@ -18,10 +18,10 @@ from cembench.evaluation.statistics import LARGE
 from cembench.samplers import Sampler
 from cembench.samplers.draw import accuracy
 from cembench.util.display.image_grid import grid, shown_rows
-from cembench.util.distributed import World
 from cembench.util.errors import SamplingError, one_line
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
+from cembench.util.processes.distributed import World
 from cembench.util.progress import Bar
 from cembench.util.stages import stage
 

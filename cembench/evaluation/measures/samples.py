@@ -30,10 +30,10 @@ from cembench.samplers import Sampler
 from cembench.samplers.draw import Samples, chunks, draw, intended_labels
 from cembench.samplers.energy import EnergySampler
 from cembench.samplers.trajectory import Trace
-from cembench.util.distributed import ALONE, World
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.files import write_bytes
 from cembench.util.files.layout import RunLayout
+from cembench.util.processes.distributed import ALONE, World
 from cembench.util.progress import Bar
 from cembench.util.rng import derive
 from cembench.util.stages import stage

@@ -31,7 +31,7 @@ from cembench.evaluation.measures.nearest_first import nearest_first
 from cembench.evaluation.measures.sanity_attacks import SanityContext
 from cembench.evaluation.sections.sanity import SanityCheck, SanityConfig
 from cembench.evaluation.statistics import wilson
-from cembench.util.distributed import ALONE, World
+from cembench.util.processes.distributed import ALONE, World
 from cembench.util.rng import derive, isolated_rng
 
 FEWEST = 20

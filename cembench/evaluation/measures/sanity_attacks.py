@@ -20,8 +20,8 @@ from cembench.energy.ascent import ascend, usual_step
 from cembench.evaluation.measures.nearest_first import FirstSuccess, square_nearest_first
 from cembench.evaluation.measures.robustness import Stage, run_stage
 from cembench.evaluation.sections.sanity import SanityConfig
+from cembench.models.copies.fast_copy import fast_copy
 from cembench.models.engine import EXAMPLES
-from cembench.models.fast_copy import fast_copy
 from cembench.util.rng import derive, generator_of
 
 TOLERANCE = 1e-3  # of logits and gradients of a copy, relative to their length per image

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cembench.models.folding import Folded, Folds, computes, find_folds, folded
+from cembench.models.copies.folding import Folded, Folds, computes, find_folds, folded
 from cembench.util.frozen import copied, exact, frozen
 from cembench.util.rng import isolated_rng
 

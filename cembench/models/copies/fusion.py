@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cembench.models.fused_conv import FusedConv
+from cembench.models.copies.fused_conv import FusedConv
 from cembench.util.rng import isolated_rng
 
 TOLERANCE = 1e-3  # far above float32 rounding through tens of layers

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cembench.models.folding import folded
-from cembench.models.fused_conv import FusedConv
-from cembench.models.fusion import fused
-from cembench.models.surrogate import channels_first
+from cembench.models.copies.folding import folded
+from cembench.models.copies.fused_conv import FusedConv
+from cembench.models.copies.fusion import fused
+from cembench.models.copies.surrogate import channels_first
 from cembench.util.errors import CembenchError, ModelError
 from cembench.util.frozen import copied
 

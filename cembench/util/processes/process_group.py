@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 
 from cembench.util.devices import pick_device
-from cembench.util.distributed import world
 from cembench.util.errors import CembenchError
-from cembench.util.meeting import LostProcessError, close_meeting, current_meeting
+from cembench.util.processes.distributed import world
+from cembench.util.processes.meeting import LostProcessError, close_meeting, current_meeting
 
 TIMEOUT = "CEMBENCH_TIMEOUT"  # the variable with the seconds that a step may wait for the others
 # Seconds in which gloo's threads free the tensors of the last collective, for which they need the

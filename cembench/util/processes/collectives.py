@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cembench.util.distributed import World, world
-from cembench.util.meeting import LostProcessError
+from cembench.util.processes.distributed import World, world
+from cembench.util.processes.meeting import LostProcessError
 
 
 def sum_of_all(x: Tensor) -> Tensor:

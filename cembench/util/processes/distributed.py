@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_text
-from cembench.util.meeting import current_meeting
+from cembench.util.processes.meeting import current_meeting
 
 T = TypeVar("T")
 

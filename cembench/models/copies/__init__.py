@@ -1,0 +1,1 @@
+"""Copies of a frozen network that attacks and samplers follow: folded, fused, in bfloat16."""

@@ -1,0 +1,1 @@
+"""Processes that torchrun started: their group, what they share, and waiting for each other."""
