@@ -164,7 +164,7 @@ def _checks(record: Record) -> str:
 
 def _table(table: Table) -> str:
     rows = [[_text(cell) for cell in row] for row in table.rows]
-    return "\n".join([table.title, *text_table(table.head, rows)])
+    return "\n".join([table.title, *text_table(table.head, rows, WIDTH // 2)])
 
 
 def _text(cell: Cell) -> str:

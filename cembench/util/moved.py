@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _ROOMS = {
-    "util": "errors settings registry files provenance devices distributed progress",
+    "util": "errors settings registry files provenance devices progress",
+    "util.processes": "distributed",
     "util.files": "seal locks",
     "energy": "potentials ascent threat",
     "models": "checkpoint",

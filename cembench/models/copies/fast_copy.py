@@ -111,7 +111,9 @@ def _halve(copied: nn.Module, example: Tensor) -> None:
     layers = [layer for layer in copied.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [it.register_forward_pre_hook(lambda layer, _: used.append(layer)) for it in layers]
     # Some layers may be cast already: a network shares its layers with its fusion.
-    with torch.no_grad(), torch.autocast(example.device.type, torch.bfloat16, cache_enabled=False):
+    cast = any(layer.weight.dtype == torch.bfloat16 for layer in layers)
+    kind = example.device.type
+    with torch.no_grad(), torch.autocast(kind, torch.bfloat16, cast, cache_enabled=False):
         copied(example)
     for hook in hooks:
         hook.remove()
