@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 
 from cembench.suites.launchers.job import Job, python
-from cembench.suites.launchers.processes import end_group
+from cembench.suites.launchers.processes import end_group, wait_to_save
 from cembench.suites.outcomes import Outcome, last_line
 from cembench.suites.queue import Queue
 from cembench.suites.worker import Died
 from cembench.util.registry import named_plugins
-
-SAVING = 60.0  # seconds that processes have to save their state
 
 
 def run_in_processes(queue: Queue, name: str, device: str, count: int) -> Outcome:
@@ -54,6 +51,4 @@ def run_in_processes(queue: Queue, name: str, device: str, count: int) -> Outcom
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Have the processes save their state, which torchrun passes SIGTERM on to, and end."""
     process.send_signal(signal.SIGTERM)
-    end = time.monotonic() + SAVING
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_to_save(lambda: process.poll() is None)

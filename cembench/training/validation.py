@@ -94,8 +94,8 @@ class _Validation:
         contexts = [SamplerContext(threat, generator) for threat in self.config.threats]
         attack, left = PGD(steps=self.config.validation.steps), 0
         for x, y in map(self._read, self._parts(limit)):
+            x, y = _kept(x, y, classified(self.model, x, y))
             for context in contexts:
-                x, y = _kept(x, y, classified(self.model, x, y))
                 if not self._agreed(generator, len(y)):
                     return None
                 if len(y):

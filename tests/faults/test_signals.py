@@ -16,6 +16,7 @@ import cembench.util.stopping as stopping
 from cembench.attacks.pgd import PGDAttack
 from cembench.cli import main
 from cembench.cli.base import Command
+from cembench.suites.launchers import processes
 from cembench.suites.launchers.job import Job
 from cembench.training.run_folder import RunFolder
 from cembench.training.train import train
@@ -305,7 +306,7 @@ def test_a_preempted_job_saves_its_state_before_it_is_queued_again(tmp_path, mon
     submitit = pytest.importorskip("cembench.suites.launchers.submitit")
     process = [sys.executable, "-c", PREEMPTED]
     monkeypatch.setattr(Job, "start", lambda self: subprocess.Popen(process))
-    monkeypatch.setattr(submitit, "SAVING", 20.0)
+    monkeypatch.setattr(processes, "SAVING", 20.0)
     job, requeued, again = Job((), Path("log.txt"), tmp_path), submitit.Requeued(), []
     before = signal.signal(signal.SIGUSR2, lambda *_: again.append(requeued.checkpoint(job)))
     try:

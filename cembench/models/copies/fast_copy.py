@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from cembench.models.copies.folding import folded
 from cembench.models.copies.fused_conv import FusedConv
 from cembench.models.copies.fusion import fused
-from cembench.models.copies.surrogate import channels_first
+from cembench.models.copies.layout import channels_first
 from cembench.util.errors import CembenchError, ModelError
 from cembench.util.frozen import copied
 

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from cembench.models.copies.folding import Folded, Folds, computes, find_folds, folded
+from cembench.models.copies.layout import channels_first
 from cembench.util.frozen import copied, exact, frozen
 from cembench.util.rng import isolated_rng
-
-MANY, SMALL = 256, 16  # channels, and pixels of a map
 
 
 class Surrogate:
@@ -95,9 +94,11 @@ def _tested_folds(model: nn.Module, images: Tensor) -> Folds | None:
 @torch.no_grad()
 def _randomise(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
-            module.running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
-            module.running_var.uniform_(0.5, 1.5)
+        if isinstance(module, nn.BatchNorm2d):
+            mean, variance = module.running_mean, module.running_var
+            if mean is not None and variance is not None:
+                mean.uniform_(-0.5, 0.5)
+                variance.uniform_(0.5, 1.5)
     for parameter in model.parameters():
         parameter.add_(0.2 * torch.rand_like(parameter) * (parameter.abs() + 0.1))
 
@@ -105,37 +106,6 @@ def _randomise(model: nn.Module) -> None:
 def _own_tensors(model: nn.Module) -> bool:
     own = [*model.parameters(recurse=False), *model.buffers(recurse=False)]
     return bool(own)
-
-
-def channels_first(network: nn.Module, images: Tensor) -> None:
-    """Leave those convolutions of a network out of channels last that are slow in it.
-
-    On a CPU in float32, those with many channels and small maps are 1.4 to 3 times as fast with
-    channels first (oneDNN, AVX-512, both directions).
-
-    Args:
-        network: a frozen network whose weights are channels last.
-        images: a few images, N×C×H×W.
-    """
-
-    def look(layer: nn.Module, _: object, out: Tensor) -> None:
-        if (
-            isinstance(layer, nn.Conv2d)
-            and layer.in_channels >= MANY
-            and out[0, 0].numel() <= SMALL
-        ):
-            found.append(layer)
-
-    found: list[nn.Conv2d] = []
-    convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    hooks = [conv.register_forward_hook(look) for conv in convs]
-    with torch.no_grad():
-        network(images)
-    for hook in hooks:
-        hook.remove()
-    for conv in found:
-        conv.to(memory_format=torch.contiguous_format)
-        conv.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
 
 
 @contextmanager

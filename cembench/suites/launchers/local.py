@@ -8,21 +8,17 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from cembench.suites.launchers.job import Poll, ending
-from cembench.suites.launchers.processes import end_group, end_with
+from cembench.suites.launchers.processes import end_group, end_with, wait_to_save
 from cembench.util.devices import cores
 from cembench.util.errors import CembenchError
 from cembench.util.stopping import ending as ending_by_signal
 from cembench.util.stopping import held_signals, interruptible_apart
-
-SAVING = 60.0  # seconds that workers have to save their state when they are told to end
-
 
 Start = Callable[[Sequence[int]], list[Poll]]  # workers of these numbers
 
@@ -42,9 +38,7 @@ class Work(NamedTuple):
 
 
 @contextmanager
-def workers(
-    work: Work, gpus: Sequence[str] = ()
-) -> Iterator[Callable[[Sequence[int]], list[Poll]]]:
+def workers(work: Work, gpus: Sequence[str] = ()) -> Iterator[Start]:
     """Yield a function that starts workers of some numbers, in place of those that died.
 
     A worker stays for all experiments, so it imports everything and loads data once. When this
@@ -103,9 +97,7 @@ def _ask_to_end(processes: list[Any]) -> None:
     for process in processes:
         with contextlib.suppress(ProcessLookupError, TypeError):  # it has ended, or never began
             os.kill(process.pid, signal.SIGTERM)
-    end = time.monotonic() + SAVING
-    while any(process.is_alive() for process in processes) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_to_save(lambda: any(process.is_alive() for process in processes))
 
 
 def _end(process: Any) -> None:

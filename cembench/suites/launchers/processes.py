@@ -12,9 +12,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
-PAUSE = 0.1  # seconds from one look for the starter to the next
+PAUSE = 0.1  # seconds from one look at a process to the next
+SAVING = 60.0  # seconds to save a state when told to end; SLURM signals 90 before the time limit
 
 
 def end_with(parent: int, owner: int | None = None) -> None:
@@ -45,6 +47,13 @@ def _runs(process: int) -> bool:
     except (ProcessLookupError, PermissionError):  # gone; of another user, who got its number
         return False
     return True
+
+
+def wait_to_save(runs: Callable[[], bool]) -> None:
+    """Wait while processes that were told to end save their state, as far as there is time."""
+    end = time.monotonic() + SAVING
+    while runs() and time.monotonic() < end:
+        time.sleep(PAUSE)
 
 
 def end_group(leader: int) -> None:

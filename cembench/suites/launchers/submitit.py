@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,13 +13,13 @@ import submitit
 from submitit.helpers import Checkpointable, DelayedSubmission
 
 from cembench.suites.launchers.job import Job, Poll
+from cembench.suites.launchers.processes import wait_to_save
 from cembench.suites.launchers.settings import Request, StartJobs
 from cembench.suites.outcomes import RESUME_HINT
 
 MINUTES = 240
 REQUEUES = 1000  # of a job whose time is over; submitit itself gives up after three
 LARGEST = 1000  # jobs of an array; SLURM's MaxArraySize is 1001 unless a site changes it
-SAVING = 60.0  # seconds that a job has to save its state; SLURM signals 90 before the time limit
 # SLURM sends these to every process of a job; submitit answers them, in the process around it.
 # Windows has the first of them alone.
 ANSWERED = tuple(s for s in signal.Signals if s.name in ("SIGTERM", "SIGUSR2"))
@@ -42,9 +41,7 @@ class Requeued(Checkpointable):
         This comes within `Popen.wait`, which cannot be called a second time.
         """
         self.process.send_signal(signal.SIGUSR1)
-        end = time.monotonic() + SAVING
-        while _runs(self.process.pid) and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_to_save(lambda: _runs(self.process.pid))
         return DelayedSubmission(Requeued(), job)
 
 
