@@ -1,4 +1,4 @@
-"""The command line: command X is `cli/X.py`, which parses, calls and prints.
+"""The command line: command X is `cli/TASK/X.py`, which parses, calls and prints.
 
 A command is imported when it is called, and torch when a command needs it.
 """
@@ -17,9 +17,10 @@ COMMANDS = {
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
     "Look": ("report", "plot", "show", "status", "list"),
     "Check": ("check", "verify"),
-    "Exchange": ("import", "export"),
-    "Shell": ("completion",),
+    "Share": ("import", "export"),
+    "Setup": ("completion",),
 }
+TASKS = {name: task for task, names in COMMANDS.items() for name in names}
 
 
 class Commands(click.Group):
@@ -27,14 +28,14 @@ class Commands(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return their names, in the order of the help."""
-        return [name for names in COMMANDS.values() for name in names]
+        return list(TASKS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """Import a command, unless there is none of that name."""
-        if name not in self.list_commands(context):
+        if name not in TASKS:
             return None
         module = f"{name}_" if name == "import" else name  # a keyword of Python
-        found = importlib.import_module(f"cembench.cli.{module}").command
+        found = importlib.import_module(f"cembench.cli.{TASKS[name].lower()}.{module}").command
         assert isinstance(found, click.Command)
         return found
 

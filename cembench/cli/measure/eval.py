@@ -21,8 +21,8 @@ from cembench.cli.base import (
     say,
     show,
 )
-from cembench.cli.import_ import import_options, imported
 from cembench.cli.names import file, offer
+from cembench.cli.share.import_ import import_options, imported
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
