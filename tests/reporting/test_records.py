@@ -15,6 +15,7 @@ from cembench.evaluation.compare import compare_records
 from cembench.evaluation.record.collection import read_collection
 from cembench.evaluation.record.files import load_record, save_record
 from cembench.reporting.leaderboard import build_boards, find_records
+from cembench.reporting.page import write_plots, write_report
 from cembench.reporting.records import collect
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
@@ -167,6 +168,16 @@ def test_a_record_in_a_collection_has_a_path_and_nothing_beside_it(tmp_path, run
         compare_records(path, path)
     with pytest.raises(CembenchError, match=r"all\.parquet: it holds no record runs/none"):
         load_record(tmp_path / "all.parquet/runs/none/eval/standard.json")
+
+
+def test_a_report_says_what_a_collection_lacks(tmp_path, runs):
+    written(tmp_path / "all.parquet", runs)
+    page = write_report([tmp_path / "all.parquet"], tmp_path / "page").read_text()
+    folders = write_report([runs], tmp_path / "folders").read_text()
+    assert page.count("which keeps records alone") == 7 and "which keeps" not in folders
+    assert "Missing pictures" in folders and "No adversarial images were kept" in folders
+    assert "Missing pictures" not in page and "No adversarial images were kept" not in page
+    assert write_plots([tmp_path / "all.parquet"], tmp_path / "plots")
 
 
 def test_a_mark_of_a_replaced_checkpoint_is_kept(tmp_path):

@@ -44,6 +44,11 @@ class Run:
         return layout_of(self.path, self.record).checkpoint
 
     @property
+    def collection(self) -> Path | None:
+        """The collection that the record was read from, if any: it has no files beside it."""
+        return RunLayout.collection(self.path)
+
+    @property
     def link(self) -> str:
         """The link to it on a page."""
         return self.anchor and f"#{self.anchor}"
@@ -118,5 +123,6 @@ def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, bool]],
     titles += [] if record.counterfactuals is None else record.counterfactuals.balls
     places = ((False, RunLayout.picture), (True, RunLayout.trajectory))
     all_of = [(place(path, title), title, strip) for title in titles for strip, place in places]
-    missing = [file for file, _, strip in all_of if not strip and not file.exists()]
+    kept = () if RunLayout.collection(path) else all_of
+    missing = [file for file, _, strip in kept if not strip and not file.exists()]
     return [one for one in all_of if one[0].exists()], missing

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def collect(
     paths: Iterable[Path], where: str = "", columns: Sequence[str] = (), *, verify: bool = False
 ) -> pa.Table:
-    """Return a row for each record below run folders and in collections.
+    """Return a row for each record below run folders and in collections, copies once.
 
     Args:
         paths: run folders or folders of them, records, collections.
@@ -34,16 +34,16 @@ def collect(
         CembenchError: when a path holds no record, one is damaged, or there is no such column.
     """
     paths = list(paths)
-    records: dict[Path, Record] = {}
-    contents: dict[Path, bytes] = {}
-    for path, record, content in iter_records(paths, verify=verify):
-        records[path], contents[path] = record, content
-    records = without_outdated(records)
-    places = _places(records, paths)
-    table = arrow_table((places[path], one, contents[path]) for path, one in records.items())
+    found: dict[bytes, tuple[Path, Record]] = {}
+    for path, one, content in iter_records(paths, verify=verify):
+        found.setdefault(content, (path, one))
+    kept = without_outdated(dict(found.values()))
+    contents = {path: content for content, (path, _) in found.items()}
+    places = _places(kept, paths)
+    table = arrow_table((places[path], one, contents[path]) for path, one in kept.items())
     table = selected(table, where)
-    kept = [resolve(name, table.column_names) for name in columns]
-    return table.select(dict.fromkeys([*kept, *NEEDED, REPLACED])) if columns else table
+    chosen = [resolve(name, table.column_names) for name in columns]
+    return table.select(dict.fromkeys([*chosen, *NEEDED, REPLACED])) if columns else table
 
 
 def _places(files: Iterable[Path], paths: Sequence[Path]) -> dict[Path, str]:
