@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,6 +20,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+
+def updates(console: Console) -> bool:
+    """Return whether what was shown can be replaced: on a terminal and in a notebook."""
+    return console.is_terminal or console.is_jupyter
+
+
+def live_of(console: Console) -> Callable[..., Any]:
+    """Return the class of live displays."""
+    if not console.is_jupyter:
+        return Live
+    from cembench.util.display.notebook import NotebookLive
+
+    return NotebookLive
 
 
 class Speed(ProgressColumn):
@@ -53,7 +67,7 @@ class Screen:
         """Show it until this ends; bars that begin meanwhile appear in it."""
         token = Screen._current.set(self)
         try:
-            with Live(self, console=self.console, refresh_per_second=4):
+            with live_of(self.console)(self, console=self.console, refresh_per_second=4):
                 yield
         finally:
             Screen._current.reset(token)
@@ -74,7 +88,7 @@ class Bar:
         self._screen = Screen.current()
         own = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
         self._console = own if self._screen is None else self._screen.console
-        self._shown = self._console.is_terminal or self._console.is_jupyter
+        self._shown = updates(self._console)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -84,6 +98,11 @@ class Bar:
             console=self._console,
             disable=not self._shown,
         )
+        if self._console.is_jupyter:
+            shown = self._progress.get_renderable
+            self._progress.live = live_of(self._console)(
+                console=self._console, get_renderable=shown
+            )
         self._task = self._progress.add_task(title, total=images, note="")
         self._title = title
 

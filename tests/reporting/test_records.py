@@ -165,7 +165,7 @@ def test_a_record_in_a_collection_has_a_path_and_nothing_beside_it(tmp_path, run
     path = tmp_path / "all.parquet/runs/at.s1/eval/standard.json"
     assert load_record(path) == load_record(runs / "at.s1/eval/standard.json")
     with pytest.raises(CembenchError, match="keeps records alone; give the run folder"):
-        compare_records(path, path)
+        compare_records(load_record(path), load_record(path))
     with pytest.raises(CembenchError, match=r"all\.parquet: it holds no record runs/none"):
         load_record(tmp_path / "all.parquet/runs/none/eval/standard.json")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cembench.evaluation.record import FORMAT, Record
+from cembench.evaluation.record.origin import Origin
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256
@@ -41,6 +42,7 @@ def _save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Reco
     record = record.model_copy(update={"table_sha256": checksum})
     text = json.dumps({"seal": UNSEALED, **record.dump()}, indent=2)
     write_sealed(path, text.encode() + b"\n")
+    record._origin = Origin(path)
     return record
 
 
@@ -64,7 +66,7 @@ def parse_record(content: bytes, path: Path) -> Record:
         version = int(values["format"])
         if version >= SEALED and not is_sealed(content):
             raise ValueError("the seal does not fit")
-        return Record.parse(_migrated(values, version))
+        record = Record.parse(_migrated(values, version))
     except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         if version > FORMAT:
             raise CembenchError(
@@ -74,6 +76,8 @@ def parse_record(content: bytes, path: Path) -> Record:
         raise CembenchError(
             f"{path}: not a record, damaged, or changed since it was written; evaluate again"
         ) from error
+    record._origin = Origin(path)
+    return record
 
 
 def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
@@ -143,8 +147,12 @@ def layout_of(path: Path, record: Record) -> RunLayout:
     return RunLayout(folder, f"{own}.safetensors") if own else RunLayout(folder)
 
 
-def load_table(record: Path) -> pd.DataFrame:
+def load_table(record: Path, known: Record | None = None) -> pd.DataFrame:
     """Read the table of verdicts beside a record, one row per image.
+
+    Args:
+        record: its file.
+        known: the record, if it was read already.
 
     Raises:
         CembenchError: when it is missing, or not the one that the record was written with.
@@ -158,7 +166,7 @@ def load_table(record: Path) -> pd.DataFrame:
         )
     path = RunLayout.table(record)
     content = read_bytes(path)
-    known = load_record(record)
+    known = known or load_record(record)
     try:
         if known.table_sha256 in ("", hashlib.sha256(content).hexdigest()):
             frame = read_frame(content)
