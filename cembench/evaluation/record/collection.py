@@ -63,10 +63,12 @@ def write_collection(path: Path, table: pa.Table) -> None:
         table: with the columns `path` and `record` and any others.
 
     Raises:
-        CembenchError: when it cannot be written.
+        CembenchError: when its name ends in anything but `.parquet`, or it cannot be written.
     """
     import pyarrow.parquet as pq
 
+    if path.suffix != ".parquet":
+        raise CembenchError(f"{path}: a collection is a file NAME.parquet; `--csv` prints CSV")
     stream = io.BytesIO()
     pq.write_table(table, stream, row_group_size=ROWS, compression="zstd", compression_level=9)
     write_bytes(path, stream.getvalue())

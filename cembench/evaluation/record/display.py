@@ -54,4 +54,5 @@ def _html(table: Table) -> str:
 
 
 def _text(cell: Cell) -> str:
-    return f"{cell.text} {cell.note}".strip()
+    apart = cell.note and not cell.note.startswith("±")  # an interval, or whose value it is
+    return f"{cell.text} ({cell.note})" if apart else f"{cell.text} {cell.note}".strip()

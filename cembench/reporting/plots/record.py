@@ -18,7 +18,7 @@ from cembench.util.settings import nearest
 ACCURACY = "accuracy"
 
 
-class Shown(Figure):
+class NotebookFigure(Figure):
     """A figure that a notebook shows, whatever draws the figures of the user."""
 
     def _repr_png_(self) -> bytes:
@@ -43,7 +43,7 @@ def figure(record: Record, what: str) -> Figure:
     if what not in kinds:
         raise CembenchError(f"{record.run} has no chart '{what}'; {nearest(what, kinds)}")
     drawn = _accuracies(record) if what == ACCURACY else draw(known[what])
-    drawn.__class__ = Shown
+    drawn.__class__ = NotebookFigure
     return drawn
 
 
