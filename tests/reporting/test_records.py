@@ -171,10 +171,10 @@ def test_a_record_in_a_collection_has_a_path_and_nothing_beside_it(tmp_path, run
 
 
 def test_a_report_says_what_a_collection_lacks(tmp_path, runs):
-    written(tmp_path / "all.parquet", runs)
+    written(tmp_path / "all.parquet", runs / "at.s0")
     page = write_report([tmp_path / "all.parquet"], tmp_path / "page").read_text()
-    folders = write_report([runs], tmp_path / "folders").read_text()
-    assert page.count("which keeps records alone") == 7 and "which keeps" not in folders
+    folders = write_report([runs / "at.s0"], tmp_path / "folders").read_text()
+    assert page.count("which keeps records alone") == 1 and "which keeps" not in folders
     assert "Missing pictures" in folders and "No adversarial images were kept" in folders
     assert "Missing pictures" not in page and "No adversarial images were kept" not in page
     assert write_plots([tmp_path / "all.parquet"], tmp_path / "plots")
@@ -231,6 +231,11 @@ def test_a_hostile_collection_is_refused_in_one_line(tmp_path, table):
     done = run(tmp_path / "all.parquet")
     assert done.exit_code == 2 and done.stderr.count("\n") == 1
     assert "all.parquet" in done.stderr and "unexpected" not in done.stderr
+
+
+def test_only_parquet_is_written(tmp_path, runs):
+    done = run(runs, "--to", tmp_path / "all.csv")
+    assert done.exit_code == 2 and "`--csv` prints CSV" in done.stderr
 
 
 def test_damage_is_told(tmp_path, runs):
