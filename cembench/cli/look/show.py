@@ -12,6 +12,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
 OTHERS = {".yaml": "settings", ".csv": "a table", ".md": "a table", ".parquet": "a table"}
+RECORDS = "; `cembench records` lists the records of one that it wrote"
 
 
 @click.command("show", cls=Command, example="runs/at/eval/quick.json")
@@ -29,7 +30,8 @@ def command(file: Path, as_json: bool) -> None:
     from cembench.reporting.describe import record_page, run_page
 
     if (what := OTHERS.get(file.suffix)) and not file.is_dir():
-        raise CembenchError(f"{file}: {what}, no record (.json), checkpoint or run folder")
+        hint = RECORDS * (file.suffix == ".parquet")
+        raise CembenchError(f"{file}: {what}, no record (.json), checkpoint or run folder{hint}")
     layout = RunLayout.at(file)
     found = load_record(file) if file.suffix == ".json" else read_metadata(layout.checkpoint)
     if as_json:
