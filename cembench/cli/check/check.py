@@ -24,6 +24,7 @@ from cembench.cli.base import (
     say,
 )
 from cembench.cli.names import file
+from cembench.interop.hub.address import is_address
 from cembench.util.errors import CembenchError
 
 
@@ -103,4 +104,9 @@ def command(
 
 def _paths(word: str) -> list[str] | list[Path]:
     """Return NAME=CHECKPOINT as it is, and the checkpoints that a path means."""
-    return [word] if "=" in word else runs_of([Path(word)])
+    from cembench.interop.hub.cache import placed
+
+    name, equals, path = ("", "", word) if is_address(word) else word.rpartition("=")
+    if equals:
+        return [f"{name}={placed(path)}"]
+    return runs_of([placed(path)])
