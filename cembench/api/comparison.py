@@ -9,7 +9,7 @@ from cembench.evaluation.gate.check import check as check_baseline
 from cembench.evaluation.gate.evaluator import Evaluator
 from cembench.evaluation.gate.gate import Outcome
 from cembench.evaluation.record import Record
-from cembench.interop.hub.cache import local
+from cembench.interop.hub.cache import local, placed_row
 from cembench.interop.hub.manifest import Part
 from cembench.util.lazy import lazy_imports
 
@@ -62,8 +62,8 @@ def check(
 
     Args:
         baseline: the file that `cembench check --update` wrote.
-        checkpoints: run folders, files, or `NAME=FILE` for the row of that name; those that the
-            baseline names unless given.
+        checkpoints: run folders, files, addresses, or `NAME=FILE` for the row of that name; those
+            that the baseline names unless given.
         allow_changed_software: compare also when rows were measured with other versions.
         allow_unchecked: let rows pass without sanity checks.
         out: the folder of records; beside the checkpoints unless given.
@@ -86,7 +86,7 @@ def check(
         write_curve,
     )
     return check_baseline(
-        [str(checkpoint) for checkpoint in checkpoints],
+        [placed_row(str(checkpoint)) for checkpoint in checkpoints],
         Path(baseline),
         evaluator,
         allow_changed_software=allow_changed_software,

@@ -301,6 +301,7 @@ def test_what_the_hub_refuses_is_one_line(
         (("pull", "hf://me/none"), "no such repository, or a private one: log in"),
         (("pull", "hf://me/mine@none"), "no revision none"),
         (("pull", "hf://them/net"), "no cembench.json here"),
+        (("push", run, "--to", "hf://me/mine/file"), "names a file"),
         (("push", run, "--to", "hf://them/net"), "holds no run, but 2 other files"),
         (("show", "hf://me/mine/eval/none.json"), "the run has no eval/none.json"),
         (("show", "hf://them/net/none.bin"), "no none.bin here"),
@@ -352,6 +353,7 @@ def test_an_address_stands_for_a_checkpoint(run: Path, hub: Hub, cembench: Any) 
     assert "digits" in cembench("show", address).out
     assert cembench("leaderboard", address, run, "--out", "boards").code == 0
     assert cembench("sample", address, "-n", "2", "--steps", "1").code == 0
+    assert cb.export(address, "huggingface", "exported").is_dir()
     before = files(Path("cache"))
     plan = ["attacks=[{name: pgd, steps: 1}]", "samples=null", "density=null", "curve=null"]
     done = cembench("eval", address, *plan, "sanity=null", "--limit", "4")

@@ -24,7 +24,6 @@ from cembench.cli.base import (
     say,
 )
 from cembench.cli.names import file
-from cembench.interop.hub.address import is_address
 from cembench.util.errors import CembenchError
 
 
@@ -104,9 +103,7 @@ def command(
 
 def _paths(word: str) -> list[str] | list[Path]:
     """Return NAME=CHECKPOINT as it is, and the checkpoints that a path means."""
-    from cembench.interop.hub.cache import placed
+    from cembench.interop.hub.cache import placed_row
 
-    name, equals, path = ("", "", word) if is_address(word) else word.rpartition("=")
-    if equals:
-        return [f"{name}={placed(path)}"]
-    return runs_of([placed(path)])
+    word = placed_row(word)
+    return [word] if "=" in word else runs_of([Path(word)])

@@ -63,6 +63,18 @@ def placed(path: str | Path) -> Path:
     return folder if file.name == CHECKPOINT else target
 
 
+def placed_row(text: str) -> str:
+    """Return `CHECKPOINT` or `NAME=CHECKPOINT` with what `placed` makes of an address.
+
+    Raises:
+        CembenchError: as `placed`.
+    """
+    name, _, path = text.partition("=")
+    if is_address(text):
+        return str(placed(text))
+    return f"{name}={placed(path)}" if is_address(path) else text
+
+
 def _copy(file: Path, source: Path, folder: Path) -> None:
     """Copy a checkpoint into a folder, with what training left beside it if it is that of a run."""
     for one in file.parent.iterdir():

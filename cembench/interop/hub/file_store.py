@@ -11,9 +11,9 @@ from cembench.interop.hub.address import Address
 from cembench.interop.hub.fetch import transfer
 from cembench.interop.hub.manifest import MANIFEST, Manifest
 from cembench.interop.hub.store import Store, reaching
-from cembench.util.errors import CembenchError, said
+from cembench.util.errors import CembenchError, one_line, said
 from cembench.util.extras import require_package
-from cembench.util.files import CHUNK
+from cembench.util.files import CHUNK, unwritable
 
 
 class FileStore(Store):
@@ -32,8 +32,8 @@ class FileStore(Store):
             self.files, self.root = url_to_fs(address.url)
         except ImportError as error:
             package = known[address.scheme]["class"].partition(".")[0]
-            what = f"{address}: needs a package that is missing: pip install {package}"
-            raise CembenchError(what) from error
+            hint = f"pip install {package}" if package != "fsspec" else one_line(error)
+            raise CembenchError(f"{address}: needs a package that is missing: {hint}") from error
         except Exception as error:
             raise CembenchError(f"{address}: {said(error)}") from error
         self.root = self.root.rstrip("/")
@@ -85,17 +85,25 @@ class FileStore(Store):
             raise CembenchError(f"{self.address}: inside a run, or a file; choose another address")
         with reaching(self.address):
             self._require_free(bool(options.get("force")))
-            before = self._begin_again()
-            total = sum(entry.bytes for entry in manifest.files.values())
-            with transfer(self, "pushing", total) as advance:
-                for name, content in files.items():
-                    self._put(name, content)
-                    advance(manifest.files[name].bytes)
-            for name in before - {*files}:
-                with suppress(FileNotFoundError):
-                    self.files.rm_file(self._path(name))
-            self._put(MANIFEST, manifest.text())
+            try:
+                self._write(files, manifest)
+            except OSError as error:
+                if not error.strerror:  # of a store that is no file system
+                    raise
+                raise unwritable(self.address, error) from error
         return str(self.address)
+
+    def _write(self, files: Mapping[str, Path | bytes], manifest: Manifest) -> None:
+        before = self._begin_again()
+        total = sum(entry.bytes for entry in manifest.files.values())
+        with transfer(self, "pushing", total) as advance:
+            for name, content in files.items():
+                self._put(name, content)
+                advance(manifest.files[name].bytes)
+        for name in before - {*files}:
+            with suppress(FileNotFoundError):
+                self.files.rm_file(self._path(name))
+        self._put(MANIFEST, manifest.text())
 
     def _require_free(self, force: bool) -> None:
         if force or not self.files.exists(self.root):

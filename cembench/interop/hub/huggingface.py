@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -119,6 +120,8 @@ class HubStore(Store):
         What an earlier run had and this one lacks is deleted, in the same commit.
         """
         place, branch = self.address.place, self.address.revision
+        if self.file:
+            raise CembenchError(f"{self.address}: names a file; push takes hf://USER/NAME[@BRANCH]")
         if _COMMIT.fullmatch(branch):
             raise CembenchError(f"{self.address}: a commit cannot change; name a branch, or none")
         with telling(self.address), warnings.catch_warnings():
@@ -151,7 +154,9 @@ class HubStore(Store):
             CembenchError: when the repository holds something else, unless it may be replaced.
         """
         if MANIFEST in there:
-            known = self.manifest()
+            known = None
+            with suppress(CembenchError):  # a damaged one, which the new one replaces
+                known = self.manifest()
             return set() if known is None else ({*known[0].files} & there) - files
         if there - OWN and not force:
             raise CembenchError(

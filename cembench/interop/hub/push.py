@@ -104,13 +104,13 @@ def packed(
     if is_address(run):
         raise CembenchError(f"{run}: pull it first; push takes a run folder of this machine")
     layout = RunLayout.at(Path(run))
+    _require_idle(layout)
+    metadata = read_metadata(layout.checkpoint)
     if layout.own_name:
         raise CembenchError(
             f"{run}: one of several checkpoints in a folder; push takes a run folder, with "
             f"{CHECKPOINT} in it"
         )
-    _require_idle(layout)
-    metadata = read_metadata(layout.checkpoint)
     if not metadata.finished and not unfinished:
         raise CembenchError(
             f"{run}: its training is not finished; --resume it, or push it with --unfinished"
