@@ -169,7 +169,7 @@ class LocalPath(click.Path):
 
 # How much of a run each command reads, by the names of `Part`; others read all.
 NEEDS = {"probe": "NETWORK", "bench": "NETWORK", "import": "NETWORK", "export": "RECORDS"}
-NEEDS |= dict.fromkeys(("show", "compare", "leaderboard", "plot"), "RECORDS")
+NEEDS |= dict.fromkeys(("show", "compare", "leaderboard", "plot", "records"), "RECORDS")
 
 # A command says in the help of the partial ones what its own is about.
 FILE = LocalPath(path_type=Path)

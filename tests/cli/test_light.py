@@ -29,10 +29,11 @@ WITHOUT_TORCH = {
     "compare": [[RECORD, str(OTHER)]],
     "plot": [[RUN]],
     "pull": [],  # what it fetches is in tests/interop/test_hub.py
+    "records": [[RUN], [RUN, "--to", "records.parquet", "--where", "clean > 0.5"]],
     "report": [[RUN, "--images", "0"]],  # images need the network
     "status": [],
 }
-TABLES = ("leaderboard", "compare", "plot", "report")  # which need pandas
+TABLES = ("leaderboard", "compare", "plot", "records", "report")  # which need pandas
 WRONG = {
     "train": [["none.yaml"], [AT, "epocs=2"], [AT, "method=pgd"], [AT, "threat.norm=l3"]],
     "eval": [[RUN, "atacks=1"], [RUN, "--protocol", "quik"], [RUN, "attacks=[pgdd]"]],

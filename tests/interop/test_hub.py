@@ -91,12 +91,13 @@ def edited(address: str, change: Callable[[Any], object]) -> None:
 
 def test_a_run_comes_back_whole(run: Path, address: str) -> None:
     assert push(run, address, fields={"licence": "mit"}) == address
+    (Path("runs") / ".mine.part" / "half").mkdir(parents=True)  # a killed pull left it
     back = pull(address)
     assert back == Path("runs/mine")
     found, sent = files(back), files(run)
     kept = {name for name in sent if name not in ("last.ckpt", "log.txt")}
     assert {name: found[name] for name in kept} == {name: sent[name] for name in kept}
-    assert {*found} - kept == CARD
+    assert {*found} - kept == CARD and [path.name for path in back.parent.iterdir()] == ["mine"]
     (record,) = back.glob("eval/*.json")
     assert load_record(record) == load_record(next(run.glob("eval/*.json")))
     assert all(row.agrees for row in verify_record(record, back))
