@@ -232,6 +232,13 @@ def test_what_is_not_finished_stays(run: Path, trained: Path, cembench: Any) -> 
     (run / "buffer.safetensors").symlink_to(own)
     assert "leads out of the run folder" in cembench("push", run, "--to", place).err
     (run / "buffer.safetensors").unlink()
+    (run / "samples").symlink_to(trained, target_is_directory=True)
+    assert "samples: leads out of the run folder" in cembench("push", run, "--to", place).err
+    (run / "samples").unlink()
+    odd = run / "eval" / "a?b.parquet"
+    odd.touch()
+    assert "a?b.parquet' cannot be the name of a file" in cembench("push", run, "--to", place).err
+    odd.unlink()
     damaged = record.read_bytes()
     record.write_bytes(damaged.replace(b"0", b"1", 1))
     assert "changed since it was written" in cembench("push", run, "--to", place).err
@@ -351,7 +358,7 @@ def test_an_address_stands_for_a_checkpoint(run: Path, hub: Hub, cembench: Any) 
     assert table.code == 0 and f"| {address} |" in table.out
     verified = cembench("verify", f"{address}/{record}", address)
     assert verified.code == 0 and "DIFFERS" not in verified.out
-    assert "digits" in cembench("show", address).out
+    assert f"- {address}/{record}:" in cembench("show", address).out
     assert cembench("leaderboard", address, run, "--out", "boards").code == 0
     assert cembench("sample", address, "-n", "2", "--steps", "1").code == 0
     assert cb.export(address, "huggingface", "exported").is_dir()

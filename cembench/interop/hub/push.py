@@ -145,7 +145,7 @@ def _manifest(layout: RunLayout, files: Mapping[str, Path]) -> Manifest:
         name: Entry(bytes=path.stat().st_size, sha256=sha256(path)) for name, path in files.items()
     }
     with blaming(layout.folder):
-        return Manifest(name=file_name(layout.name), files=entries)
+        return Manifest.parse({"name": file_name(layout.name), "files": entries})
 
 
 def _require_idle(layout: RunLayout) -> None:
@@ -166,6 +166,10 @@ def _divided(layout: RunLayout, part: Part) -> tuple[dict[str, Path], tuple[str,
     inside = layout.folder.resolve()
     for path in sorted(layout.folder.rglob("*")):
         name = path.relative_to(layout.folder).as_posix()
+        if not path.resolve().is_relative_to(inside):
+            raise CembenchError(
+                f"{path}: leads out of the run folder; put the content itself there"
+            )
         if not path.is_file() or any(one.startswith(".") for one in PurePath(name).parts):
             continue
         own = part_of(name)
@@ -173,8 +177,6 @@ def _divided(layout: RunLayout, part: Part) -> tuple[dict[str, Path], tuple[str,
             continue  # of an earlier push, and made again
         if own is None or own > part:
             others.append(name)
-        elif not path.resolve().is_relative_to(inside):
-            raise CembenchError(f"{path}: leads out of the run folder; put the file itself there")
         else:
             found[name] = path
     return found, tuple(others)

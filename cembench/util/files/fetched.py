@@ -21,5 +21,8 @@ def place_of(text: str) -> Path:
 
 
 def told(path: Path) -> str:
-    """Return how the user named a path: by its address, if it was fetched."""
-    return next((address for address, place in _places.items() if place == path), str(path))
+    """Return how the user named a path: by an address, if it was fetched or lies below what was."""
+    for address, place in _places.items():
+        if path.is_relative_to(place):
+            return "/".join([address, *path.relative_to(place).parts])
+    return str(path)
