@@ -16,6 +16,7 @@ from PIL import Image
 
 from cembench.evaluation.record import Record
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import shown
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -82,10 +83,10 @@ def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | N
     if count == 0 or record.kind != "classifier" or not RunLayout.adversarial(path).is_dir():
         return None
     found = read_evidence(path, record, count)
-    names = ", ".join(found.attacks) or "no attack"
+    names = shown(", ".join(found.attacks)) or "no attack"
     facts = {
         "group": f"{record.fingerprint[:12]} {record.threat}",
-        "run": record.run,
+        "run": shown(record.run),
         "rule": f"{len(found.images)} of {found.total} attacked images: a fixed random choice, the "
         f"same for every run on them. Adversarial images are those of {names}, as 8-bit files hold "
         "them; differences are magnified around grey. log p is LSE f(x, ·): log p(x) up to a "
@@ -93,8 +94,8 @@ def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | N
         "factors": found.factors,
         "columns": COLUMNS,
         "size": _size(*reversed(found.clean.shape[2:])),
-        "classes": found.classes,
-        "attacks": list(found.attacks),
+        "classes": [shown(one) for one in found.classes],
+        "attacks": [shown(one) for one in found.attacks],
         "norms": list(found.attacks.values()),
         "images": found.images,
     }

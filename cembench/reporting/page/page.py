@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -26,17 +27,23 @@ from cembench.reporting.page.runs import Run, by_record, gather
 from cembench.reporting.page.svg import inline
 from cembench.reporting.page.tables import marks, of_board, of_chart
 from cembench.reporting.plots.draw import draw
+from cembench.util.display import latex, markdown
 from cembench.util.display.charts import Scatter
 from cembench.util.display.format import with_error
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes, write_text
+from cembench.util.files.names import shown
 from cembench.util.files.yaml import to_yaml
 from cembench.util.shared import sharing
 from cembench.util.version import __version__
 
 LIMIT = 8_000_000  # bytes of a page
 SPARE = 200  # bytes of the markup around a chart or picture
-SCRIPT = ("tables", "charts", "images", "samples", "details")
+SCRIPT = ("tables", "charts", "images", "samples", "save", "details")
+ESCAPES = {
+    one.__name__.rpartition(".")[2]: {"special": one.SPECIAL, "named": one.NAMED}
+    for one in (latex, markdown)
+}
 Thing = PlacedChart | Picture | Sheet
 
 
@@ -221,6 +228,7 @@ def _templates() -> Environment:
     templates = Environment(
         loader=PackageLoader("cembench.reporting.page", "assets"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -230,10 +238,16 @@ def _templates() -> Environment:
     return templates
 
 
+def _visible(value: Any) -> Any:
+    """Return a value without what turns the direction of writing, or is not seen."""
+    made_here = isinstance(value, Markup) or not isinstance(value, str)
+    return value if made_here else shown(value, kept="\n\N{NO-BREAK SPACE}")
+
+
 def _script() -> str:
     """Return the only script of the page; its parts share their names and no others."""
     parts = "".join(_asset(f"script/{name}.js") for name in SCRIPT)
-    return f'"use strict";\n(() => {{\n{parts}}})();\n'
+    return f'"use strict";\n(() => {{\nconst ESCAPES = {json.dumps(ESCAPES)};\n{parts}}})();\n'
 
 
 def _asset(name: str) -> str:

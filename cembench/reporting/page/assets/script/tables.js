@@ -70,7 +70,7 @@ const columns = boards.map((board, number) => {
   });
   const chooser = make("details", { className: "columns" }, make("summary", {}, "Columns"));
   chooser.append(make("div", {}, ...boxes));
-  board.querySelector("figcaption").append(chooser);
+  board.querySelector("figcaption").append(make("div", { className: "bar" }, chooser));
   return boxes.map((label) => label.firstChild);
 });
 const hideColumns = () => {
@@ -111,7 +111,8 @@ const hide = () => {
   }
   const left = rows.filter((row) => !row.hidden);
   const told = document.getElementById("matches");
-  told.textContent = words.length ? `${left.length} of ${rows.length} rows` : "";
+  const found = left.length ? `${left.length} of ${rows.length} rows` : "nothing found";
+  told.textContent = words.length ? found : "";
   const links = (some) => some.flatMap((row) => all("a", row)).map((a) => a.hash.slice(1));
   const shown = new Set(links(left));
   const off = new Set(kept("hide"));
