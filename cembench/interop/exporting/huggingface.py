@@ -54,7 +54,8 @@ def card(source: ModelSource, record: Record, texts: dict[str, str], pictured: b
     page = template.render(
         metadata=source.metadata, record=record, texts=texts, pictured=pictured, lead=lead
     )
-    return f"---\n{to_yaml(_front_matter(source, record, texts))}---\n\n{page}"
+    front = shown(to_yaml(_front_matter(source, record, texts)), kept="\n")
+    return f"---\n{front}---\n\n{page}"
 
 
 def _front_matter(source: ModelSource, record: Record, texts: dict[str, str]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from cembench.evaluation.record import Record
 from cembench.util.display.format import missing
 from cembench.util.display.latex import latex_table
 from cembench.util.display.markdown import markdown_table, markdown_text
-from cembench.util.files import write_text
+from cembench.util.files import digest, write_text
 from cembench.util.files.names import shown
 
 FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.]|inf)")  # not a negative number
+LONGEST = 80  # bytes of a word in a file name
 Sources = Sequence[Sequence[Record]]
 
 
@@ -142,7 +143,14 @@ def write_boards(boards: Sequence[Board], out: Path, *, latex: bool = False) -> 
 
 def slug(*words: object) -> str:
     """Return words as one file name."""
-    return re.sub(r"[^\w.@-]+", "-", "-".join(str(word) for word in words if word))
+    return re.sub(r"[^\w.@-]+", "-", "-".join(_short(str(word)) for word in words if word))
+
+
+def _short(word: str) -> str:
+    """Return a word, or the beginning of one that no file name has room for, and its digest."""
+    if len(word.encode()) <= LONGEST:
+        return word
+    return f"{word.encode()[: LONGEST // 2].decode(errors='ignore')}-{digest(word)}"
 
 
 def free_stem(stem: str, more: Iterable[str], taken: Container[str]) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Emphasis, code, links, HTML, cells, formulas. Backslashes and underscores only where they mean
 # something, so that names such as worst_case stay as they are. JavaScript reads it in the same way.
-SPECIAL = r"[`*[<>|~$]|\\(?=[!-/:-@[-`{-~])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)"
+SPECIAL = r"[`*[<>|~$]|\\(?=[!-/:-@[-`{-~])|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
 NAMED = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 

@@ -85,6 +85,17 @@ const hideColumns = () => {
   mark();
 };
 
+const choosers = all(".board .columns");
+document.addEventListener("click", (event) => {
+  for (const one of choosers) one.open &&= one.contains(event.target);
+});
+document.addEventListener("keydown", (event) => {
+  const one = choosers.find((chooser) => chooser.contains(event.target));
+  if (event.key !== "Escape" || !one?.open) return;
+  one.open = false;
+  one.firstChild.focus();
+});
+
 // What goes on beyond the right edge has a sign there.
 const boxes = all(".scroll");
 const mark = () => {
@@ -113,6 +124,7 @@ const hide = () => {
   const told = document.getElementById("matches");
   const found = left.length ? `${left.length} of ${rows.length} rows` : "nothing found";
   told.textContent = words.length ? found : "";
+  document.querySelector("main").classList.toggle("nothing", rows.length > 0 && !left.length);
   const links = (some) => some.flatMap((row) => all("a", row)).map((a) => a.hash.slice(1));
   const shown = new Set(links(left));
   const off = new Set(kept("hide"));
