@@ -29,7 +29,7 @@ const follow = () => {
   mark();
 };
 const restore = () => {
-  filter.value = state.get("filter") ?? "";
+  if (filter) filter.value = state.get("filter") ?? "";
   for (const one of kept("sort")) {
     const [number, column, direction] = one.split(".").map(Number);
     const head = heads[number]?.[column];
@@ -41,8 +41,9 @@ const restore = () => {
 for (const row of all("tr[data-run]")) {
   row.addEventListener("click", (event) => {
     if (event.target.closest("a, button") || String(getSelection())) return;
-    row.querySelector("a").focus({ preventScroll: true }); // where it returns to
-    location.hash = row.dataset.run;
+    const link = row.querySelector("th a");
+    link.focus({ preventScroll: true }); // where it returns to
+    link.click();
   });
 }
 let origin; // where the focus was, which following a link of the page takes away
@@ -60,17 +61,3 @@ for (const dialog of all("dialog[id]")) {
 addEventListener("hashchange", follow);
 follow();
 mark();
-
-// Light or dark: as the system has it until somebody says otherwise.
-const theme = document.getElementById("theme");
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const tell = () => {
-  const chosen = document.documentElement.dataset.theme;
-  theme.ariaPressed = String(chosen ? chosen === "dark" : dark.matches);
-};
-theme.addEventListener("click", () => {
-  document.documentElement.dataset.theme = theme.ariaPressed === "true" ? "light" : "dark";
-  tell();
-});
-dark.addEventListener("change", tell);
-tell();
