@@ -47,13 +47,14 @@ class Sheet:
 
     def inside(self) -> Markup:
         """Return the element that holds all of it."""
-        return self._element(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
+        return self.element(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
 
     def beside(self) -> Markup:
         """Return the element for a page that has the picture in a file beside it."""
-        return self._element(self.file)
+        return self.element(self.file)
 
-    def _element(self, source: str) -> Markup:
+    def element(self, source: str) -> Markup:
+        """Return the element, whose picture is at an address."""
         facts = htmlsafe_json_dumps(self.facts, separators=(",", ":"))
         alt = "Clean images, then adversarial ones attack by attack"
         text = Markup('<div class="images" data-images=\'{}\'><img src="{}" alt="{}"></div>')
