@@ -46,6 +46,11 @@ class Run:
         return layout_of(self.path, self.record).checkpoint
 
     @property
+    def collection(self) -> Path | None:
+        """The collection that the record was read from, if any: it has no files beside it."""
+        return RunLayout.collection(self.path)
+
+    @property
     def link(self) -> str:
         """The link to it."""
         return self.anchor and f"{self.page}#{self.anchor}"
@@ -106,14 +111,12 @@ def read_run(path: Path, record: Record, anchor: str, *, pictures: bool = True) 
     """Return a record with the files beside it.
 
     Args:
-        path: its file; beside one that holds several records are no files of theirs.
+        path: its file.
         record: what it says.
         anchor: what the run is called on a page.
         pictures: whether to read pictures too.
     """
     panels, history = Panels(), None
-    if path.suffix != ".json":
-        return Run(path, record, anchor, history, [], [], [])
     there, missing = _pictures(path, record) if pictures else ([], [])
     read = [panels.make(_panel(*one[1:]), partial(load_picture, *one)) for one in there]
     found = [picture for picture in read if picture is not None]
@@ -134,5 +137,6 @@ def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, bool]],
     titles += [] if record.counterfactuals is None else record.counterfactuals.balls
     places = ((False, RunLayout.picture), (True, RunLayout.trajectory))
     all_of = [(place(path, title), title, strip) for title in titles for strip, place in places]
-    missing = [file for file, _, strip in all_of if not strip and not file.exists()]
+    kept = () if RunLayout.collection(path) else all_of
+    missing = [file for file, _, strip in kept if not strip and not file.exists()]
     return [one for one in all_of if one[0].exists()], missing

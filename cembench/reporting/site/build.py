@@ -30,7 +30,7 @@ def write_site(paths: Sequence[Path], out: Path, images: int = COUNT) -> Path:
     """Write a site of results and return the path of its first page.
 
     Args:
-        paths: run folders, folders of them or of tables, and files of records.
+        paths: run folders, folders of them or of tables, records and collections of them.
         out: the folder of the site. What an earlier build wrote there and this one does not is
             removed; files of others stay.
         images: images of each run at most that are shown with what attacks made of them, if its

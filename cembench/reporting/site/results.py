@@ -43,7 +43,7 @@ def read_results(paths: Sequence[Path]) -> Results:
     """Read all records and tables below some paths.
 
     Args:
-        paths: run folders, folders of them or of tables, and files of records.
+        paths: run folders, folders of them or of tables, records and collections of them.
 
     Raises:
         CembenchError: when a path holds neither, or a record is damaged.
@@ -52,7 +52,7 @@ def read_results(paths: Sequence[Path]) -> Results:
     files: dict[Path, str] = {}
     for path in paths:
         tables = {file: _title(file, path) for file in _tables_below(path)}
-        some = path.is_file() or bool(RunLayout.records_below(path))
+        some = bool(RunLayout.results_below(path))
         if not some and not tables:
             remedy = "run `cembench eval` on a checkpoint"
             raise CembenchError(f"no records and no tables below {path}; {remedy}")
