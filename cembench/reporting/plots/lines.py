@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D
     return line
 
 
-def _frame(axes: Axes, panel: Lines, ticks: int | str) -> None:
+def _frame(axes: Axes, panel: Lines, ticks: int | Literal["auto"]) -> None:
     axes.locator_params(nbins=ticks)
     for text, place in panel.marks.items():
         style.upright(axes, place, text)

@@ -86,6 +86,8 @@ def read_plain(path: Path, title: str) -> PlainTable | str | None:
         return None
     try:
         lines = [*csv.reader(io.StringIO(content.decode()), strict=True)]
+        if any(len(line) != len(lines[0]) for line in lines):
+            raise ValueError("rows of other lengths than its head")
         rows = [dict(zip(lines[0], map(_unescaped, line), strict=True)) for line in lines[1:]]
     except (ValueError, csv.Error) as error:
         return f"{path}: not readable: {error}; make it again"

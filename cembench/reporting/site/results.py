@@ -67,12 +67,11 @@ def read_results(paths: Sequence[Path]) -> Results:
 
 def keys(record: Record) -> list[tuple[str, ...]]:
     """Return what rows of tables tell a record by; a row of means has its recipe."""
-    name = str(record.protocol.get("name"))
-    return [
-        (record.weights_sha256, record.protocol_digest),
-        (record.weights_sha256, name, record.fingerprint),
-        (record.recipe,),
-    ]
+    name, drawn = str(record.protocol.get("name")), record.generation
+    found = [(record.weights_sha256, record.protocol_digest), (record.recipe,)]
+    if drawn is not None:  # tables of samplers say which real images they were compared with
+        found.append((record.weights_sha256, name, drawn.reference_fingerprint))
+    return found
 
 
 def pages(runs: Iterable[Run]) -> dict[tuple[str, ...], Run]:
