@@ -81,6 +81,10 @@ def test_a_search_leads_to_a_run_whose_images_can_be_explored(tab):
     tab.reload()
     cards.first.wait_for()
     assert cards.count() == broken
+    tab.locator("select[name=result]").select_option("")
+    tab.locator("select[name=with]").select_option(label="at")
+    tab.locator("article h4").get_by_text("at", exact=True).first.wait_for()
+    assert cards.count() == 16 and "with=at-" in tab.url
     tab.locator("img[data-samples]").first.click(position={"x": 130, "y": 40})
     assert tab.locator("dialog.look[open]").get_by_text("nearest training image").is_visible()
 

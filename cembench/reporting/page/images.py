@@ -67,6 +67,11 @@ def lost(path: Path, record: Record) -> bool:
     return attacked and not (RunLayout.adversarial(path).is_dir() or RunLayout.collection(path))
 
 
+def kept(path: Path, record: Record) -> bool:
+    """Return whether adversarial images of a record were kept."""
+    return record.kind == "classifier" and RunLayout.adversarial(path).is_dir()
+
+
 def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | None:
     """Read the images of a record that were kept; None where there are none.
 
@@ -80,7 +85,7 @@ def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | N
         CembenchError: when the checkpoint, the data or a file beside the record is missing,
             damaged or of others.
     """
-    if count == 0 or record.kind != "classifier" or not RunLayout.adversarial(path).is_dir():
+    if count == 0 or not kept(path, record):
         return None
     found = read_evidence(path, record, count)
     names = ", ".join(found.attacks) or "no attack"

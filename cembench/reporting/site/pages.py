@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment
 
 from cembench.reporting import details
+from cembench.reporting.page.page import SCRIPT
 from cembench.reporting.page.panels import Panels
 from cembench.reporting.page.templates import asset, script, templates
 from cembench.reporting.site.folder import Folder
@@ -19,7 +20,6 @@ from cembench.util.files.yaml import to_yaml
 from cembench.util.version import __version__
 
 OWN = "cembench.reporting.site"
-SCRIPT = ("tables", "charts", "images", "samples", "details", "theme")
 
 
 @dataclass

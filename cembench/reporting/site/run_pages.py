@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cembench.reporting.page.charts import history
-from cembench.reporting.page.images import Sheet, load_sheet, lost
+from cembench.reporting.page.images import Sheet, kept, load_sheet, lost
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, read_run
 from cembench.reporting.page.svg import drawn
@@ -67,17 +68,14 @@ def write_run(pages: Pages, light: Run, group: Group) -> tuple[Run, list[Shown]]
     sheet = _sheet(pages, run)
     if sheet is not None:
         pages.folder.write(f"{folder}/images.png", sheet.png)
+        pages.folder.write(f"{folder}/images.js", _facts(sheet))
         found[id(sheet)] = sheet.element("images.png")
     rows = rows_of(run, group.boards)
     pages.folder.write(f"{folder}/record.json", record_file(run.record))
     pages.folder.write(f"{folder}/row.json", to_json(rows))
-    values = {
-        "run": run,
-        "group": group,
-        "own": own,
-        "sheets": {run.anchor: sheet} if sheet else {},
-    }
-    values |= {"rows": rows, "method": page_name(run.record.method), "pictures": _pairs(shown)}
+    values: dict[str, Any] = {"run": run, "group": group, "own": own, "rows": rows}
+    values |= {"sheets": {run.anchor: sheet} if sheet else {}, "pictures": _pairs(shown)}
+    values["beside"] = _beside(run, group) if sheet else []
     values["lost"] = lambda run: pages.images > 0 and lost(run.path, run.record)
     pages.write(f"{folder}/index.html", "run.html", **values, **pages.parts(found))
     return replace(light, problems=run.problems, missing=run.missing), shown
@@ -106,6 +104,19 @@ def _picture(pages: Pages, run: Run, picture: Picture) -> Shown | None:
     pages.folder.write(f"runs/{run.anchor}/{address}", content)
     about = picture.size, picture.cells, picture.places, address
     return Shown(run, picture.file, picture.sampler, picture.strip, *about)
+
+
+def _beside(run: Run, group: Group) -> list[tuple[str, str]]:
+    """Return the anchors and names of other runs whose images are of the same data."""
+    alike = (one for one in group.runs if one.record.fingerprint == run.record.fingerprint)
+    others = (one for one in alike if one.anchor != run.anchor)
+    return [(one.anchor, one.record.run) for one in others if kept(one.path, one.record)]
+
+
+def _facts(sheet: Sheet) -> str:
+    """Return a script that gives another page what it needs to show the images of a run."""
+    facts = json.dumps(sheet.facts, separators=(",", ":"))
+    return f'(globalThis.cembenchImages ??= {{}})["{sheet.anchor}"] = {facts};\n'
 
 
 def _sheet(pages: Pages, run: Run) -> Sheet | None:

@@ -1,5 +1,25 @@
-// Images of a run are there from the beginning on its page.
-for (const main of all("main[id]")) explore(main.id);
+// Images of a run are there from the beginning on its page, those of others when they are chosen.
+const script = (src) =>
+  new Promise((done, failed) => {
+    const made = make("script", { src });
+    made.addEventListener("load", done);
+    made.addEventListener("error", failed);
+    document.head.append(made);
+  });
+for (const main of all("main[id]")) {
+  for (const [id, run] of JSON.parse(main.dataset.beside)) {
+    let coming;
+    const bring = async () => {
+      await (coming ??= script(`../${id}/images.js`));
+      if (sheets.has(id)) return;
+      const picture = make("img", { src: `../${id}/images.png` });
+      await picture.decode();
+      sheets.set(id, sheetOf(globalThis.cembenchImages[id], picture));
+    };
+    elsewhere.set(id, { run, bring: () => bring().catch(() => (coming = undefined)) });
+  }
+  explore(main.id);
+}
 
 // Light or dark, once chosen, holds for all pages.
 const chosen = (value) => {
@@ -22,13 +42,10 @@ const { root } = document.currentScript.dataset;
 const field = document.getElementById("search");
 const place = document.getElementById("found");
 let reading;
-const read = () =>
-  (reading ??= new Promise((done, failed) => {
-    const list = make("script", { src: `${root}search.js` });
-    list.addEventListener("load", () => done(globalThis.cembenchSearch));
-    list.addEventListener("error", failed);
-    document.head.append(list);
-  }));
+const read = async () => {
+  await (reading ??= script(`${root}search.js`));
+  return globalThis.cembenchSearch;
+};
 const entry = ([kind, title, words, to]) =>
   make(
     "a",
