@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     )
     from cembench.data.corruptions.apply import corrupt
     from cembench.interop.exporting import export
+    from cembench.interop.hub.pull import pull
+    from cembench.interop.hub.push import push
     from cembench.interop.importing import import_model
     from cembench.samplers.to_files import sample_to_files
     from cembench.util.errors import CembenchError
@@ -45,6 +47,8 @@ _PLACES = {
     "corrupt": "cembench.data.corruptions.apply",
     "import_model": "cembench.interop.importing",
     "export": "cembench.interop.exporting",
+    "push": "cembench.interop.hub.push",
+    "pull": "cembench.interop.hub.pull",
     "sample_to_files": "cembench.samplers.to_files",
     "add_plugin": "cembench.util.registry",
     "CembenchError": "cembench.util.errors",
@@ -65,6 +69,8 @@ __all__ = [
     "load",
     "plot",
     "probe",
+    "pull",
+    "push",
     "records",
     "report",
     "restore",

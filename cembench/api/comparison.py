@@ -11,6 +11,8 @@ from cembench.evaluation.gate.check import check as check_baseline
 from cembench.evaluation.gate.evaluator import Evaluator
 from cembench.evaluation.gate.gate import Outcome
 from cembench.evaluation.record import Record
+from cembench.interop.hub.cache import local, placed_row
+from cembench.interop.hub.manifest import Part
 from cembench.util.display.listing import Listing
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
@@ -36,8 +38,8 @@ def compare(
     """Compare two records image by image (McNemar's test), or two experiments over seeds.
 
     Args:
-        first: a record, its file, or a run folder; an experiment is the path of its runs without
-            the `.s0` of the first.
+        first: a record, its file, a run folder or its address; an experiment is the path of its
+            runs without the `.s0` of the first.
         second: what to compare it with.
         protocol: name of the records, if folders hold several.
 
@@ -64,7 +66,8 @@ def verify(
 
     Args:
         claim: the file of a record, or of a table (`.csv`).
-        proofs: the checkpoint of the record; run folders, folders of them or collections.
+        proofs: the checkpoint of the record; run folders, folders of them, collections
+            or addresses.
         device: where to compute.
         data_root: where the data lies now.
         inception_weights: weights for the extractors `inception` and `dinov2`.
@@ -75,7 +78,7 @@ def verify(
     Raises:
         CembenchError: when evidence is missing or of another checkpoint.
     """
-    path, places = Path(claim), [Path(proof) for proof in proofs]
+    path, places = Path(claim), [local(proof, Part.ALL) for proof in proofs]
     weights = None if inception_weights is None else Path(inception_weights)
     if path.suffix == ".csv" and places:
         rows = compare_table(path, find_records(places).values())
@@ -102,8 +105,8 @@ def check(
 
     Args:
         baseline: the file that `cembench check --update` wrote.
-        checkpoints: run folders, files, or `NAME=FILE` for the row of that name; those that the
-            baseline names unless given.
+        checkpoints: run folders, files, addresses, or `NAME=FILE` for the row of that name; those
+            that the baseline names unless given.
         allow_changed_software: compare also when rows were measured with other versions.
         allow_unchecked: let rows pass without sanity checks.
         out: the folder of records; beside the checkpoints unless given.
@@ -126,7 +129,7 @@ def check(
         write_curve,
     )
     outcomes = check_baseline(
-        [str(checkpoint) for checkpoint in checkpoints],
+        [placed_row(str(checkpoint)) for checkpoint in checkpoints],
         Path(baseline),
         evaluator,
         allow_changed_software=allow_changed_software,
@@ -139,5 +142,5 @@ def _record(name: str, given: Any) -> Path | Record:
     if isinstance(given, Record):
         return given
     if isinstance(given, str | Path):
-        return Path(given)
+        return local(given, Part.RECORDS)
     raise CembenchError(f"{name}: a {type(given).__name__} is no record, file or run folder")

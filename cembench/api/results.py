@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cembench.api.arguments import checked
 from cembench.evaluation.record import Record
+from cembench.interop.hub.address import local_folder
+from cembench.interop.hub.cache import local
+from cembench.interop.hub.manifest import Part
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
@@ -31,8 +34,8 @@ def leaderboard(
     """Rank records.
 
     Args:
-        runs: records; run folders or folders of them, files of records and collections. One, or
-            several.
+        runs: records; run folders, folders of them or addresses, files of records and collections;
+            one, or several.
         out: where tables are written as CSV and markdown, if anywhere.
         verify: read every checkpoint as a whole to see whether it is the one that was measured;
             its seal tells otherwise.
@@ -62,7 +65,8 @@ def records(
     """Return the records below folders as a data frame, a row each.
 
     Args:
-        runs: run folders or folders of them, files of records and collections. One, or several.
+        runs: run folders, folders of them or addresses, files of records and collections; one, or
+            several.
         where: a condition on columns, such as `"method == 'at' and autoattack > 0.5"`.
         to: a parquet file where the table is written with the records themselves, if anywhere. It
             stands for them wherever records are read.
@@ -94,14 +98,15 @@ def report(
     """Write an HTML page of all records below folders, and return its path.
 
     Args:
-        runs: run folders or folders of them, files of records and collections. One, or several.
+        runs: run folders, folders of them or addresses, files of records and collections; one, or
+            several.
         out: the folder of the page.
         images: test images of a run, if it kept adversarial ones.
 
     Raises:
         CembenchError: when a path holds no record, one is damaged, or the page cannot be written.
     """
-    return write_report(_divided(runs)[1], Path(out), images=images)
+    return write_report(_divided(runs)[1], local_folder(out), images=images)
 
 
 @checked
@@ -116,7 +121,8 @@ def plot(
     `record.plot()` draws those of one record.
 
     Args:
-        runs: run folders or folders of them, files of records and collections. One, or several.
+        runs: run folders, folders of them or addresses, files of records and collections; one, or
+            several.
         out: the folder of the files.
         form: of the charts; pictures of samples are PNG.
 
@@ -125,7 +131,7 @@ def plot(
     """
     if form not in ("png", "svg", "pdf"):
         raise CembenchError(f"form: give png, svg or pdf, got {form!r}")
-    return write_plots(_divided(runs)[1], Path(out), form)
+    return write_plots(_divided(runs)[1], local_folder(out), form)
 
 
 def _divided(runs: Any) -> tuple[list[Record], list[Path]]:
@@ -137,5 +143,5 @@ def _divided(runs: Any) -> tuple[list[Record], list[Path]]:
     for one in given:
         if not isinstance(one, str | Path | Record):
             raise CembenchError(f"runs: a {type(one).__name__} is no record, file or folder")
-    paths = [Path(one) for one in given if not isinstance(one, Record)]
+    paths = [local(one, Part.RECORDS) for one in given if not isinstance(one, Record)]
     return [one for one in given if isinstance(one, Record)], paths

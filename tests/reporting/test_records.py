@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from cembench.cli import main
 from cembench.evaluation.compare import compare_records
 from cembench.evaluation.record.collection import read_collection
-from cembench.evaluation.record.files import load_record, save_record
+from cembench.evaluation.record.files import load_record, parse_collected, save_record
 from cembench.reporting.leaderboard import build_boards, find_records
 from cembench.reporting.page import write_plots, write_report
 from cembench.reporting.records import collect
@@ -194,7 +194,7 @@ def test_records_of_earlier_formats_are_kept_as_they_are(tmp_path):
     files = sorted(FIXTURES.glob("format-*/*/eval/*.json"))
     table = written(tmp_path / "all.parquet", *files)
     assert table["record"].to_pylist() == [file.read_text() for file in files]
-    read = [one.record() for one in read_collection(tmp_path / "all.parquet")]
+    read = [parse_collected(one) for one in read_collection(tmp_path / "all.parquet")]
     assert read == [load_record(file) for file in files] and len(files) > 3
 
 

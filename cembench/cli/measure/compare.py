@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import FILE, JSON, PROTOCOL, Command, say
+from cembench.cli.base import JSON, PROTOCOL, RUN, Command, say
 
 
 @click.command("compare", cls=Command, example="runs/at runs/trades --protocol quick")
-@click.argument("first", type=FILE)
-@click.argument("second", type=FILE)
+@click.argument("first", type=RUN)
+@click.argument("second", type=RUN)
 @PROTOCOL(help="Name of the records, if there are several.")
 @JSON(help="Print all numbers, with those of the images, as JSON.")
 def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from cembench.evaluation.record import Record
 from cembench.util.display.format import number, percent, with_interval
 from cembench.util.display.listing import Listing
 from cembench.util.errors import CembenchError
+from cembench.util.files.fetched import told
 from cembench.util.files.layout import RunLayout
 
 
@@ -28,7 +29,7 @@ def compare(
     Raises:
         CembenchError: when something is missing, or was not measured in the same way.
     """
-    names = [one.run if isinstance(one, Record) else str(one) for one in (first, second)]
+    names = [one.run if isinstance(one, Record) else told(one) for one in (first, second)]
     pattern = protocol or "*"
     if isinstance(first, Path) and isinstance(second, Path) and _seeded(first, second):
         return over_seeds(compare_seeds(first, second, pattern), *names)

@@ -14,8 +14,6 @@ from itertools import chain, count
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cembench.evaluation.record import Record
-from cembench.evaluation.record.files import parse_record
 from cembench.util.errors import CembenchError, said
 from cembench.util.files import write_bytes
 
@@ -43,16 +41,6 @@ class Collected:
     path: Path
     content: bytes
     replaced: bool
-
-    def record(self) -> Record:
-        """Return the record.
-
-        Raises:
-            CembenchError: as `load_record`.
-        """
-        record = parse_record(self.content, self.path)
-        record._replaced = self.replaced
-        return record
 
 
 def write_collection(path: Path, table: pa.Table) -> None:
