@@ -9,6 +9,7 @@ import importlib
 
 import click
 
+from cembench.cli.codes import FOUND, rows
 from cembench.util.allocator import keep_freed_memory
 from cembench.util.version import __version__
 
@@ -46,6 +47,15 @@ class Commands(click.Group):
             known = [(name, self.get_command(context, name)) for name in names]
             with formatter.section(task):
                 formatter.write_dl([(n, c.get_short_help_str(width)) for n, c in known if c])
+        with formatter.section("Exit codes"):
+            formatter.write_dl(rows(self.found()))
+
+    def found(self) -> dict[int, str]:
+        """Return what the exit code 1 of commands means, the only one that not all have."""
+        with click.Context(self) as context:
+            known = {name: self.get_command(context, name) for name in self.list_commands(context)}
+        own = {name: getattr(command, "codes", {}).get(FOUND) for name, command in known.items()}
+        return {FOUND: "; ".join(f"{name}: {what}" for name, what in own.items() if what)}
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}

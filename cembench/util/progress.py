@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cembench.util.verbosity import is_quiet
+
 
 class Speed(ProgressColumn):
     """The column of images per second."""
@@ -28,6 +30,16 @@ class Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the speed, blank before it is known."""
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+def stderr() -> Console:
+    """Return the console of stderr; what is quiet writes nothing.
+
+    It is live on a terminal alone: `FORCE_COLOR`, by which rich takes a file for one, brings
+    colours and no control codes.
+    """
+    live = None if sys.stderr.isatty() else False
+    return Console(stderr=True, quiet=is_quiet(), force_interactive=live)
 
 
 class Screen:
@@ -72,9 +84,8 @@ class Bar:
 
     def __init__(self, title: str, images: int) -> None:
         self._screen = Screen.current()
-        own = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-        self._console = own if self._screen is None else self._screen.console
-        self._shown = self._console.is_terminal or self._console.is_jupyter
+        self._console = stderr() if self._screen is None else self._screen.console
+        self._shown = self._console.is_interactive or self._console.is_jupyter
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),

@@ -8,10 +8,13 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import DATA_ROOT, DEVICE, FILE, WEIGHTS, Command, say
+from cembench.cli.codes import DONE, FOUND
 from cembench.util.errors import CembenchError
 
+CODES = {DONE: "all agrees", FOUND: "something differs"}
 
-@click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at")
+
+@click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at", codes=CODES)
 @click.argument("claim", type=FILE, metavar="RECORD|TABLE.csv")
 @click.argument("proofs", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT|RUNS...")
 @WEIGHTS
@@ -52,7 +55,7 @@ def command(
     say(markdown_table(pd.DataFrame(shown)), nl=False)
     if not all(row.agrees for row in rows):
         say(f"cembench: {claim} does not agree with its evidence", err=True)
-        sys.exit(1)
+        sys.exit(FOUND)
 
 
 def _cell(value: float | str | None) -> str:
