@@ -19,7 +19,7 @@ COMMANDS = {
     "Look": ("report", "plot", "show", "status", "list"),
     "Check": ("check", "verify"),
     "Share": ("import", "export"),
-    "Setup": ("completion",),
+    "Setup": ("completion", "doctor"),
 }
 TASKS = {name: task for task, names in COMMANDS.items() for name in names}
 

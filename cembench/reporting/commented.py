@@ -18,10 +18,12 @@ from cembench.util.registry import Registry, registries
 from cembench.util.settings import Choice, Settings
 
 WIDTH = 100
-# What is filled in by training, names a column of results, or follows from another key.
-UNUSED = {"Pretrained": ("weights", "method", "gradients", "labels", "recipe")}
-UNUSED |= dict.fromkeys(("Sampler", "Ascent"), ("label",))
-UNUSED["Mix"] = ("crop", "flip", "resized_crop")  # which its first part says
+# What is filled in by training, names a column of results, or is said elsewhere.
+UNUSED: dict[str, tuple[str, ...]] = {
+    "Pretrained": ("weights", "method", "gradients", "labels", "recipe"),
+    "Sampler": ("label",),
+    "Mix": ("crop", "flip", "resized_crop"),
+}
 UNREAD = "memory"  # data that no file can name
 LIMITS = re.compile(r",? < 2147483648|,? ≤ 100000000\.0")  # which nobody comes near
 
