@@ -27,6 +27,20 @@ TASKS = {name: task for task, names in COMMANDS.items() for name in names}
 class Commands(click.Group):
     """The commands, by task in the help."""
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called; of an unknown one, say which was probably meant."""
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            import difflib
+
+            if close := difflib.get_close_matches(args[0], TASKS, 1):
+                text = f"{error.message.rstrip('.')}; did you mean '{close[0]}'?"
+                raise click.UsageError(text, context) from None
+            raise
+
     def list_commands(self, context: click.Context) -> list[str]:
         """Return their names, in the order of the help."""
         return list(TASKS)

@@ -17,7 +17,7 @@ from cembench.cli.arguments import Device, Module, require_assignments, value_of
 from cembench.cli.codes import CLOSED, FAILED, rows
 from cembench.cli.names import name_or_file
 from cembench.util.errors import CembenchError
-from cembench.util.files.names import shown
+from cembench.util.files.names import hint, shown
 from cembench.util.stopping import asked, ending, interruptible
 from cembench.util.verbosity import is_quiet, speaking
 
@@ -117,6 +117,7 @@ class Command(click.Command):
             if asked() and not known:  # C++ code made another exception of it
                 fail(*ending(), reporting_rank=0)
             message = known or f"unexpected {error!r}; --debug shows where"
+            message += hint(_missing_file(error))
             fail(message, reporting_rank=getattr(error, "reporting_rank", None))
 
     def _run(self, context: click.Context) -> Any:
@@ -135,6 +136,13 @@ def fail(message: str, code: int = FAILED, reporting_rank: int | None = None) ->
         where = f"process {reporting_rank or rank()}: " if reporting_rank or rank() else ""
         click.echo(f"cembench: error: {where}{shown(' '.join(message.split()))}", err=True)
     sys.exit(code)
+
+
+def _missing_file(error: BaseException | None) -> object:
+    """Return the file whose absence led to an error, if that did."""
+    while error is not None and not isinstance(error, FileNotFoundError):
+        error = error.__cause__
+    return None if error is None else error.filename
 
 
 def say(text: object, *, err: bool = False, nl: bool = True) -> None:

@@ -11,6 +11,7 @@ import click
 
 from cembench.cli.base import FILE, JSON, PROTOCOL, Command, say
 from cembench.util.errors import CembenchError
+from cembench.util.files.names import hint
 
 if TYPE_CHECKING:
     from cembench.evaluation.compare import Difference
@@ -38,7 +39,8 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
     seeds = not first.exists() and not second.exists() and bool(seeds_of(first))
     for path in () if seeds else (first, second):
         if not path.exists():
-            raise CembenchError(f"{path}: no such record or run; run `cembench eval` on a run")
+            missing = f"{path}: no such record or run; run `cembench eval` on a run"
+            raise CembenchError(missing + hint(path))
     if seeds:
         paired = compare_seeds(first, second, name)
         _show(paired, as_json, lambda: _over_seeds(first, second, paired))

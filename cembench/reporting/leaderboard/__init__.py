@@ -16,6 +16,7 @@ from cembench.reporting.leaderboard.seeds import seed_boards
 from cembench.util.errors import CembenchError
 from cembench.util.files.checksums import Checksums
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import hint
 
 __all__ = ["Board", "build_boards", "find_records", "newest", "write_boards"]
 
@@ -67,7 +68,8 @@ def find_records(
         for path in paths:
             files = RunLayout.records_below(path)
             if not files:
-                raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
+                remedy = "run `cembench eval` on a checkpoint"
+                raise CembenchError(f"no records below {path}; {remedy}{hint(path)}")
             found = {file: current.get(file) or load_beside(file, checksums) for file in files}
             records |= _without_outdated(found)
     return records
