@@ -38,8 +38,9 @@ def stderr() -> Console:
     It is live on a terminal alone: `FORCE_COLOR`, by which rich takes a file for one, brings
     colours and no control codes.
     """
-    live = None if sys.stderr.isatty() else False
-    return Console(stderr=True, quiet=is_quiet(), force_interactive=live)
+    console = Console(stderr=True, quiet=is_quiet())
+    console.is_interactive &= console.is_jupyter or sys.stderr.isatty()
+    return console
 
 
 class Screen:

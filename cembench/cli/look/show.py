@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import FILE, JSON, Command, say
+from cembench.cli.base import JSON, RUN, Command, say
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
-OTHERS = {".csv": "a table", ".md": "a table", ".parquet": "verdicts"}
+OTHERS = dict.fromkeys((".csv", ".md", ".parquet"), "a table")
 KINDS = "no record (.json), checkpoint, run folder or suite"
 
 
 @click.command("show", cls=Command, example="runs/at/eval/quick.json")
-@click.argument("file", type=FILE)
+@click.argument("file", type=RUN)
 @JSON(help="Print everything that the file says as JSON.")
 def command(file: Path, as_json: bool) -> None:
     """Say what a checkpoint, run, record or suite is.

@@ -72,19 +72,22 @@ def command(
     """Attack checkpoints and score their samples.
 
     Each is a file or a run folder, and gets a record beside it; of a folder of runs all are
-    evaluated. KEY=VALUE changes a setting of the protocol, such as threat.eps=0.1.
+    evaluated. What has an address, such as hf://USER/NAME, is put into runs/NAME. KEY=VALUE changes
+    a setting of the protocol, such as threat.eps=0.1.
 
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
     from cembench.evaluation.protocol import load_protocol
+    from cembench.interop.hub.cache import placed
 
     paths, assignments = divided(words)
-    checkpoints, overrides = runs_of(paths), (*overrides, *assignments)
+    overrides = (*overrides, *assignments)
     shorthands = {"threats": threats, "engine": engine, "samples.extractor": extractor}
     given = [f"{key}={name}" for key, name in shorthands.items() if name is not None]
     overrides = (*overrides, *given)
     if alone() or dry_run:  # mistakes are told before torch is imported
         plan = load_protocol(protocol, overrides, limit)
+    checkpoints = runs_of(map(placed, paths))
     if dry_run:
         show_evaluations(checkpoints, plan, device)
         return

@@ -29,7 +29,7 @@ const follow = () => {
   mark();
 };
 const restore = () => {
-  filter.value = state.get("filter") ?? "";
+  if (filter) filter.value = state.get("filter") ?? "";
   for (const one of kept("sort")) {
     const [number, column, direction] = one.split(".").map(Number);
     const head = heads[number]?.[column];
@@ -41,28 +41,23 @@ const restore = () => {
 for (const row of all("tr[data-run]")) {
   row.addEventListener("click", (event) => {
     if (event.target.closest("a, button") || String(getSelection())) return;
-    location.hash = row.dataset.run;
+    const link = row.querySelector("th a");
+    link.focus({ preventScroll: true }); // where it returns to
+    link.click();
   });
 }
+let origin; // where the focus was, which following a link of the page takes away
+document.addEventListener("focusin", ({ target }) => {
+  if (target.closest("main")) origin = target;
+});
 for (const dialog of all("dialog[id]")) {
-  dialog.addEventListener("close", () => address()[0] === dialog.id && write(""));
+  dialog.addEventListener("close", () => {
+    if (address()[0] === dialog.id) write("");
+    origin?.focus({ preventScroll: true });
+  });
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 }
 addEventListener("hashchange", follow);
 follow();
 mark();
-
-// Light or dark: as the system has it until somebody says otherwise.
-const theme = document.getElementById("theme");
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const tell = () => {
-  const chosen = document.documentElement.dataset.theme;
-  theme.ariaPressed = String(chosen ? chosen === "dark" : dark.matches);
-};
-theme.addEventListener("click", () => {
-  document.documentElement.dataset.theme = theme.ariaPressed === "true" ? "light" : "dark";
-  tell();
-});
-dark.addEventListener("change", tell);
-tell();
