@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Self
 
+SHORT = 0.05  # seconds that are not worth a line of a log
 log = logging.getLogger("cembench")
 
 
@@ -90,4 +91,5 @@ def _logged(name: str, times: StageTimes | None) -> Iterator[None]:
     begun = time.perf_counter()
     with nullcontext() if times is None else times.stage(name):
         yield
-    log.info("%s: %.3g s", name, time.perf_counter() - begun)
+    if (seconds := time.perf_counter() - begun) >= SHORT:
+        log.info("%s: %.3g s", name, seconds)
