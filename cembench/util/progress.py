@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,10 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-
-def updates(console: Console) -> bool:
-    """Return whether what was shown can be replaced: on a terminal and in a notebook."""
-    return console.is_terminal or console.is_jupyter
+from cembench.util.verbosity import is_quiet
 
 
 def live_of(console: Console) -> Callable[..., Any]:
@@ -42,6 +39,18 @@ class Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the speed, blank before it is known."""
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+def stderr() -> Console:
+    """Return the console of stderr; what is quiet writes nothing.
+
+    It is interactive where what was shown can be replaced: in a notebook and on a terminal, which a
+    file is not, even if `FORCE_COLOR` asks for colours in it.
+    """
+    console = Console(stderr=True, quiet=is_quiet())
+    console.is_interactive &= sys.stderr.isatty()
+    console.is_interactive |= console.is_jupyter
+    return console
 
 
 class Screen:
@@ -86,9 +95,8 @@ class Bar:
 
     def __init__(self, title: str, images: int) -> None:
         self._screen = Screen.current()
-        own = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-        self._console = own if self._screen is None else self._screen.console
-        self._shown = updates(self._console)
+        self._console = stderr() if self._screen is None else self._screen.console
+        self._shown = self._console.is_interactive
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),

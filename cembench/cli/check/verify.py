@@ -8,10 +8,13 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import DATA_ROOT, DEVICE, RUN, WEIGHTS, Command, say
+from cembench.cli.codes import DONE, FOUND
 from cembench.util.errors import CembenchError
 
+CODES = {DONE: "all agrees", FOUND: "something differs"}
 
-@click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at")
+
+@click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at", codes=CODES)
 @click.argument("claim", type=RUN, metavar="RECORD|TABLE.csv")
 @click.argument("proofs", nargs=-1, required=True, type=RUN, metavar="CHECKPOINT|RUNS...")
 @WEIGHTS
@@ -47,4 +50,4 @@ def command(
     say(markdown_table(pd.DataFrame(shown(rows))), nl=False)
     if not all(row.agrees for row in rows):
         say(f"cembench: {claim} does not agree with its evidence", err=True)
-        sys.exit(1)
+        sys.exit(FOUND)

@@ -14,6 +14,7 @@ from cembench.util.display.listing import Listing
 from cembench.util.errors import CembenchError
 from cembench.util.files.fetched import told
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import hint
 
 
 def compare(
@@ -44,7 +45,8 @@ def _seeded(first: Path, second: Path) -> bool:
 
 def _record(path: Path, protocol: str) -> Record:
     if not path.exists() and RunLayout.collection(path) is None:
-        raise CembenchError(f"{path}: no such record or run; run `cembench eval` on a run")
+        missing = f"{path}: no such record or run; run `cembench eval` on a run"
+        raise CembenchError(missing + hint(path))
     return record_of(path, protocol)
 
 

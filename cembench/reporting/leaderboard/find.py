@@ -14,6 +14,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 from cembench.util.files.checksums import Checksums
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import hint
 
 
 def find_records(
@@ -89,7 +90,8 @@ def _results(path: Path) -> Sequence[Path]:
     """Return the records and collections that a path means."""
     results = RunLayout.results_below(path)
     if not results:
-        raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
+        remedy = "run `cembench eval` on a checkpoint"
+        raise CembenchError(f"no records below {path}; {remedy}{hint(path)}")
     return results
 
 
