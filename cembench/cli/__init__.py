@@ -15,9 +15,9 @@ from cembench.util.version import __version__
 COMMANDS = {
     "Train": ("init", "data", "train", "probe", "run", "work"),
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
-    "Look": ("report", "plot", "records", "show", "status", "list"),
+    "Look": ("report", "site", "plot", "records", "show", "status", "list"),
     "Check": ("check", "verify"),
-    "Share": ("import", "export"),
+    "Share": ("import", "export", "push", "pull"),
     "Setup": ("completion",),
 }
 TASKS = {name: task for task, names in COMMANDS.items() for name in names}

@@ -20,6 +20,7 @@ from cembench.util.display.charts import Cell, Table
 from cembench.util.display.format import missing, number, percent
 from cembench.util.display.text_table import text_table
 from cembench.util.errors import CembenchError
+from cembench.util.files.fetched import told
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.names import shown
 from cembench.util.files.yaml import to_yaml
@@ -144,7 +145,7 @@ def _records(layout: RunLayout) -> str:
         failed = f"; failed checks: {', '.join(record.sanity_failed)}" * bool(record.sanity_failed)
         failed += "; ⚠ of another checkpoint than the one here" * record.replaced
         failed += "; unchecked" * record.unchecked
-        lines.append(f"{path}: {record.error or rates(record) or 'samples alone'}{failed}")
+        lines.append(f"{told(path)}: {record.error or rates(record) or 'samples alone'}{failed}")
     return _list("Records", lines)
 
 

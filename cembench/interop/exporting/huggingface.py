@@ -21,7 +21,7 @@ from cembench.util.files.layout import RunLayout
 from cembench.util.files.names import shown
 from cembench.util.files.yaml import to_yaml
 
-FIELDS = {"licence": "other", "name": "", "authors": "", "link": ""}
+FIELDS = {"licence": "other", "name": "", "authors": "", "link": "", "address": ""}
 
 
 def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:

@@ -52,13 +52,14 @@ class Sheet:
 
     def inside(self) -> Markup:
         """Return the element that holds all of it."""
-        return self._element(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
+        return self.element(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
 
     def beside(self) -> Markup:
         """Return the element for a page that has the picture in a file beside it."""
-        return self._element(self.file)
+        return self.element(self.file)
 
-    def _element(self, source: str) -> Markup:
+    def element(self, source: str) -> Markup:
+        """Return the element, whose picture is at an address."""
         facts = htmlsafe_json_dumps(self.facts, separators=(",", ":"))
         alt = "Clean images, then adversarial ones attack by attack"
         text = Markup('<div class="images" data-images=\'{}\'><img src="{}" alt="{}"></div>')
@@ -69,6 +70,11 @@ def lost(path: Path, record: Record) -> bool:
     """Return whether a record is about attacks whose images were not kept."""
     attacked = record.kind == "classifier" and len(record.figures) > 1
     return attacked and not (RunLayout.adversarial(path).is_dir() or RunLayout.collection(path))
+
+
+def kept(path: Path, record: Record) -> bool:
+    """Return whether adversarial images of a record were kept."""
+    return record.kind == "classifier" and RunLayout.adversarial(path).is_dir()
 
 
 def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | None:
@@ -84,7 +90,7 @@ def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | N
         CembenchError: when the checkpoint, the data or a file beside the record is missing,
             damaged or of others.
     """
-    if count == 0 or record.kind != "classifier" or not RunLayout.adversarial(path).is_dir():
+    if count == 0 or not kept(path, record):
         return None
     found = read_evidence(path, record, count)
     names = shown(", ".join(found.attacks)) or "no attack"

@@ -69,12 +69,16 @@ class Picture:
         """Return it as a URI that holds all of it."""
         return f"data:image/webp;base64,{base64.b64encode(self.webp()).decode()}"
 
-    def webp(self) -> bytes:
-        """Return it as WebP, without the paper around the cells."""
+    def webp(self, *, quick: bool = False) -> bytes:
+        """Return it as WebP, without the paper around the cells.
+
+        Args:
+            quick: take a third of the time, for a fifth more bytes; pixels are the same.
+        """
         image = self.image if self.cells is None else _without_paper(self.image, self.cells)
-        data = _webp(image, lossless=True)
+        data = _webp(image, lossless=True, quality=20 if quick else 80, method=1 if quick else 4)
         if len(data) > LOSSLESS:
-            data = min(data, _webp(image, lossless=False), key=len)
+            data = min(data, _webp(image, lossless=False, quality=80, method=4), key=len)
         return data
 
 
@@ -94,9 +98,9 @@ def load_picture(file: Path, sampler: str, kind: Kind) -> Picture:
     return Picture(file, sampler, kind, content, image)
 
 
-def _webp(image: Image.Image, *, lossless: bool) -> bytes:
+def _webp(image: Image.Image, *, lossless: bool, quality: int, method: int) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, "webp", lossless=lossless, quality=80, method=4)
+    image.save(stream, "webp", lossless=lossless, quality=quality, method=method)
     return stream.getvalue()
 
 

@@ -107,16 +107,23 @@ def by_record(runs: Sequence[Run]) -> dict[int, Run]:
     return {id(run.record): run for run in runs}
 
 
-def read_run(path: Path, record: Record, anchor: str) -> Run:
-    """Return a record with the files beside it."""
+def read_run(path: Path, record: Record, anchor: str, *, pictures: bool = True) -> Run:
+    """Return a record with the files beside it.
+
+    Args:
+        path: its file.
+        record: what it says.
+        anchor: what the run is called on a page.
+        pictures: whether to read pictures too.
+    """
     panels, history = Panels(), None
-    there, missing = _pictures(path, record)
+    there, missing = _pictures(path, record) if pictures else ([], [])
     read = [panels.make(_panel(*one[1:]), partial(load_picture, *one)) for one in there]
-    pictures = [picture for picture in read if picture is not None]
+    found = [picture for picture in read if picture is not None]
     file = layout_of(path, record).history
     if file.exists():
         history = panels.make("training history", partial(read_history, file, record))
-    return Run(path, record, anchor, history, pictures, missing, panels.lines)
+    return Run(path, record, anchor, history, found, missing, panels.lines)
 
 
 def _panel(sampler: str, kind: Kind) -> str:

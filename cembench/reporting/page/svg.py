@@ -16,6 +16,7 @@ from cembench.util.display.charts import Scatter
 from cembench.util.files.names import shown
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+UNUSED = {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}
 PLACES, LONG = {"d", "x", "y", "transform"}, re.compile(r"-?\d+\.\d{3,}")
 ET.register_namespace("", SVG)
 
@@ -45,7 +46,7 @@ def inline(
     """
     root = ET.fromstring(render(figure, "svg", name))
     for parent in list(root.iter()):
-        for child in [*parent.findall("{*}metadata"), *parent.findall("{*}style")]:
+        for child in [one for one in parent if one.tag in UNUSED]:
             parent.remove(child)
     anchors = {part(number): anchor for number, anchor in enumerate(placed.anchors)}
     for element in root.iter():
@@ -80,7 +81,8 @@ def _tight(text: str | None) -> str | None:
 def _drop_ids(root: ET.Element) -> None:
     """Remove ids that nothing refers to: they would occur once per figure."""
     values = [value for element in root.iter() for value in element.attrib.values()]
-    wanted = {found for value in values for found in re.findall(r"(?:url\(#|^#)([\w-]+)", value)}
+    links = (value for value in values if "#" in value)
+    wanted = {found for value in links for found in re.findall(r"(?:url\(#|^#)([\w-]+)", value)}
     for element in root.iter():
         if element.get("id") not in wanted:
             element.attrib.pop("id", None)

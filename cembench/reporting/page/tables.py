@@ -41,7 +41,7 @@ def of_board(board: Board, known: dict[int, Run], apart: str = "") -> LinkedTabl
     """Return a leaderboard; `known` has the runs by the identity of their records."""
     columns = [_column(board, heading) for heading in board.shown.columns]
     what, _, how = board.title.partition(";")
-    head = [_plain(str(heading)) for heading in board.shown.columns]
+    head = [plain_heading(str(heading)) for heading in board.shown.columns]
     note = ". ".join(filter(None, [how.strip(), *board.notes]))
     table = Table(what, head, list(zip(*columns, strict=True)), note)
     sources = board.sources or [()] * len(board.shown)
@@ -61,7 +61,8 @@ def marks(runs: Iterable[Run]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(mark for run in runs for mark in run.marks))
 
 
-def _plain(heading: str) -> str:
+def plain_heading(heading: str) -> str:
+    """Return a heading of a Markdown table as a page has it."""
     known = next((start for start in PLAIN if heading.startswith(start)), "")
     return PLAIN.get(known, "") + heading.removeprefix(known)
 
