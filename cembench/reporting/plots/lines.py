@@ -62,7 +62,7 @@ def _frame(axes: Axes, panel: Lines, ticks: int | Literal["auto"]) -> None:
     for text, place in panel.marks.items():
         style.upright(axes, place, text)
     axes.set(xlabel=style.label(panel.x), ylabel=style.label(panel.y))
-    axes.set_title(style.name(panel.title, 70))
+    axes.set_title(style.name(panel.title, 70), y=1)  # where it is put anyway, found at once
     if panel.x.integer:
         axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
     if panel.y.percent:
