@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from cembench.data.corruptions.apply import corrupt
     from cembench.interop.exporting import export
+    from cembench.interop.hub.pull import pull
+    from cembench.interop.hub.push import push
     from cembench.interop.importing import import_model
     from cembench.reporting.page import write_plots, write_report
     from cembench.samplers.to_files import sample_to_files
@@ -42,6 +44,8 @@ _PLACES = {
     "corrupt": "cembench.data.corruptions.apply",
     "import_model": "cembench.interop.importing",
     "export": "cembench.interop.exporting",
+    "push": "cembench.interop.hub.push",
+    "pull": "cembench.interop.hub.pull",
     "sample_to_files": "cembench.samplers.to_files",
     "run_suite": "cembench.suites.run",
     "add_plugin": "cembench.util.registry",
@@ -62,6 +66,8 @@ __all__ = [
     "leaderboard",
     "load",
     "probe",
+    "pull",
+    "push",
     "restore",
     "run_suite",
     "sample",

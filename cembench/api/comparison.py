@@ -9,6 +9,8 @@ from cembench.evaluation.gate.check import check as check_baseline
 from cembench.evaluation.gate.evaluator import Evaluator
 from cembench.evaluation.gate.gate import Outcome
 from cembench.evaluation.record import Record
+from cembench.interop.hub.cache import local, placed_row
+from cembench.interop.hub.manifest import Part
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -25,7 +27,7 @@ def leaderboard(
     """Rank records.
 
     Args:
-        runs: records, and run folders or folders of them, whose records are read.
+        runs: records, and run folders, folders of them or addresses, whose records are read.
         out: where tables are written as CSV and markdown, if anywhere.
         verify: read every checkpoint as a whole to see whether it is the one that was measured;
             its seal tells otherwise.
@@ -37,7 +39,7 @@ def leaderboard(
     Raises:
         CembenchError: when a folder holds no records, or a record is damaged.
     """
-    folders = [Path(run) for run in runs if not isinstance(run, Record)]
+    folders = [local(run, Part.RECORDS) for run in runs if not isinstance(run, Record)]
     given = [run for run in runs if isinstance(run, Record)]
     boards = build_boards([*given, *find_records(folders, verify=verify).values()])
     if out is not None:
@@ -60,8 +62,8 @@ def check(
 
     Args:
         baseline: the file that `cembench check --update` wrote.
-        checkpoints: run folders, files, or `NAME=FILE` for the row of that name; those that the
-            baseline names unless given.
+        checkpoints: run folders, files, addresses, or `NAME=FILE` for the row of that name; those
+            that the baseline names unless given.
         allow_changed_software: compare also when rows were measured with other versions.
         allow_unchecked: let rows pass without sanity checks.
         out: the folder of records; beside the checkpoints unless given.
@@ -84,7 +86,7 @@ def check(
         write_curve,
     )
     return check_baseline(
-        [str(checkpoint) for checkpoint in checkpoints],
+        [placed_row(str(checkpoint)) for checkpoint in checkpoints],
         Path(baseline),
         evaluator,
         allow_changed_software=allow_changed_software,

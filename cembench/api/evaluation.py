@@ -13,6 +13,8 @@ from cembench.api.subject import ThreatLike, subject
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
+from cembench.interop.hub.address import local_folder
+from cembench.interop.hub.cache import local, placed
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
@@ -47,7 +49,8 @@ def evaluate(
     Args:
         model: a checkpoint or run folder; or a network in memory, a `torch.nn.Module` or any other
             function: images in [0, 1], N×C×H×W, to N×K logits, as a tensor or a NumPy array. It is
-            left as it was. Where autograd finds no gradient through it, attacks that need none
+            left as it was. A checkpoint may be an address, such as `hf://USER/NAME`, which is put
+            into `runs/NAME`. Where autograd finds no gradient through it, attacks that need none
             apply; a function is to put its network in evaluation mode itself.
         data: a data set by name or as settings, or test images from memory as `dataset` takes them:
             `(x, y)`, a `Dataset`, a `DataLoader`. A checkpoint has its own unless given.
@@ -83,7 +86,7 @@ def evaluate(
         place = nowhere if out is None and not isinstance(model, str | Path) else out
         source = world().on_all_ranks(
             lambda: subject(
-                model,
+                _reached(model, out),
                 None if data is None and train is None else parse_data(data, "test", train),
                 threat,
                 trust_pixels,
@@ -92,7 +95,7 @@ def evaluate(
         record, _ = evaluate_source(
             source,
             plan,
-            folder=None if place is None else Path(place),
+            folder=None if place is None else local_folder(place),
             device=own,
             data_root=data_root,
             inception_weights=None if inception_weights is None else Path(inception_weights),
@@ -101,6 +104,13 @@ def evaluate(
             on_record=write_curve,
         )
         return record
+
+
+def _reached(model: Any, out: str | Path | None) -> Any:
+    """Return a network in memory, or the path of a checkpoint, fetched if it is an address."""
+    if not isinstance(model, str | Path):
+        return model
+    return placed(model) if out is None else local(model)
 
 
 def _protocol(

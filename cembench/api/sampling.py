@@ -8,6 +8,7 @@ from typing import Any
 
 from cembench.api.data import parse_data
 from cembench.api.subject import subject
+from cembench.interop.hub.cache import local
 from cembench.samplers import Sampler, samplers
 from cembench.samplers.counterfactual import Counterfactual
 from cembench.samplers.edit import Edit
@@ -36,13 +37,14 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
     1); `metadata` says what it is.
 
     Args:
-        path: the file, or the folder of its run.
+        path: the file, or the folder of its run; or an address, such as `hf://USER/NAME`, which is
+            fetched into the user's cache.
         device: where it goes.
 
     Raises:
         CembenchError: for a missing, damaged or foreign file.
     """
-    return load_checkpoint(Path(path), pick_device(device))[0]
+    return load_checkpoint(local(path), pick_device(device))[0]
 
 
 def sample(

@@ -9,12 +9,15 @@ from typing import Any
 from cembench.api.data import fitted, parse_data
 from cembench.data import DataSettings
 from cembench.data.in_memory import InMemoryData
+from cembench.interop.hub.address import local_folder
+from cembench.interop.hub.cache import fetch_start, local
 from cembench.training.config import Experiment, load_experiment, parse_experiment
 from cembench.util.errors import blaming
+from cembench.util.files.fetched import told
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.names import file_name
 from cembench.util.lazy import lazy_imports
-from cembench.util.overrides import override
+from cembench.util.overrides import merge, override
 
 with lazy_imports():
     from cembench.models.metadata import read_metadata
@@ -51,7 +54,7 @@ def train(
     """
     with process_group(device) as own:
         experiment, run = world().on_all_ranks(lambda: _experiment(config, data, overrides, name))
-        return train_in(experiment, Path(out) / run, resume=resume, device=own)
+        return train_in(experiment, local_folder(out) / run, resume=resume, device=own)
 
 
 def probe(
@@ -80,8 +83,10 @@ def probe(
     Raises:
         CembenchError: when it cannot be read, or was not trained by cembench.
     """
-    layout = RunLayout.at(Path(checkpoint))
-    experiment = probe_experiment(Path(checkpoint), mode, override({}, overrides))
+    checkpoint = local(checkpoint)
+    layout = RunLayout.at(checkpoint)
+    start = {"pretrained": {"checkpoint": told(checkpoint)}}
+    experiment = probe_experiment(checkpoint, mode, merge(start, override({}, overrides)))
     if data is not None:
         data = fitted(parse_data(data, "train"), read_metadata(layout.checkpoint))
     name = f"{layout.name}-{mode}" if name is None else name
@@ -102,6 +107,7 @@ def _experiment(
         values = _values(config) | ({} if given is None else {"data": given})
         experiment = parse_experiment(override(values, overrides), "config")
         stem = experiment.title
+    fetch_start(experiment)
     with blaming("--name"):
         return experiment, file_name(stem if name is None else name)
 

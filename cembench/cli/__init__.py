@@ -17,7 +17,7 @@ COMMANDS = {
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
     "Look": ("report", "site", "plot", "records", "show", "status", "list"),
     "Check": ("check", "verify"),
-    "Share": ("import", "export"),
+    "Share": ("import", "export", "push", "pull"),
     "Setup": ("completion",),
 }
 TASKS = {name: task for task, names in COMMANDS.items() for name in names}

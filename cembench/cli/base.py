@@ -14,6 +14,7 @@ import click
 
 from cembench.cli.arguments import Device, Module, require_assignments, value_of
 from cembench.cli.names import name_or_file
+from cembench.interop.hub.address import elsewhere, is_address
 from cembench.util.errors import CembenchError
 from cembench.util.files.names import shown
 from cembench.util.stopping import asked, ending, interruptible
@@ -102,7 +103,21 @@ class Command(click.Command):
             add_plugin(module)
         if changes := context.params.pop("changes", ()):
             context.params["overrides"] += require_assignments(changes)
+        for parameter in self.params:
+            if parameter.type is RUN and parameter.name is not None:
+                context.params[parameter.name] = self._fetched(context.params[parameter.name])
         return super().invoke(context)
+
+    def _fetched(self, given: Any) -> Any:
+        """Return paths as they are, and where addresses lie once they are fetched."""
+        if isinstance(given, tuple):
+            return tuple(map(self._fetched, given))
+        if not is_address(given):
+            return given
+        from cembench.interop.hub.cache import local
+        from cembench.interop.hub.manifest import Part
+
+        return local(given, Part[NEEDS.get(str(self.name), "ALL")])
 
 
 def fail(message: str, code: int = 2, reporting_rank: int | None = None) -> None:
@@ -134,9 +149,32 @@ def _runs(context: click.Context, parameter: click.Parameter, given: Any) -> Any
     return given or (Path("runs"),)
 
 
+class RunPath(click.Path):
+    """A file or folder; or an address, which `Command` fetches before the command begins."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return a path, or an address as it is."""
+        return value if is_address(value) else super().convert(value, param, ctx)
+
+
+class LocalPath(click.Path):
+    """A file or folder of this machine."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Refuse an address, in one line."""
+        if is_address(value):
+            fail(f"{param.opts[0] if param.opts[0][0] == '-' else param.name}: {elsewhere(value)}")
+        return super().convert(value, param, ctx)
+
+
+# How much of a run each command reads, by the names of `Part`; others read all.
+NEEDS = {"probe": "NETWORK", "bench": "NETWORK", "import": "NETWORK", "export": "RECORDS"}
+NEEDS |= dict.fromkeys(("show", "compare", "leaderboard", "plot", "records"), "RECORDS")
+
 # A command says in the help of the partial ones what its own is about.
-FILE = click.Path(path_type=Path)
-RUNS = click.argument("runs", nargs=-1, type=FILE, callback=_runs)
+FILE = LocalPath(path_type=Path)
+RUN = RunPath(path_type=Path)
+RUNS = click.argument("runs", nargs=-1, type=RUN, callback=_runs)
 OUT = click.option("--out", type=FILE, default="runs", help="Folder of runs.")
 KEY_VALUE = partial(click.option, multiple=True, metavar="KEY=VALUE")
 SET = partial(KEY_VALUE, "--set", "overrides")

@@ -103,4 +103,7 @@ def command(
 
 def _paths(word: str) -> list[str] | list[Path]:
     """Return NAME=CHECKPOINT as it is, and the checkpoints that a path means."""
+    from cembench.interop.hub.cache import placed_row
+
+    word = placed_row(word)
     return [word] if "=" in word else runs_of([Path(word)])

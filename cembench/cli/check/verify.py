@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DATA_ROOT, DEVICE, FILE, WEIGHTS, Command, say
+from cembench.cli.base import DATA_ROOT, DEVICE, RUN, WEIGHTS, Command, say
 from cembench.util.errors import CembenchError
 
 
 @click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at")
-@click.argument("claim", type=FILE, metavar="RECORD|TABLE.csv")
-@click.argument("proofs", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT|RUNS...")
+@click.argument("claim", type=RUN, metavar="RECORD|TABLE.csv")
+@click.argument("proofs", nargs=-1, required=True, type=RUN, metavar="CHECKPOINT|RUNS...")
 @WEIGHTS
 @DATA_ROOT
 @DEVICE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, JSON, Command, say
+from cembench.cli.base import JSON, RUN, Command, say
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
@@ -15,7 +15,7 @@ OTHERS = {".yaml": "settings", ".csv": "a table", ".md": "a table", ".parquet": 
 
 
 @click.command("show", cls=Command, example="runs/at/eval/quick.json")
-@click.argument("file", type=FILE)
+@click.argument("file", type=RUN)
 @JSON(help="Print everything that the file says as JSON.")
 def command(file: Path, as_json: bool) -> None:
     """Say what a checkpoint, run or record is.

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cembench.cli.base import DEVICE, FILE, JSON, Command, say
+from cembench.cli.base import DEVICE, FILE, JSON, RUN, Command, say
 from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
@@ -48,7 +48,7 @@ class Work(click.Choice[str]):
 @click.option("--rounds", default=5, type=click.IntRange(1), help="How often each is timed.")
 @click.option("--images", default=256, type=click.IntRange(1, 597), help="Images to attack.")
 @click.option("--seeds", default=1, type=click.IntRange(1), help="Seeds to attack with.")
-@click.option("--checkpoint", "checkpoints", multiple=True, type=FILE, help="Network to attack.")
+@click.option("--checkpoint", "checkpoints", multiple=True, type=RUN, help="Network to attack.")
 @click.option("--precision", default="auto", type=PRECISIONS, help="Of our side.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks of our side.")
 @click.option("--compare", type=FILE, help="Exit code 1 if a count rose by a fifth over FILE's.")

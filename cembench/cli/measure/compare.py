@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cembench.cli.base import FILE, JSON, PROTOCOL, Command, say
+from cembench.cli.base import JSON, PROTOCOL, RUN, Command, say
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @click.command("compare", cls=Command, example="runs/at runs/trades --protocol quick")
-@click.argument("first", type=FILE)
-@click.argument("second", type=FILE)
+@click.argument("first", type=RUN)
+@click.argument("second", type=RUN)
 @PROTOCOL(help="Name of the records, if there are several.")
 @JSON(help="Print all numbers, with those of the images, as JSON.")
 def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> None:
@@ -72,10 +72,11 @@ def _over_seeds(first: Path, second: Path, rows: Sequence[SeedDifference]) -> di
 
 def _over_images(first: Path, second: Path, rows: Sequence[Difference]) -> dict[str, Any]:
     from cembench.util.display.format import number, percent, with_interval
+    from cembench.util.files.fetched import told
 
     shown: dict[str, Any] = {
         "metric": [row.figure for row in rows],
-        str(first): [percent(row.first / row.images) for row in rows],
+        told(first): [percent(row.first / row.images) for row in rows],
         _other(first, second): [percent(row.second / row.images) for row in rows],
         "difference": [
             with_interval(100 * row.difference, 100 * row.low, 100 * row.high, "+.1f")
@@ -92,4 +93,6 @@ def _over_images(first: Path, second: Path, rows: Sequence[Difference]) -> dict[
 
 def _other(first: Path, second: Path) -> str:
     """Return the heading of the second column, which differs from that of the first."""
-    return str(second) if second != first else f"{second}, again"
+    from cembench.util.files.fetched import told
+
+    return told(second) if second != first else f"{told(second)}, again"

@@ -69,19 +69,22 @@ def command(
     """Attack checkpoints and score their samples.
 
     Each is a file or a run folder, and gets a record beside it; of a folder of runs all are
-    evaluated. KEY=VALUE changes a setting of the protocol, such as threat.eps=0.1.
+    evaluated. What has an address, such as hf://USER/NAME, is put into runs/NAME. KEY=VALUE changes
+    a setting of the protocol, such as threat.eps=0.1.
 
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
     from cembench.evaluation.protocol import load_protocol
+    from cembench.interop.hub.cache import placed
 
     paths, assignments = divided(words)
-    checkpoints, overrides = runs_of(paths), (*overrides, *assignments)
+    overrides = (*overrides, *assignments)
     shorthands = {"threats": threats, "engine": engine, "samples.extractor": extractor}
     given = [f"{key}={name}" for key, name in shorthands.items() if name is not None]
     overrides = (*overrides, *given)
     if alone():
         load_protocol(protocol, overrides, limit)  # mistakes are told before torch is imported
+    checkpoints = runs_of(map(placed, paths))
     if any(value is not None for key, value in foreign.items() if key != "normalise"):
         checkpoints.append(imported(data_root=data_root, **foreign))
     if not checkpoints:

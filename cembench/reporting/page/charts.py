@@ -19,6 +19,7 @@ from cembench.reporting.page.points import Entry, entries, names, points
 from cembench.reporting.page.runs import Run, by_record, labelled
 from cembench.reporting.page.training import training
 from cembench.util.display.charts import Bars, Chart, Diagonal
+from cembench.util.files.names import shown
 
 PANELS = 12  # panels of single runs, where not all runs are drawn
 Named = Mapping[str, Run]
@@ -46,9 +47,9 @@ class PlacedChart:
     def points(self, figure: Figure) -> str:
         """Return x, y and words of each value by run as JSON, once it is rendered."""
         told: dict[str, list[object]] = {}
-        for run, *value in points(self.chart, figure):
-            told.setdefault(run, []).append(value)
-        listed = [[run, self._anchor(run), values] for run, values in told.items()]
+        for run, x, y, words in points(self.chart, figure):
+            told.setdefault(run, []).append([x, y, shown(words)])
+        listed = [[shown(run), self._anchor(run), values] for run, values in told.items()]
         return json.dumps(listed, separators=(",", ":"), ensure_ascii=False)
 
     def _anchor(self, name: str) -> str:

@@ -12,7 +12,7 @@ from cembench.evaluation.record.files import layout_of
 from cembench.reporting.history import History, read_history
 from cembench.reporting.leaderboard import find_records, newest
 from cembench.reporting.page.panels import Panels, tell
-from cembench.reporting.page.pictures import Picture, load_picture
+from cembench.reporting.page.pictures import Kind, Picture, load_picture
 from cembench.util.files.layout import RunLayout
 
 
@@ -126,17 +126,20 @@ def read_run(path: Path, record: Record, anchor: str, *, pictures: bool = True) 
     return Run(path, record, anchor, history, found, missing, panels.lines)
 
 
-def _panel(sampler: str, strip: bool) -> str:
-    return f"{'trajectories' if strip else 'samples'} of {sampler}"
+def _panel(sampler: str, kind: Kind) -> str:
+    return f"{'trajectories' if kind == 'chains' else 'samples'} of {sampler}"
 
 
-def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, bool]], list[Path]]:
+def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, Kind]], list[Path]]:
     """Return the pictures of a record with their samplers and kinds, and those that are missing."""
     samplers = {} if record.generation is None else record.generation.samplers
     titles = [title for title, found in samplers.items() if found.error is None]
-    titles += [] if record.counterfactuals is None else record.counterfactuals.balls
-    places = ((False, RunLayout.picture), (True, RunLayout.trajectory))
-    all_of = [(place(path, title), title, strip) for title in titles for strip, place in places]
+    edited = [] if record.counterfactuals is None else list(record.counterfactuals.balls)
+    all_of: list[tuple[Path, str, Kind]] = []
+    for title in titles:
+        all_of.append((RunLayout.picture(path, title), title, "grid"))
+        all_of.append((RunLayout.trajectory(path, title), title, "chains"))
+    all_of += [(RunLayout.picture(path, title), title, "edited") for title in edited]
     kept = () if RunLayout.collection(path) else all_of
-    missing = [file for file, _, strip in kept if not strip and not file.exists()]
+    missing = [file for file, _, kind in kept if kind != "chains" and not file.exists()]
     return [one for one in all_of if one[0].exists()], missing

@@ -13,6 +13,7 @@ from cembench.reporting.page.charts import PlacedChart
 from cembench.reporting.plots.draw import draw
 from cembench.reporting.plots.style import INK, part, render
 from cembench.util.display.charts import Scatter
+from cembench.util.files.names import shown
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 UNUSED = {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}
@@ -56,7 +57,7 @@ def inline(
         if link is not None:
             element.set("href", link)
         if link is not None and link in tips:
-            ET.SubElement(element, f"{{{SVG}}}title").text = tips[link]
+            ET.SubElement(element, f"{{{SVG}}}title").text = shown(tips[link])
         for key in PLACES & set(element.attrib):
             # two digits: coordinates are most of the size of a figure
             short = LONG.sub(lambda number: f"{float(number[0]):.2f}", element.attrib[key])
@@ -66,7 +67,7 @@ def inline(
         del root.attrib[key]
     width = float(root.attrib["viewBox"].split()[2])
     size = f"min-width: {width:.0f}px; max-width: {1.5 * width:.0f}px"
-    root.attrib |= {"role": "group", "aria-label": label, "style": size, "tabindex": "0"}
+    root.attrib |= {"role": "group", "aria-label": shown(label), "style": size, "tabindex": "0"}
     root.set("data-points", placed.points(figure))
     _drop_ids(root)
     text = ET.tostring(root, encoding="unicode")

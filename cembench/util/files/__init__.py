@@ -56,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
-def unwritable(path: Path, error: OSError) -> CembenchError:
+def unwritable(path: object, error: OSError) -> CembenchError:
     """Return what to tell the user when a file cannot be written: why, and a remedy."""
     remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
     return CembenchError(f"cannot write {path}: {error.strerror}; {remedy}")

@@ -124,7 +124,8 @@ const explore = async (id) => {
       return wanted === "" || mine === wanted;
     };
     const left = sheet.images.filter(fits);
-    count.textContent = `${left.length} of ${sheet.images.length} images`;
+    const found = `${left.length} of ${sheet.images.length} images`;
+    count.textContent = left.length ? found : "nothing found";
     const cards = left.map((image) => {
       const title = `image ${image[0]}, class ${sheet.classes[image[1]]}`;
       const card = make("article", {}, make("h3", {}, title));
