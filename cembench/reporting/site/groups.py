@@ -66,7 +66,8 @@ def groups(runs: Iterable[Run]) -> list[Group]:
 
 def summary(title: str, runs: Sequence[Run]) -> LinkedTable:
     """Return a table of runs with their main figures."""
-    return LinkedTable(Table(title, HEAD, [_row(run) for run in runs]), [[run] for run in runs])
+    table = Table(title, HEAD, [_row(run) for run in runs])
+    return LinkedTable(table, [[run] for run in runs], page_name(title))
 
 
 def _group(dataset: str, threat: str, runs: list[Run]) -> Group:
