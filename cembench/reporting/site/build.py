@@ -12,7 +12,7 @@ from cembench.reporting.page.runs import Run
 from cembench.reporting.page.tables import LinkedTable
 from cembench.reporting.site.data import plain_data, to_json
 from cembench.reporting.site.folder import Folder
-from cembench.reporting.site.group_pages import write_group
+from cembench.reporting.site.group_pages import cut, write_group
 from cembench.reporting.site.groups import Group, groups
 from cembench.reporting.site.index import entries, listing
 from cembench.reporting.site.methods import by_method, write_method
@@ -79,10 +79,8 @@ def _write_table(pages: Pages, table: PlainTable, results: Results) -> None:
     folder = f"tables/{table.name}"
     pages.folder.write(f"{folder}/{table.stem}.csv", table.content)
     pages.folder.write(f"{folder}/{table.stem}.json", to_json(plain_data(table, runs)))
-    values: dict[str, Any] = {
-        "table": table,
-        "linked": LinkedTable(table.shown, runs, table.stem, WITHOUT),
-    }
+    linked = cut(LinkedTable(table.shown, runs, table.stem, WITHOUT))
+    values: dict[str, Any] = {"table": table, "linked": linked}
     pages.write(f"{folder}/index.html", "table.html", **values, **pages.parts({}))
 
 
