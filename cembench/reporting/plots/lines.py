@@ -16,7 +16,7 @@ from cembench.util.display.charts import Lines, Series
 
 BANDS = 8  # more bands would hide each other
 STEEP = 100  # a value beyond is drawn on a logarithmic scale, or nothing else would be seen
-TICKS = 5  # intervals between the ticks of an axis of a small panel at most
+TICKS = 4  # intervals between the ticks of an axis of a small panel at most
 WIDE, SMALL = (7.2, 4.0), (2.7, 2.3)  # inches of a single panel, and of one of several in a row
 
 
