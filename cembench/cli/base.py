@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +14,16 @@ from typing import Any
 import click
 
 from cembench.cli.arguments import Device, Module, require_assignments, value_of
+from cembench.cli.codes import CLOSED, FAILED, rows
 from cembench.cli.names import name_or_file
 from cembench.interop.hub.address import elsewhere, is_address
 from cembench.util.errors import CembenchError
-from cembench.util.files.names import shown
+from cembench.util.files.names import hint, shown
 from cembench.util.stopping import asked, ending, interruptible
+from cembench.util.verbosity import is_quiet, speaking
+
+QUIET = "Print results and errors alone: no bars, no notes."
+VERBOSE = "Log what is read, reused and done, with the time."
 
 # Threads that spin while they wait cost a busy machine a multiple of the time (measured: a digits
 # run of 6 s took 20 to 45 s beside one other process). It must be set before torch is imported.
@@ -43,19 +49,35 @@ class Command(click.Command):
         args: as click takes them.
         example: arguments, for the help.
         settings: import path of the class whose keys KEY=VALUE changes, if any.
+        codes: what its exit codes mean, where the help has to say more than of all commands.
         kwargs: as click takes them.
     """
 
-    def __init__(self, *args: Any, example: str, settings: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        example: str,
+        settings: str = "",
+        codes: Mapping[int, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.settings = settings
+        self.settings, self.codes = settings, dict(codes or {})
         self.epilog = f"Example: cembench {self.name} {example}"
         from_shell: dict[str, Any] = {"envvar": "CEMBENCH_PLUGINS", "show_envvar": True}
         text = "Import a module that registers something. Repeatable."
         self.params += [
+            click.Option(["-q", "--quiet"], is_flag=True, help=QUIET),
+            click.Option(["-v", "--verbose"], is_flag=True, help=VERBOSE),
             click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
             click.Option(["--plugin"], multiple=True, type=Module(), help=text, **from_shell),
         ]
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and below them the exit codes."""
+        super().format_options(context, formatter)
+        with formatter.section("Exit codes"):
+            formatter.write_dl(rows(self.codes))
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; for an option named like a setting, say how settings are changed."""
@@ -76,15 +98,17 @@ class Command(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
-        debug = context.params.pop("debug")
+        debug, quiet, verbose = map(context.params.pop, ("debug", "quiet", "verbose"))
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose: give one of them", context)
         try:
-            with interruptible():
+            with interruptible(), speaking(quiet, verbose):
                 return self._run(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            sys.exit(CLOSED)
         except KeyboardInterrupt:
             fail(*ending(), reporting_rank=0)
         except Exception as error:
@@ -94,6 +118,7 @@ class Command(click.Command):
             if asked() and not known:  # C++ code made another exception of it
                 fail(*ending(), reporting_rank=0)
             message = known or f"unexpected {error!r}; --debug shows where"
+            message += hint(_missing_file(error))
             fail(message, reporting_rank=getattr(error, "reporting_rank", None))
 
     def _run(self, context: click.Context) -> Any:
@@ -120,7 +145,7 @@ class Command(click.Command):
         return local(given, Part[NEEDS.get(str(self.name), "ALL")])
 
 
-def fail(message: str, code: int = 2, reporting_rank: int | None = None) -> None:
+def fail(message: str, code: int = FAILED, reporting_rank: int | None = None) -> None:
     """Say what went wrong in one line and leave; what all processes know is said by the first."""
     if reporting_rank is None or rank() == 0:
         where = f"process {reporting_rank or rank()}: " if reporting_rank or rank() else ""
@@ -128,13 +153,22 @@ def fail(message: str, code: int = 2, reporting_rank: int | None = None) -> None
     sys.exit(code)
 
 
+def _missing_file(error: BaseException | None) -> object:
+    """Return the file whose absence led to an error, if that did."""
+    while error is not None and not isinstance(error, FileNotFoundError):
+        error = error.__cause__
+    return None if error is None else error.filename
+
+
 def say(text: object, *, err: bool = False, nl: bool = True) -> None:
     """Print as `click.echo` does, in the first of several processes alone.
+
+    What goes to stderr is a note, which nobody sees under `--quiet`.
 
     A path is printed byte by byte, for scripts. In other texts, some of which come from files of
     others, what a terminal would obey is printed as escapes.
     """
-    if rank() == 0:
+    if rank() == 0 and not (err and is_quiet()):
         safe = bytes(text) if isinstance(text, Path) else shown(str(text), kept="\n")
         click.echo(safe, err=err, nl=nl)
 

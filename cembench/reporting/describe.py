@@ -73,6 +73,24 @@ def run_page(layout: RunLayout, metadata: CheckpointMetadata) -> str:
     return "\n\n".join(filter(None, [_aligned(facts), _records(layout)])) + "\n"
 
 
+def runs_page(runs: Mapping[Path, CheckpointMetadata]) -> str:
+    """Return a line for each run: what it is, and the accuracies of its latest record."""
+    head = ["run", "method", "model", "data", "threat model", "epoch", "records", "latest"]
+    return "\n".join(text_table(head, [_run(*item) for item in runs.items()])) + "\n"
+
+
+def _run(path: Path, found: CheckpointMetadata) -> list[str]:
+    files = RunLayout(path).records()
+    latest = max(files, key=lambda file: file.stat().st_mtime, default=None)
+    try:
+        last = "" if latest is None else f"{latest.stem}: {rates(load_beside(latest))}"
+    except CembenchError as error:
+        last = str(error)
+    epoch = f"{found.epoch}" + ("" if found.finished else ", unfinished")
+    names = [str(path), found.method, found.model.title, found.data.title, str(found.threat)]
+    return [*names, epoch, str(len(files)), last]
+
+
 def _labelled(data: DataSettings) -> str:
     """Return what gave labels to a data set that has none of its own."""
     source = getattr(data, "pseudo_labels", None)

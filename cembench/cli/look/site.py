@@ -19,7 +19,9 @@ from cembench.cli.base import FILE, RUNS, Command, say
     help="Attacked images of each run at most that are shown; 0 for none.",
 )
 def command(runs: tuple[Path, ...], out: Path, images: int) -> None:
-    """Write a site: a page for each data set, run and method, with all tables as data.
+    """Put results on a site, with a page for each run.
+
+    There is one for each data set and method too, and all tables are there as data.
 
     RUNS are run folders, folders of them, or folders of tables alone that `cembench leaderboard`
     wrote; `runs` unless given. The site loads nothing from elsewhere: any web server shows it, and

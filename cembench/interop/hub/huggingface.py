@@ -24,6 +24,7 @@ from cembench.interop.hub.manifest import MANIFEST, Manifest
 from cembench.interop.hub.refusals import Unreachable, telling
 from cembench.interop.hub.store import Store
 from cembench.util.errors import CembenchError
+from cembench.util.verbosity import is_quiet
 from cembench.util.version import __version__
 
 OWN = {".gitattributes"}  # what the hub puts into a new repository
@@ -37,7 +38,7 @@ class HubStore(Store):
 
     def __init__(self, address: Address) -> None:
         self.address, self.file = address, address.file
-        if not sys.stderr.isatty():
+        if is_quiet() or not sys.stderr.isatty():
             disable_progress_bars()
         self.api = HfApi(library_name="cembench", library_version=__version__)
         self.revision = address.revision or "main"

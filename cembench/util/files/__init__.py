@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from cembench.util.errors import CembenchError
 from cembench.util.files.temporary import temporary_beside
 from cembench.util.stopping import postponed
 
+log = logging.getLogger("cembench")
 CHUNK = 1 << 20  # bytes that are read at once
 
 
@@ -74,6 +76,7 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
     """
     try:
         with path.open("rb") as file:
+            log.info("%s: read", path)
             return file.read(most)
     except OSError as error:
         raise CembenchError(f"cannot read {path}: {error.strerror}") from error
