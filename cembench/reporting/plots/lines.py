@@ -16,7 +16,7 @@ from cembench.util.display.charts import Lines, Series
 
 BANDS = 8  # more bands would hide each other
 STEEP = 100  # a value beyond is drawn on a logarithmic scale, or nothing else would be seen
-TICKS = 5  # intervals between the ticks of an axis of a small panel at most
+TICKS = 4  # intervals between the ticks of an axis of a small panel at most
 WIDE, SMALL = (7.2, 4.0), (2.7, 2.3)  # inches of a single panel, and of one of several in a row
 
 
@@ -62,7 +62,7 @@ def _frame(axes: Axes, panel: Lines, ticks: int | Literal["auto"]) -> None:
     for text, place in panel.marks.items():
         style.upright(axes, place, text)
     axes.set(xlabel=style.label(panel.x), ylabel=style.label(panel.y))
-    axes.set_title(style.name(panel.title, 70))
+    axes.set_title(style.name(panel.title, 70), y=1)  # where it is put anyway, found at once
     if panel.x.integer:
         axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
     if panel.y.percent:

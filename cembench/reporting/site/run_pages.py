@@ -100,7 +100,7 @@ def _picture(pages: Pages, run: Run, picture: Picture) -> Shown | None:
     content = pages.make(str(picture.file), partial(picture.webp, quick=True))
     if content is None:
         return None
-    address = f"{page_name(picture.sampler)}{'.chains' if picture.strip else ''}.webp"
+    address = f"{'chains' if picture.strip else 'samples'}/{page_name(picture.sampler)}.webp"
     pages.folder.write(f"runs/{run.anchor}/{address}", content)
     about = picture.size, picture.cells, picture.places, address
     return Shown(run, picture.file, picture.sampler, picture.strip, *about)
