@@ -17,7 +17,7 @@ COMMANDS = {
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
     "Look": ("report", "plot", "show", "status", "list"),
     "Check": ("check", "verify"),
-    "Share": ("import", "export"),
+    "Share": ("import", "export", "submit", "accept"),
     "Setup": ("completion",),
 }
 TASKS = {name: task for task, names in COMMANDS.items() for name in names}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cembench.data.roots import require_named
 from cembench.evaluation.artifacts import require_artifacts
 from cembench.evaluation.context import EvaluationContext, measured_of, prepare
 from cembench.evaluation.diff import ABSOLUTE, RELATIVE, Comparison, compared
@@ -55,6 +56,15 @@ def verify_record(
             missing or damaged.
     """
     context, record = _reopen(path, checkpoint, torch.device(device), inception_weights, data_root)
+    return recounted(context, record, path)
+
+
+def recounted(context: EvaluationContext, record: Record, path: Path) -> list[Comparison]:
+    """Measure a record again in its context, and compare every figure, as `verify_record` does.
+
+    Raises:
+        CembenchError: when its artifacts are missing or damaged.
+    """
     table = load_table(path) if record.kind == "classifier" else pd.DataFrame()
     samples = SavedSamples(context, path, SAMPLES.of(record))
     found = measure(context, SavedAttacks(path, context.rows, table), samples)
@@ -85,6 +95,8 @@ def _reopen(
     protocol = Protocol.parse(record.protocol)
     if protocol.passes > 1:
         raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
+    for other in protocol.other_data:
+        require_named(other, path, "")
     require_artifacts(path, measured_of(protocol, source.metadata, source.file))
     context = prepare(
         source, protocol, device, data_root=data_root, inception_weights=inception_weights

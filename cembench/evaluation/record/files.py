@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cembench.evaluation.record import FORMAT, Record
+from cembench.evaluation.record.acceptance import acceptance_of
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256
@@ -98,7 +99,9 @@ def load_beside(path: Path, checksums: Checksums | None = None) -> Record:
         with Checksums() as opened:
             return load_beside(path, opened)
     record = load_record(path)
-    checkpoint = layout_of(path, record).checkpoint
+    layout = layout_of(path, record)
+    checkpoint, accepted = layout.checkpoint, acceptance_of(path, layout.folder)
+    record._accepted = "" if accepted is None else accepted.outcome
     if record.checkpoint_sha256 and checkpoint.is_file():
         record._replaced = not _measured(record, checkpoint, checksums)
     return record
