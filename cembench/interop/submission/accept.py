@@ -34,6 +34,7 @@ from cembench.models.source import ModelSource
 from cembench.util.devices import pick_device
 from cembench.util.errors import CembenchError
 from cembench.util.provenance import environment
+from cembench.util.shared import sharing
 from cembench.util.shipped import shipped
 
 SHARE = 0.25
@@ -72,7 +73,7 @@ def accept(
     allowed = [load_protocol(name) for name in protocols or shipped("protocol")]
     verdict = Verdict(entry.name)
     seed = secrets.randbelow(2**31) if seed is None else seed
-    with TemporaryDirectory() as temporary, named_alone():
+    with TemporaryDirectory() as temporary, named_alone(), sharing():
         copy = Path(temporary).resolve() / "entry"
         verdict.checks.hidden = str(copy)
         inspection = _Inspection(verdict, share, seed, device, data_root, inception_weights)
