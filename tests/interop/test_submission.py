@@ -15,25 +15,15 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.verify import verify_record
 from cembench.interop.submission.accept import accept
 from cembench.interop.submission.page import page_of
-from cembench.interop.submission.submit import submit
 from cembench.samplers.draw import draw
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.tensors import read_tensors
 from cembench.util.shared import sharing
 from tests.conftest import made_once
+from tests.interop.conftest import PLAN, entry_of
 from tests.support.checkpoints import rewrite
 from tests.support.entries import Forger
-
-PLAN = """
-limit: 64
-attacks: [{name: pgd, steps: 10}]
-samples:
-  count: 24
-  batch_size: 12
-  samplers: [{name: rcs, steps: 5}]
-  extractor: {name: lite0, size: 32}
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,30 +40,9 @@ def not_attacked(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory):
-    file = tmp_path_factory.mktemp("plans") / "plan.yaml"
-    file.write_text(PLAN)
-    return file
-
-
-def _entry(run, plan, to):
-    own = to.parent / f"{to.name}-run"
-    own.mkdir(parents=True)
-    shutil.copy(run / "model.safetensors", own)
-    evaluate(own, load_protocol(str(plan)), save_adversarial=True, save_samples=True)
-    submit(own, to, licence="MIT", contact="me@example.org", authors="<b>A</b> | B")
-
-
-@pytest.fixture(scope="module")
-def honest(trained, plan, shared):
-    """An honest entry; do not write to it."""
-    return made_once(shared / "entries" / "honest", lambda to: _entry(trained, plan, to))
-
-
-@pytest.fixture(scope="module")
 def other(undefended, plan, shared):
     """An entry of another network; do not write to it."""
-    return made_once(shared / "entries" / "other", lambda to: _entry(undefended, plan, to))
+    return made_once(shared / "entries" / "other", lambda to: entry_of(undefended, plan, to))
 
 
 @pytest.fixture
