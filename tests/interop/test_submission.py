@@ -322,6 +322,8 @@ def test_networks_that_the_keeper_does_not_know(trained, forger, plan, tmp_path)
         assert "not re-run: its" in page_of(verdict) or "code outside" in page_of(verdict)
         mark = json.loads((board / "honest/accepted.json").read_text())
         assert mark["outcome"] == "not re-run" and mark["attacked"] == 0
+    options = {"protocols": [str(plan)], "only_recounted": True}
+    assert accept(forger.entry, **options).outcome == "refused"
     forger.write(survive(forger.table, forger.table.index[:40]))
     assert accept(forger.entry, protocols=[str(plan)]).outcome == "refused"
 

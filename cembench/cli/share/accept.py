@@ -13,11 +13,18 @@ from cembench.cli.base import DATA_ROOT, DEVICE, FILE, PROTOCOL, WEIGHTS, Comman
 @click.command("accept", cls=Command, example="entries/at --board board --report at.md")
 @click.argument("entry", type=FILE)
 @click.option("--board", type=FILE, help="Folder that an accepted entry is copied to.")
-@PROTOCOL("protocols", multiple=True, help="Allowed protocol. Repeatable. Default: cembench's own.")
-@click.option("--share", type=click.FloatRange(0, 1), default=0.25, help="To attack again.")
+@PROTOCOL(
+    "protocols",
+    multiple=True,
+    help="Allowed protocol. Repeatable. Default: all of cembench.",
+)
+@click.option(
+    "--share", type=click.FloatRange(0, 1), default=0.25, help="Of images to attack again."
+)
 @click.option("--seed", type=click.IntRange(0), help="Decides which. Default: a random one.")
 @click.option("--report", type=FILE, help="File for the page, which is printed too.")
-@click.option("--most", type=click.FloatRange(0), default=2.0, help="GiB of an entry.")
+@click.option("--most", type=click.FloatRange(0), default=2.0, help="GiB that an entry may have.")
+@click.option("--only-recounted", is_flag=True, help="Refuse what cannot be run here.")
 @WEIGHTS
 @DATA_ROOT
 @DEVICE
@@ -29,6 +36,7 @@ def command(
     seed: int | None,
     report: Path | None,
     most: float,
+    only_recounted: bool,
     inception_weights: Path | None,
     data_root: str | None,
     device: str,
@@ -53,6 +61,7 @@ def command(
         data_root=data_root,
         inception_weights=inception_weights,
         most=most,
+        only_recounted=only_recounted,
     )
     page = page_of(verdict)
     if report is not None:

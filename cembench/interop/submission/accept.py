@@ -24,7 +24,7 @@ from cembench.evaluation.verify import recounted
 from cembench.interop.submission.board import publish, require_new
 from cembench.interop.submission.checks import Checks, Refused
 from cembench.interop.submission.claim import Claim, read_claim
-from cembench.interop.submission.counts import check_counts
+from cembench.interop.submission.counts import check_images_of, check_table
 from cembench.interop.submission.reattack import attack_again
 from cembench.interop.submission.received import receive
 from cembench.interop.submission.redraw import draw_again
@@ -52,6 +52,7 @@ def accept(
     data_root: str | None = None,
     inception_weights: Path | None = None,
     most: float = MOST,
+    only_recounted: bool = False,
 ) -> Verdict:
     """Inspect an entry, and copy it to a board if it is accepted.
 
@@ -66,6 +67,7 @@ def accept(
         data_root: the folder of the keeper's data, where the data set does not know it.
         inception_weights: weights for the extractors inception and dinov2.
         most: GiB that an entry may have.
+        only_recounted: refuse entries whose network cannot be run here.
 
     Raises:
         CembenchError: when it cannot be inspected, for a reason that is not the entry's.
@@ -81,6 +83,8 @@ def accept(
             facts = receive(entry, copy, int(most * 2**30), verdict.checks)
             verdict.title, verdict.facts = facts.name, facts
             claim = read_claim(copy, allowed, verdict.checks)
+            if only_recounted:
+                _require_network(claim, verdict.checks)
             require_new(claim, facts, board, verdict.checks)
             inspection.inspect(claim)
         except Refused:
@@ -112,11 +116,12 @@ class _Inspection:
 
     def inspect(self, claim: Claim) -> None:
         """Compare a claim with the keeper's data, and with its network if that is known here."""
+        check_table(claim, self.checks)
         if claim.why_not or claim.metadata is None:
             self._without_network(claim)
             return
         data = self._data(claim.metadata.data, claim)
-        check_counts(claim, load_test(data), self.checks)
+        check_images_of(claim, load_test(data), self.checks)
         metadata = claim.metadata.model_copy(update={"data": data})
         context = self._context(claim, metadata)
         recount(claim, context, self.checks)
@@ -141,7 +146,7 @@ class _Inspection:
         except CembenchError as error:
             self.checks.note("test images", "those of the keeper", f"not compared: {error}")
             return
-        check_counts(claim, whole, self.checks)
+        check_images_of(claim, whole, self.checks)
 
     def _data(self, stated: DataSettings, claim: Claim) -> DataSettings:
         """Return the data set of an entry where the keeper has it.
@@ -202,6 +207,12 @@ def _moved(data: DataSettings, root: str | None) -> DataSettings:
     field = type(data).model_fields.get("root")
     customary = field is not None and not field.is_required()
     return data.model_copy(update={"root": field.default}) if field and customary else data
+
+
+def _require_network(claim: Claim, checks: Checks) -> None:
+    with checks.stage("Network"):
+        reason = claim.why_not or "it can"
+        checks.require("network", not claim.why_not, "one that can be run here", reason)
 
 
 def _note_sanity(claim: Claim, checks: Checks) -> None:

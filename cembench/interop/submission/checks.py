@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from safetensors import SafetensorError
+
 from cembench.util.errors import CembenchError, one_line
 
 LONGEST = 300  # characters of a cell
@@ -93,10 +95,10 @@ class Checks:
 
     @contextmanager
     def trying(self, what: str, expected: str) -> Iterator[None]:
-        """Make a failed check of an error."""
+        """Make a failed check of an error, also of one that only odd files cause."""
         try:
             yield
-        except CembenchError as error:
+        except (CembenchError, RecursionError, SafetensorError) as error:
             self.fail(what, expected, error)
 
     @contextmanager

@@ -23,24 +23,41 @@ CLEAN = ("index", "label", "clean_pred", "clean_8bit_pred")
 VERDICTS = ("_broken", "_broken_8bit", "_outside")
 
 
-def check_counts(claim: Claim, whole: Split, checks: Checks) -> None:
+def check_table(claim: Claim, checks: Checks) -> None:
+    """Count the table of an entry, and compare figures and intervals; it needs no images.
+
+    Raises:
+        Refused: when they do not fit together.
+    """
+    if claim.record.kind != "classifier":
+        return
+    table = claim.table
+    with checks.stage("Table"):
+        wrong = _wrong_columns(table)
+        if not checks.require("columns", not wrong, "numbers and verdicts", wrong or "so they are"):
+            return
+        index = table["index"].tolist()
+        checks.equal("rows that are there twice", 0, len(index) - len(set(index)))
+        _check_figures(claim, checks)
+
+
+def check_images_of(claim: Claim, whole: Split, checks: Checks) -> None:
     """Compare an entry with the test split of the keeper.
 
     Args:
-        claim: what the entry claims.
+        claim: what the entry claims, with a table that `check_table` passed.
         whole: that split.
         checks: where the findings go.
 
     Raises:
-        Refused: when rows, labels, figures or images do not fit together.
+        Refused: when rows, labels or adversarial images are not of these images.
     """
     split, rows = subset(whole, claim.protocol.limit)
-    with checks.stage("Counts"):
+    with checks.stage("Images"):
         own, said = split.fingerprint, claim.record.fingerprint
         checks.equal("fingerprint of the attacked images", own, said)
         if claim.record.kind != "classifier" or not _rows_fit(claim.table, split, rows, checks):
             return
-        _check_figures(claim, split.classes, checks)
         with checks.trying("adversarial images", "undamaged, of these images"):
             for run in claim.protocol.runs:
                 check_images(claim, run, split, rows, checks)
@@ -48,18 +65,13 @@ def check_counts(claim: Claim, whole: Split, checks: Checks) -> None:
 
 def _rows_fit(table: pd.DataFrame, split: Split, rows: Tensor, checks: Checks) -> bool:
     """Check that the table has one row for each image of the protocol, in order."""
-    wrong = _wrong_columns(table)
-    if not checks.require("columns", not wrong, "numbers and verdicts", wrong or "so they are"):
-        return False
     index = table["index"].to_numpy()
     checks.equal("rows of the table", len(rows), len(table))
-    checks.equal("rows that are there twice", 0, len(index) - len(set(index.tolist())))
     if not np.array_equal(index, rows.numpy()):
         missing = len(set(rows.tolist()) - set(index.tolist()))
         checks.fail("images of the protocol", "each of them, in order", f"{missing} missing")
         return False
-    labels = split.labels.numpy()
-    other = int((table["label"].to_numpy() != labels).sum())
+    other = int((table["label"].to_numpy() != split.labels.numpy()).sum())
     checks.equal("labels that are not those of the images", 0, other)
     return True
 
@@ -72,14 +84,14 @@ def _wrong_columns(table: pd.DataFrame) -> str:
     return ", ".join(wrong)
 
 
-def _check_figures(claim: Claim, classes: Sequence[str], checks: Checks) -> None:
+def _check_figures(claim: Claim, checks: Checks) -> None:
     """Count the table, and compare accuracies and intervals."""
     table, recorded = claim.table, claim.record.figures
     titles = [a.title for a in claim.protocol.attacks if _has_verdicts(table, a)]
     asked = [a.title for a in claim.protocol.attacks if a.minimises in (None, _norm(claim))]
     absent = [t for t in asked if t not in titles and t not in claim.record.not_applicable]
     checks.require("attacks in the table", not absent, "all of the protocol", _named(absent))
-    counted = count(table, titles, {}, classes)
+    counted = count(table, titles, {})
     checks.equal("figures", ", ".join(counted), ", ".join(recorded))
     for name, figure in counted.items():
         if name in recorded:

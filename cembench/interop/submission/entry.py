@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -28,9 +29,15 @@ def _printable(text: str) -> str:
     return text
 
 
+def _spdx(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9(][A-Za-z0-9.+() -]*", text):
+        raise ValueError("give an SPDX expression, such as MIT or CC-BY-4.0")
+    return text
+
+
 Line = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
 Said = Annotated[Line, Field(min_length=1)]
-Licence = Annotated[str, Field(pattern=r"^[A-Za-z0-9(][A-Za-z0-9.+() -]*$", max_length=200)]
+Licence = Annotated[str, Field(max_length=200), AfterValidator(_spdx)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

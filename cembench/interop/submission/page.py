@@ -14,6 +14,7 @@ from cembench.util.display.markdown import markdown_table
 from cembench.util.files.names import shown
 
 SPECIAL = re.compile(r"([\\`*_\[\]{}~])")
+MOST = 200  # rows of a table
 MARKS = {"passed": "✓", "failed": "✗", "note": "!"}
 NOT_RECOUNTED = (
     "Not recounted, since nothing in an entry shows it: how the network was trained and on what "
@@ -52,12 +53,14 @@ def _opening(verdict: Verdict) -> str:
 
 
 def _list(title: str, rows: list[Check]) -> list[str]:
-    lines = "\n".join(f"- {safe(row.reason)}" for row in rows)
-    return [f"## {title}\n\n{lines}"] if rows else []
+    lines = [f"- {safe(row.reason)}" for row in rows[:MOST]]
+    lines += [f"- and {len(rows) - MOST} more"] * (len(rows) > MOST)
+    return ["\n".join([f"## {title}\n", *lines])] if rows else []
 
 
 def _table(rows: list[Check]) -> str:
     cells = [
-        [safe(row.what), safe(row.expected), safe(row.found), MARKS[row.outcome]] for row in rows
+        [safe(row.what), safe(row.expected), safe(row.found), MARKS[row.outcome]]
+        for row in rows[:MOST]
     ]
     return markdown_table(pd.DataFrame(cells, columns=["check", "expected", "found", ""]))

@@ -104,7 +104,7 @@ def _copied(source: Path, target: Path, size: int) -> str:
                 raise CembenchError(f"{source}: changed while it was read")
             return _copy(file, target, size)
     except OSError as error:
-        raise CembenchError(f"cannot read {source}: {error.strerror}") from error
+        raise CembenchError(f"cannot copy {source}: {error.strerror}") from error
 
 
 def _copy(file: BinaryIO, target: Path, size: int) -> str:

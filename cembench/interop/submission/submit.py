@@ -161,10 +161,9 @@ def _told(claim: Claim) -> Iterator[str]:
     protocol = claim.protocol
     if claim.why_not:
         yield f"it can only be accepted as 'not re-run': {claim.why_not}"
-    if protocol.limit is not None:
-        yield f"{protocol.limit} images were attacked, a limit that the board will show"
     if protocol.name not in shipped("protocol"):
-        yield f"protocol {protocol.name} does not come with cembench: the keeper has to allow it"
+        images = f" on {protocol.limit} images" * (protocol.limit is not None)
+        yield f"protocol {protocol.name}{images} is no shipped one: the keeper has to allow it"
 
 
 def _replace(draft: Path, to: Path) -> None:
