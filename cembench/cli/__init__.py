@@ -15,7 +15,7 @@ from cembench.util.version import __version__
 COMMANDS = {
     "Train": ("init", "data", "train", "probe", "run", "work"),
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
-    "Look": ("report", "plot", "show", "status", "list"),
+    "Look": ("report", "plot", "records", "show", "status", "list"),
     "Check": ("check", "verify"),
     "Share": ("import", "export", "submit", "accept"),
     "Setup": ("completion",),

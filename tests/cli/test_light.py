@@ -28,10 +28,11 @@ WITHOUT_TORCH = {
     "leaderboard": [[RUN, "--out", "boards"]],
     "compare": [[RECORD, str(OTHER)]],
     "plot": [[RUN]],
+    "records": [[RUN], [RUN, "--to", "records.parquet", "--where", "clean > 0.5"]],
     "report": [[RUN, "--images", "0"]],  # images need the network
     "status": [],
 }
-TABLES = ("leaderboard", "compare", "plot", "report")  # which need pandas
+TABLES = ("leaderboard", "compare", "plot", "records", "report")  # which need pandas
 WRONG = {
     "train": [["none.yaml"], [AT, "epocs=2"], [AT, "method=pgd"], [AT, "threat.norm=l3"]],
     "eval": [[RUN, "atacks=1"], [RUN, "--protocol", "quik"], [RUN, "attacks=[pgdd]"]],

@@ -1,8 +1,10 @@
 """Entries for a shared board: honest ones are accepted, forged ones refused with the reason."""
 
+import errno
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,7 @@ from cembench.evaluation.protocol import Protocol, load_protocol
 from cembench.evaluation.verify import verify_record
 from cembench.interop.submission.accept import accept
 from cembench.interop.submission.page import page_of
+from cembench.interop.submission.submit import submit
 from cembench.samplers.draw import draw
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
@@ -73,6 +76,8 @@ def test_an_honest_entry_is_accepted_and_shown_with_its_mark(cembench, honest, p
     assert "&lt;b&gt;A&lt;/b&gt; | B" in result.out and "✗" not in result.out
     (record,) = RunLayout(board / "honest").records()
     assert record.read_bytes() == RunLayout(honest).records()[0].read_bytes()
+    (picture,) = (board / "honest/samples").glob("*.png")
+    assert picture.name.endswith("-rcs-gaussian.png")
     mark = json.loads((board / "honest/accepted.json").read_text())
     assert mark["outcome"] == "recounted" and mark["attacked"] == 64
     table = cembench("leaderboard", board, "--out", tmp_path / "boards").out
@@ -319,6 +324,7 @@ def test_networks_that_the_keeper_does_not_know(trained, forger, plan, tmp_path)
         board = tmp_path / f"board-{model['name']}"
         verdict = accept(forger.entry, board, protocols=[str(plan)], seed=0)
         assert verdict.outcome == "accepted, not re-run", page_of(verdict)
+        assert "antigravity" not in sys.modules
         assert "not re-run: its" in page_of(verdict) or "code outside" in page_of(verdict)
         mark = json.loads((board / "honest/accepted.json").read_text())
         assert mark["outcome"] == "not re-run" and mark["attacked"] == 0
@@ -353,6 +359,23 @@ def test_what_a_keeper_would_refuse_is_refused_at_home(cembench, trained, honest
     broken = cembench("submit", run, "--to", tmp_path / "none", *said)
     assert broken.code == 2 and "files of adversarial images" in broken.err
     assert not (tmp_path / "none").exists() and not list(tmp_path.glob(".none*"))
+
+
+def test_a_full_disk_leaves_nothing_half_written(honest, plan, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    board = tmp_path / "board"
+    monkeypatch.setattr(
+        "cembench.interop.submission.accept._Inspection.inspect", lambda *args: None
+    )
+    monkeypatch.setattr("cembench.interop.submission.board.write_card", full)
+    with pytest.raises(CembenchError, match="No space left on device; free some space"):
+        accept(honest, board, protocols=[str(plan)])
+    monkeypatch.setattr("cembench.interop.submission.submit.write_card", full)
+    with pytest.raises(CembenchError, match="free some space"):
+        submit(honest, tmp_path / "entry", licence="MIT", contact="x")
+    assert list(tmp_path.iterdir()) == [board] and list(board.iterdir()) == []
 
 
 def test_what_is_not_the_fault_of_an_entry(cembench, honest, tmp_path):

@@ -11,7 +11,7 @@ from cembench.cli.base import FILE, JSON, Command, say
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
-OTHERS = {".yaml": "settings", ".csv": "a table", ".md": "a table", ".parquet": "verdicts"}
+OTHERS = {".yaml": "settings", ".csv": "a table", ".md": "a table", ".parquet": "a table"}
 
 
 @click.command("show", cls=Command, example="runs/at/eval/quick.json")

@@ -46,12 +46,20 @@ def _save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Reco
 
 
 def load_record(path: Path) -> Record:
-    """Read a record of this format or an earlier one.
+    """Read a record of this format or an earlier one, from its file or a collection.
 
     Raises:
         CembenchError: when it is missing, damaged, edited, or of a later format that says more.
     """
-    content, version = read_bytes(path), 0
+    collection = RunLayout.collection(path)
+    if collection is not None:
+        return _collected(collection, path)
+    return parse_record(read_bytes(path), path)
+
+
+def parse_record(content: bytes, path: Path) -> Record:
+    """Return the record in the content of a file, as `load_record` does; errors name the path."""
+    version = 0
     try:
         values = json.loads(content)
         version = int(values["format"])
@@ -86,19 +94,32 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     return rest | {"format": max(version, FORMAT)}
 
 
-def load_beside(path: Path, checksums: Checksums | None = None) -> Record:
-    """Read a record as `load_record` does; it is marked if its checkpoint has been `replaced`.
+def _collected(collection: Path, path: Path) -> Record:
+    """Return the record of this path from a collection."""
+    from cembench.evaluation.record.collection import read_collection
+
+    for one in read_collection(collection):
+        if one.path == path:
+            return one.record()
+    raise CembenchError(f"{collection}: it holds no record {path.relative_to(collection)}")
+
+
+def load_beside(path: Path) -> Record:
+    """Read a record as `load_record` does; it is marked if its checkpoint has been `replaced`."""
+    with Checksums() as checksums:
+        return marked(load_record(path), path, checksums)
+
+
+def marked(record: Record, path: Path, checksums: Checksums) -> Record:
+    """Mark a record if its checkpoint has been `replaced`, or a keeper accepted it; return it.
 
     A checkpoint that is missing marks nothing: records may be shipped alone.
 
     Args:
-        path: the record.
-        checksums: of checkpoints, for reading several records.
+        record: what the file says.
+        path: the file.
+        checksums: of checkpoints, for several records.
     """
-    if checksums is None:
-        with Checksums() as opened:
-            return load_beside(path, opened)
-    record = load_record(path)
     layout = layout_of(path, record)
     checkpoint, accepted = layout.checkpoint, acceptance_of(path, layout.folder)
     record._accepted = "" if accepted is None else accepted.outcome
@@ -133,6 +154,11 @@ def load_table(record: Path) -> pd.DataFrame:
     """
     import pyarrow as pa
 
+    if (collection := RunLayout.collection(record)) is not None:
+        raise CembenchError(
+            f"{record}: {collection.name} keeps records alone; give the run folder, which has the "
+            "verdicts image by image"
+        )
     path = RunLayout.table(record)
     content = read_bytes(path)
     known = load_record(record)

@@ -181,6 +181,7 @@ class _Inspection:
             with self.checks.trying("network, data and protocol", "fit together"):
                 weights = None if protocol.samples is None else self.weights
                 context = prepare(source, claim.protocol, self.device, inception_weights=weights)
+                self.checks.equal("inputs", context.header.inputs, claim.record.inputs)
                 self.checks.require("network", bool(context.model), "can be built", "built")
         return context
 

@@ -16,6 +16,7 @@ from cembench.interop.submission.checks import Checks
 from cembench.interop.submission.claim import Claim
 from cembench.interop.submission.entry import EntryFacts
 from cembench.interop.submission.page import page_of
+from cembench.interop.submission.pictures import write_pictures
 from cembench.interop.submission.verdict import Verdict
 from cembench.models.checkpoint import weights_digest
 from cembench.util.errors import CembenchError
@@ -68,6 +69,8 @@ def publish(claim: Claim, facts: EntryFacts, board: Path, verdict: Verdict) -> N
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(RunLayout.of_record(claim.path).folder, draft)
         write_card(draft, claim.record, facts)
+        if not claim.why_not:
+            write_pictures(claim, draft)
         mark = _mark(claim, facts, verdict)
         write_text(draft / ACCEPTED, json.dumps(mark.dump(), indent=2) + "\n")
         write_text(draft / PAGE, page_of(verdict))

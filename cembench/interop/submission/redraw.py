@@ -23,6 +23,7 @@ from cembench.util.rng import generator_of
 ALIKE = 0.95  # share of samples that are the same, above which they are not compared further
 NEAR = 2.0  # levels of 255 by which images that are the same may differ, in the mean
 FAR = 4.0  # standard errors
+OWN_BUFFER = "those of a replay buffer that the entry brings"
 DESCRIBED = ("distance moved", "LSE", "share in their class")
 
 
@@ -52,6 +53,8 @@ def draw_again(
             figures = claim.record.generation.samplers.get(sampler.title)
             if figures is None or figures.error is not None:
                 continue
+            if sampler.init == "buffer":
+                checks.note(f"samples of {sampler.title}", "known initial images", OWN_BUFFER)
             labels = list(chunk_labels(context, sampler))
             order = torch.randperm(len(labels), generator=generator_of(seed, "cpu"))
             for number in order[: math.ceil(share * len(labels))].tolist():

@@ -54,8 +54,7 @@ class Board:
 
         Text that a table program would take for a formula has an apostrophe before it.
         """
-        safe = self.table.map(lambda cell: f"'{cell}" if FORMULA.match(str(cell)) else cell)
-        return safe.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        return safe_csv(self.table)
 
     def markdown(self) -> str:
         """Return the table for people, with the meaning of its marks below."""
@@ -109,6 +108,12 @@ class Shown:
         """Return the board, whose file has the columns `kept`."""
         shown = pd.DataFrame(self.cells)
         return Board(stem, title, kept, shown, self.numbers, sources, self.notes)
+
+
+def safe_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV, numbers with six digits, in which no text is a formula."""
+    safe = table.map(lambda cell: f"'{cell}" if FORMULA.match(str(cell)) else cell)
+    return safe.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
 def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from cembench.evaluation import sections
+from cembench.evaluation.section import Section
 from cembench.reporting.leaderboard.board import Board, slug
 from cembench.reporting.leaderboard.robustness import robust_boards
 from cembench.reporting.page.plane import plane
@@ -51,22 +54,29 @@ class PlacedChart:
         return self.runs[name].anchor if name in self.runs else ""
 
 
-def charts(runs: Sequence[Run]) -> Iterator[PlacedChart]:
-    """Return all charts of runs: of those measured in the same way, then of their training."""
+def charts(runs: Sequence[Run], most: int | None = None) -> Iterator[PlacedChart]:
+    """Return all charts of runs: of those measured in the same way, then of their training.
+
+    Args:
+        runs: they are compared as far as they may be.
+        most: runs in a chart at most: the first ones of the ranking, which its caption says. Tables
+            have all runs.
+    """
     groups = _groups(runs)
     for board, named in groups:
-        yield from _placed(plane(board, named), board, named)
+        yield from _placed(plane(board, named, most), board, named, most)
     for section in sections.SECTIONS:
         for board, named in groups:
-            records = {name: run.record for name, run in named.items()}
-            yield from _placed(section.panels(records), board, named)
+            yield from _placed(_panels(section, named, most), board, named, most)
     best = {id(run): run for _, named in groups for run in named.values()}  # colours by rank
     trained = {run.checkpoint: run for run in (best | {id(run): run for run in runs}).values()}
     alike: dict[tuple[str, str], list[Run]] = {}
     for run in trained.values():
         alike.setdefault((run.record.dataset, run.record.kind), []).append(run)
     for (dataset, kind), group in alike.items():
-        yield from history(group, slug(dataset, kind, "training"), f"{dataset}, {kind}s")
+        known = [run for run in group if run.history is not None]
+        for placed in history(known[:most], slug(dataset, kind, "training"), f"{dataset}, {kind}s"):
+            yield replace(placed, chart=_saying(placed.chart, len(known), most))
 
 
 def history(runs: Sequence[Run], stem: str, title: str) -> list[PlacedChart]:
@@ -83,7 +93,29 @@ def _groups(runs: Sequence[Run]) -> list[tuple[Board, Named]]:
     return [(board, labelled(known[id(record)] for (record,) in board.sources)) for board in boards]
 
 
-def _placed(found: Sequence[Chart], board: Board, named: Named) -> Iterator[PlacedChart]:
+def _panels(section: Section[Any, Any], named: Named, most: int | None) -> list[Chart]:
+    """Return the tables of a section about all runs, and its panels about the first ones."""
+    records = {name: run.record for name, run in named.items()}
+    found = section.panels(records)
+    if most is None or len(named) <= most or all(chart.table for chart in found):
+        return found
+    drawn = [c for c in section.panels(dict(islice(records.items(), most))) if not c.table]
+    return [*(chart for chart in found if chart.table), *drawn]
+
+
+def _placed(
+    found: Sequence[Chart], board: Board, named: Named, most: int | None
+) -> Iterator[PlacedChart]:
     title = board.title.partition(";")[0]
     for chart in found:
-        yield PlacedChart(chart, f"{board.stem}-{chart.kind}", title, named)
+        told = chart if chart.table else _saying(chart, len(named), most)
+        yield PlacedChart(told, f"{board.stem}-{chart.kind}", title, named)
+
+
+def _saying(chart: Chart, count: int, most: int | None) -> Chart:
+    """Return a chart whose caption says which runs are drawn, if not all."""
+    if most is None or count <= most:
+        return chart
+    front = " and the Pareto front" if chart.kind == "plane" else ""
+    which = f"the first {most} of {count} runs in the order of the ranking{front}"
+    return replace(chart, caption=f"{chart.caption} Drawn: {which}.")

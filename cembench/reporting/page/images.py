@@ -63,7 +63,7 @@ class Sheet:
 def lost(path: Path, record: Record) -> bool:
     """Return whether a record is about attacks whose images were not kept."""
     attacked = record.kind == "classifier" and len(record.figures) > 1
-    return attacked and not RunLayout.adversarial(path).is_dir()
+    return attacked and not (RunLayout.adversarial(path).is_dir() or RunLayout.collection(path))
 
 
 def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | None:

@@ -7,12 +7,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cembench.reporting import details
@@ -23,20 +21,17 @@ from cembench.reporting.page.images import COUNT, Sheet, load_sheet, lost
 from cembench.reporting.page.panels import Panels, tell
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, by_record, gather
-from cembench.reporting.page.svg import inline
-from cembench.reporting.page.tables import marks, of_board, of_chart
-from cembench.reporting.plots.draw import draw
-from cembench.util.display.charts import Scatter
-from cembench.util.display.format import with_error
+from cembench.reporting.page.svg import drawn
+from cembench.reporting.page.tables import of_board
+from cembench.reporting.page.templates import asset, script, templates
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes, write_text
-from cembench.util.files.yaml import to_yaml
 from cembench.util.shared import sharing
 from cembench.util.version import __version__
 
 LIMIT = 8_000_000  # bytes of a page
 SPARE = 200  # bytes of the markup around a chart or picture
-SCRIPT = ("tables", "charts", "images", "samples", "details")
+SCRIPT = ("tables", "charts", "images", "samples", "details", "theme")
 Thing = PlacedChart | Picture | Sheet
 
 
@@ -119,7 +114,7 @@ class Page:
         """Return what can stand for a thing on the page, the best first."""
         if isinstance(thing, Sheet):
             return [thing.inside, thing.beside]
-        return [thing.uri if isinstance(thing, Picture) else partial(self._inline, thing)]
+        return [thing.uri if isinstance(thing, Picture) else partial(drawn, thing)]
 
     @cached_property
     def sheets(self) -> dict[str, Sheet]:
@@ -138,8 +133,9 @@ class Page:
         strips = [picture for run in self.runs for picture in run.pictures if picture.strip]
         leads, others = [row[:1] for row in grids], [row[1:] for row in grids]
         shared = [placed for placed in self.charts if placed.chart.panels]
-        drawn: list[Thing] = [*shared, *chain(*leads), *self.own.values(), *chain(*others), *strips]
-        return [*drawn, *self.sheets.values()]  # which need not lie on the page itself
+        found: list[Thing] = [*shared, *chain(*leads), *self.own.values()]
+        found += [*chain(*others), *strips]
+        return [*found, *self.sheets.values()]  # which need not lie on the page itself
 
     @cached_property
     def charts(self) -> list[PlacedChart]:
@@ -155,21 +151,12 @@ class Page:
             for placed in history([run], f"{run.anchor}-training", "Training")
         }
 
-    def _inline(self, placed: PlacedChart) -> Markup:
-        label = f"{placed.title}. {placed.chart.caption}"
-        points = [p for one in placed.chart.panels if isinstance(one, Scatter) for p in one.points]
-        tips = {point.link: point.tip for point in points if point.link}
-        figure = draw(placed.chart)
-        for legend in list(figure.legends):
-            legend.remove()  # the page has its own, which wraps and hides runs
-        return inline(figure, placed.stem, label, tips, placed)
-
     @cached_property
     def _content(self) -> dict[str, Any]:
         known = by_record(self.runs)
         boards = build_boards([run.record for run in self.runs])
         kinds = dict.fromkeys(placed.chart.kind for placed in self.charts)
-        script = _script()
+        code = script(SCRIPT)
         return {
             "runs": self.runs,
             "boards": [of_board(board, known) for board in boards],
@@ -182,9 +169,9 @@ class Page:
             "details": details,
             "version": __version__,
             "dates": sorted(run.record.created[:10] for run in self.runs if run.record.created),
-            "style": Markup(_asset("page.css")),
-            "script": Markup(script),
-            "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            "style": Markup(asset("page.css")),
+            "script": Markup(code),
+            "script_hash": base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
         }
 
     def _samplers(self) -> dict[str, list[tuple[Run, Picture, Picture | None]]]:
@@ -197,7 +184,7 @@ class Page:
         return found
 
     def _filled(self, parts: dict[int, Markup | str]) -> str:
-        template = _templates().get_template("page.html")
+        template = templates().get_template("page.html")
         page = template.render(
             self._content,
             part=lambda thing: parts.get(id(thing)),
@@ -215,26 +202,3 @@ def _name(thing: Thing | Run) -> str:
     if isinstance(thing, Run):
         return f"images of {thing.path}"
     return thing.stem if isinstance(thing, PlacedChart) else str(thing.file)
-
-
-def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("cembench.reporting.page", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.globals |= {"marks_of": marks, "of_chart": of_chart}
-    templates.globals |= {"with_error": with_error, "to_yaml": to_yaml}
-    return templates
-
-
-def _script() -> str:
-    """Return the only script of the page; its parts share their names and no others."""
-    parts = "".join(_asset(f"script/{name}.js") for name in SCRIPT)
-    return f'"use strict";\n(() => {{\n{parts}}})();\n'
-
-
-def _asset(name: str) -> str:
-    return files("cembench.reporting.page").joinpath("assets", name).read_text("utf-8")

@@ -39,13 +39,22 @@ class Picture:
         """Return the same as plain values."""
         return {} if self.cells is None else asdict(self.cells)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its width and height in pixels."""
+        return self.image.size
+
     def uri(self) -> str:
-        """Return it as a URI that holds all of it, as WebP, without the paper around the cells."""
+        """Return it as a URI that holds all of it."""
+        return f"data:image/webp;base64,{base64.b64encode(self.webp()).decode()}"
+
+    def webp(self) -> bytes:
+        """Return it as WebP, without the paper around the cells."""
         image = self.image if self.cells is None else _without_paper(self.image, self.cells)
         data = _webp(image, lossless=True)
         if len(data) > LOSSLESS:
             data = min(data, _webp(image, lossless=False), key=len)
-        return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+        return data
 
 
 def load_picture(file: Path, sampler: str, strip: bool) -> Picture:

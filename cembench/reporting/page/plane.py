@@ -21,15 +21,22 @@ CAPTION = (
 )
 
 
-def plane(board: Board, runs: Mapping[str, Run]) -> list[Chart]:
-    """Return the plane of a board, whose rows are these runs; none without samples."""
+def plane(board: Board, runs: Mapping[str, Run], most: int | None = None) -> list[Chart]:
+    """Return the plane of a board, whose rows are these runs; none without samples.
+
+    Of more runs than `most`, the first ones are drawn, with all of the Pareto front.
+    """
     drawn = [run.record.generation for run in runs.values() if run.record.generation is not None]
     lead = lead_column(run.record for run in runs.values())
     if lead is None:
         return []
     rows = zip(board.table.to_dict("records"), runs.items(), strict=True)
     found = [_point({str(k): v for k, v in row.items()}, lead, *named) for row, named in rows]
-    points = [point for point in found if point is not None]
+    points = [
+        point
+        for place, point in enumerate(found)
+        if point is not None and (most is None or place < most or point.front)
+    ]
     if not points:
         return []
     attack = robust_attack({name for run in runs.values() for name in run.record.figures})

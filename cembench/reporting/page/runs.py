@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ class Run:
         pictures: of its samples, those of the lead sampler first.
         missing: pictures that should be there.
         problems: panels whose files could not be read, and why.
+        page: the address of the page that shows it; empty for the page with the link.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Run:
     pictures: list[Picture]
     missing: list[Path]
     problems: list[str]
+    page: str = ""
 
     @property
     def checkpoint(self) -> Path:
@@ -44,9 +46,14 @@ class Run:
         return layout_of(self.path, self.record).checkpoint
 
     @property
+    def collection(self) -> Path | None:
+        """The collection that the record was read from, if any: it has no files beside it."""
+        return RunLayout.collection(self.path)
+
+    @property
     def link(self) -> str:
-        """The link to it on a page."""
-        return self.anchor and f"#{self.anchor}"
+        """The link to it."""
+        return self.anchor and f"{self.page}#{self.anchor}"
 
     @property
     def marks(self) -> list[tuple[str, str]]:
@@ -72,12 +79,16 @@ def gather(paths: Iterable[Path]) -> list[Run]:
     Raises:
         CembenchError: when a path holds no record, or a record is damaged.
     """
-    found = find_records(paths)
-    kept = {id(record) for record in newest(found.values())}
-    ranked = [(path, record) for path, record in found.items() if id(record) in kept]
-    runs = [_run(path, record, number) for number, (path, record) in enumerate(ranked)]
+    found = ranked(find_records(paths))
+    runs = [read_run(*one, f"run-{number}") for number, one in enumerate(found.items())]
     tell(problem for run in runs for problem in run.problems)
     return runs
+
+
+def ranked(found: Mapping[Path, Record]) -> dict[Path, Record]:
+    """Return the records that are ranked, by their files."""
+    kept = {id(record) for record in newest(found.values())}
+    return {path: record for path, record in found.items() if id(record) in kept}
 
 
 def labelled(runs: Iterable[Run]) -> dict[str, Run]:
@@ -96,7 +107,8 @@ def by_record(runs: Sequence[Run]) -> dict[int, Run]:
     return {id(run.record): run for run in runs}
 
 
-def _run(path: Path, record: Record, number: int) -> Run:
+def read_run(path: Path, record: Record, anchor: str) -> Run:
+    """Return a record with the files beside it."""
     panels, history = Panels(), None
     there, missing = _pictures(path, record)
     read = [panels.make(_panel(*one[1:]), partial(load_picture, *one)) for one in there]
@@ -104,7 +116,7 @@ def _run(path: Path, record: Record, number: int) -> Run:
     file = layout_of(path, record).history
     if file.exists():
         history = panels.make("training history", partial(read_history, file, record))
-    return Run(path, record, f"run-{number}", history, pictures, missing, panels.lines)
+    return Run(path, record, anchor, history, pictures, missing, panels.lines)
 
 
 def _panel(sampler: str, strip: bool) -> str:
@@ -118,5 +130,6 @@ def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, bool]],
     titles += [] if record.counterfactuals is None else record.counterfactuals.balls
     places = ((False, RunLayout.picture), (True, RunLayout.trajectory))
     all_of = [(place(path, title), title, strip) for title in titles for strip, place in places]
-    missing = [file for file, _, strip in all_of if not strip and not file.exists()]
+    kept = () if RunLayout.collection(path) else all_of
+    missing = [file for file, _, strip in kept if not strip and not file.exists()]
     return [one for one in all_of if one[0].exists()], missing

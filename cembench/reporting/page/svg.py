@@ -10,11 +10,24 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cembench.reporting.page.charts import PlacedChart
+from cembench.reporting.plots.draw import draw
 from cembench.reporting.plots.style import INK, part, render
+from cembench.util.display.charts import Scatter
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 PLACES, LONG = {"d", "x", "y", "transform"}, re.compile(r"-?\d+\.\d{3,}")
 ET.register_namespace("", SVG)
+
+
+def drawn(placed: PlacedChart) -> Markup:
+    """Return a chart that has panels as an SVG element; its legend is for the page to write."""
+    label = f"{placed.title}. {placed.chart.caption}"
+    points = [p for one in placed.chart.panels if isinstance(one, Scatter) for p in one.points]
+    tips = {point.link: point.tip for point in points if point.link}
+    figure = draw(placed.chart)
+    for legend in list(figure.legends):
+        legend.remove()  # that of the page wraps and hides runs
+    return inline(figure, placed.stem, label, tips, placed)
 
 
 def inline(

@@ -11,6 +11,7 @@ from cembench.util.errors import blaming
 from cembench.util.files.names import file_name, shown
 
 CHECKPOINT = "model.safetensors"
+COLLECTION = "records.parquet"  # records of many runs in one file
 
 
 def user_cache() -> Path:
@@ -140,9 +141,29 @@ class RunLayout:
     @staticmethod
     def records_below(path: Path) -> list[Path]:
         """Return the records of all run folders in a folder and below it, sorted."""
-        places = (one for one in _folders(path) if one[0].name == "eval" and one[0] != path)
-        files = (folder / name for folder, names in places for name in names)
-        return sorted(file for file in files if file.suffix == ".json")
+        return [file for file in RunLayout.results_below(path) if file.suffix == ".json"]
+
+    @staticmethod
+    def results_below(path: Path) -> list[Path]:
+        """Return these records and the collections beside them, sorted; of a file, itself."""
+        if path.is_file():
+            return [path] if path.suffix in (".json", ".parquet") else []
+        return sorted(
+            folder / name
+            for folder, names in _folders(path)
+            for name in names
+            if (
+                name.endswith(".json")
+                if folder.name == "eval" and folder != path
+                else name == COLLECTION
+            )
+        )
+
+    @staticmethod
+    def collection(record: Path) -> Path | None:
+        """Return the collection that a record lies in, which its path begins with; None if none."""
+        above = (one for one in record.parents if one.suffix == ".parquet")
+        return next((one for one in above if one.is_file()), None)
 
     @staticmethod
     def table(record: Path) -> Path:

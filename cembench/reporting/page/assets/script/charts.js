@@ -26,7 +26,9 @@ const name = (svg, point) => {
 const open = (run) => {
   const row = document.querySelector(`main .board tr[data-run="${CSS.escape(run)}"]`);
   row?.scrollIntoView({ block: "center" });
-  location.hash = run;
+  const link = [...document.links].find((one) => one.hash === `#${run}`);
+  if (link) link.click();
+  else location.hash = run;
 };
 for (const svg of all("svg[data-points]")) {
   const points = JSON.parse(svg.dataset.points).flatMap(([name, run, values]) =>

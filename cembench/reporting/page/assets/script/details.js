@@ -29,7 +29,7 @@ const follow = () => {
   mark();
 };
 const restore = () => {
-  filter.value = state.get("filter") ?? "";
+  if (filter) filter.value = state.get("filter") ?? "";
   for (const one of kept("sort")) {
     const [number, column, direction] = one.split(".").map(Number);
     const head = heads[number]?.[column];
@@ -41,7 +41,7 @@ const restore = () => {
 for (const row of all("tr[data-run]")) {
   row.addEventListener("click", (event) => {
     if (event.target.closest("a, button") || String(getSelection())) return;
-    location.hash = row.dataset.run;
+    row.querySelector("th a").click();
   });
 }
 for (const dialog of all("dialog[id]")) {
@@ -52,17 +52,3 @@ for (const dialog of all("dialog[id]")) {
 addEventListener("hashchange", follow);
 follow();
 mark();
-
-// Light or dark: as the system has it until somebody says otherwise.
-const theme = document.getElementById("theme");
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const tell = () => {
-  const chosen = document.documentElement.dataset.theme;
-  theme.ariaPressed = String(chosen ? chosen === "dark" : dark.matches);
-};
-theme.addEventListener("click", () => {
-  document.documentElement.dataset.theme = theme.ariaPressed === "true" ? "light" : "dark";
-  tell();
-});
-dark.addEventListener("change", tell);
-tell();

@@ -13,7 +13,7 @@ for (const place of all(".images")) {
   const facts = JSON.parse(place.dataset.images);
   const picture = place.querySelector("img");
   const known = new Map(facts.images.map((image) => [image[0], image]));
-  sheets.set(place.closest("dialog").id, { ...facts, picture, known, place });
+  sheets.set(place.closest("dialog, main").id, { ...facts, picture, known, place });
 }
 const figure = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
 const verdict = ([, label, predicted, , ...found], attack) => {

@@ -100,7 +100,7 @@ addEventListener("resize", mark);
 // Hiding: rows without a word of the filter; runs by the legend, or when all their rows are.
 const filter = document.getElementById("filter");
 const hide = () => {
-  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = (filter?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
   const rows = all(".board tbody tr");
   for (const row of rows) {
     const text = row.textContent.toLowerCase();
@@ -111,7 +111,7 @@ const hide = () => {
   }
   const left = rows.filter((row) => !row.hidden);
   const told = document.getElementById("matches");
-  told.textContent = words.length ? `${left.length} of ${rows.length} rows` : "";
+  if (told) told.textContent = words.length ? `${left.length} of ${rows.length} rows` : "";
   const links = (some) => some.flatMap((row) => all("a", row)).map((a) => a.hash.slice(1));
   const shown = new Set(links(left));
   const off = new Set(kept("hide"));
@@ -123,7 +123,7 @@ const hide = () => {
   return gone;
 };
 let gone = new Set();
-filter.addEventListener("input", () => {
+filter?.addEventListener("input", () => {
   keep("filter", filter.value);
   gone = hide();
 });
