@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 ENTRIES = "entries"
 PLAIN = "100644"  # git's mode of a file that is neither a link, nor a program, nor a submodule
 MOST_FILES, MOST_BYTES = 10_000, 2 * 2**30
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+ -]*")
 
 
 class Refused(Exception):

@@ -140,7 +140,7 @@ def test_evidence_of_another_checkpoint(other, forger, refused, tmp_path):
     theirs.facts()
     assert "SHA-256 of the checkpoint" in refused(theirs.entry)
     theirs.checkpoint(mine[0], weights_sha256=mine[1])
-    assert "images whose verdicts agree" in refused(theirs.entry)
+    assert "column clean_pred: expected that of the evidence" in refused(theirs.entry)
 
 
 def test_images_outside_the_ball(forger, refused):

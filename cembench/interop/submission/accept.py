@@ -20,13 +20,15 @@ from cembench.data.roots import named_alone, require_named
 from cembench.evaluation.context import EvaluationContext, measured_of, prepare
 from cembench.evaluation.extractors.features import shared_reader
 from cembench.evaluation.protocol import load_protocol
-from cembench.evaluation.verify import recounted
 from cembench.interop.submission.board import publish, require_new
 from cembench.interop.submission.checks import Checks, Refused
 from cembench.interop.submission.claim import Claim, read_claim
 from cembench.interop.submission.counts import check_images_of, check_table
+from cembench.interop.submission.reattack import RULE as ATTACKED
 from cembench.interop.submission.reattack import attack_again
 from cembench.interop.submission.received import receive
+from cembench.interop.submission.recount import RULE as RECOUNTED
+from cembench.interop.submission.recount import recount
 from cembench.interop.submission.redraw import draw_again
 from cembench.interop.submission.verdict import Verdict
 from cembench.models.metadata import CheckpointMetadata
@@ -124,11 +126,13 @@ class _Inspection:
         check_images_of(claim, load_test(data), self.checks)
         metadata = claim.metadata.model_copy(update={"data": data})
         context = self._context(claim, metadata)
+        self.verdict.how.append(RECOUNTED)
         recount(claim, context, self.checks)
         _note_sanity(claim, self.checks)
         if claim.record.kind == "classifier" and claim.protocol.attacks:
             count = attack_again(claim, context, self.share, self.seed, self.checks)
             self.verdict.attacked = count
+            self.verdict.how.append(ATTACKED)
         draw_again(claim, context, self.share, self.seed, self.checks)
         self.verdict.how.append(
             f"Seed {self.seed} chose {self.share:.0%} of the images to attack again, "
@@ -184,17 +188,6 @@ class _Inspection:
                 self.checks.equal("inputs", context.header.inputs, claim.record.inputs)
                 self.checks.require("network", bool(context.model), "can be built", "built")
         return context
-
-
-def recount(claim: Claim, context: EvaluationContext, checks: Checks) -> None:
-    """Compute every figure from the saved images and samples, as `cembench verify` does.
-
-    Raises:
-        Refused: when one differs.
-    """
-    with checks.stage("Figures"), checks.trying("figures", "those of the evidence"):
-        for row in recounted(context, claim.record, claim.path):
-            checks.require(row.figure, row.agrees, row.again, row.recorded)
 
 
 def _moved(data: DataSettings, root: str | None) -> DataSettings:

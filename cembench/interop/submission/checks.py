@@ -89,7 +89,7 @@ class Checks:
         self.rows.append(Check(self.title, *told, outcome=outcome))
 
     def _short(self, value: object) -> str:
-        text = one_line(value)
+        text = f"{value:.6g}" if isinstance(value, float) else one_line(value)
         text = text.replace(f"{self.hidden}/", "") if self.hidden else text
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 

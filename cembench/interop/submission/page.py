@@ -8,7 +8,6 @@ from html import escape
 import pandas as pd
 
 from cembench.interop.submission.checks import Check
-from cembench.interop.submission.reattack import RULE
 from cembench.interop.submission.verdict import Verdict
 from cembench.util.display.markdown import markdown_table
 from cembench.util.files.names import shown
@@ -34,7 +33,7 @@ def page_of(verdict: Verdict) -> str:
         rows = [row for row in checks.rows if row.stage == stage]
         parts += [f"### {safe(stage)}\n\n{_table(rows)}".rstrip()]
     parts += ["## How it was inspected", *verdict.how]
-    parts += [RULE] * (verdict.attacked is not None) + [NOT_RECOUNTED]
+    parts += [NOT_RECOUNTED]
     return "\n\n".join(parts) + "\n"
 
 

@@ -73,8 +73,8 @@ def submit(
         raise CembenchError(f"{to}: exists already; {remedy}")
     path, checkpoint = _record_of(run, record)
     found = load_record(path)
-    if found.error is None:
-        require_artifacts(path, Protocol.parse(found.protocol))
+    if (measured := _measured(found)) is not None:
+        require_artifacts(path, measured)
     try:
         to.absolute().parent.mkdir(parents=True, exist_ok=True)
         draft = Path(mkdtemp(prefix=f".{to.name}.", dir=to.absolute().parent))
@@ -103,6 +103,12 @@ def _record_of(run: Path, given: Path | None) -> tuple[Path, Path | None]:
     if len(places) > 1:
         raise CembenchError(f"{run}: {len(places)} records; choose one with --record")
     return places[0], None
+
+
+def _measured(record: Record) -> Protocol | None:
+    """Return the part of the protocol that a record has figures of, if any."""
+    part = Protocol.parse(record.protocol).measured_of(record.kind) if not record.error else None
+    return part.without("samples") if part and "samples" in record.not_applicable else part
 
 
 def _write(
