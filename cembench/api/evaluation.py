@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cembench.api.arguments import checked
 from cembench.api.data import parse_data
 from cembench.api.subject import ThreatLike, subject
 from cembench.data.roots import remember
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
+from cembench.evaluation.record.origin import in_memory
+from cembench.interop.hub.address import local_folder
+from cembench.interop.hub.cache import local, placed
 from cembench.util.errors import CembenchError
 from cembench.util.lazy import lazy_imports
 
@@ -26,6 +30,7 @@ with lazy_imports():
     from cembench.util.processes.process_group import process_group
 
 
+@checked
 def evaluate(
     model: str | Path | nn.Module | Callable[[Tensor], Any],
     data: Any = None,
@@ -48,7 +53,8 @@ def evaluate(
     Args:
         model: a checkpoint or run folder; or a network in memory, a `torch.nn.Module` or any other
             function: images in [0, 1], N×C×H×W, to N×K logits, as a tensor or a NumPy array. It is
-            left as it was. Where autograd finds no gradient through it, attacks that need none
+            left as it was. A checkpoint may be an address, such as `hf://USER/NAME`, which is put
+            into `runs/NAME`. Where autograd finds no gradient through it, attacks that need none
             apply; a function is to put its network in evaluation mode itself.
         data: a data set by name or as settings, or test images from memory as `dataset` takes them:
             `(x, y)`, a `Dataset`, a `DataLoader`. A checkpoint has its own unless given.
@@ -61,14 +67,14 @@ def evaluate(
         threats: several threat models, in place of those of the protocol: the first one is that of
             the record, and `record.threats` has the figures under each and their union.
         out: the folder where `eval` and `samples` go. Beside a checkpoint unless given; of a
-            network in memory nothing is kept then.
+            network in memory no file is kept then.
         trust_pixels: leave out the check that a network in memory is right on images as they are
             (training images, if there are any), more often than under another normalisation.
         device: where to compute.
         data_root: where the data lies now.
         inception_weights: weights for the extractors `inception` and `dinov2`.
         save_samples: keep all samples beside the pictures of them.
-        save_adversarial: keep what broke each image.
+        save_adversarial: keep what broke each image, for `record.adversarial`.
 
     Raises:
         CembenchError: when model or data cannot be used. A network that breaks its contract gives a
@@ -78,7 +84,7 @@ def evaluate(
         raise CembenchError("give threat or threats: the first of several is that of the record")
     if attacks is not None and protocol != "quick":
         raise CembenchError("attacks: the protocol has its own; give one of the two")
-    listed = [attacks] if isinstance(attacks, str) else attacks
+    listed = [attacks] if isinstance(attacks, str | Mapping) else attacks
     plan = _protocol(protocol if listed is None else listed, threats)
     for other in plan.other_data:
         remember(other)
@@ -86,7 +92,7 @@ def evaluate(
         place = nowhere if out is None and not isinstance(model, str | Path) else out
         source = world().on_all_ranks(
             lambda: subject(
-                model,
+                _reached(model, out),
                 None if data is None and train is None else parse_data(data, "test", train),
                 threat,
                 trust_pixels,
@@ -95,7 +101,7 @@ def evaluate(
         record, _ = evaluate_source(
             source,
             plan,
-            folder=None if place is None else Path(place),
+            folder=None if place is None else local_folder(place),
             device=own,
             data_root=data_root,
             inception_weights=None if inception_weights is None else Path(inception_weights),
@@ -103,7 +109,16 @@ def evaluate(
             save_adversarial=save_adversarial,
             on_record=write_curve,
         )
+        if place == nowhere:
+            record._origin = in_memory(record, save_adversarial)
         return record
+
+
+def _reached(model: Any, out: str | Path | None) -> Any:
+    """Return a network in memory, or the path of a checkpoint, fetched if it is an address."""
+    if not isinstance(model, str | Path):
+        return model
+    return placed(model) if out is None else local(model)
 
 
 def _protocol(
@@ -115,11 +130,18 @@ def _protocol(
         return load_protocol(str(protocol), [f"{k}={json.dumps(v)}" for k, v in change.items()])
     if isinstance(protocol, Protocol):
         return parse_protocol({**protocol.dump(), **change}) if change else protocol
-    values = protocol if isinstance(protocol, Mapping) else {"attacks": list(protocol)}
-    return parse_protocol({**values, **change})
+    if isinstance(protocol, Mapping):
+        return parse_protocol({**protocol, **change})
+    if not isinstance(protocol, Iterable):
+        raise CembenchError(
+            f"protocol: give a name, a file, settings or a list of attacks, got {protocol!r}"
+        )
+    return parse_protocol({"attacks": list(protocol), **change})
 
 
 def _plain(threats: str | Sequence[ThreatLike]) -> Any:
     if isinstance(threats, str):
         return threats
+    if not isinstance(threats, Iterable):
+        raise CembenchError(f"threats: give a list such as ['linf 8/255', 'l2'], got {threats!r}")
     return [one.dump() if isinstance(one, Threat) else one for one in threats]

@@ -11,6 +11,7 @@ from cembench.api.data import fitted
 from cembench.data import DataSettings
 from cembench.data.in_memory import InMemoryData
 from cembench.energy.threat import Threat, ThreatChange
+from cembench.interop.hub.cache import local
 from cembench.util.errors import CembenchError, under
 from cembench.util.lazy import lazy_imports
 
@@ -54,7 +55,7 @@ def subject(
             f"{model}: a checkpoint says its data and threat model itself; change them with "
             "data_root, and with threat in the protocol"
         )
-    source = ModelSource.at(Path(model))
+    source = ModelSource.at(local(model))
     if data is None:
         return source
     changed = source.metadata.model_copy(update={"data": fitted(data, source.metadata)})
@@ -71,6 +72,11 @@ def _in_memory(
         data = data.fitted(_outputs(module, data.example_split()))
     budget = None
     if threat is not None and (base := data or known) is not None:
+        if not isinstance(threat, str | Mapping | Threat | ThreatChange):
+            raise CembenchError(
+                f"threat: a {type(threat).__name__} is none; give text such as 'linf 8/255', or "
+                "{'norm': 'l2', 'eps': 0.5}"
+            )
         with under("threat"):
             change = ThreatChange.of(threat)
         budget = change.over(base.threat, "threat.eps")

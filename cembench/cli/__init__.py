@@ -9,22 +9,37 @@ import importlib
 
 import click
 
+from cembench.cli.codes import FOUND, rows
 from cembench.util.allocator import keep_freed_memory
 from cembench.util.version import __version__
 
 COMMANDS = {
     "Train": ("init", "data", "train", "probe", "run", "work"),
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
-    "Look": ("report", "plot", "records", "show", "status", "list"),
+    "Look": ("report", "site", "plot", "records", "show", "status", "list"),
     "Check": ("check", "verify"),
-    "Share": ("import", "export", "submit", "accept"),
-    "Setup": ("completion",),
+    "Share": ("import", "export", "push", "pull", "submit", "accept"),
+    "Setup": ("completion", "doctor"),
 }
 TASKS = {name: task for task, names in COMMANDS.items() for name in names}
 
 
 class Commands(click.Group):
     """The commands, by task in the help."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called; of an unknown one, say which was probably meant."""
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            import difflib
+
+            if close := difflib.get_close_matches(args[0], TASKS, 1):
+                text = f"{error.message.rstrip('.')}; did you mean '{close[0]}'?"
+                raise click.UsageError(text, context) from None
+            raise
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return their names, in the order of the help."""
@@ -46,6 +61,15 @@ class Commands(click.Group):
             known = [(name, self.get_command(context, name)) for name in names]
             with formatter.section(task):
                 formatter.write_dl([(n, c.get_short_help_str(width)) for n, c in known if c])
+        with formatter.section("Exit codes"):
+            formatter.write_dl(rows(self.found()))
+
+    def found(self) -> dict[int, str]:
+        """Return what the exit code 1 of commands means, the only one that not all have."""
+        with click.Context(self) as context:
+            known = {name: self.get_command(context, name) for name in self.list_commands(context)}
+        own = {name: getattr(command, "codes", {}).get(FOUND) for name, command in known.items()}
+        return {FOUND: "; ".join(f"{name}: {what}" for name, what in own.items() if what)}
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cembench.interop.hub.address import is_address
 from cembench.util.devices import NAMES, known_device
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
@@ -63,11 +64,11 @@ def require_assignments(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
-def divided(words: Iterable[str]) -> tuple[list[Path], tuple[str, ...]]:
-    """Return the paths among words, and the rest, which are KEY=VALUE."""
+def divided(words: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the paths and addresses among words, and the rest, which are KEY=VALUE."""
     words = list(words)
-    rest = tuple(word for word in words if "=" in word and not Path(word).exists())
-    return [Path(word) for word in words if word not in rest], rest
+    named = [w for w in words if "=" not in w or is_address(w) or Path(w).exists()]
+    return named, tuple(word for word in words if word not in named)
 
 
 def runs_of(paths: Iterable[Path]) -> list[Path]:

@@ -121,16 +121,24 @@ class LocalData(DataSettings):
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise CembenchError(f"data.root: no folder {root}; set data.root to where the data is")
-        labelled = split == "test" or self.pseudo_labels is None
         try:
-            source = self.source(root, split) if labelled else self.unlabelled(root, split)
-            reader = self._reader(source)
+            reader = self.reader(root, split)
             title = f"{root}, {split} split"
             if not self.cache:
                 return encoded_split(reader, self.workers, title)
             return open_split(reader, self.store, self.memory_limit * 2**30, title, verify)
         except CembenchError as error:
             raise CembenchError(f"{root}, {split} split: {error}") from error
+
+    def reader(self, root: Path, split: str) -> Reader:
+        """Return what decodes the images of a split when it is asked for them.
+
+        Raises:
+            CembenchError: when files are missing or do not fit together.
+        """
+        labelled = split == "test" or self.pseudo_labels is None
+        source = self.source(root, split) if labelled else self.unlabelled(root, split)
+        return self._reader(source)
 
     @abstractmethod
     def source(self, root: Path, split: str) -> Source:

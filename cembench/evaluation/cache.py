@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from cembench.util.files.seal import UNSEALED, open_sealed, write_sealed
 from cembench.util.files.tensors import read_tensors, write_tensors
 from cembench.util.stages import stage
 
+log = logging.getLogger("cembench")
 HIDDEN = re.compile(r"\.(?P<stem>.+)\.json\.(lock|[0-9a-f]{12}\.parts)")
 
 
@@ -92,6 +94,8 @@ class ChunkCache:
         if values is None:
             values = make()
             self.keep_tensors(name, values)
+        else:
+            log.info("%s: kept, not computed again", self._named(name)[0])
         return values
 
     def value(self, name: str, make: Callable[[], Any]) -> Any:

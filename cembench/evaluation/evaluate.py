@@ -38,6 +38,8 @@ from cembench.util.frozen import exact, frozen
 from cembench.util.processes.distributed import World, world
 from cembench.util.shared import sharing
 
+log = logging.getLogger("cembench")
+
 
 @sharing()
 def evaluate(
@@ -98,6 +100,7 @@ def evaluate(
     old = reusable(context.path, context.header) if reuse and not in_memory else None
     if (old := ranks.on_rank_zero(lambda: old)) is not None:
         ranks.on_rank_zero(lambda: clear_abandoned(context.path))
+        log.info("%s: reused, made from the same checkpoint and protocol", context.path)
         return old, context.path
     ranks.on_all_ranks(lambda: context.reference)  # too few images are found before any attack
     with ExitStack() as stack:

@@ -20,7 +20,9 @@ from cembench.util.display.charts import Cell, Table
 from cembench.util.display.format import missing, number, percent
 from cembench.util.display.text_table import text_table
 from cembench.util.errors import CembenchError
+from cembench.util.files.fetched import told
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import shown
 from cembench.util.files.yaml import to_yaml
 
 WIDTH = 88  # of what is wrapped
@@ -40,8 +42,8 @@ def record_page(record: Record) -> str:
         "error": record.error or "",
     }
     parts = [_aligned(facts)]
-    for key, shown in tables(record).items():
-        parts += [_checks(record)] if key == SANITY.key else map(_table, shown)
+    for key, found in tables(record).items():
+        parts += [_checks(record)] if key == SANITY.key else map(_table, found)
     asked = {key: value for key, value in protocol.items() if key not in OMITTED}
     parts += [_list("Warnings", record.warnings), f"Protocol\n{to_yaml(_without_null(asked))}"]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
@@ -69,6 +71,24 @@ def run_page(layout: RunLayout, metadata: CheckpointMetadata) -> str:
         "written by": f"cembench {metadata.version}",
     }
     return "\n\n".join(filter(None, [_aligned(facts), _records(layout)])) + "\n"
+
+
+def runs_page(runs: Mapping[Path, CheckpointMetadata]) -> str:
+    """Return a line for each run: what it is, and the accuracies of its latest record."""
+    head = ["run", "method", "model", "data", "threat model", "epoch", "records", "latest"]
+    return "\n".join(text_table(head, [_run(*item) for item in runs.items()])) + "\n"
+
+
+def _run(path: Path, found: CheckpointMetadata) -> list[str]:
+    files = RunLayout(path).records()
+    latest = max(files, key=lambda file: file.stat().st_mtime, default=None)
+    try:
+        last = "" if latest is None else f"{latest.stem}: {rates(load_beside(latest))}"
+    except CembenchError as error:
+        last = str(error)
+    epoch = f"{found.epoch}" + ("" if found.finished else ", unfinished")
+    names = [str(path), found.method, found.model.title, found.data.title, str(found.threat)]
+    return [*names, epoch, str(len(files)), last]
 
 
 def _labelled(data: DataSettings) -> str:
@@ -143,7 +163,7 @@ def _records(layout: RunLayout) -> str:
         failed = f"; failed checks: {', '.join(record.sanity_failed)}" * bool(record.sanity_failed)
         failed += "; ⚠ of another checkpoint than the one here" * record.replaced
         failed += "; unchecked" * record.unchecked
-        lines.append(f"{path}: {record.error or rates(record) or 'samples alone'}{failed}")
+        lines.append(f"{told(path)}: {record.error or rates(record) or 'samples alone'}{failed}")
     return _list("Records", lines)
 
 
@@ -164,7 +184,7 @@ def _checks(record: Record) -> str:
 
 def _table(table: Table) -> str:
     rows = [[_text(cell) for cell in row] for row in table.rows]
-    return "\n".join([table.title, *text_table(table.head, rows, WIDTH // 2)])
+    return "\n".join([shown(table.title), *text_table(table.head, rows, WIDTH // 2)])
 
 
 def _text(cell: Cell) -> str:
@@ -176,12 +196,12 @@ def _text(cell: Cell) -> str:
 def _aligned(facts: Mapping[str, str]) -> str:
     known = {key: value for key, value in facts.items() if value}
     width = max(map(len, known)) + 2
-    return "\n".join(f"{key:<{width}}{value}" for key, value in known.items())
+    return "\n".join(f"{key:<{width}}{shown(value)}" for key, value in known.items())
 
 
 def _list(title: str, lines: Iterable[str] | Sequence[str]) -> str:
-    shown = [_wrapped(line) for line in lines]
-    return "\n".join([title, *shown]) if shown else ""
+    listed = [_wrapped(line) for line in lines]
+    return "\n".join([title, *listed]) if listed else ""
 
 
 def _wrapped(line: str) -> str:

@@ -18,13 +18,24 @@ from cembench.util.settings import Choice, Settings, fraction
 
 def key_rows(cls: type[Settings]) -> list[list[str]]:
     """Return a row for each key of a settings class."""
+    known = meanings(cls)
+    return [
+        [name, words_of(field), _default(field), known.get(name, "")]
+        for name, field in cls.model_fields.items()
+    ]
+
+
+def meanings(cls: type[Settings]) -> dict[str, str]:
+    """Return what the docstrings of a settings class and its bases say of each key."""
     known: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         known |= attributes(inspect.cleandoc(owner.__doc__ or ""))
-    return [
-        [name, _words(field.annotation, field.metadata), _default(field), known.get(name, "")]
-        for name, field in cls.model_fields.items()
-    ]
+    return known
+
+
+def words_of(field: FieldInfo) -> str:
+    """Return the type of a key in words, with its limits or choices."""
+    return _words(field.annotation, field.metadata)
 
 
 def _default(field: FieldInfo) -> str:

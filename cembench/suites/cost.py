@@ -1,16 +1,18 @@
 """Cost of the experiments of a suite: how large their networks are, and about how long they take.
 
-Times are estimates: gradients with respect to images, as settings tell, times the measured time of
-one. `TimeLeft` corrects them by the experiments that are over.
+Times are estimates: passes, as settings tell, times the measured time of a gradient. `TimeLeft`
+corrects them by the experiments that are over. `suites.forecast` measures more, and tells more.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from cembench.evaluation.protocol import Protocol
 from cembench.models import ModelSettings
+from cembench.suites.passes import SURVIVE, evaluation_passes, training_passes
+from cembench.suites.sizes import Images
 from cembench.training.config import Experiment
 from cembench.util.lazy import lazy_imports
 
@@ -19,39 +21,44 @@ with lazy_imports():
     from torch.utils.flop_counter import FlopCounterMode
 
     from cembench.data.loading import TrainingData, load_training
-    from cembench.data.split import Split
     from cembench.energy.ascent import gradient_of
-    from cembench.training.cost import gradients_per_image
     from cembench.util.rng import isolated_rng
 
 TINY = 2e6  # operations of a forward pass; below, threads wait for each other more than they work
 BATCH = 64
-AUTOATTACK = 3000  # gradients an image, when about two of three images survive
-FORWARD = 1 / 3  # of a gradient, a forward pass
-SANITY = 500  # gradients an image
 FEATURES = 0.01  # seconds an image and sampler
 
 
-def tiny(experiments: Collection[Experiment]) -> bool:
+def tiny(experiments: Collection[Experiment], size: Callable[[Experiment], Images]) -> bool:
     """Return whether all networks are so small that one thread each is fastest.
 
-    Networks are built for the images of the first experiment, whose data are the only ones that
-    are loaded for this. What cannot be built counts as large; its experiment will say what is
-    wrong.
+    Networks are built for the images of the first experiment. What cannot be built counts as large;
+    its experiment will say what is wrong.
+
+    Args:
+        experiments: all of them.
+        size: returns what is known of the data of one.
     """
     networks = {repr(one.model): one for one in experiments}.values()
     try:
-        split = _data(experiments).training
-        return all(forward_operations(one.model, split) < TINY for one in networks)
+        images = size(next(iter(experiments)))
+        return all(forward_operations(one.model, images) < TINY for one in networks)
     except Exception:  # whatever a data set or a network of a plugin raises
         return False
 
 
-def forward_operations(model: ModelSettings, split: Split) -> float:
-    """Return the floating-point operations of a network on one image of a split."""
+def loaded_size(experiment: Experiment) -> Images:
+    """Return the sizes of the data of an experiment, which is loaded; the others will share it."""
+    data = _data([experiment])
+    split = data.training
+    return Images(data.sizes[0] + len(data.held), 0, split.shape, len(split.classes))
+
+
+def forward_operations(model: ModelSettings, images: Images) -> float:
+    """Return the floating-point operations of a network on one image."""
     with torch.device("meta"):
-        net = model.build(split.shape, len(split.classes)).eval()
-        x = torch.empty(1, *split.shape)
+        net = model.build(images.shape, images.classes).eval()
+        x = torch.empty(1, *images.shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x)
     return float(counter.get_total_flops())
@@ -67,14 +74,16 @@ def expected_seconds(
     """
     one: dict[str, float] = {}
     found = {}
-    evaluation = _evaluation_gradients(protocol)
     try:
         data = _data(experiments.values())
+        images, classes = protocol.limit or 10_000, len(data.held.classes)
         for name, experiment in experiments.items():
             key = repr(experiment.model)
             one[key] = one.get(key) or _gradient_seconds(experiment, data, threads)
-            gradients = _training_gradients(experiment, data) + evaluation
-            found[name] = one[key] * gradients + _feature_seconds(protocol)
+            survive = SURVIVE[experiment.method.attacks]
+            passes = training_passes(experiment, data.sizes[0], len(data.held))
+            passes += evaluation_passes(protocol, images, classes, survive)
+            found[name] = one[key] * passes.in_gradients + _feature_seconds(protocol)
     except Exception:  # as above
         return {}
     return found
@@ -101,31 +110,6 @@ def _gradient_seconds(experiment: Experiment, data: TrainingData, threads: int) 
     finally:
         torch.set_num_threads(before)
     return min(taken) / len(x)
-
-
-def _training_gradients(experiment: Experiment, data: TrainingData) -> float:
-    images = (experiment.epoch_images or data.sizes[0]) * gradients_per_image(experiment)
-    validation = experiment.validation
-    attacked = min(validation.images, len(data.held)) * validation.steps * len(experiment.threats)
-    return experiment.epochs * (images + attacked / validation.every)
-
-
-def _evaluation_gradients(protocol: Protocol) -> float:
-    images = protocol.limit or 10_000
-    attacks = [
-        AUTOATTACK if run.attack.name.startswith("autoattack") else getattr(run.attack, "steps", 20)
-        for run in protocol.runs
-    ]
-    drawn = protocol.samples
-    samplers = [] if drawn is None else [getattr(one, "steps", 20) for one in drawn.samplers]
-    count = images if drawn is None else drawn.count or images
-    checked = 0 if protocol.sanity is None else SANITY * min(images, protocol.sanity.images)
-    changed = protocol.counterfactuals
-    searched = 0 if changed is None else images * changed.steps * len(changed.eps)
-    corrupted = protocol.corruptions
-    passes = 0 if corrupted is None else len(corrupted.asked) * len(corrupted.severities)
-    passed = images * passes * FORWARD
-    return images * sum(attacks) + count * sum(samplers) + checked + searched + passed
 
 
 def _feature_seconds(protocol: Protocol) -> float:

@@ -15,6 +15,7 @@ from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record.files import save_record
 from cembench.evaluation.record.header import record_header
+from cembench.interop.hub.cache import fetch_start
 from cembench.models.recipe import recipe_of
 from cembench.models.source import ModelSource
 from cembench.suites.outcomes import Outcome
@@ -45,6 +46,7 @@ def run_experiment(
     try:
         if failed_dependency is not None:
             raise TrainingDiverged(f"{failed_dependency}, which it starts from, gave up")
+        fetch_start(experiment)
         source = ModelSource.at(train(experiment, folder, resume=True, device=device))
         if protocol.measured_of(source.metadata.kind) is None:
             return Outcome()

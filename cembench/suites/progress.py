@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 from rich.box import SIMPLE
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +15,7 @@ from cembench.suites.cost import TimeLeft
 from cembench.suites.outcomes import Outcome
 from cembench.suites.rows import cells, line
 from cembench.util.display.format import roughly
-from cembench.util.progress import Screen
+from cembench.util.progress import Screen, stderr
 
 
 class Overview:
@@ -64,7 +64,8 @@ def overview(
 ) -> Iterator[Callable[[Collection[str], Mapping[str, Outcome]], None]]:
     """Yield a function that is told which experiments run and which have just ended.
 
-    On a terminal a table grows in place, above what runs; elsewhere each that ends is a line.
+    On a terminal and in a notebook a table grows in place, above what runs; elsewhere each that
+    ends is a line.
 
     Args:
         names: of all experiments.
@@ -72,12 +73,12 @@ def overview(
         left: the time left, if it can be told.
         last_line: returns the last line in the log of one that runs.
     """
-    console = Console(stderr=True)
+    console = stderr()
     known, screen = Overview(names, left), Screen(console)
     screen.above = known
-    if not console.is_terminal:
+    if not console.is_interactive:
         console.print(known.status, markup=False, highlight=False)
-    with screen.shown() if console.is_terminal else nullcontext():
+    with screen.shown() if console.is_interactive else nullcontext():
 
         def update(running: Collection[str], over: Mapping[str, Outcome]) -> None:
             if left is not None:
@@ -88,7 +89,7 @@ def overview(
                 why = "" if failure is None else " ".join(f"failed: {failure}".split())
                 row = {} if record is None else cells(record)
                 known.rows.append({"run": name, **row, **({"error": why} if why else {})})
-                if not console.is_terminal:
+                if not console.is_interactive:
                     text = why or ("done" if record is None else line(record))
                     shown = f"{name}: {text} ({known.status})"
                     console.print(shown, markup=False, highlight=False, soft_wrap=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cembench.suites.cost import TimeLeft, expected_seconds, tiny
+from cembench.suites.cost import TimeLeft, expected_seconds, loaded_size, tiny
 from cembench.suites.following import Alone, Tend, follow, together
 from cembench.suites.launchers import local, open_launcher
 from cembench.suites.launchers.crew import Crew
@@ -16,6 +16,7 @@ from cembench.suites.launchers.job import Job, Poll
 from cembench.suites.launchers.settings import Request
 from cembench.suites.outcomes import Outcome, last_line
 from cembench.suites.queue import FOLDER, Queue, place_of
+from cembench.suites.sizes import Images
 from cembench.suites.storing import store
 from cembench.suites.suite import load_suite
 from cembench.suites.worker import Worker
@@ -155,12 +156,7 @@ class SuiteRun:
         left = None
         if launcher == "local":
             self.device = pick_device(self.device)
-            threads = torch.get_num_threads()
-            if jobs is None:
-                jobs = self._jobs()
-                threads = 1 if jobs > 1 else threads
-            elif jobs > 1:
-                threads = local.threads(jobs)
+            jobs, threads = self.shares(jobs, loaded_size)
             opened = self._local(queue, jobs, threads)
             left = self._time_left(jobs, threads)
         else:
@@ -173,13 +169,24 @@ class SuiteRun:
         """The most processes that an experiment has."""
         return max(one.processes for one in self.experiments.values())
 
-    def _jobs(self) -> int:
-        """Return how many experiments to run at once on this machine."""
-        several = min(local.cores() // self.processes, len(self.experiments))
-        return several if self.device == "cpu" and several > 1 and self._tiny() else 1
+    def shares(self, jobs: int | None, size: Callable[[Experiment], Images]) -> tuple[int, int]:
+        """Return how many experiments run at once on this machine, with how many threads each.
 
-    def _tiny(self) -> bool:
-        return local.may_fork() and tiny(self.experiments.values())
+        Args:
+            jobs: how many were asked for, if any were.
+            size: returns what is known of the data of an experiment.
+        """
+        threads = torch.get_num_threads()
+        if jobs is None:
+            jobs = self._jobs(size)
+            return jobs, 1 if jobs > 1 else threads
+        return jobs, local.threads(jobs) if jobs > 1 else threads
+
+    def _jobs(self, size: Callable[[Experiment], Images]) -> int:
+        several = min(local.cores() // self.processes, len(self.experiments))
+        if self.device != "cpu" or several == 1 or not local.may_fork():
+            return 1
+        return several if tiny(self.experiments.values(), size) else 1
 
     def _time_left(self, jobs: int, threads: int) -> TimeLeft | None:
         if self.device != "cpu":

@@ -16,6 +16,7 @@ from cembench.models.recipe import recipe_of
 from cembench.training.config import Experiment
 from cembench.training.sections import Pretrained
 from cembench.util.errors import CembenchError
+from cembench.util.files.fetched import place_of
 from cembench.util.files.layout import RunLayout
 
 
@@ -28,7 +29,7 @@ def resolved(config: Experiment) -> Experiment:
     config = config.model_copy(update={"data": config.data.resolved()})
     if config.pretrained is None:
         return config
-    file = RunLayout.at(Path(config.pretrained.checkpoint)).checkpoint
+    file = RunLayout.at(place_of(config.pretrained.checkpoint)).checkpoint
     model, metadata = load_checkpoint(file)
     _require_fit(file, metadata, config)
     found = {
@@ -80,7 +81,7 @@ def start_from(model: Classifier, start: Pretrained) -> None:
         ModelError: when a new head is wanted, and its architecture has no features.
         CembenchError: when they are not those that the run began with, or are not finite.
     """
-    source, metadata = load_checkpoint(Path(start.checkpoint))
+    source, metadata = load_checkpoint(place_of(start.checkpoint))
     whole = start.head == "kept"
     if not whole:
         source.features(torch.zeros(1, *metadata.shape))

@@ -47,16 +47,24 @@ def copy_recipe(name: str, to: Path, overwrite: bool = False) -> Kind:
     """Copy a recipe, with its comments, to a file to start from; return what it is.
 
     Raises:
-        CembenchError: for an unknown recipe, a file that is there already, or one that no command
-            would take for settings.
+        CembenchError: for an unknown recipe, and as `write_config`.
     """
     source = find_file("recipe", name)
+    write_config(to, read_bytes(source), overwrite)
+    return kind_of(read_yaml(source))
+
+
+def write_config(to: Path, content: bytes, overwrite: bool = False) -> None:
+    """Write a file of settings.
+
+    Raises:
+        CembenchError: for a file that is there already, or one that no command would take.
+    """
     if to.suffix not in (".yaml", ".yml"):
         raise CembenchError(f"{to}: settings are kept in a .yaml file")
     if to.exists() and not overwrite:
         raise CembenchError(f"{to} is there already; --force overwrites it")
-    write_bytes(to, read_bytes(source))
-    return kind_of(read_yaml(source))
+    write_bytes(to, content)
 
 
 def _described(name: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from cembench.util.processes.process_group import restarted
 from cembench.util.provenance import code_version
 from cembench.util.rng import isolated_rng
 from cembench.util.stopping import asked, postponed, stop_if
+
+log = logging.getLogger("cembench")
 
 
 def train(
@@ -82,6 +85,7 @@ def _checked(config: Experiment, run: RunFolder, resume: bool) -> tuple[Experime
             run.check_own(run.checkpoint, without_paths(metadata.config) == config.identity)
             data = load_training(config.data, config.validation.fraction)
             run.check_data(metadata.fingerprint, data.fingerprint)
+            log.info("%s: finished with these settings, not trained again", run.checkpoint)
             return config, True
     for tracker in config.tracker:
         tracker.require()
@@ -96,6 +100,8 @@ def _train(config: Experiment, run: RunFolder, device: torch.device) -> None:
     for each in saved:
         trainer.restore(each)
     state = saved[0] if saved else trainer.state()
+    for each in saved:
+        log.info("%s: goes on after epoch %d", run.folder, each.epoch)
     ranks.on_rank_zero(lambda: _begin(config, run, trainer, state))
     info = RunInfo(run.folder, run.folder.name, config.dump(), resumed=trainer.epoch > 0)
     trackers = config.tracker if ranks.first else []

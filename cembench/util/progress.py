@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,6 +21,17 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cembench.util.verbosity import is_quiet
+
+
+def live_of(console: Console) -> Callable[..., Any]:
+    """Return the class of live displays."""
+    if not console.is_jupyter:
+        return Live
+    from cembench.util.display.notebook import NotebookLive
+
+    return NotebookLive
+
 
 class Speed(ProgressColumn):
     """The column of images per second."""
@@ -28,6 +39,18 @@ class Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the speed, blank before it is known."""
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+def stderr() -> Console:
+    """Return the console of stderr; what is quiet writes nothing.
+
+    It is interactive where what was shown can be replaced: in a notebook and on a terminal, which a
+    file is not, even if `FORCE_COLOR` asks for colours in it.
+    """
+    console = Console(stderr=True, quiet=is_quiet())
+    console.is_interactive &= sys.stderr.isatty()
+    console.is_interactive |= console.is_jupyter
+    return console
 
 
 class Screen:
@@ -53,7 +76,7 @@ class Screen:
         """Show it until this ends; bars that begin meanwhile appear in it."""
         token = Screen._current.set(self)
         try:
-            with Live(self, console=self.console, refresh_per_second=4):
+            with live_of(self.console)(self, console=self.console, refresh_per_second=4):
                 yield
         finally:
             Screen._current.reset(token)
@@ -72,9 +95,8 @@ class Bar:
 
     def __init__(self, title: str, images: int) -> None:
         self._screen = Screen.current()
-        own = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-        self._console = own if self._screen is None else self._screen.console
-        self._shown = self._console.is_terminal or self._console.is_jupyter
+        self._console = stderr() if self._screen is None else self._screen.console
+        self._shown = self._console.is_interactive
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -84,6 +106,11 @@ class Bar:
             console=self._console,
             disable=not self._shown,
         )
+        if self._console.is_jupyter:
+            shown = self._progress.get_renderable
+            self._progress.live = live_of(self._console)(
+                console=self._console, get_renderable=shown
+            )
         self._task = self._progress.add_task(title, total=images, note="")
         self._title = title
 

@@ -140,6 +140,11 @@ class Registry(Generic[T]):
         return BeforeValidator(parse)
 
 
+def registries() -> tuple[Registry[Any], ...]:
+    """Return all registries of the modules that are imported."""
+    return tuple(_registries)
+
+
 _installed = importlib.metadata.entry_points(group="cembench.plugins")
 _pending: list[Callable[[], Any]] = [entry.load for entry in _installed]
 _trusted: set[str] = {entry.module for entry in _installed}

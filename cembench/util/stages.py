@@ -6,12 +6,16 @@ around it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Self
+
+SHORT = 0.05  # seconds that are not worth a line of a log
+log = logging.getLogger("cembench")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,17 @@ def timed(rest: str = "other") -> Iterator[StageTimes]:
 
 
 def stage(name: str) -> AbstractContextManager[None]:
-    """Time a block under the name of a stage, if somebody asks for it."""
+    """Time a block under the name of a stage, if somebody asks for it; log it, if they ask."""
     times = _current.get()
+    if log.isEnabledFor(logging.INFO):
+        return _logged(name, times)
     return nullcontext() if times is None else times.stage(name)
+
+
+@contextmanager
+def _logged(name: str, times: StageTimes | None) -> Iterator[None]:
+    begun = time.perf_counter()
+    with nullcontext() if times is None else times.stage(name):
+        yield
+    if (seconds := time.perf_counter() - begun) >= SHORT:
+        log.info("%s: %.3g s", name, seconds)

@@ -142,3 +142,42 @@ def test_show_prints_a_page_of_a_run(cembench, trained):
     assert "validation    clean_acc " in page and "%" in page
     page = cembench("show", REFERENCE / "at").out
     assert "Records\n- " in page and "autoattack 82.8%" in page
+
+
+def test_show_tells_of_a_folder_of_runs_and_of_a_config(cembench, runs):
+    shutil.rmtree(runs / "damaged")
+    page = cembench("show", runs).out.splitlines()
+    assert page[0].split()[:3] == ["run", "method", "model"]
+    assert [line.split()[:2] for line in page[1:]] == [
+        [f"{runs}/deep/two", "at"],
+        [f"{runs}/one", "at"],
+    ]
+    assert [*json.loads(cembench("show", runs, "--json").out)] == [
+        f"{runs}/deep/two",
+        f"{runs}/one",
+    ]
+    page = cembench("show", ROOT / "cembench/recipes/quickstart.yaml").out
+    assert "suite, protocol quick: cembench run " in page
+    assert [line.split()[0] for line in page.splitlines()[3:]] == [
+        *("standard", "at", "trades", "jem-sgld", "jem-pgd", "cem")
+    ]
+    assert "cembench train" in cembench("show", ROOT / "cembench/recipes/digits-at.yaml").out
+    (runs / "empty").mkdir()
+    assert "holds no runs" in cembench("show", runs / "empty").err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("eval", "runs/ones"), "did you mean runs/one?"),
+        (("show", "rums/one"), "did you mean runs?"),
+        (("compare", "runs/one", "runs/onee"), "did you mean runs/one?"),
+        (("leaderboard", "run"), "did you mean runs?"),
+        (("train", "digits-att"), "did you mean 'digits-at'?"),
+        (("evl", "runs"), "did you mean 'eval'?"),
+    ],
+)
+def test_what_was_probably_meant_is_told(cembench, runs, monkeypatch, words, meant):
+    monkeypatch.chdir(runs.parent)
+    refused = cembench(*words)
+    assert refused.code == 2 and refused.err.splitlines()[-1].endswith(meant)

@@ -18,7 +18,7 @@ AT = str(ROOT / "cembench/recipes/digits-at.yaml")
 
 # Every command is in one of the two tables, which decide what it may import.
 WITH_TORCH = {"train", "probe", "run", "work", "eval", "sample", "bench", "check", "verify"}
-WITH_TORCH |= {"import", "export", "transfer", "submit", "accept"}
+WITH_TORCH |= {"import", "export", "push", "transfer", "doctor", "submit", "accept"}
 WITHOUT_TORCH = {
     "completion": [["bash"]],
     "data": [["list"]],
@@ -28,11 +28,13 @@ WITHOUT_TORCH = {
     "leaderboard": [[RUN, "--out", "boards"]],
     "compare": [[RECORD, str(OTHER)]],
     "plot": [[RUN]],
+    "pull": [],  # what it fetches is in tests/interop/test_hub.py
     "records": [[RUN], [RUN, "--to", "records.parquet", "--where", "clean > 0.5"]],
     "report": [[RUN, "--images", "0"]],  # images need the network
+    "site": [[RUN, "--images", "0"]],
     "status": [],
 }
-TABLES = ("leaderboard", "compare", "plot", "records", "report")  # which need pandas
+TABLES = ("leaderboard", "compare", "plot", "records", "report", "site")  # which need pandas
 WRONG = {
     "train": [["none.yaml"], [AT, "epocs=2"], [AT, "method=pgd"], [AT, "threat.norm=l3"]],
     "eval": [[RUN, "atacks=1"], [RUN, "--protocol", "quik"], [RUN, "attacks=[pgdd]"]],
@@ -40,6 +42,7 @@ WRONG = {
     "run": [["wrong.yaml"]],
     "status": [["--out", "none"]],
     "check": [[RUN, "--baseline", "wrong.yaml"]],
+    "pull": [["s4://board/at"], ["hf://me"], ["hf://me/at", "--out", "s3://runs"]],
 }
 
 CODE = """

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from cembench.reporting.page import page, write_report
+from cembench.reporting.site import write_site
 from tests.conftest import made_once
 from tests.support.browser import CHROMIUM, QUIET
 from tests.support.pages import every_kind
 
-REFERENCE = Path(__file__).parents[2] / "leaderboards" / "reference"
+LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
+REFERENCE = LEADERBOARDS / "reference"
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,17 @@ def scarce(shared: Path, attacked: Path, explorer: Path) -> Path:
             write_report([attacked], out)
 
     return made_once(shared / "pages" / "scarce", make) / "index.html"
+
+
+@pytest.fixture(scope="session")
+def site(shared: Path, kept: Path, attacked: Path) -> Path:
+    """A site of runs of every kind, of two with their images, and of tables without records."""
+
+    def make(out: Path) -> None:
+        tables = shutil.copytree(LEADERBOARDS / "quickstart", out / "tables" / "quickstart")
+        write_site([kept, attacked, tables.parent], out / "site", 16)
+
+    return made_once(shared / "pages" / "site", make) / "site"
 
 
 @pytest.fixture(scope="package")

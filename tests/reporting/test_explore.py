@@ -1,22 +1,26 @@
 """The page answers the mouse and the keyboard: images, samples, charts, columns, its address."""
 
-import itertools
-import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
 from cembench.data.split import fixed_permutation
 from cembench.evaluation.record.files import load_table
+from cembench.evaluation.sections.counterfactuals import CounterfactualFigures, Counterfactuals
+from cembench.evaluation.statistics import rate
 from cembench.reporting.page import write_report
-from tests.support.browser import CLIPPED, needs_chromium
-from tests.support.pages import HOSTILE, leave
+from cembench.util.display.cells import EDITED
+from cembench.util.display.image_grid import strips
+from cembench.util.files.layout import RunLayout
+from tests.support.browser import CORNER, needs_chromium
+from tests.support.pages import BARE, HOSTILE, encoder, leave
 from tests.support.records import touch
 
 pytestmark = needs_chromium
 NAME = "baseline-e1e984"
-SHOTS = os.environ.get("CEMBENCH_SCREENSHOTS")  # a folder for pictures of the page, if wanted
 
 
 @pytest.fixture
@@ -43,6 +47,12 @@ def opened(tab, run="at"):
 def choose(dialog, label, option):
     dialog.get_by_label(label, exact=True).select_option(option)
     return dialog.locator("article").count()
+
+
+def figures(eps):
+    reached = rate(pd.Series([True, False]))
+    values = {"eps": eps, "norm": "l2", "reached": reached, "distance": 0.5, "confidence": 0.9}
+    return CounterfactualFigures(**values)
 
 
 PIXELS = """canvas => {
@@ -137,6 +147,97 @@ def test_a_sample_shows_where_it_began_and_what_is_nearest(visit):
     picture.focus()
     tab.keyboard.press("Enter")
     assert look.get_by_role("heading", name="row 1, column 1").is_visible()
+
+
+def test_the_keyboard_reaches_everything_and_returns_to_where_it_was(visit):
+    tab = visit()
+    focused = "document.activeElement.textContent.trim() || document.activeElement.tagName"
+    tab.keyboard.press("Tab")
+    assert tab.evaluate(focused) == "Leaderboards"
+    link = tab.locator(".board").first.locator("tbody a").first
+    link.focus()
+    tab.keyboard.press("Enter")
+    tab.locator("dialog[open] article").first.wait_for()
+    for _ in range(8):
+        tab.keyboard.press("Tab")
+        assert tab.evaluate("document.activeElement.closest('dialog[open]') !== null")
+    tab.keyboard.press("Escape")
+    assert link.evaluate("link => link === document.activeElement")
+    tab.locator(".board").first.locator("tbody td").nth(3).click()
+    tab.keyboard.press("Escape")
+    assert link.evaluate("link => link === document.activeElement")
+    columns = tab.locator(".columns summary").first
+    columns.focus()
+    tab.keyboard.press("Enter"), tab.keyboard.press("Tab"), tab.keyboard.press("Space")
+    assert tab.get_by_label("method").first.is_visible() and "columns=0.1" in tab.url
+    tab.keyboard.press("Escape")
+    assert columns.evaluate("one => one === document.activeElement && !one.parentNode.open")
+    picture = tab.locator("#samples img[data-samples]").first
+    picture.focus()
+    tab.keyboard.press("Space")
+    look = tab.locator("dialog.look")
+    tab.keyboard.press("ArrowRight"), tab.keyboard.press("ArrowDown"), tab.keyboard.press("ArrowUp")
+    assert look.get_by_role("heading", name="row 1, column 2").is_visible()
+    tab.keyboard.press("Escape")
+    assert picture.evaluate("one => one === document.activeElement") and not look.is_visible()
+
+
+def test_a_counterfactual_shows_what_it_was(browser, tmp_path):
+    balls = {"counterfactual-l2-1": figures(1.0)}
+    made = Counterfactuals(confidence=0.9, originals=figures(0.0), balls=balls)
+    path = leave(tmp_path / "run", counterfactuals=made, generation=None, **BARE)
+    file = RunLayout.picture(path, "counterfactual-l2-1")
+    file.parent.mkdir()
+    shades = [torch.full((12, 1, 8, 8), shade) for shade in (0.25, 0.5, 0.75)]
+    texts = {title: ["\n".join("x" * n)] * 12 for title, n in EDITED.items() if n}
+    file.write_bytes(strips(dict(zip(EDITED, shades, strict=True)), texts))
+    tab = browser.new_page()
+    tab.goto(write_report([tmp_path], tmp_path).resolve().as_uri())
+    picture = tab.locator("#samples img").first
+    assert picture.get_attribute("class") is None and picture.evaluate(CORNER) == 0
+    scale = picture.evaluate("one => one.clientWidth / one.naturalWidth")
+    picture.click(position={"x": (132 + 66 + 10) * scale, "y": (237 + 10) * scale})
+    look = tab.locator("dialog.look")
+    assert look.get_by_role("heading").text_content() == "counterfactual in row 2, column 2"
+    assert look.locator("figcaption").all_text_contents() == list(EDITED)
+    assert [set(look.locator("canvas").nth(n).evaluate(PIXELS)) for n in range(3)] == [
+        {64},
+        {128},
+        {191},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["encoders", "errors", "nothing"])
+def test_a_page_without_classifiers_or_figures_works(browser, tmp_path, kind):
+    nothing = {"figures": {}, "curve": [], "density": None, "sanity": [], "generation": None}
+    for name in "ab":
+        if kind == "errors":
+            leave(tmp_path / "runs" / name, error="it diverged", pictures=False, **nothing)
+        else:
+            lost = {"error": "it diverged", "generation": None} if kind == "nothing" else {}
+            encoder(tmp_path / "runs" / name, **lost)
+    tab, wrong = browser.new_page(), []
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.goto(write_report([tmp_path / "runs"], tmp_path / "out").resolve().as_uri())
+    assert tab.get_by_text("no figures to rank").count() == (kind == "nothing")
+    assert tab.get_by_label("Filter").is_visible() == (kind != "nothing")
+    assert tab.locator(".attention li").count() == (0 if kind == "encoders" else 2)
+    tab.evaluate("location.hash = 'run-1'")
+    assert tab.locator("dialog[open] h1").text_content().startswith("b")
+    assert wrong == []
+
+
+def test_a_filter_that_nothing_fits_says_so(visit, attacked):
+    tab = visit(fragment="#?filter=no+such+run")
+    assert tab.locator("#matches").text_content() == "nothing found"
+    assert not tab.locator("#samples").is_visible()
+    tab.get_by_label("Filter").fill("")
+    assert tab.locator("#samples").is_visible()
+    dialog = opened(tab)
+    assert choose(dialog, "Class", "0") > 0
+    fewest = min("0123456789", key=lambda one: choose(dialog, "Class", one))
+    choose(dialog, "Class", fewest), choose(dialog, "Result", "misclassified")
+    assert dialog.get_by_text("nothing found").is_visible()
 
 
 @pytest.fixture(scope="module")
@@ -237,37 +338,6 @@ class TestCharts:
         wide = visit(width=3000).locator(".board").first
         assert "more" not in wide.get_attribute("class").split()
 
-    def test_nothing_is_cut_off_at_any_width(self, visit):
-        tab = visit()
-        every = [*itertools.product([390, 800, 1400], ["light", "dark"])]
-        for width, scheme in every if SHOTS else every[:1] + every[3:5]:
-            tab.set_viewport_size({"width": width, "height": 800})
-            tab.emulate_media(color_scheme=scheme)
-            self.require_whole(tab, width)
-            if SHOTS:
-                tab.screenshot(path=Path(SHOTS) / f"page-{width}-{scheme}.png", full_page=True)
-
-    def require_whole(self, tab, width):
-        assert tab.evaluate("document.documentElement.scrollWidth") == width
-        assert tab.evaluate(CLIPPED) == []
-        inside = """([chosen, width]) => [...document.querySelectorAll(chosen)].filter((one) => {
-            const at = one.getBoundingClientRect();
-            return at.left < 0 || at.right > width;
-        }).map((one) => one.textContent)"""
-        assert tab.evaluate(inside, ["nav a, .legend button, h1, h2, summary", width]) == []
-        corner = """async (picture) => {
-            await picture.decode();
-            const pen = new OffscreenCanvas(1, 1).getContext("2d");
-            pen.drawImage(picture, 0, 0);
-            return pen.getImageData(0, 0, 1, 1).data[3];
-        }"""
-        assert tab.locator("#samples img").first.evaluate(corner) == 0
-        tab.locator("tbody tr[data-run] a").first.click()
-        dialog = tab.locator("dialog[open]")
-        assert tab.evaluate(CLIPPED.replace("main svg", "dialog[open] svg")) == []
-        assert dialog.evaluate("one => one.scrollWidth - one.clientWidth") == 0
-        tab.keyboard.press("Escape")
-
     def test_paper_gets_the_tables_and_no_controls(self, visit):
         tab = visit(scheme="dark")
         tab.emulate_media(media="print")
@@ -276,6 +346,10 @@ class TestCharts:
         assert not tab.locator(".columns").first.is_visible()
         ink = tab.evaluate("getComputedStyle(document.body).color")
         assert sum(int(part) for part in ink.strip("rgb()").split(",")) < 200
+        assert not tab.locator(".save").first.is_visible()
+        tab.evaluate("location.hash = document.querySelector('tr[data-run]').dataset.run")
+        tab.locator("dialog[open]").wait_for()
+        assert not tab.locator("main").is_visible()
 
     def test_without_scripts_all_tables_and_charts_are_there(self, visit):
         tab = visit(java_script_enabled=False)

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from cembench.data import datasets
 from cembench.data.split import fixed_permutation
 from cembench.evaluation.record.files import load_record, load_table
 from cembench.reporting.page import write_report
-from cembench.reporting.page.images import COLUMNS, load_sheet
-from cembench.util.display.cells import chain_cells, grid_cells
+from cembench.reporting.page.images import COLUMNS, load_sheet, remove_outdated
+from cembench.util.display.cells import EDITED, chain_cells, edited_cells, grid_cells
+from cembench.util.display.image_grid import strips
 from cembench.util.errors import CembenchError
 from cembench.util.files.tensors import read_tensors
 from tests.support.pages import BARE, leave
@@ -105,6 +107,34 @@ def test_sheets_without_room_lie_beside_the_page(explorer, scarce):
     assert (scarce.parent / name).read_bytes() in [base64.b64decode(one) for one in inside]
 
 
+def test_a_page_in_the_place_of_another_removes_its_sheets_and_nothing_else(scarce, tmp_path):
+    out = Path(shutil.copytree(scarce.parent, tmp_path / "out"))
+    images, text = out / "images", scarce.read_text()
+    (sheet,) = images.iterdir()
+    others = ["run-0-0123456789ab.png", f"mine-{sheet.name}", "notes.txt", f"{sheet.name}.bak"]
+    for name in others:
+        (images / name).write_bytes(b"mine")
+    (out / sheet.name).write_bytes(sheet.read_bytes())
+    remove_outdated(out, {f"images/{sheet.name}"})
+    assert sheet.exists() and (out / "index.html").read_text() == text
+    leave(tmp_path / "run", **BARE)
+    write_report([tmp_path / "run"], out)
+    assert sorted(file.name for file in images.iterdir()) == sorted(others)
+    assert (out / sheet.name).exists()
+    elsewhere = images.rename(tmp_path / "elsewhere")
+    images.symlink_to(elsewhere)
+    (elsewhere / sheet.name).write_bytes((out / sheet.name).read_bytes())
+    write_report([tmp_path / "run"], out)
+    assert (elsewhere / sheet.name).exists()
+
+
+def test_a_folder_of_sheets_goes_with_the_last_of_them(scarce, tmp_path):
+    out = Path(shutil.copytree(scarce.parent, tmp_path / "out"))
+    leave(tmp_path / "run", **BARE)
+    write_report([tmp_path / "run"], out)
+    assert [file.name for file in out.iterdir()] == ["index.html"]
+
+
 def damage_file(run):
     (run / f"eval/{NAME}.adversarial/pgd.safetensors").write_bytes(b"no")
 
@@ -154,3 +184,18 @@ def test_cells_of_pictures_are_where_they_are_drawn():
     chains = chain_cells(80 + 11 * 50, 32 + 10 * 58)
     assert (chains.rows, chains.columns, chains.corner(0, 2, 1)) == (10, 11, (130, 132))
     assert grid_cells(500, 333) is None and chain_cells(500, 333) is None
+
+
+@pytest.mark.parametrize(("count", "side"), [(3, 8), (10, 28), (25, 96), (40, 32)])
+def test_cells_of_counterfactuals_are_where_they_are_drawn(count, side):
+    shades = [torch.full((count, 1, side, side), shade) for shade in (0.25, 0.5, 0.75)]
+    texts = {title: ["\n".join("x" * n)] * count for title, n in EDITED.items() if n}
+    with Image.open(io.BytesIO(strips(dict(zip(EDITED, shades, strict=True)), texts))) as drawn:
+        cells = edited_cells(*drawn.size)
+        assert cells.titles == list(EDITED) and cells.rows * cells.columns >= count
+        for number in range(count):
+            for panel, shade in enumerate((64, 128, 191)):
+                left, top = cells.corner(panel, *divmod(number, cells.columns))
+                box = drawn.crop((left, top, left + cells.side, top + cells.side)).convert("L")
+                assert box.getextrema() == (shade, shade)
+    assert edited_cells(500, 333) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -12,11 +14,50 @@ QUIET += ["--disable-component-update"]
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
-CLIPPED = """() => [...document.querySelectorAll("main svg")].flatMap((svg) => {
+CLIPPED = """() => [...document.querySelectorAll("svg")].flatMap((svg) => {
     const box = svg.getBoundingClientRect();
     return [...svg.querySelectorAll("text")].filter((text) => {
         const at = text.getBoundingClientRect();
-        return at.top < box.top || at.bottom > box.bottom || at.left < box.left
-            || at.right > box.right;
+        return at.width > 0 && (at.top < box.top || at.bottom > box.bottom || at.left < box.left
+            || at.right > box.right);
     }).map((text) => text.textContent);
 })"""
+
+# What goes beyond the window, but for what lies in a box that scrolls and says so.
+OUTSIDE = """() => [...document.querySelectorAll("body *")].filter((one) => {
+    const at = one.getBoundingClientRect();
+    if (!at.width || !at.height || (at.left > -1 && at.right < innerWidth + 1)) return false;
+    const box = one.parentElement.closest(".scroll");
+    return !box?.parentElement.classList.contains("more");
+}).map((one) => one.outerHTML.slice(0, 120))"""
+
+# How opaque the corner of a picture is.
+CORNER = """async (picture) => {
+    await picture.decode();
+    const pen = new OffscreenCanvas(1, 1).getContext("2d");
+    pen.drawImage(picture, 0, 0);
+    return pen.getImageData(0, 0, 1, 1).data[3];
+}"""
+
+# What is drawn behind text only in part, which axe-core cannot measure contrast on.
+PLAIN = "*::before, *::after { content: none !important } td { background-image: none !important }"
+BARRED = """async () => {
+    const shown = document.querySelector("dialog[open]:last-of-type") ?? document;
+    const less = { preload: false, elementRef: false, selectors: false };
+    const found = await axe.run(shown, { ...less, resultTypes: ["violations"] });
+    return found.violations.flatMap(({ impact, help, nodes }) =>
+        nodes.map((one) => `${impact}: ${help}: ${one.html.slice(0, 160)}`));
+}"""
+
+
+def barriers(tab: Any) -> list[str]:
+    """Return what bars people from using a page as it stands, or its open dialog: axe-core's view.
+
+    Each line says how serious it is, what is wrong, and with which element.
+    """
+    style = tab.add_style_tag(content=PLAIN)
+    if not tab.evaluate("'axe' in window"):
+        tab.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
+    found: list[str] = tab.evaluate(BARRED)
+    style.evaluate("style => style.remove()")
+    return found

@@ -23,11 +23,18 @@ from cembench.cli.base import (
     Command,
     say,
 )
+from cembench.cli.codes import DONE, FAILED, FOUND
 from cembench.cli.names import file
 from cembench.util.errors import CembenchError
 
+CODES = {
+    DONE: "nothing got worse",
+    FOUND: "a regression",
+    FAILED: "an error: something could not be evaluated or compared, or too few images tell",
+}
 
-@click.command("check", cls=Command, example="runs/at --baseline baseline.yaml")
+
+@click.command("check", cls=Command, example="runs/at --baseline baseline.yaml", codes=CODES)
 @click.argument("checkpoints", nargs=-1, metavar="[NAME=]CHECKPOINT...", shell_complete=file)
 @click.option("--baseline", required=True, type=FILE, help="The file to compare with.")
 @click.option("--update", is_flag=True, help="Write what is measured into the baseline.")
@@ -61,9 +68,7 @@ def command(
     """Compare checkpoints with a baseline, for CI.
 
     Of a folder of runs all are checked. They are evaluated again and compared image by image.
-
-    Exit code 0 when nothing got worse, 1 after a regression, else 2 when something could not be
-    evaluated or compared, when the protocol has no sanity checks, or when too few images tell.
+    A protocol without sanity checks tells too little to pass.
     """
     from cembench.evaluation.gate import report
     from cembench.evaluation.gate.check import check
@@ -103,4 +108,7 @@ def command(
 
 def _paths(word: str) -> list[str] | list[Path]:
     """Return NAME=CHECKPOINT as it is, and the checkpoints that a path means."""
+    from cembench.interop.hub.cache import placed_row
+
+    word = placed_row(word)
     return [word] if "=" in word else runs_of([Path(word)])

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import DATA_ROOT, DEVICE, FILE, WEIGHTS, Command, say
+from cembench.cli.base import DATA_ROOT, DEVICE, RUN, WEIGHTS, Command, say
+from cembench.cli.codes import DONE, FOUND
 from cembench.util.errors import CembenchError
 
+CODES = {DONE: "all agrees", FOUND: "something differs"}
 
-@click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at")
-@click.argument("claim", type=FILE, metavar="RECORD|TABLE.csv")
-@click.argument("proofs", nargs=-1, required=True, type=FILE, metavar="CHECKPOINT|RUNS...")
+
+@click.command("verify", cls=Command, example="runs/at/eval/quick.json runs/at", codes=CODES)
+@click.argument("claim", type=RUN, metavar="RECORD|TABLE.csv")
+@click.argument("proofs", nargs=-1, required=True, type=RUN, metavar="CHECKPOINT|RUNS...")
 @WEIGHTS
 @DATA_ROOT
 @DEVICE
@@ -31,6 +34,7 @@ def command(
     """
     import pandas as pd
 
+    from cembench.evaluation.diff import shown
     from cembench.evaluation.verify import verify_record
     from cembench.reporting.leaderboard import find_records
     from cembench.reporting.leaderboard.verify_table import compare_table
@@ -43,19 +47,7 @@ def command(
         rows = verify_record(claim, proofs[0], pick_device(device), inception_weights, data_root)
     else:
         raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
-    shown = {
-        "value": [row.figure for row in rows],
-        "recorded": [_cell(row.recorded) for row in rows],
-        "recomputed": [_cell(row.again) for row in rows],
-        "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
-    }
-    say(markdown_table(pd.DataFrame(shown)), nl=False)
+    say(markdown_table(pd.DataFrame(shown(rows))), nl=False)
     if not all(row.agrees for row in rows):
         say(f"cembench: {claim} does not agree with its evidence", err=True)
-        sys.exit(1)
-
-
-def _cell(value: float | str | None) -> str:
-    from cembench.util.display.format import number
-
-    return value if isinstance(value, str) else number(value, "g")
+        sys.exit(FOUND)

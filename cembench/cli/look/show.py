@@ -1,40 +1,87 @@
-"""`cembench show`: what a checkpoint, run or record is."""
+"""`cembench show`: what a checkpoint, run, record or suite is."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cembench.cli.base import FILE, JSON, Command, say
+from cembench.cli.base import JSON, RUN, Command, say
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 
-OTHERS = {".yaml": "settings", ".csv": "a table", ".md": "a table", ".parquet": "a table"}
+OTHERS = dict.fromkeys((".csv", ".md", ".parquet"), "a table")
+KINDS = "no record (.json), checkpoint, run folder or suite"
+RECORDS = "; `cembench records` lists the records of one that it wrote"
 
 
 @click.command("show", cls=Command, example="runs/at/eval/quick.json")
-@click.argument("file", type=FILE)
+@click.argument("file", type=RUN)
 @JSON(help="Print everything that the file says as JSON.")
 def command(file: Path, as_json: bool) -> None:
-    """Say what a checkpoint, run or record is.
+    """Say what a checkpoint, run, record or suite is.
 
-    Of a run: method, network, data, validation, its records. Of a record: accuracies with
-    intervals, samples, sanity checks, warnings, protocol.
+    Of a run: method, network, data, validation, its records; of a folder of runs, a line each. Of a
+    record: accuracies with intervals, samples, sanity checks, warnings, protocol. Of a config: its
+    experiments.
     """
-    from cembench.evaluation.record import Record
+    if (what := OTHERS.get(file.suffix)) and not file.is_dir():
+        hint = RECORDS * (file.suffix == ".parquet")
+        raise CembenchError(f"{file}: {what}, {KINDS}{hint}")
+    values, page = _told(file)
+    say(json.dumps(values, indent=2, ensure_ascii=False) if as_json else page, nl=as_json)
+
+
+def _told(file: Path) -> tuple[Any, str]:
+    """Return what a file or folder says, as plain values and as a page."""
     from cembench.evaluation.record.files import load_record
     from cembench.models.metadata import read_metadata
-    from cembench.reporting.describe import record_page, run_page
+    from cembench.reporting.describe import record_page, run_page, runs_page
 
-    if (what := OTHERS.get(file.suffix)) and not file.is_dir():
-        raise CembenchError(f"{file}: {what}, no record (.json), checkpoint or run folder")
+    if file.suffix in (".yaml", ".yml") and not file.is_dir():
+        return _config(file)
+    if file.suffix == ".json":
+        record = load_record(file)
+        return record.dump(), record_page(record)
     layout = RunLayout.at(file)
-    found = load_record(file) if file.suffix == ".json" else read_metadata(layout.checkpoint)
-    if as_json:
-        say(json.dumps(found.dump(), indent=2, ensure_ascii=False))
-    elif isinstance(found, Record):
-        say(record_page(found), nl=False)
+    if file.is_dir() and not layout.checkpoint.exists():
+        runs = {path: read_metadata(RunLayout(path).checkpoint) for path in _runs(file)}
+        return {str(path): one.dump() for path, one in runs.items()}, runs_page(runs)
+    found = read_metadata(layout.checkpoint)
+    return found.dump(), run_page(layout, found)
+
+
+def _runs(folder: Path) -> list[Path]:
+    if not (found := RunLayout.runs_below(folder)):
+        raise CembenchError(f"{folder}: holds no runs; a run folder has a model.safetensors")
+    return found
+
+
+def _config(file: Path) -> tuple[Any, str]:
+    """Return the experiments of a config or suite."""
+    from cembench.suites.suite import load_suite
+    from cembench.training.config import load_experiment
+    from cembench.training.recipes import kind_of
+    from cembench.util.display.text_table import text_table
+    from cembench.util.files.yaml import read_yaml
+
+    if kind_of(read_yaml(file)) == "suite":
+        found, protocol = load_suite(file)
+        first = f"suite, protocol {protocol.name}: cembench run {file}"
     else:
-        say(run_page(layout, found), nl=False)
+        found, first = {file.stem: load_experiment(file)}, f"experiment: cembench train {file}"
+    head = ["name", "method", "model", "data", "threat model", "epochs", "seed"]
+    rows = [
+        [
+            name,
+            one.title,
+            one.model.title,
+            one.data.title,
+            *map(str, (one.threat, one.epochs, one.seed)),
+        ]
+        for name, one in found.items()
+    ]
+    table = "\n".join(text_table(head, rows))
+    return {name: one.dump() for name, one in found.items()}, f"{first}\n\n{table}\n"

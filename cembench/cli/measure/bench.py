@@ -10,7 +10,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cembench.cli.base import DEVICE, FILE, JSON, Command, say
+from cembench.cli.base import DEVICE, FILE, JSON, RUN, Command, say
+from cembench.cli.codes import FOUND
 from cembench.cli.names import offer
 
 WORKS = ("train", "sample", "pgd", "autoattack")
@@ -38,7 +39,10 @@ class Work(click.Choice[str]):
         return QUICKSTART if name == "quickstart" else name
 
 
-@click.command("bench", cls=Command, example="train --method trades --rounds 3")
+CODES = {FOUND: "with --compare, a count rose"}
+
+
+@click.command("bench", cls=Command, example="train --method trades --rounds 3", codes=CODES)
 @click.argument("works", nargs=-1, type=Work(), metavar="[WORK]...")
 @click.option("--method", default="at", shell_complete=METHODS, help="Method of train.")
 @click.option("--sampler", default="rcs", shell_complete=SAMPLERS, help="For sample: rcs or sgld.")
@@ -48,7 +52,7 @@ class Work(click.Choice[str]):
 @click.option("--rounds", default=5, type=click.IntRange(1), help="How often each is timed.")
 @click.option("--images", default=256, type=click.IntRange(1, 597), help="Images to attack.")
 @click.option("--seeds", default=1, type=click.IntRange(1), help="Seeds to attack with.")
-@click.option("--checkpoint", "checkpoints", multiple=True, type=FILE, help="Network to attack.")
+@click.option("--checkpoint", "checkpoints", multiple=True, type=RUN, help="Network to attack.")
 @click.option("--precision", default="auto", type=PRECISIONS, help="Of our side.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks of our side.")
 @click.option("--compare", type=FILE, help="Exit code 1 if a count rose by a fifth over FILE's.")
@@ -117,4 +121,4 @@ def _compare(rows: list[dict[str, Any]], file: Path, ratios: bool) -> None:
     for line in found:
         say(f"cembench: worse than {file}: {line}", err=True)
     if found:
-        sys.exit(1)
+        sys.exit(FOUND)

@@ -21,6 +21,7 @@ from cembench.cli.base import (
     say,
     show,
 )
+from cembench.cli.dry_run import DRY_RUN, show_evaluations
 from cembench.cli.names import file, offer
 from cembench.cli.share.import_ import import_options, imported
 from cembench.util.errors import CembenchError
@@ -49,6 +50,7 @@ KEYS = "cembench.evaluation.protocol:Protocol"
 @click.option("--save-samples", is_flag=True, help="Keep all samples, not only their pictures.")
 @click.option("--save-adversarial", is_flag=True, help="Keep adversarial examples, for `verify`.")
 @JSON(help="Print the records as JSON instead of a table.")
+@DRY_RUN
 @DEVICE
 def command(
     words: tuple[str, ...],
@@ -64,24 +66,31 @@ def command(
     inception_weights: Path | None,
     save_samples: bool,
     save_adversarial: bool,
+    dry_run: bool,
     **foreign: Any,
 ) -> None:
     """Attack checkpoints and score their samples.
 
     Each is a file or a run folder, and gets a record beside it; of a folder of runs all are
-    evaluated. KEY=VALUE changes a setting of the protocol, such as threat.eps=0.1.
+    evaluated. What has an address, such as hf://USER/NAME, is put into runs/NAME. KEY=VALUE changes
+    a setting of the protocol, such as threat.eps=0.1.
 
     With --model, --weights and --dataset, as `import` has them, it takes a network from elsewhere.
     """
     from cembench.evaluation.protocol import load_protocol
+    from cembench.interop.hub.cache import placed
 
     paths, assignments = divided(words)
-    checkpoints, overrides = runs_of(paths), (*overrides, *assignments)
+    overrides = (*overrides, *assignments)
     shorthands = {"threats": threats, "engine": engine, "samples.extractor": extractor}
     given = [f"{key}={name}" for key, name in shorthands.items() if name is not None]
     overrides = (*overrides, *given)
-    if alone():
-        load_protocol(protocol, overrides, limit)  # mistakes are told before torch is imported
+    if alone() or dry_run:  # mistakes are told before torch is imported
+        plan = load_protocol(protocol, overrides, limit)
+    checkpoints = runs_of(map(placed, paths))
+    if dry_run:
+        show_evaluations(checkpoints, plan, device)
+        return
     if any(value is not None for key, value in foreign.items() if key != "normalise"):
         checkpoints.append(imported(data_root=data_root, **foreign))
     if not checkpoints:

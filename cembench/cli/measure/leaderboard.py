@@ -15,9 +15,18 @@ from cembench.cli.base import FILE, RUNS, Command, say, show
 @click.option(
     "--robustbench", type=FILE, help="Checkout of RobustBench, whose entries follow as published."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "latex"]),
+    default="markdown",
+    help="Of what is printed; latex: also STEM.tex, for the package booktabs.",
+)
 @click.option("--verify", is_flag=True, help="Read every checkpoint as a whole.")
-def command(runs: tuple[Path, ...], out: Path, robustbench: Path | None, verify: bool) -> None:
-    """Rank the records below RUNS as CSV and markdown.
+def command(
+    runs: tuple[Path, ...], out: Path, robustbench: Path | None, form: str, verify: bool
+) -> None:
+    """Rank the records below RUNS as CSV and markdown, or LaTeX.
 
     RUNS are run folders or folders of them; `runs` unless given. Links to folders are followed.
     Whether a checkpoint is still the one that was measured is told by the checksum that it carries,
@@ -39,6 +48,9 @@ def command(runs: tuple[Path, ...], out: Path, robustbench: Path | None, verify:
         boards += found
         if not found:
             say(f"{robustbench}: no entries of {', '.join(sorted(datasets))}", err=True)
-    for path in write_boards(boards, out):
+    for path in write_boards(boards, out, latex=form == "latex"):
         say(f"wrote {path}", err=True)
-    show(boards)
+    if form == "markdown":
+        show(boards)
+    else:
+        say("\n".join(board.latex() for board in boards), nl=False)

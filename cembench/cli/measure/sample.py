@@ -70,15 +70,17 @@ def command(
     `list SAMPLER`. Of several checkpoints, the picture has a row each, from the same initial
     images. With --counterfactual, --inpaint or --denoise, test images are edited.
     """
+    from cembench.interop.hub.cache import local
     from cembench.models.metadata import read_metadata
     from cembench.util.devices import pick_device
     from cembench.util.files.layout import RunLayout
 
-    checkpoints, assignments = divided(words)
-    if not checkpoints:
+    named, assignments = divided(words)
+    if not named:
         raise CembenchError("name a CHECKPOINT")
     edit = _edit(given, overrides := (*overrides, *assignments))
     sampler = None if edit is not None else _sampler(given, overrides)
+    checkpoints = [local(name) for name in named]
     classes = read_metadata(RunLayout.at(checkpoints[0]).checkpoint).classes
     options = {key: given[key] for key in ("count", "picture", "seed")}
     options["label"] = None if label is None else _label(label, classes, edit or sampler)

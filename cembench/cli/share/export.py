@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import FILE, SET, Command, say
+from cembench.cli.base import FILE, RUN, SET, Command, say
 
 FORMATS = click.Choice(["robustbench", "huggingface", "onnx"])
 
 
 @click.command("export", cls=Command, example="runs/at --to huggingface --set licence=mit")
-@click.argument("checkpoint", type=FILE)
+@click.argument("checkpoint", type=RUN)
 @click.option("--to", required=True, type=FORMATS, help="Format.")
 @click.option("--out", type=FILE, help="File or folder. Default: export/RUN.")
 @click.option("--record", type=FILE, help="Record of results. Default: one beside CHECKPOINT.")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cembench.cli.base import DATA_ROOT, FILE, Command, say
+from cembench.cli.base import DATA_ROOT, FILE, RUN, Command, say
 from cembench.energy.norms import NORMS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 NORMALISE = "Input normalisation: none, imagenet, … or means/deviations."
 OPTIONS = (
     click.option("--model", metavar="MODULE:FACTORY", help="Or torchvision:ARCH, timm:ARCH, …"),
-    click.option("--weights", type=FILE, help="Its state dict: safetensors or torch.save."),
+    click.option("--weights", type=RUN, help="Its state dict: safetensors or torch.save."),
     click.option("--dataset", help="Data set that it classifies: a name, or {name: …, …}."),
     DATA_ROOT,
     click.option("--norm", type=click.Choice([*NORMS]), help="Norm of its threat model."),

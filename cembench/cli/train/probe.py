@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cembench.cli.base import DEVICE, EXPERIMENT, FILE, OUT, RESUME, SET, SETTINGS, Command, say
+from cembench.cli.base import DEVICE, EXPERIMENT, OUT, RESUME, RUN, SET, SETTINGS, Command, say
 
 MODES = click.Choice(["linear", "adv-linear", "finetune", "adv-finetune", "knn"])
 
@@ -15,7 +15,7 @@ MODES = click.Choice(["linear", "adv-linear", "finetune", "adv-finetune", "knn"]
 @click.command(
     "probe", cls=Command, settings=EXPERIMENT, example="runs/adv-infonce --mode adv-linear epochs=5"
 )
-@click.argument("checkpoint", type=FILE)
+@click.argument("checkpoint", type=RUN)
 @SETTINGS
 @click.option("--mode", default="linear", type=MODES, help="What is trained, see above.")
 @SET(help="The same as KEY=VALUE.")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cembench.cli.base import DEVICE, FILE, KEY_VALUE, OUT, WEIGHTS, Command, fail, say, show
+from cembench.cli.dry_run import DRY_RUN, placed, show_forecast
 from cembench.cli.names import name_or_file
 from cembench.suites.launchers import EXTRAS
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
-    from cembench.suites.run import SuiteResult
+    from cembench.suites.run import SuiteResult, SuiteRun
 
 NOTHING = "nothing was measured: encoders have no accuracies; add probes, or the sampler maxent"
 JOBS = "Experiments at once; auto: one a core if networks are tiny."
@@ -47,12 +48,14 @@ class Jobs(click.ParamType):
 @KEY_VALUE("--launcher-set", "assignments", help=LAUNCHER_SET)
 @click.option("--max-failures", type=click.IntRange(min=1), metavar="N", help=MAX_FAILURES)
 @click.option("--enqueue", is_flag=True, help=ENQUEUE)
+@DRY_RUN
 @DEVICE
 def command(
     suite: Path,
     out: Path,
     assignments: tuple[str, ...],
     enqueue: bool,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Train, evaluate and rank the experiments of a suite.
@@ -71,6 +74,9 @@ def command(
         with SuiteRun(*given).stored(options["max_failures"]) as queue:
             say(f"{len(queue.names)} experiments are in {out}: start cembench work {out}", err=True)
         return
+    if dry_run:
+        _forecast(SuiteRun(suite, out, options["device"], None), options["jobs"])
+        return
     settings = override({}, assignments, "--launcher-set")
     found = run_suite(suite, out, settings=settings, **options)
     show(found.boards)
@@ -80,6 +86,21 @@ def command(
         found.failures.append(stopped)
     if found.failures:
         fail("; ".join(found.failures))
+
+
+def _forecast(suite: SuiteRun, jobs: int | None) -> None:
+    """Say what a suite will cost, as it would run on this machine."""
+    import torch
+
+    from cembench.suites.forecast import Forecaster
+    from cembench.suites.sizes import images_of
+    from cembench.util.devices import pick_device
+
+    device = suite.device = pick_device(suite.device)
+    jobs, threads = suite.shares(jobs, lambda one: images_of(one.data))
+    torch.set_num_threads(threads)
+    found = Forecaster(suite.protocol, device).all(suite.experiments, suite.out)
+    show_forecast(found, suite.experiments, evaluates=True, jobs=jobs, where=placed(device))
 
 
 def finish(found: SuiteResult, out: Path) -> None:

@@ -19,7 +19,9 @@ from cembench.cli.base import (
     alone,
     say,
 )
+from cembench.cli.dry_run import DRY_RUN, show_training
 from cembench.cli.names import name_or_file
+from cembench.util.files.names import file_name
 
 
 @click.command("train", cls=Command, settings=EXPERIMENT, example="digits-at epochs=2")
@@ -29,8 +31,9 @@ from cembench.cli.names import name_or_file
 @OUT
 @click.option("--name", help="Name of the run. Default: the config's file name.")
 @RESUME
+@DRY_RUN
 @DEVICE
-def command(config: Path, out: Path, **options: Any) -> None:
+def command(config: Path, out: Path, dry_run: bool, **options: Any) -> None:
     """Train one experiment; print the path of its checkpoint.
 
     CONFIG is a file, or one of `cembench list recipes`. KEY=VALUE changes a setting of it, such as
@@ -39,6 +42,10 @@ def command(config: Path, out: Path, **options: Any) -> None:
     from cembench.api import train
     from cembench.training.config import load_experiment
 
-    if alone():
-        load_experiment(config, options["overrides"])  # mistakes are told before torch is imported
+    if alone() or dry_run:  # mistakes are told before torch is imported
+        experiment = load_experiment(config, options["overrides"])
+    if dry_run:
+        folder = out / file_name(config.stem if options["name"] is None else options["name"])
+        show_training(experiment, folder, options["device"])
+        return
     say(train(config, out, **options))

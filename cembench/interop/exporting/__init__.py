@@ -9,6 +9,8 @@ from typing import Literal
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.record.files import load_record
+from cembench.interop.hub.cache import local
+from cembench.interop.hub.manifest import Part
 from cembench.models.source import ModelSource
 from cembench.reporting.leaderboard.ranking import evidence
 from cembench.util.errors import CembenchError, blaming
@@ -30,7 +32,7 @@ def export(
     """Write a checkpoint in the format of another tool, and return the file or folder written.
 
     Args:
-        checkpoint: a file, or a run folder.
+        checkpoint: a file, a run folder, or an address.
         to: `robustbench`, the JSON file of its `model_info`; `huggingface`, a folder to upload with
             weights, config, model card and a grid of samples; `onnx`, images in [0, 1], N×C×H×W
             with any N, to outputs.
@@ -45,7 +47,7 @@ def export(
     """
     if to not in FORMATS:
         raise CembenchError(f"--to {to}: {nearest(to, FORMATS)}")
-    source = ModelSource.at(Path(checkpoint))
+    source = ModelSource.at(local(checkpoint, Part.RECORDS))
     with blaming("--out"):
         place = Path("export") / file_name(source.name) if out is None else Path(out)
     write = import_module(f"cembench.interop.exporting.{to}").write

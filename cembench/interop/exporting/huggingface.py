@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.sections.threats import UNION, threat_of
 from cembench.interop.exporting import find_record, merge_fields
 from cembench.models.source import ModelSource
 from cembench.util.display.format import number, percent, with_error, with_interval
+from cembench.util.display.markdown import markdown_text
 from cembench.util.files import read_bytes, write_bytes, write_text
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import shown
 from cembench.util.files.yaml import to_yaml
 
-FIELDS = {"licence": "other", "name": "", "authors": "", "link": ""}
+FIELDS = {"licence": "other", "name": "", "authors": "", "link": "", "address": ""}
 
 
 def write(source: ModelSource, out: Path, record: Path | None, fields: dict[str, object]) -> Path:
@@ -50,7 +54,8 @@ def card(source: ModelSource, record: Record, texts: dict[str, str], pictured: b
     page = template.render(
         metadata=source.metadata, record=record, texts=texts, pictured=pictured, lead=lead
     )
-    return f"---\n{to_yaml(_front_matter(source, record, texts))}---\n\n{page}"
+    front = shown(to_yaml(_front_matter(source, record, texts)), kept="\n")
+    return f"---\n{front}---\n\n{page}"
 
 
 def _front_matter(source: ModelSource, record: Record, texts: dict[str, str]) -> dict[str, Any]:
@@ -84,11 +89,12 @@ def _under(record: Record, name: str) -> str:
 
 
 def _templates() -> Environment:
-    """Return the templates; Markdown may hold HTML, so values are escaped."""
+    """Return the templates, in which values stay text: Markdown may hold links, code and HTML."""
     place = PackageLoader("cembench.interop.exporting", "")
     templates = Environment(
         loader=place,
         autoescape=True,
+        finalize=_as_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -96,7 +102,18 @@ def _templates() -> Environment:
     )
     formats = (number, percent, with_error, with_interval)
     templates.globals |= {function.__name__: function for function in formats}
+    templates.filters["verbatim"] = _verbatim
     return templates
+
+
+def _as_text(value: Any) -> Any:
+    made_here = isinstance(value, Markup) or not isinstance(value, str)
+    return value if made_here else Markup(markdown_text(value))
+
+
+def _verbatim(text: object) -> Markup:
+    """Return a text for a code span or a link in angle brackets, without what would end it."""
+    return Markup(re.sub("[`<>]", "", shown(str(text))))
 
 
 def _grid(record: Record, place: Path) -> bytes | None:

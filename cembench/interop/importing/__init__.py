@@ -12,6 +12,8 @@ from torch import nn
 from cembench.data import DataSettings, datasets
 from cembench.data.roots import remember
 from cembench.energy.threat import Threat, ThreatChange
+from cembench.interop.hub.address import is_address
+from cembench.interop.hub.cache import local
 from cembench.interop.importing.normalisation import infer_normalisation
 from cembench.interop.importing.weights import load_weights
 from cembench.models import ModelSettings, Shape, models
@@ -29,6 +31,7 @@ from cembench.models.source import imported_metadata, wrapped
 from cembench.models.state_dict import read_weights
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256
+from cembench.util.files.fetched import told
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.names import file_name
 from cembench.util.files.yaml import parse_yaml
@@ -41,7 +44,7 @@ PACKAGES = ("torchvision", "timm", "robustbench")
 def import_model(
     model: str | dict[str, Any] | ModelSettings,
     data: str | dict[str, Any] | DataSettings,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     out: Path | None = None,
     *,
     data_root: str | None = None,
@@ -55,8 +58,9 @@ def import_model(
         model: `package.module:factory`, `torchvision:ARCH`, `timm:ARCH`, `robustbench:NAME`, the
             name of a registered model, or any of their settings as a mapping.
         data: the data set that it classifies; its training images decide on the normalisation.
-        weights: its state dict. Without one a factory's network is taken as it was built, and
-            RobustBench's weights are downloaded.
+        weights: its state dict, a file or an address, such as `hf://USER/NAME/FILE`. Without
+            one a factory's network is taken as it was built, and RobustBench's weights are
+            downloaded.
         out: the file to write, or its run folder; unless given, `runs/NAME` after the weights.
         data_root: the folder of the data.
         threat: what differs from the threat model that is customary for the data.
@@ -77,21 +81,24 @@ def import_model(
     budget = (threat or ThreatChange()).over(dataset.threat)
     budget.ball.require_below_diameter("eps", math.prod(whole.shape))
     settings = model_settings(model, dataset, budget)
-    source = str(weights or settings.title)
-    net = _built(settings, weights, (whole.shape, len(whole.classes)))
+    given = None if weights is None else local(weights)
+    source = settings.title if given is None else told(given)
+    net = _built(settings, given, (whole.shape, len(whole.classes)))
     wrapped(net, whole)
     try:
         statistics, note = infer_normalisation(net, whole, normalise)
     except CembenchError as error:
         raise CembenchError(f"{source}: {error}") from error
-    known = "" if weights is None else f" (SHA-256 {sha256(weights)})"
-    origin = f"{Path(source).name}{known}; {note}"
+    fetched = given is not None and is_address(source)
+    known = "" if given is None else f" (SHA-256 {sha256(given)})"
+    origin = f"{source if fetched else Path(source).name}{known}; {note}"
     normalised = wrapped(net, whole, statistics)
     metadata = imported_metadata(
         settings, normalised, dataset, whole, budget, method=method, origin=origin
     )
     with blaming("--out"):
-        file = out or Path("runs") / file_name(Path(source).stem)
+        name = given.parent.name if given is not None and fetched else Path(source).stem
+        file = out or Path("runs") / file_name(name)
     file = file if file.suffix == ".safetensors" else RunLayout(file).checkpoint
     _write(file, normalised, metadata)
     return file

@@ -27,8 +27,8 @@ RULE = (
     "Figures were computed again from the saved images and samples. Where the machine rounds "
     f"otherwise, verdicts on saved images may differ on {FLIPPED:.1%} of the images, or one; "
     f"scores of saved samples by a relative {SCORES:g}; and what gradient loops find that run "
-    f"again (sanity checks, curve, energies under attack) by {NEAR:.0%} or {NEAR:g}, on all images but "
-    f"{MOST:.0%}. Every difference is a note."
+    f"again (sanity checks, curve, energies under attack) by {NEAR:.0%} or {NEAR:g}, on all images "
+    f"but {MOST:.0%}. Every difference is a note."
 )
 
 

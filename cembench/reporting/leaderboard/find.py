@@ -9,11 +9,12 @@ from types import MappingProxyType
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.record.collection import read_collection
-from cembench.evaluation.record.files import marked, parse_record
+from cembench.evaluation.record.files import marked, parse_collected, parse_record
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 from cembench.util.files.checksums import Checksums
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import hint
 
 
 def find_records(
@@ -70,7 +71,7 @@ def iter_records(
             key = sha256(one.content).digest()
             if key not in seen and not present & {*_files(table, one.path)}:
                 seen.add(key)
-                yield one.path, one.record(), one.content
+                yield one.path, parse_collected(one), one.content
 
 
 def without_outdated(found: dict[Path, Record]) -> dict[Path, Record]:
@@ -89,7 +90,8 @@ def _results(path: Path) -> Sequence[Path]:
     """Return the records and collections that a path means."""
     results = RunLayout.results_below(path)
     if not results:
-        raise CembenchError(f"no records below {path}; run `cembench eval` on a checkpoint")
+        remedy = "run `cembench eval` on a checkpoint"
+        raise CembenchError(f"no records below {path}; {remedy}{hint(path)}")
     return results
 
 

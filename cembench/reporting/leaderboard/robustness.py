@@ -79,8 +79,9 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
             _show_interval(shown, column)
     _show_worst_class(shown)
     for attack in ROBUST:
-        if attack != "worst_case" and f"{attack}_untried" in table:
-            shown.add(f"{attack} untried", f"{attack}_untried", number)
+        untried = f"{attack}_untried"
+        if attack != "worst_case" and untried in table and says(table[untried]):
+            shown.add(f"{attack} untried", untried, number)
     if lead is not None:
         _show_lead(shown, lead)
     shown.add("images", "n_images")

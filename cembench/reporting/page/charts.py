@@ -18,8 +18,10 @@ from cembench.reporting.page.plane import plane
 from cembench.reporting.page.points import Entry, entries, names, points
 from cembench.reporting.page.runs import Run, by_record, labelled
 from cembench.reporting.page.training import training
-from cembench.util.display.charts import Chart
+from cembench.util.display.charts import Bars, Chart, Diagonal
+from cembench.util.files.names import shown
 
+PANELS = 12  # panels of single runs, where not all runs are drawn
 Named = Mapping[str, Run]
 
 
@@ -45,9 +47,9 @@ class PlacedChart:
     def points(self, figure: Figure) -> str:
         """Return x, y and words of each value by run as JSON, once it is rendered."""
         told: dict[str, list[object]] = {}
-        for run, *value in points(self.chart, figure):
-            told.setdefault(run, []).append(value)
-        listed = [[run, self._anchor(run), values] for run, values in told.items()]
+        for run, x, y, words in points(self.chart, figure):
+            told.setdefault(run, []).append([x, y, shown(words)])
+        listed = [[shown(run), self._anchor(run), values] for run, values in told.items()]
         return json.dumps(listed, separators=(",", ":"), ensure_ascii=False)
 
     def _anchor(self, name: str) -> str:
@@ -59,8 +61,8 @@ def charts(runs: Sequence[Run], most: int | None = None) -> Iterator[PlacedChart
 
     Args:
         runs: they are compared as far as they may be.
-        most: runs in a chart at most: the first ones of the ranking, which its caption says. Tables
-            have all runs.
+        most: runs in a chart at most: the first ones of the ranking, which its caption says; fewer
+            where each has a panel of its own. Tables have all runs.
     """
     groups = _groups(runs)
     for board, named in groups:
@@ -114,8 +116,11 @@ def _placed(
 
 def _saying(chart: Chart, count: int, most: int | None) -> Chart:
     """Return a chart whose caption says which runs are drawn, if not all."""
-    if most is None or count <= most:
+    own = bool(chart.panels) and isinstance(chart.panels[0], Bars | Diagonal)
+    shown = most and min(most, PANELS if own else most)
+    if shown is None or count <= shown:
         return chart
     front = " and the Pareto front" if chart.kind == "plane" else ""
-    which = f"the first {most} of {count} runs in the order of the ranking{front}"
-    return replace(chart, caption=f"{chart.caption} Drawn: {which}.")
+    which = f"the first {shown} of {count} runs in the order of the ranking{front}"
+    panels = chart.panels[:shown] if own else chart.panels
+    return replace(chart, panels=panels, caption=f"{chart.caption} Drawn: {which}.")

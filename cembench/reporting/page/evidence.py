@@ -20,7 +20,7 @@ from cembench.evaluation.record.files import layout_of, load_table
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
-from cembench.util.files.names import file_name
+from cembench.util.files.names import file_name, shown
 from cembench.util.files.tensors import open_tensors
 from cembench.util.frozen import exact, frozen
 from cembench.util.shared import shared
@@ -120,7 +120,7 @@ class _Kept:
             norms = row[f"{self.title}_norm"], change.abs().max(), change.norm()
             stage, whole = row[f"{self.title}_by"], bool(row[f"{self.title}_broken_8bit"])
             found[place] = [
-                *(first + number, str(stage), predicted, _short(lse)),
+                *(first + number, shown(str(stage)), predicted, _short(lse)),
                 *(_short(float(norm)) for norm in norms),
                 whole,
             ]

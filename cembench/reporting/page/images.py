@@ -6,6 +6,9 @@ import base64
 import hashlib
 import io
 import math
+import re
+from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from PIL import Image
 
 from cembench.evaluation.record import Record
 from cembench.util.files.layout import RunLayout
+from cembench.util.files.names import shown
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -24,6 +28,7 @@ with lazy_imports():
 COUNT = 64  # images of a run, unless another number is asked for
 COLUMNS, LARGEST = 16, 96  # images in a row of a sheet; pixels of their longer side at most
 FOLDER = "images"  # of sheets that the page has no room for
+NAME = re.compile(r"run-\d+-([0-9a-f]{12})\.png")
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,18 @@ class Sheet:
     @property
     def file(self) -> str:
         """The name of a file beside the page, which no other sheet has."""
-        return f"{FOLDER}/{self.anchor}-{hashlib.sha256(self.png).hexdigest()[:12]}.png"
+        return f"{FOLDER}/{self.anchor}-{_digest(self.png)}.png"
 
     def inside(self) -> Markup:
         """Return the element that holds all of it."""
-        return self._element(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
+        return self.element(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
 
     def beside(self) -> Markup:
         """Return the element for a page that has the picture in a file beside it."""
-        return self._element(self.file)
+        return self.element(self.file)
 
-    def _element(self, source: str) -> Markup:
+    def element(self, source: str) -> Markup:
+        """Return the element, whose picture is at an address."""
         facts = htmlsafe_json_dumps(self.facts, separators=(",", ":"))
         alt = "Clean images, then adversarial ones attack by attack"
         text = Markup('<div class="images" data-images=\'{}\'><img src="{}" alt="{}"></div>')
@@ -64,6 +70,11 @@ def lost(path: Path, record: Record) -> bool:
     """Return whether a record is about attacks whose images were not kept."""
     attacked = record.kind == "classifier" and len(record.figures) > 1
     return attacked and not (RunLayout.adversarial(path).is_dir() or RunLayout.collection(path))
+
+
+def kept(path: Path, record: Record) -> bool:
+    """Return whether adversarial images of a record were kept."""
+    return record.kind == "classifier" and RunLayout.adversarial(path).is_dir()
 
 
 def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | None:
@@ -79,13 +90,13 @@ def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | N
         CembenchError: when the checkpoint, the data or a file beside the record is missing,
             damaged or of others.
     """
-    if count == 0 or record.kind != "classifier" or not RunLayout.adversarial(path).is_dir():
+    if count == 0 or not kept(path, record):
         return None
     found = read_evidence(path, record, count)
-    names = ", ".join(found.attacks) or "no attack"
+    names = shown(", ".join(found.attacks)) or "no attack"
     facts = {
         "group": f"{record.fingerprint[:12]} {record.threat}",
-        "run": record.run,
+        "run": shown(record.run),
         "rule": f"{len(found.images)} of {found.total} attacked images: a fixed random choice, the "
         f"same for every run on them. Adversarial images are those of {names}, as 8-bit files hold "
         "them; differences are magnified around grey. log p is LSE f(x, ·): log p(x) up to a "
@@ -93,12 +104,39 @@ def load_sheet(path: Path, record: Record, anchor: str, count: int) -> Sheet | N
         "factors": found.factors,
         "columns": COLUMNS,
         "size": _size(*reversed(found.clean.shape[2:])),
-        "classes": found.classes,
-        "attacks": list(found.attacks),
+        "classes": [shown(one) for one in found.classes],
+        "attacks": [shown(one) for one in found.attacks],
         "norms": list(found.attacks.values()),
         "images": found.images,
     }
     return Sheet(anchor, _sheet(found), facts)
+
+
+def remove_outdated(out: Path, kept: Container[str]) -> None:
+    """Remove sheets beside a page that an earlier page in its place had.
+
+    These are files in its own folder of sheets whose names say what they hold; others stay.
+
+    Args:
+        out: the folder of the page.
+        kept: the files that belong to it, by name.
+    """
+    folder, removed = out / FOLDER, False
+    for file in [] if folder.is_symlink() else list(folder.glob("run-*.png")):
+        named = NAME.fullmatch(file.name)
+        if named is None or f"{FOLDER}/{file.name}" in kept or file.is_symlink():
+            continue
+        with suppress(OSError):
+            if _digest(file.read_bytes()) == named[1]:
+                file.unlink()
+                removed = True
+    if removed:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _size(width: int, height: int) -> tuple[int, int]:

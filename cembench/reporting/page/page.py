@@ -17,7 +17,7 @@ from cembench.reporting import details
 from cembench.reporting.leaderboard import Board, build_boards
 from cembench.reporting.leaderboard.published import published_board
 from cembench.reporting.page.charts import PlacedChart, charts, history
-from cembench.reporting.page.images import COUNT, Sheet, load_sheet, lost
+from cembench.reporting.page.images import COUNT, Sheet, load_sheet, lost, remove_outdated
 from cembench.reporting.page.panels import Panels, tell
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, by_record, gather
@@ -31,7 +31,7 @@ from cembench.util.version import __version__
 
 LIMIT = 8_000_000  # bytes of a page
 SPARE = 200  # bytes of the markup around a chart or picture
-SCRIPT = ("tables", "charts", "images", "samples", "details", "theme")
+SCRIPT = ("tables", "charts", "images", "samples", "save", "details", "theme")
 Thing = PlacedChart | Picture | Sheet
 
 
@@ -45,7 +45,8 @@ def write_report(
         out: the folder of the page.
         apart: boards of figures that others reported, besides what was published for the data sets.
         images: images of each run at most that are shown with what attacks made of them, if its
-            adversarial images were kept. What does not fit on the page lies in `out/images`.
+            adversarial images were kept. What does not fit on the page lies in `out/images`, from
+            where sheets of an earlier page are removed.
 
     A panel that cannot be made, since a file of it is damaged, is named on the page and logged.
 
@@ -60,6 +61,7 @@ def write_report(
     for name, content in page.beside.items():
         write_bytes(out / name, content)
     write_text(path, text)
+    remove_outdated(out, page.beside)
     return path
 
 

@@ -4,38 +4,59 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image, ImageChops
 
-from cembench.util.display.cells import CELL, Cells, chain_cells, grid_cells
+from cembench.util.display.cells import Cells, chain_cells, edited_cells, grid_cells
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 
 LOSSLESS = 60_000  # bytes up to which a picture keeps every pixel
 LONGEST = 16_383  # pixels of a side that WebP can hold
 GREY = "#7a8594"  # of letters, to be read on white and on black
+Kind = Literal["grid", "chains", "edited"]
+CELLS: dict[Kind, Callable[[int, int], Cells | None]] = {
+    "grid": grid_cells,
+    "chains": chain_cells,
+    "edited": edited_cells,
+}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a sampler's samples; a strip shows how chains move, not where they end."""
+    """A picture of a sampler's samples.
+
+    Attributes:
+        file: where it was read from.
+        sampler: its title.
+        kind: where samples end, how chains move, or counterfactuals.
+        content: the file.
+        image: the same, read.
+    """
 
     file: Path
     sampler: str
-    strip: bool
+    kind: Kind
     content: bytes
     image: Image.Image
 
+    @property
+    def strip(self) -> bool:
+        """Whether it shows how chains move, not where they end."""
+        return self.kind == "chains"
+
     @cached_property
     def cells(self) -> Cells | None:
-        """Where each image lies; None where that is not known, as for counterfactuals."""
-        return (chain_cells if self.strip else grid_cells)(*self.image.size)
+        """Where each image lies; None where that is not known."""
+        return CELLS[self.kind](*self.image.size)
 
     @property
-    def places(self) -> dict[str, int]:
+    def places(self) -> dict[str, Any]:
         """Return the same as plain values."""
         return {} if self.cells is None else asdict(self.cells)
 
@@ -48,16 +69,20 @@ class Picture:
         """Return it as a URI that holds all of it."""
         return f"data:image/webp;base64,{base64.b64encode(self.webp()).decode()}"
 
-    def webp(self) -> bytes:
-        """Return it as WebP, without the paper around the cells."""
+    def webp(self, *, quick: bool = False) -> bytes:
+        """Return it as WebP, without the paper around the cells.
+
+        Args:
+            quick: take a third of the time, for a fifth more bytes; pixels are the same.
+        """
         image = self.image if self.cells is None else _without_paper(self.image, self.cells)
-        data = _webp(image, lossless=True)
+        data = _webp(image, lossless=True, quality=20 if quick else 80, method=1 if quick else 4)
         if len(data) > LOSSLESS:
-            data = min(data, _webp(image, lossless=False), key=len)
+            data = min(data, _webp(image, lossless=False, quality=80, method=4), key=len)
         return data
 
 
-def load_picture(file: Path, sampler: str, strip: bool) -> Picture:
+def load_picture(file: Path, sampler: str, kind: Kind) -> Picture:
     """Read a picture.
 
     Raises:
@@ -70,12 +95,12 @@ def load_picture(file: Path, sampler: str, strip: bool) -> Picture:
         damaged = f"{file}: damaged picture; evaluate again, or delete it"
         raise CembenchError(damaged) from error
     image.thumbnail((LONGEST, LONGEST))  # leaves smaller ones as they are
-    return Picture(file, sampler, strip, content, image)
+    return Picture(file, sampler, kind, content, image)
 
 
-def _webp(image: Image.Image, *, lossless: bool) -> bytes:
+def _webp(image: Image.Image, *, lossless: bool, quality: int, method: int) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, "webp", lossless=lossless, quality=80, method=4)
+    image.save(stream, "webp", lossless=lossless, quality=quality, method=method)
     return stream.getvalue()
 
 
@@ -83,7 +108,7 @@ def _without_paper(image: Image.Image, cells: Cells) -> Image.Image:
     """Return a picture whose white paper is transparent and whose letters are grey."""
     inside = Image.new("L", image.size, 0)
     for left, top in cells.corners():
-        box = left, top, left + CELL, top + CELL
+        box = left, top, left + cells.side, top + cells.side
         if ImageChops.invert(image.crop(box)).getbbox() is not None:  # a white one is empty
             inside.paste(255, box)
     letters = ImageChops.invert(image.convert("L"))

@@ -12,7 +12,7 @@ from cembench.evaluation.record.files import layout_of
 from cembench.reporting.history import History, read_history
 from cembench.reporting.leaderboard import find_records, newest
 from cembench.reporting.page.panels import Panels, tell
-from cembench.reporting.page.pictures import Picture, load_picture
+from cembench.reporting.page.pictures import Kind, Picture, load_picture
 from cembench.util.files.layout import RunLayout
 
 
@@ -107,29 +107,39 @@ def by_record(runs: Sequence[Run]) -> dict[int, Run]:
     return {id(run.record): run for run in runs}
 
 
-def read_run(path: Path, record: Record, anchor: str) -> Run:
-    """Return a record with the files beside it."""
+def read_run(path: Path, record: Record, anchor: str, *, pictures: bool = True) -> Run:
+    """Return a record with the files beside it.
+
+    Args:
+        path: its file.
+        record: what it says.
+        anchor: what the run is called on a page.
+        pictures: whether to read pictures too.
+    """
     panels, history = Panels(), None
-    there, missing = _pictures(path, record)
+    there, missing = _pictures(path, record) if pictures else ([], [])
     read = [panels.make(_panel(*one[1:]), partial(load_picture, *one)) for one in there]
-    pictures = [picture for picture in read if picture is not None]
+    found = [picture for picture in read if picture is not None]
     file = layout_of(path, record).history
     if file.exists():
         history = panels.make("training history", partial(read_history, file, record))
-    return Run(path, record, anchor, history, pictures, missing, panels.lines)
+    return Run(path, record, anchor, history, found, missing, panels.lines)
 
 
-def _panel(sampler: str, strip: bool) -> str:
-    return f"{'trajectories' if strip else 'samples'} of {sampler}"
+def _panel(sampler: str, kind: Kind) -> str:
+    return f"{'trajectories' if kind == 'chains' else 'samples'} of {sampler}"
 
 
-def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, bool]], list[Path]]:
+def _pictures(path: Path, record: Record) -> tuple[list[tuple[Path, str, Kind]], list[Path]]:
     """Return the pictures of a record with their samplers and kinds, and those that are missing."""
     samplers = {} if record.generation is None else record.generation.samplers
     titles = [title for title, found in samplers.items() if found.error is None]
-    titles += [] if record.counterfactuals is None else record.counterfactuals.balls
-    places = ((False, RunLayout.picture), (True, RunLayout.trajectory))
-    all_of = [(place(path, title), title, strip) for title in titles for strip, place in places]
+    edited = [] if record.counterfactuals is None else list(record.counterfactuals.balls)
+    all_of: list[tuple[Path, str, Kind]] = []
+    for title in titles:
+        all_of.append((RunLayout.picture(path, title), title, "grid"))
+        all_of.append((RunLayout.trajectory(path, title), title, "chains"))
+    all_of += [(RunLayout.picture(path, title), title, "edited") for title in edited]
     kept = () if RunLayout.collection(path) else all_of
-    missing = [file for file, _, strip in kept if not strip and not file.exists()]
+    missing = [file for file, _, kind in kept if kind != "chains" and not file.exists()]
     return [one for one in all_of if one[0].exists()], missing

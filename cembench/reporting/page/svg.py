@@ -13,8 +13,10 @@ from cembench.reporting.page.charts import PlacedChart
 from cembench.reporting.plots.draw import draw
 from cembench.reporting.plots.style import INK, part, render
 from cembench.util.display.charts import Scatter
+from cembench.util.files.names import shown
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+UNUSED = {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}
 PLACES, LONG = {"d", "x", "y", "transform"}, re.compile(r"-?\d+\.\d{3,}")
 ET.register_namespace("", SVG)
 
@@ -44,7 +46,7 @@ def inline(
     """
     root = ET.fromstring(render(figure, "svg", name))
     for parent in list(root.iter()):
-        for child in [*parent.findall("{*}metadata"), *parent.findall("{*}style")]:
+        for child in [one for one in parent if one.tag in UNUSED]:
             parent.remove(child)
     anchors = {part(number): anchor for number, anchor in enumerate(placed.anchors)}
     for element in root.iter():
@@ -55,7 +57,7 @@ def inline(
         if link is not None:
             element.set("href", link)
         if link is not None and link in tips:
-            ET.SubElement(element, f"{{{SVG}}}title").text = tips[link]
+            ET.SubElement(element, f"{{{SVG}}}title").text = shown(tips[link])
         for key in PLACES & set(element.attrib):
             # two digits: coordinates are most of the size of a figure
             short = LONG.sub(lambda number: f"{float(number[0]):.2f}", element.attrib[key])
@@ -65,7 +67,7 @@ def inline(
         del root.attrib[key]
     width = float(root.attrib["viewBox"].split()[2])
     size = f"min-width: {width:.0f}px; max-width: {1.5 * width:.0f}px"
-    root.attrib |= {"role": "group", "aria-label": label, "style": size, "tabindex": "0"}
+    root.attrib |= {"role": "group", "aria-label": shown(label), "style": size, "tabindex": "0"}
     root.set("data-points", placed.points(figure))
     _drop_ids(root)
     text = ET.tostring(root, encoding="unicode")
@@ -79,7 +81,8 @@ def _tight(text: str | None) -> str | None:
 def _drop_ids(root: ET.Element) -> None:
     """Remove ids that nothing refers to: they would occur once per figure."""
     values = [value for element in root.iter() for value in element.attrib.values()]
-    wanted = {found for value in values for found in re.findall(r"(?:url\(#|^#)([\w-]+)", value)}
+    links = (value for value in values if "#" in value)
+    wanted = {found for value in links for found in re.findall(r"(?:url\(#|^#)([\w-]+)", value)}
     for element in root.iter():
         if element.get("id") not in wanted:
             element.attrib.pop("id", None)

@@ -20,30 +20,40 @@ PLAIN = {  # headings of the page by how Markdown tables, the committed ones inc
 
 @dataclass(frozen=True)
 class LinkedTable:
-    """A table, the runs behind each row, and why it must not be compared with others, if so."""
+    """A table of the page.
+
+    Attributes:
+        table: what is shown.
+        runs: the runs behind each row.
+        stem: the name, without ending, of files that it is saved as.
+        apart: why it must not be compared with others, if so.
+        csv: all columns as a file; empty where there are no more than is shown.
+    """
 
     table: Table
     runs: Sequence[Sequence[Run]]
+    stem: str
     apart: str = ""
+    csv: str = ""
 
 
 def of_board(board: Board, known: dict[int, Run], apart: str = "") -> LinkedTable:
     """Return a leaderboard; `known` has the runs by the identity of their records."""
     columns = [_column(board, heading) for heading in board.shown.columns]
     what, _, how = board.title.partition(";")
-    head = [_plain(str(heading)) for heading in board.shown.columns]
+    head = [plain_heading(str(heading)) for heading in board.shown.columns]
     note = ". ".join(filter(None, [how.strip(), *board.notes]))
     table = Table(what, head, list(zip(*columns, strict=True)), note)
     sources = board.sources or [()] * len(board.shown)
     runs = [[known[id(record)] for record in row if id(record) in known] for row in sources]
-    return LinkedTable(table, runs, apart)
+    return LinkedTable(table, runs, board.stem, apart, board.csv())
 
 
 def of_chart(placed: PlacedChart) -> LinkedTable:
     """Return the table of a chart, whose rows are its runs."""
     assert placed.chart.table is not None
     table = replace(placed.chart.table, title=placed.title, note=placed.chart.caption)
-    return LinkedTable(table, [[placed.runs[row[0].text]] for row in table.rows])
+    return LinkedTable(table, [[placed.runs[row[0].text]] for row in table.rows], placed.stem)
 
 
 def marks(runs: Iterable[Run]) -> list[tuple[str, str]]:
@@ -51,14 +61,15 @@ def marks(runs: Iterable[Run]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(mark for run in runs for mark in run.marks))
 
 
-def _plain(heading: str) -> str:
+def plain_heading(heading: str) -> str:
+    """Return a heading of a Markdown table as a page has it."""
     known = next((start for start in PLAIN if heading.startswith(start)), "")
     return PLAIN.get(known, "") + heading.removeprefix(known)
 
 
 def _column(board: Board, heading: str) -> list[Cell]:
     texts = [str(text) for text in board.shown[heading]]
-    values = board.table.get(board.numbers.get(heading, heading))
-    if values is None or any(isinstance(value, str) for value in values):
+    values = board.behind(heading)
+    if values is None:
         return [Cell(text) for text in texts]
     return [Cell.of(*pair) for pair in zip(values.astype(float), texts, strict=True)]

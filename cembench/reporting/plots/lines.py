@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,22 +16,33 @@ from cembench.util.display.charts import Lines, Series
 
 BANDS = 8  # more bands would hide each other
 STEEP = 100  # a value beyond is drawn on a logarithmic scale, or nothing else would be seen
+TICKS = 5  # intervals between the ticks of an axis of a small panel at most
 WIDE, SMALL = (7.2, 4.0), (2.7, 2.3)  # inches of a single panel, and of one of several in a row
 
 
 @style.look()
 def draw_lines(panels: Sequence[Lines], columns: int) -> Figure:
     """Draw panels of lines, with one legend for all."""
-    figure, places = style.grid(len(panels), columns, *(WIDE if columns == 1 else SMALL))
     names = list(dict.fromkeys(one.name for panel in panels for one in panel.series))
+    small = columns > 1
+    margins = _margins(panels) if small and len(names) == 1 else None
+    figure, places = style.grid(len(panels), columns, *(SMALL if small else WIDE), margins)
     drawn: dict[str, Line2D] = {}
     for axes, panel in zip(places, panels, strict=True):
         for one in panel.series:
             if len(one.x):
                 drawn[one.name] = _line(axes, panel, one, names.index(one.name), len(names))
-        _frame(axes, panel)
+        _frame(axes, panel, TICKS if small else "auto")
     style.legend(figure, {one: drawn[one] for one in names if one in drawn})
     return figure
+
+
+def _margins(panels: Sequence[Lines]) -> style.Margins:
+    """Return room for titles, labels and the longest numbers of a chart without a legend."""
+    values = [y for panel in panels for one in panel.series for y in one.y if math.isfinite(y)]
+    digits = 0.25 if any(abs(y) >= STEEP for y in values) else 0
+    named = 0.2 if any(panel.y.label for panel in panels) else 0
+    return style.Margins(0.45 + digits + named, 0.12, 0.45, 0.32)
 
 
 def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D:
@@ -45,13 +57,14 @@ def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D
     return line
 
 
-def _frame(axes: Axes, panel: Lines) -> None:
+def _frame(axes: Axes, panel: Lines, ticks: int | Literal["auto"]) -> None:
+    axes.locator_params(nbins=ticks)
     for text, place in panel.marks.items():
         style.upright(axes, place, text)
     axes.set(xlabel=style.label(panel.x), ylabel=style.label(panel.y))
     axes.set_title(style.name(panel.title, 70))
     if panel.x.integer:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
     if panel.y.percent:
         axes.set_ylim(0, 102)
     elif any(abs(y) > STEEP for one in panel.series for y in one.y):

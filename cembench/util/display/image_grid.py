@@ -9,11 +9,22 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cembench.util.display.cells import CELL, COLUMNS, GAP, MARGIN, TOP
+from cembench.util.display.cells import (
+    CELL,
+    COLUMNS,
+    GAP,
+    LETTER,
+    MARGIN,
+    ROW,
+    SIDE,
+    TEXT,
+    TOP,
+    row_height,
+    row_margin,
+)
 
 UNNAMED = 8
 CLASSES = 100  # that a picture shows at most
-SIDE, LINE, LETTER = 64, 11, 6  # of an image in a row; of the text below it
 
 
 def grid(panels: dict[str, Tensor], y: Tensor, classes: list[str], columns: int = COLUMNS) -> bytes:
@@ -63,7 +74,7 @@ def page(
 
 
 def strips(
-    rows: Mapping[str, Tensor], captions: Mapping[str, Sequence[str]], columns: int = 10
+    rows: Mapping[str, Tensor], captions: Mapping[str, Sequence[str]], columns: int = ROW
 ) -> bytes:
     """Return a PNG with one row for each kind of image, such as originals and counterfactuals.
 
@@ -75,8 +86,8 @@ def strips(
         columns: images side by side.
     """
     count, side = len(next(iter(rows.values()))), _side(rows)
-    left = LETTER * max(map(len, rows)) + 3 * GAP
-    heights = {title: side + GAP + LINE * _lines(captions.get(title, ())) for title in rows}
+    left = row_margin(rows)
+    heights = {title: row_height(side, _lines(captions.get(title, ()))) for title in rows}
     block = sum(heights.values()) + 3 * GAP
     size = left + min(columns, count) * (side + GAP), block * -(-count // columns)
     sheet = Image.new("RGB", size, "white")
@@ -89,7 +100,7 @@ def strips(
             sheet.paste(picture(images[number], side), (x, top))
             texts = captions[title][number].split("\n") if title in captions else []
             for line, text in enumerate(texts):
-                pen.text((x, top + side + line * LINE), text[: side // LETTER], fill="black")
+                pen.text((x, top + side + line * TEXT), text[: side // LETTER], fill="black")
             top += heights[title]
     stream = io.BytesIO()
     sheet.save(stream, "png")

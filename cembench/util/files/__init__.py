@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +16,25 @@ from cembench.util.errors import CembenchError
 from cembench.util.files.temporary import temporary_beside
 from cembench.util.stopping import postponed
 
+log = logging.getLogger("cembench")
 CHUNK = 1 << 20  # bytes that are read at once
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write content whole or not at all, as `replacing` does; a signal to stop waits for it."""
-    with postponed(), replacing(path) as file:
+    with postponed(), replacing(path, durable=durable) as file:
         file.write(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a temporary neighbour that takes the place of a file when all went well.
 
     So a reader never sees half a file. What killed writes of the same file left is removed.
+
+    Args:
+        path: the file.
+        durable: wait until it is on the disk, so that it also outlasts a power cut.
 
     Raises:
         CembenchError: when the folder is not writable or the disk is full; the old file stays.
@@ -39,7 +45,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             with os.fdopen(descriptor, "w+b") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             temporary.chmod(0o644)
             temporary.replace(path)
     except OSError as error:
@@ -51,7 +58,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
-def unwritable(path: Path, error: OSError) -> CembenchError:
+def unwritable(path: object, error: OSError) -> CembenchError:
     """Return what to tell the user when a file cannot be written: why, and a remedy."""
     remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
     return CembenchError(f"cannot write {path}: {error.strerror}; {remedy}")
@@ -69,6 +76,7 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
     """
     try:
         with path.open("rb") as file:
+            log.info("%s: read", path)
             return file.read(most)
     except OSError as error:
         raise CembenchError(f"cannot read {path}: {error.strerror}") from error

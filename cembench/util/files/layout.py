@@ -166,6 +166,13 @@ class RunLayout:
         return next((one for one in above if one.is_file()), None)
 
     @staticmethod
+    def tables_below(path: Path) -> list[Path]:
+        """Return the CSV files in a folder and below it that lie in no run folder, sorted."""
+        places = (one for one in _folders(path) if CHECKPOINT not in one[1])
+        files = (folder / name for folder, names in places for name in names)
+        return sorted(file for file in files if file.suffix == ".csv")
+
+    @staticmethod
     def table(record: Path) -> Path:
         """Return the table of verdicts, one row per image."""
         return record.with_suffix(".parquet")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
 
 from cembench.util.errors import ConfigError
 
@@ -45,6 +47,20 @@ def shown(text: str, kept: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
+
+
+def hint(path: object) -> str:
+    """Return which path was probably meant by one that is missing, for the end of a message."""
+    if not isinstance(path, str | Path):
+        return ""
+    place = Path(path)
+    while not place.parent.exists():
+        place = place.parent
+    try:
+        close = get_close_matches(place.name, [one.name for one in place.parent.iterdir()], 1)
+    except OSError:
+        return ""
+    return f"; did you mean {place.parent / close[0]}?" if close and not place.exists() else ""
 
 
 def require_distinct(names: Iterable[str]) -> None:

@@ -41,11 +41,20 @@ const restore = () => {
 for (const row of all("tr[data-run]")) {
   row.addEventListener("click", (event) => {
     if (event.target.closest("a, button") || String(getSelection())) return;
-    row.querySelector("th a").click();
+    const link = row.querySelector("th a");
+    link.focus({ preventScroll: true }); // where it returns to
+    link.click();
   });
 }
+let origin; // where the focus was, which following a link of the page takes away
+document.addEventListener("focusin", ({ target }) => {
+  if (target.closest("main")) origin = target;
+});
 for (const dialog of all("dialog[id]")) {
-  dialog.addEventListener("close", () => address()[0] === dialog.id && write(""));
+  dialog.addEventListener("close", () => {
+    if (address()[0] === dialog.id) write("");
+    origin?.focus({ preventScroll: true });
+  });
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 }

@@ -9,11 +9,14 @@ const cut = (picture, x, y, width, height) => (pen) =>
 
 // Images of a run: clean, adversarial, their difference; two runs on the same image.
 const sheets = new Map();
-for (const place of all(".images")) {
-  const facts = JSON.parse(place.dataset.images);
-  const picture = place.querySelector("img");
+const elsewhere = new Map(); // runs on other pages, and what brings their sheets here
+const sheetOf = (facts, picture, place) => {
   const known = new Map(facts.images.map((image) => [image[0], image]));
-  sheets.set(place.closest("dialog, main").id, { ...facts, picture, known, place });
+  return { ...facts, picture, known, place };
+};
+for (const place of all(".images")) {
+  const sheet = sheetOf(JSON.parse(place.dataset.images), place.querySelector("img"), place);
+  sheets.set(place.closest("dialog, main").id, sheet);
 }
 const figure = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
 const verdict = ([, label, predicted, , ...found], attack) => {
@@ -104,8 +107,9 @@ const explore = async (id) => {
   const list = make("div", { className: "list", tabIndex: 0, role: "group", ariaLabel: "Images" });
   const count = make("span", { role: "status" });
   sheet.place.append(make("p", {}, sheet.rule), bar, list);
-  const draw = () => {
+  const draw = async () => {
     const value = (name) => bar.querySelector(`[name=${name}]`)?.value ?? "";
+    await elsewhere.get(value("with"))?.bring();
     const other = sheets.get(value("with"));
     const attack = value("attack") === "" ? -1 : sheet.attacks.indexOf(value("attack"));
     const theirs = other ? (attack < 0 ? -1 : other.attacks.indexOf(value("attack"))) : -1;
@@ -120,7 +124,8 @@ const explore = async (id) => {
       return wanted === "" || mine === wanted;
     };
     const left = sheet.images.filter(fits);
-    count.textContent = `${left.length} of ${sheet.images.length} images`;
+    const found = `${left.length} of ${sheet.images.length} images`;
+    count.textContent = left.length ? found : "nothing found";
     const cards = left.map((image) => {
       const title = `image ${image[0]}, class ${sheet.classes[image[1]]}`;
       const card = make("article", {}, make("h3", {}, title));
@@ -139,12 +144,12 @@ const explore = async (id) => {
     return;
   }
   const named = sheet.classes.map((one, number) => [String(number), one]);
-  const results = Object.entries(RESULTS).slice(0, others.length ? 6 : 4);
+  const runs = [...others, ...elsewhere].map(([run, one]) => [run, one.run]);
+  const results = Object.entries(RESULTS).slice(0, runs.length ? 6 : 4);
   bar.append(choice("Class", "class", [["", "all"], ...named], draw));
   const attacks = sheet.attacks.map((one) => [one, one]);
   bar.append(choice("Attack", "attack", [["", "any"], ...attacks], draw));
   bar.append(choice("Result", "result", results, draw));
-  const runs = others.map(([run, one]) => [run, one.run]);
   if (runs.length) bar.append(choice("Beside", "with", [["", "no other run"], ...runs], draw));
   bar.append(count);
   draw();

@@ -70,7 +70,7 @@ const columns = boards.map((board, number) => {
   });
   const chooser = make("details", { className: "columns" }, make("summary", {}, "Columns"));
   chooser.append(make("div", {}, ...boxes));
-  board.querySelector("figcaption").append(chooser);
+  board.querySelector("figcaption").append(make("div", { className: "bar" }, chooser));
   return boxes.map((label) => label.firstChild);
 });
 const hideColumns = () => {
@@ -84,6 +84,17 @@ const hideColumns = () => {
   });
   mark();
 };
+
+const choosers = all(".board .columns");
+document.addEventListener("click", (event) => {
+  for (const one of choosers) one.open &&= one.contains(event.target);
+});
+document.addEventListener("keydown", (event) => {
+  const one = choosers.find((chooser) => chooser.contains(event.target));
+  if (event.key !== "Escape" || !one?.open) return;
+  one.open = false;
+  one.firstChild.focus();
+});
 
 // What goes on beyond the right edge has a sign there.
 const boxes = all(".scroll");
@@ -111,7 +122,9 @@ const hide = () => {
   }
   const left = rows.filter((row) => !row.hidden);
   const told = document.getElementById("matches");
-  if (told) told.textContent = words.length ? `${left.length} of ${rows.length} rows` : "";
+  const found = left.length ? `${left.length} of ${rows.length} rows` : "nothing found";
+  if (told) told.textContent = words.length ? found : "";
+  document.querySelector("main").classList.toggle("nothing", rows.length > 0 && !left.length);
   const links = (some) => some.flatMap((row) => all("a", row)).map((a) => a.hash.slice(1));
   const shown = new Set(links(left));
   const off = new Set(kept("hide"));

@@ -1,0 +1,1 @@
+"""Hubs: finished runs on the Hugging Face hub and in stores that fsspec reaches."""

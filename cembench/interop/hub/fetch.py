@@ -1,0 +1,105 @@
+"""Files of a run from a store: each compared with the manifest, and whole folders or none."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from cembench.interop.hub.manifest import MANIFEST, Entry
+from cembench.interop.hub.store import Store
+from cembench.util.errors import CembenchError
+from cembench.util.files import replacing, unwritable
+from cembench.util.files.locks import locked
+from cembench.util.progress import stderr
+
+
+def fetch(folder: Path, store: Store, files: Mapping[str, Entry]) -> None:
+    """Fetch files into a folder, each whole or not at all.
+
+    Raises:
+        CembenchError: when one cannot be read, is not what the manifest says, or there is no room.
+    """
+    for name, entry in files.items():
+        if (size := store.size(name)) is None:
+            raise store.missing(name)
+        if size != entry.bytes:
+            what = f"{name} has {size:,} bytes, and {MANIFEST} says {entry.bytes:,}; push it again"
+            raise CembenchError(f"{store.address}: {what}")
+    total = sum(entry.bytes for entry in files.values())
+    require_room(folder, total, store)
+    with transfer(store, "fetching", total) as advance:
+        for name, entry in files.items():
+            _fetch(folder / name, store, name, entry)
+            advance(entry.bytes)
+
+
+def _fetch(place: Path, store: Store, name: str, entry: Entry) -> None:
+    sha, size = hashlib.sha256(), 0
+    with replacing(place) as target:
+        for part in store.parts(name):
+            if (size := size + len(part)) > entry.bytes:
+                break
+            sha.update(part)
+            target.write(part)
+        if (size, sha.hexdigest()) != (entry.bytes, entry.sha256):
+            raise CembenchError(
+                f"{store.address}: {name} is damaged or was changed: it has not the SHA-256 that "
+                f"{MANIFEST} says"
+            )
+
+
+def require_room(folder: Path, size: int, store: Store) -> None:
+    """Refuse to fetch more bytes than the disk of a folder has room for.
+
+    Raises:
+        CembenchError: saying how much there is.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if size > (free := shutil.disk_usage(there).free):
+        raise CembenchError(
+            f"{store.address}: {size / 1e9:,.1f} GB, and {there} has room for {free / 1e9:,.1f} GB"
+        )
+
+
+@contextmanager
+def transfer(store: Store, verb: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of bytes on a terminal, unless the store shows its own; yield what advances it."""
+    console = stderr()
+    hidden = store.shows_progress or not console.is_interactive
+    words = TextColumn("{task.description}", markup=False)
+    columns = (words, BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=hidden) as bar:
+        task = bar.add_task(f"{verb} {store.address}", total=total)
+        yield lambda size: bar.advance(task, size)
+
+
+@contextmanager
+def new_folder(place: Path) -> Iterator[Path | None]:
+    """Yield a neighbour of a folder to be, which takes its place when all went well.
+
+    One process at a time does so; what a killed one left is removed. Where the folder is there by
+    now, None is yielded.
+
+    Raises:
+        CembenchError: when it cannot be written.
+    """
+    part = place.with_name(f".{place.name}.part")
+    with locked(place.with_name(f".{place.name}.lock"), str(place), math.inf):
+        if place.exists():
+            yield None
+            return
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            yield part
+            part.rename(place)
+        except OSError as error:
+            raise unwritable(place, error) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
