@@ -8,9 +8,12 @@ from pathlib import Path
 import click
 
 from cembench.cli.base import DATA_ROOT, DEVICE, FILE, PROTOCOL, WEIGHTS, Command, say
+from cembench.cli.codes import DONE, FAILED, FOUND
+
+CODES = {DONE: "accepted", FOUND: "refused", FAILED: "it could not be inspected"}
 
 
-@click.command("accept", cls=Command, example="entries/at --board board --report at.md")
+@click.command("accept", cls=Command, example="e/at --board board --report at.md", codes=CODES)
 @click.argument("entry", type=FILE)
 @click.option("--board", type=FILE, help="Folder that an accepted entry is copied to.")
 @PROTOCOL(
@@ -41,11 +44,11 @@ def command(
     data_root: str | None,
     device: str,
 ) -> None:
-    """Inspect an entry for a board, and copy it there if it is accepted.
+    """Inspect an entry of somebody else; exit 1 if refused.
 
-    Prints a page: the verdict, and every check. Exit code 0: accepted. 1: refused. 2: it could not
-    be inspected. Nothing of the entry is imported or unpickled; its figures are recounted, a share
-    of its images is attacked again, and a share of its samples drawn again.
+    An accepted one is copied to the board. Prints a page: the verdict, and every check.
+    Nothing of the entry is imported or unpickled; its figures are recounted, a share of its images
+    is attacked again, and a share of its samples drawn again.
     """
     from cembench.interop.submission.accept import accept
     from cembench.interop.submission.page import page_of
@@ -68,4 +71,4 @@ def command(
         write_text(report, page)
     say(page, nl=False)
     if not verdict.accepted:
-        sys.exit(1)
+        sys.exit(FOUND)

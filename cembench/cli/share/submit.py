@@ -6,15 +6,11 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, Command, say
+from cembench.cli.base import FILE, RUN, Command, say
 
 
-@click.command(
-    "submit",
-    cls=Command,
-    example="runs/at --to entries/at --licence MIT --contact me@example.org",
-)
-@click.argument("run", type=FILE)
+@click.command("submit", cls=Command, example="runs/at --to e/at --licence MIT --contact me@x.org")
+@click.argument("run", type=RUN)
 @click.option("--record", type=FILE, help="Record. Default: that with most images attacked.")
 @click.option("--to", required=True, type=FILE, help="Folder of the entry.")
 @click.option("--licence", required=True, help="Licence of all files, SPDX: MIT, CC-BY-4.0, …")
@@ -34,7 +30,7 @@ def command(
     name: str,
     force: bool,
 ) -> None:
-    """Write a run as an entry for a shared board.
+    """Write a run as an entry for a board.
 
     Prints its folder. It has the checkpoint, the record, its table, adversarial images, samples
     and a card. What a keeper could not accept is refused here: evaluate with --save-adversarial

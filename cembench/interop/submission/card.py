@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.record.display import line
-from cembench.interop.exporting.huggingface import card
+from cembench.interop.exporting.huggingface import FIELDS, card
 from cembench.interop.submission.entry import CARD, EntryFacts
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
@@ -20,7 +20,8 @@ def write_card(folder: Path, record: Record, facts: EntryFacts) -> None:
     Raises:
         CembenchError: when it cannot be written.
     """
-    texts = {key: getattr(facts, key) for key in ("licence", "name", "authors", "link")}
+    said = {key: getattr(facts, key) for key in ("licence", "name", "authors", "link")}
+    texts = {**FIELDS, **said}
     try:
         text = card(ModelSource.at(RunLayout(folder).checkpoint), record, texts, pictured=False)
     except CembenchError:
