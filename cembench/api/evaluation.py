@@ -107,7 +107,7 @@ def evaluate(
             on_record=write_curve,
         )
         if place == nowhere:
-            record._origin = in_memory(record, save_adversarial)
+            record._origin = world().on_rank_zero(lambda: in_memory(record, save_adversarial))
         return record
 
 
