@@ -107,8 +107,8 @@ def test_a_method_says_what_it_is_and_has_all_its_runs(site):
 
 
 def test_tables_without_records_are_pages_of_data(site):
-    folder = site / "tables" / "quickstart--digits-linf-0.125"
-    source = LEADERBOARDS / "quickstart/digits-linf-0.125.csv"
+    folder = site / "tables" / "orderings--digits-linf-0.125"
+    source = LEADERBOARDS / "orderings/digits-linf-0.125.csv"
     assert (folder / source.name).read_bytes() == source.read_bytes()
     data = json.loads((folder / "digits-linf-0.125.json").read_text())
     assert data["records"] is False
