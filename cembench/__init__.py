@@ -13,43 +13,44 @@ from cembench.util.version import __version__ as __version__
 if TYPE_CHECKING:
     from cembench.api import (
         check,
+        compare,
         counterfactuals,
         dataset,
         evaluate,
         leaderboard,
         load,
+        plot,
         probe,
+        records,
+        report,
         restore,
+        run_suite,
         sample,
         train,
+        verify,
     )
     from cembench.data.corruptions.apply import corrupt
     from cembench.interop.exporting import export
     from cembench.interop.hub.pull import pull
     from cembench.interop.hub.push import push
     from cembench.interop.importing import import_model
-    from cembench.reporting.page import write_plots, write_report
     from cembench.samplers.to_files import sample_to_files
-    from cembench.suites.run import run_suite
     from cembench.util.errors import CembenchError
     from cembench.util.registry import add_plugin
 
 # Imported when asked for: the command line answers without waiting for torch.
 _PLACES = {
-    **dict.fromkeys(
-        ["train", "probe", "evaluate", "sample", "load", "leaderboard", "check"],
-        "cembench.api",
-    ),
+    **dict.fromkeys(["train", "probe", "run_suite", "evaluate", "sample", "load"], "cembench.api"),
     **dict.fromkeys(["counterfactuals", "restore", "dataset"], "cembench.api"),
+    **dict.fromkeys(["check", "compare", "verify"], "cembench.api"),
+    **dict.fromkeys(["leaderboard", "records", "report", "plot"], "cembench.api"),
     "corrupt": "cembench.data.corruptions.apply",
     "import_model": "cembench.interop.importing",
     "export": "cembench.interop.exporting",
     "push": "cembench.interop.hub.push",
     "pull": "cembench.interop.hub.pull",
     "sample_to_files": "cembench.samplers.to_files",
-    "run_suite": "cembench.suites.run",
     "add_plugin": "cembench.util.registry",
-    **dict.fromkeys(["write_report", "write_plots"], "cembench.reporting.page"),
     "CembenchError": "cembench.util.errors",
 }
 
@@ -57,6 +58,7 @@ __all__ = [
     "CembenchError",
     "add_plugin",
     "check",
+    "compare",
     "corrupt",
     "counterfactuals",
     "dataset",
@@ -65,16 +67,18 @@ __all__ = [
     "import_model",
     "leaderboard",
     "load",
+    "plot",
     "probe",
     "pull",
     "push",
+    "records",
+    "report",
     "restore",
     "run_suite",
     "sample",
     "sample_to_files",
     "train",
-    "write_plots",
-    "write_report",
+    "verify",
 ]
 
 

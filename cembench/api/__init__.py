@@ -49,23 +49,30 @@ Examples:
 
 from __future__ import annotations
 
-from cembench.api.comparison import check, leaderboard
+from cembench.api.comparison import check, compare, verify
 from cembench.api.evaluation import evaluate
+from cembench.api.results import leaderboard, plot, records, report
 from cembench.api.sampling import counterfactuals, load, restore, sample
-from cembench.api.training import probe, train
+from cembench.api.training import probe, run_suite, train
 from cembench.data.corruptions.apply import corrupt
 from cembench.data.in_memory import dataset
 
 __all__ = [
     "check",
+    "compare",
     "corrupt",
     "counterfactuals",
     "dataset",
     "evaluate",
     "leaderboard",
     "load",
+    "plot",
     "probe",
+    "records",
+    "report",
     "restore",
+    "run_suite",
     "sample",
     "train",
+    "verify",
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cembench.api.arguments import checked
 from cembench.api.data import parse_data
 from cembench.api.subject import ThreatLike, subject
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
+from cembench.evaluation.record.origin import in_memory
 from cembench.interop.hub.address import local_folder
 from cembench.interop.hub.cache import local, placed
 from cembench.util.errors import CembenchError
@@ -27,6 +29,7 @@ with lazy_imports():
     from cembench.util.processes.process_group import process_group
 
 
+@checked
 def evaluate(
     model: str | Path | nn.Module | Callable[[Tensor], Any],
     data: Any = None,
@@ -63,14 +66,14 @@ def evaluate(
         threats: several threat models, in place of those of the protocol: the first one is that of
             the record, and `record.threats` has the figures under each and their union.
         out: the folder where `eval` and `samples` go. Beside a checkpoint unless given; of a
-            network in memory nothing is kept then.
+            network in memory no file is kept then.
         trust_pixels: leave out the check that a network in memory is right on images as they are
             (training images, if there are any), more often than under another normalisation.
         device: where to compute.
         data_root: where the data lies now.
         inception_weights: weights for the extractors `inception` and `dinov2`.
         save_samples: keep all samples beside the pictures of them.
-        save_adversarial: keep what broke each image.
+        save_adversarial: keep what broke each image, for `record.adversarial`.
 
     Raises:
         CembenchError: when model or data cannot be used. A network that breaks its contract gives a
@@ -80,7 +83,7 @@ def evaluate(
         raise CembenchError("give threat or threats: the first of several is that of the record")
     if attacks is not None and protocol != "quick":
         raise CembenchError("attacks: the protocol has its own; give one of the two")
-    listed = [attacks] if isinstance(attacks, str) else attacks
+    listed = [attacks] if isinstance(attacks, str | Mapping) else attacks
     plan = _protocol(protocol if listed is None else listed, threats)
     with TemporaryDirectory() as nowhere, process_group(device) as own:
         place = nowhere if out is None and not isinstance(model, str | Path) else out
@@ -103,6 +106,8 @@ def evaluate(
             save_adversarial=save_adversarial,
             on_record=write_curve,
         )
+        if place == nowhere:
+            record._origin = in_memory(record, save_adversarial)
         return record
 
 
@@ -122,11 +127,18 @@ def _protocol(
         return load_protocol(str(protocol), [f"{k}={json.dumps(v)}" for k, v in change.items()])
     if isinstance(protocol, Protocol):
         return parse_protocol({**protocol.dump(), **change}) if change else protocol
-    values = protocol if isinstance(protocol, Mapping) else {"attacks": list(protocol)}
-    return parse_protocol({**values, **change})
+    if isinstance(protocol, Mapping):
+        return parse_protocol({**protocol, **change})
+    if not isinstance(protocol, Iterable):
+        raise CembenchError(
+            f"protocol: give a name, a file, settings or a list of attacks, got {protocol!r}"
+        )
+    return parse_protocol({"attacks": list(protocol), **change})
 
 
 def _plain(threats: str | Sequence[ThreatLike]) -> Any:
     if isinstance(threats, str):
         return threats
+    if not isinstance(threats, Iterable):
+        raise CembenchError(f"threats: give a list such as ['linf 8/255', 'l2'], got {threats!r}")
     return [one.dump() if isinstance(one, Threat) else one for one in threats]

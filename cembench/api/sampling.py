@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cembench.api.arguments import checked
 from cembench.api.data import parse_data
 from cembench.api.subject import subject
 from cembench.interop.hub.cache import local
@@ -30,6 +31,7 @@ with lazy_imports():
     from cembench.samplers.to_files import iter_samples
 
 
+@checked
 def load(path: str | Path, device: str = "cpu") -> Classifier:
     """Return the network of a checkpoint or run folder, in evaluation mode.
 
@@ -47,6 +49,7 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
     return load_checkpoint(local(path), pick_device(device))[0]
 
 
+@checked
 def sample(
     model: str | Path | nn.Module,
     sampler: str | Mapping[str, Any] | Sampler = "rcs",
@@ -79,9 +82,9 @@ def sample(
     Raises:
         SamplingError: when the chains leave the finite numbers, or lack what they start from.
     """
-    if isinstance(sampler, str):
-        sampler = {"name": sampler}
-    chosen = sampler if isinstance(sampler, Sampler) else samplers.parse({**sampler, **settings})
+    if count < 1:
+        raise CembenchError(f"count: give 1 or more, got {count}")
+    chosen = _sampler(sampler, settings)
     given = None if data is None else parse_data(data, "train")
     source = subject(model, given).moved(data_root)
     classes = len(source.metadata.classes)
@@ -92,6 +95,7 @@ def sample(
     return Samples.joined([drawn for drawn, _ in chunks])
 
 
+@checked
 def counterfactuals(
     model: str | Path | nn.Module,
     images: Tensor | None = None,
@@ -128,6 +132,7 @@ def counterfactuals(
     return _edited(model, edit, images, labels, target, count, 0, device, data_root)
 
 
+@checked
 def restore(
     model: str | Path | nn.Module,
     images: Tensor | None = None,
@@ -171,6 +176,19 @@ def restore(
     else:
         edit = Denoise.parse({"sigma": denoise, "sampler": sampler})
     return _edited(model, edit, images, labels, target, count, seed, device, data_root)
+
+
+def _sampler(sampler: Any, settings: Mapping[str, Any]) -> Sampler:
+    """Return the settings of a sampler from its name, or from settings, and more of them."""
+    if isinstance(sampler, str):
+        sampler = {"name": sampler}
+    if isinstance(sampler, Mapping):
+        return samplers.parse({**sampler, **settings})
+    if not isinstance(sampler, Sampler):
+        raise CembenchError(f"sampler: a {type(sampler).__name__} is no name or settings of one")
+    if settings:
+        raise CembenchError(f"{', '.join(settings)}: the sampler has its own settings")
+    return sampler
 
 
 def _edited(

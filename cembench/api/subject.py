@@ -72,6 +72,11 @@ def _in_memory(
         data = data.fitted(_outputs(module, data.example_split()))
     budget = None
     if threat is not None and (base := data or known) is not None:
+        if not isinstance(threat, str | Mapping | Threat | ThreatChange):
+            raise CembenchError(
+                f"threat: a {type(threat).__name__} is none; give text such as 'linf 8/255', or "
+                "{'norm': 'l2', 'eps': 0.5}"
+            )
         with under("threat"):
             change = ThreatChange.of(threat)
         budget = change.over(base.threat, "threat.eps")

@@ -1,18 +1,20 @@
-"""Training from Python: experiments and probes."""
+"""Training from Python: experiments, probes and suites."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cembench.api.arguments import checked
 from cembench.api.data import fitted, parse_data
 from cembench.data import DataSettings
 from cembench.data.in_memory import InMemoryData
 from cembench.interop.hub.address import local_folder
 from cembench.interop.hub.cache import fetch_start, local
 from cembench.training.config import Experiment, load_experiment, parse_experiment
-from cembench.util.errors import blaming
+from cembench.util.errors import CembenchError, blaming
 from cembench.util.files.fetched import told
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.names import file_name
@@ -21,12 +23,16 @@ from cembench.util.overrides import merge, override
 
 with lazy_imports():
     from cembench.models.metadata import read_metadata
+    from cembench.reporting.leaderboard.board import Boards
+    from cembench.suites.run import SuiteResult
+    from cembench.suites.run import run_suite as run_all
     from cembench.training.probes import Mode, probe_experiment
     from cembench.training.train import train as train_in
     from cembench.util.processes.distributed import world
     from cembench.util.processes.process_group import process_group
 
 
+@checked
 def train(
     config: str | Path | Mapping[str, Any] | Experiment,
     out: str | Path = "runs",
@@ -57,6 +63,7 @@ def train(
         return train_in(experiment, local_folder(out) / run, resume=resume, device=own)
 
 
+@checked
 def probe(
     checkpoint: str | Path,
     mode: Mode = "linear",
@@ -93,6 +100,51 @@ def probe(
     return train(experiment, out, data=data, name=name, resume=resume, device=device)
 
 
+@checked
+def run_suite(
+    path: str | Path,
+    out: str | Path = "runs",
+    *,
+    device: str = "auto",
+    jobs: int | None = None,
+    launcher: str = "local",
+    settings: Mapping[str, Any] | None = None,
+    max_failures: int | None = None,
+    inception_weights: str | Path | None = None,
+) -> SuiteResult:
+    """Train and evaluate what a suite lists and is not done yet; rank all runs of a folder.
+
+    Args:
+        path: the suite: a file, or the name of a recipe.
+        out: the folder of runs, which all machines must see; tables go to `leaderboards` in it.
+        device: where an experiment runs.
+        jobs: how many run at once. Unless given, as many as there are elsewhere; on this machine
+            one with all threads, or one with one thread on each core where networks are tiny.
+        launcher: `local`, `ray` or `submitit`.
+        settings: what the launcher takes.
+        max_failures: failures after which the others are stopped; they save their state.
+        inception_weights: weights for the extractors `inception` and `dinov2`.
+
+    Returns:
+        `boards`, `failures` in words, and `records` of this suite by file.
+
+    Raises:
+        CembenchError: when the suite is wrong, every experiment failed, or another process runs it.
+    """
+    weights = None if inception_weights is None else Path(inception_weights)
+    found = run_all(
+        Path(path),
+        Path(out),
+        device,
+        weights,
+        jobs=jobs,
+        launcher=launcher,
+        settings=None if settings is None else dict(settings),
+        max_failures=max_failures,
+    )
+    return replace(found, boards=Boards(found.boards))
+
+
 def _experiment(
     config: str | Path | Mapping[str, Any] | Experiment,
     data: Any,
@@ -100,6 +152,8 @@ def _experiment(
     name: str | None,
 ) -> tuple[Experiment, str]:
     """Return an experiment, and the name of its run: of the file or method unless given."""
+    if not isinstance(config, str | Path | Mapping | Experiment):
+        raise CembenchError(f"config: a {type(config).__name__} is no recipe, file or settings")
     given = None if data is None else parse_data(data, "train")
     if isinstance(config, str | Path):
         experiment, stem = load_experiment(Path(config), overrides, given), Path(config).stem

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cembench.util.display.format import number
 from cembench.util.settings import Settings
 
 RELATIVE = 1e-4  # another machine rounds otherwise
@@ -28,6 +29,20 @@ class Comparison:
         if isinstance(old, float) and isinstance(new, float):
             return math.isclose(old, new, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
         return old == new
+
+
+def shown(rows: Sequence[Comparison]) -> dict[str, list[str]]:
+    """Return comparisons as a table for people: cells by heading."""
+    return {
+        "value": [row.figure for row in rows],
+        "recorded": [_cell(row.recorded) for row in rows],
+        "recomputed": [_cell(row.again) for row in rows],
+        "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
+    }
+
+
+def _cell(value: float | str | None) -> str:
+    return value if isinstance(value, str) else number(value, "g")
 
 
 def compared(

@@ -17,6 +17,7 @@ from cembench.samplers import FOR_TRAINING, FROM_DATA, Sampler
 from cembench.samplers.context import CheckpointImages
 from cembench.samplers.energy import EnergySampler
 from cembench.util.display.image_grid import grid
+from cembench.util.display.png import Png
 from cembench.util.errors import CembenchError, SamplingError
 from cembench.util.frozen import proposing, reduced
 from cembench.util.rng import derive, generator_of
@@ -51,17 +52,19 @@ class Samples:
         return f"<{kind} {len(self.images)} images of {shape}{told}>"
 
     def _repr_png_(self) -> bytes:
-        return self.grid()
+        return bytes(self.grid())
 
-    def grid(self, classes: Sequence[str] | None = None) -> bytes:
-        """Return a PNG of initial images and samples, the first ones of each class.
+    def grid(self, classes: Sequence[str] | None = None) -> Png:
+        """Return a picture of initial images and samples, the first ones of each class.
+
+        A notebook shows it; its `save` writes a file.
 
         Args:
             classes: their names; numbers unless given.
         """
         names = classes or list(map(str, range(int(self.labels.max()) + 1)))
         panels = {"starts": self.starts, "samples": self.images}
-        return grid(panels, self.labels.cpu(), list(names))
+        return Png(grid(panels, self.labels.cpu(), list(names)))
 
     def summary(self) -> dict[str, float]:
         """Return the network's own view of its samples, which is no measure of their quality.

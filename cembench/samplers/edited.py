@@ -11,6 +11,7 @@ from torch import Tensor
 from cembench.energy.norms import per_row
 from cembench.samplers.draw import Samples
 from cembench.util.display.image_grid import strips
+from cembench.util.display.png import Png
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,14 +51,14 @@ class Edited(Samples):
             "confidence": float(self.confidence.mean()),
         }
 
-    def grid(self, classes: Sequence[str] | None = None) -> bytes:
-        """Return a PNG of originals, results and their difference, amplified.
+    def grid(self, classes: Sequence[str] | None = None) -> Png:
+        """Return a picture of originals, results and their difference, amplified.
 
         Args:
             classes: their names; numbers unless given.
         """
         rows = {"original": self.originals, "result": self.images, "difference": self.difference}
-        return strips(rows, self.captions(classes))
+        return Png(strips(rows, self.captions(classes)))
 
     def captions(self, classes: Sequence[str] | None = None) -> dict[str, list[str]]:
         """Return what a picture says below originals and results: classes and confidence."""

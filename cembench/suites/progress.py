@@ -64,7 +64,8 @@ def overview(
 ) -> Iterator[Callable[[Collection[str], Mapping[str, Outcome]], None]]:
     """Yield a function that is told which experiments run and which have just ended.
 
-    On a terminal a table grows in place, above what runs; elsewhere each that ends is a line.
+    On a terminal and in a notebook a table grows in place, above what runs; elsewhere each that
+    ends is a line.
 
     Args:
         names: of all experiments.

@@ -19,7 +19,7 @@ from cembench.training.config import Experiment, parse_experiment
 from cembench.util.errors import CembenchError
 from cembench.util.files.layout import RunLayout
 from cembench.util.overrides import merge
-from cembench.util.settings import Settings
+from cembench.util.settings import Settings, nearest
 
 Mode = Literal["linear", "adv-linear", "finetune", "adv-finetune", "knn"]
 
@@ -62,6 +62,8 @@ def probe_settings(base: Experiment, checkpoint: Path, mode: Mode) -> dict[str, 
         checkpoint: path of its weights, which need not exist yet.
         mode: a key of `MODES`.
     """
+    if mode not in MODES:
+        raise CembenchError(f"mode: no probe '{mode}'; {nearest(str(mode), MODES)}")
     settings = base.dump() | {"tracker": [tracker.dump() for tracker in base.tracker]}
     start = {
         "checkpoint": str(checkpoint),

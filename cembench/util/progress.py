@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -24,6 +24,15 @@ from rich.text import Text
 from cembench.util.verbosity import is_quiet
 
 
+def live_of(console: Console) -> Callable[..., Any]:
+    """Return the class of live displays."""
+    if not console.is_jupyter:
+        return Live
+    from cembench.util.display.notebook import NotebookLive
+
+    return NotebookLive
+
+
 class Speed(ProgressColumn):
     """The column of images per second."""
 
@@ -35,11 +44,12 @@ class Speed(ProgressColumn):
 def stderr() -> Console:
     """Return the console of stderr; what is quiet writes nothing.
 
-    It is live on a terminal alone: `FORCE_COLOR`, by which rich takes a file for one, brings
-    colours and no control codes.
+    It is interactive where what was shown can be replaced: in a notebook and on a terminal, which a
+    file is not, even if `FORCE_COLOR` asks for colours in it.
     """
     console = Console(stderr=True, quiet=is_quiet())
-    console.is_interactive &= console.is_jupyter or sys.stderr.isatty()
+    console.is_interactive &= sys.stderr.isatty()
+    console.is_interactive |= console.is_jupyter
     return console
 
 
@@ -66,7 +76,7 @@ class Screen:
         """Show it until this ends; bars that begin meanwhile appear in it."""
         token = Screen._current.set(self)
         try:
-            with Live(self, console=self.console, refresh_per_second=4):
+            with live_of(self.console)(self, console=self.console, refresh_per_second=4):
                 yield
         finally:
             Screen._current.reset(token)
@@ -86,7 +96,7 @@ class Bar:
     def __init__(self, title: str, images: int) -> None:
         self._screen = Screen.current()
         self._console = stderr() if self._screen is None else self._screen.console
-        self._shown = self._console.is_interactive or self._console.is_jupyter
+        self._shown = self._console.is_interactive
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -96,6 +106,11 @@ class Bar:
             console=self._console,
             disable=not self._shown,
         )
+        if self._console.is_jupyter:
+            shown = self._progress.get_renderable
+            self._progress.live = live_of(self._console)(
+                console=self._console, get_renderable=shown
+            )
         self._task = self._progress.add_task(title, total=images, note="")
         self._title = title
 

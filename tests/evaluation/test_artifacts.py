@@ -136,7 +136,7 @@ def test_the_paired_interval_holds_the_truth_about_as_often_as_it_says():
 def test_records_are_compared_image_by_image_and_only_like_with_like(cembench, copy, kept):
     other = copy.parent.parent / "other"
     shutil.copytree(copy.parent, other)
-    rows = compare_records(kept, other / "eval" / kept.name)
+    rows = compare_records(load_record(kept), load_record(other / "eval" / kept.name))
     assert [row.figure for row in rows] == ["clean", "pgd", "worst_case"]
     assert all(row.p_value == 1 and row.only_first == [] for row in rows)
     table = cembench("compare", copy.parent, other)
@@ -146,7 +146,7 @@ def test_records_are_compared_image_by_image_and_only_like_with_like(cembench, c
     assert ambiguous.code == 2 and "2 records; choose one with --protocol" in ambiguous.err
     fewer = next(p for p in (copy.parent / "eval").glob("*n20*.json"))
     with pytest.raises(CembenchError, match="records differ in protocol_digest"):
-        compare_records(fewer, kept)
+        compare_records(load_record(fewer), load_record(kept))
     empty = cembench("compare", copy.parent / "none", other)
     assert empty.code == 2 and "run `cembench eval`" in empty.err
 

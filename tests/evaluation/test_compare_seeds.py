@@ -60,6 +60,16 @@ def test_the_command_tells_experiments_from_runs(runs):
     assert "+0.05" in table and "| seeds |" in table
 
 
+def test_experiments_in_a_collection_are_compared_as_their_folders_are(runs, tmp_path):
+    call("records", runs, "--to", tmp_path / "all.parquet")
+    inside = tmp_path / "all.parquet" / tmp_path.name
+    expected = compare_seeds(runs / "at", runs / "dat")
+    assert compare_seeds(inside / "at", inside / "dat") == expected
+    assert json.loads(call("compare", inside / "at", inside / "dat", "--json"))
+    with pytest.raises(CembenchError, match="0 seeds in common"):
+        compare_seeds(inside / "at", inside / "none")
+
+
 def test_what_cannot_be_paired_is_one_line(runs):
     with pytest.raises(CembenchError, match="0 seeds in common"):
         compare_seeds(runs / "at", runs / "none")

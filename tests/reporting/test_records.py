@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from cembench.cli import main
 from cembench.evaluation.compare import compare_records
 from cembench.evaluation.record.collection import read_collection
-from cembench.evaluation.record.files import load_record, save_record
+from cembench.evaluation.record.files import load_record, parse_collected, save_record
 from cembench.reporting.leaderboard import build_boards, find_records
 from cembench.reporting.page import write_plots, write_report
 from cembench.reporting.records import collect
@@ -165,16 +165,16 @@ def test_a_record_in_a_collection_has_a_path_and_nothing_beside_it(tmp_path, run
     path = tmp_path / "all.parquet/runs/at.s1/eval/standard.json"
     assert load_record(path) == load_record(runs / "at.s1/eval/standard.json")
     with pytest.raises(CembenchError, match="keeps records alone; give the run folder"):
-        compare_records(path, path)
+        compare_records(load_record(path), load_record(path))
     with pytest.raises(CembenchError, match=r"all\.parquet: it holds no record runs/none"):
         load_record(tmp_path / "all.parquet/runs/none/eval/standard.json")
 
 
 def test_a_report_says_what_a_collection_lacks(tmp_path, runs):
-    written(tmp_path / "all.parquet", runs)
+    written(tmp_path / "all.parquet", runs / "at.s0")
     page = write_report([tmp_path / "all.parquet"], tmp_path / "page").read_text()
-    folders = write_report([runs], tmp_path / "folders").read_text()
-    assert page.count("which keeps records alone") == 7 and "which keeps" not in folders
+    folders = write_report([runs / "at.s0"], tmp_path / "folders").read_text()
+    assert page.count("which keeps records alone") == 1 and "which keeps" not in folders
     assert "Missing pictures" in folders and "No adversarial images were kept" in folders
     assert "Missing pictures" not in page and "No adversarial images were kept" not in page
     assert write_plots([tmp_path / "all.parquet"], tmp_path / "plots")
@@ -194,7 +194,7 @@ def test_records_of_earlier_formats_are_kept_as_they_are(tmp_path):
     files = sorted(FIXTURES.glob("format-*/*/eval/*.json"))
     table = written(tmp_path / "all.parquet", *files)
     assert table["record"].to_pylist() == [file.read_text() for file in files]
-    read = [one.record() for one in read_collection(tmp_path / "all.parquet")]
+    read = [parse_collected(one) for one in read_collection(tmp_path / "all.parquet")]
     assert read == [load_record(file) for file in files] and len(files) > 3
 
 
@@ -231,6 +231,11 @@ def test_a_hostile_collection_is_refused_in_one_line(tmp_path, table):
     done = run(tmp_path / "all.parquet")
     assert done.exit_code == 2 and done.stderr.count("\n") == 1
     assert "all.parquet" in done.stderr and "unexpected" not in done.stderr
+
+
+def test_only_parquet_is_written(tmp_path, runs):
+    done = run(runs, "--to", tmp_path / "all.csv")
+    assert done.exit_code == 2 and "`--csv` prints CSV" in done.stderr
 
 
 def test_damage_is_told(tmp_path, runs):

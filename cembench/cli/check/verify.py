@@ -34,6 +34,7 @@ def command(
     """
     import pandas as pd
 
+    from cembench.evaluation.diff import shown
     from cembench.evaluation.verify import verify_record
     from cembench.reporting.leaderboard import find_records
     from cembench.reporting.leaderboard.verify_table import compare_table
@@ -46,19 +47,7 @@ def command(
         rows = verify_record(claim, proofs[0], pick_device(device), inception_weights, data_root)
     else:
         raise CembenchError(f"{claim}: a record is of one checkpoint, got {len(proofs)}")
-    shown = {
-        "value": [row.figure for row in rows],
-        "recorded": [_cell(row.recorded) for row in rows],
-        "recomputed": [_cell(row.again) for row in rows],
-        "": ["agrees" if row.agrees else "DIFFERS" for row in rows],
-    }
-    say(markdown_table(pd.DataFrame(shown)), nl=False)
+    say(markdown_table(pd.DataFrame(shown(rows))), nl=False)
     if not all(row.agrees for row in rows):
         say(f"cembench: {claim} does not agree with its evidence", err=True)
         sys.exit(FOUND)
-
-
-def _cell(value: float | str | None) -> str:
-    from cembench.util.display.format import number
-
-    return value if isinstance(value, str) else number(value, "g")

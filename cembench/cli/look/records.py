@@ -25,7 +25,7 @@ def _named(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.command("records", cls=Command, example="runs --where \"method == 'at' and pgd > 0.5\"")
 @RUNS
 @click.option("--to", type=FILE, help="Parquet file to write, for DuckDB, pandas and cembench.")
-@click.option("--where", default="", help="Condition on columns that rows must meet.")
+@click.option("--where", default="", show_default=False, help="Condition that rows must meet.")
 @click.option(
     "--columns", multiple=True, callback=_named, help="Columns, between commas. Repeatable."
 )

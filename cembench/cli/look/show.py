@@ -14,6 +14,7 @@ from cembench.util.files.layout import RunLayout
 
 OTHERS = dict.fromkeys((".csv", ".md", ".parquet"), "a table")
 KINDS = "no record (.json), checkpoint, run folder or suite"
+RECORDS = "; `cembench records` lists the records of one that it wrote"
 
 
 @click.command("show", cls=Command, example="runs/at/eval/quick.json")
@@ -27,7 +28,8 @@ def command(file: Path, as_json: bool) -> None:
     experiments.
     """
     if (what := OTHERS.get(file.suffix)) and not file.is_dir():
-        raise CembenchError(f"{file}: {what}, {KINDS}")
+        hint = RECORDS * (file.suffix == ".parquet")
+        raise CembenchError(f"{file}: {what}, {KINDS}{hint}")
     values, page = _told(file)
     say(json.dumps(values, indent=2, ensure_ascii=False) if as_json else page, nl=as_json)
 

@@ -79,6 +79,8 @@ def function_of(name: str) -> Callable[..., np.ndarray]:
 
 
 def _require(images: Tensor, name: str, severity: int) -> None:
+    if not isinstance(images, Tensor):
+        raise CembenchError(f"images: give a tensor N×C×H×W, got a {type(images).__name__}")
     if name not in NAMES:
         raise CembenchError(f"corruption '{name}' is unknown; {nearest(name, NAMES)}")
     if severity not in SEVERITIES:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.record.files import load_beside, load_record, load_table
+from cembench.evaluation.record.collection import read_collection
+from cembench.evaluation.record.files import load_beside, load_record
 from cembench.evaluation.sections.threats import combined
 from cembench.evaluation.statistics import paired_interval
 from cembench.util.errors import CembenchError
@@ -48,43 +49,52 @@ class Difference(Settings):
     untried: int = 0
 
 
-def record_of(path: Path, protocol: str = "*") -> Path:
+def record_of(path: Path, protocol: str = "*") -> Record:
     """Return the record that a path means: itself, or the one of a run folder.
 
     Those that `cembench check` wrote do not count where there is another one.
 
     Args:
-        path: a record or a run folder.
+        path: a record or a run folder, which may lie in a collection.
         protocol: name of the record, if there are several.
 
     Raises:
         CembenchError: when there is none, or several, or its checkpoint has been replaced.
     """
     if path.suffix == ".json":
-        return path
-    found = RunLayout(path).records(protocol)
+        return load_record(path)
+    found = _records(path, protocol)
     others = [file for file in found if not file.name.startswith("baseline-")]
     found = others if len(others) == 1 else found
     if len(found) == 1:
-        if load_beside(found[0]).replaced:
+        record = load_beside(found[0])
+        if record.replaced:
             raise CembenchError(f"{found[0]}: of other weights than lie beside it; evaluate again")
-        return found[0]
+        return record
     names = ", ".join(file.stem for file in found)
     hint = f"choose one with --protocol: {names}" if found else "run `cembench eval` on it"
     raise CembenchError(f"{path}: {len(found)} records; {hint}")
 
 
-def compare_records(first: Path, second: Path) -> list[Difference]:
+def _records(run: Path, protocol: str) -> list[Path]:
+    """Return the records of a run, in its folder or in a collection."""
+    if (collection := RunLayout.collection(run)) is None:
+        return RunLayout(run).records(protocol)
+    paths = [one.path for one in read_collection(collection) if one.path.parent.parent == run]
+    return [path for path in paths if path.match(f"{protocol}.json")]
+
+
+def compare_records(first: Record, second: Record) -> list[Difference]:
     """Compare every figure that two records have in common.
 
     Raises:
-        CembenchError: when they are not about the same images, threat model and protocol.
+        CembenchError: when they are not about the same images, threat model and protocol, or a
+            table of verdicts is missing or damaged.
     """
-    records = [load_record(path) for path in (first, second)]
-    if "encoder" in (record.kind for record in records):
+    if "encoder" in (first.kind, second.kind):
         raise CembenchError("an encoder has no verdicts to compare; compare probes of it")
-    require_alike(*records)
-    return differences(*(load_table(path) for path in (first, second)))
+    require_alike(first, second)
+    return differences(first.verdicts(), second.verdicts())
 
 
 def differences(first: pd.DataFrame, second: pd.DataFrame) -> list[Difference]:

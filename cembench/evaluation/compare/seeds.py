@@ -8,10 +8,11 @@ from pathlib import Path
 
 from cembench.evaluation.compare import record_of, require_alike
 from cembench.evaluation.record import Record
-from cembench.evaluation.record.files import load_record
+from cembench.evaluation.record.collection import read_collection
 from cembench.evaluation.sections import SECTIONS
 from cembench.evaluation.statistics import half_width
 from cembench.util.errors import CembenchError
+from cembench.util.files.layout import RunLayout
 from cembench.util.settings import Settings
 
 ENDS = ("_low", "_high", "_error")  # of an interval within one run
@@ -40,9 +41,16 @@ class SeedDifference(Settings):
 def seeds_of(path: Path) -> dict[int, Path]:
     """Return the run folders of an experiment, `PATH.s0` and so on, by seed."""
     named = re.compile(rf"{re.escape(path.name)}[.]s(\d+)")
-    folder = path.parent
-    found = {} if not folder.is_dir() else {p: named.fullmatch(p.name) for p in folder.iterdir()}
+    found = {run: named.fullmatch(run.name) for run in _beside(path)}
     return {int(match[1]): run for run, match in sorted(found.items()) if match}
+
+
+def _beside(path: Path) -> set[Path]:
+    """Return the runs beside a path, in a folder or in a collection."""
+    if (collection := RunLayout.collection(path)) is not None:
+        runs = {one.path.parent.parent for one in read_collection(collection)}
+        return {run for run in runs if run.parent == path.parent}
+    return set(path.parent.iterdir()) if path.parent.is_dir() else set()
 
 
 def compare_seeds(first: Path, second: Path, protocol: str = "*") -> list[SeedDifference]:
@@ -78,7 +86,7 @@ def _record(run: Path, protocol: str) -> Record:
     Raises:
         CembenchError: when it says that its evaluation failed, and as `record_of`.
     """
-    record = load_record(record_of(run, protocol))
+    record = record_of(run, protocol)
     if record.error is not None:
         raise CembenchError(f"{run}: its evaluation failed: {record.error}")
     return record

@@ -35,22 +35,24 @@ def verdict_line(outcomes: Sequence[Outcome]) -> str:
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
     """Return a table with one row per metric, and below it the images that regressions lost."""
-    table = pd.DataFrame(
-        {
-            "checkpoint": [outcome.row for outcome in outcomes],
-            "metric": [outcome.metric for outcome in outcomes],
-            "baseline": [_number(outcome, outcome.was) for outcome in outcomes],
-            "now": [_number(outcome, outcome.now) for outcome in outcomes],
-            "difference": [outcome.note for outcome in outcomes],
-            "verdict": [_word(outcome) for outcome in outcomes],
-        }
-    )
     lines = [
         f"{outcome.row}, {outcome.metric}: {images(outcome)}"
         for outcome in outcomes
         if outcome.verdict == "regression" and outcome.lost
     ]
-    return markdown_table(table) + "".join(f"\n{line}\n" for line in lines)
+    return markdown_table(pd.DataFrame(shown(outcomes))) + "".join(f"\n{line}\n" for line in lines)
+
+
+def shown(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
+    """Return the cells of that table by heading."""
+    return {
+        "checkpoint": [outcome.row for outcome in outcomes],
+        "metric": [outcome.metric for outcome in outcomes],
+        "baseline": [_number(outcome, outcome.was) for outcome in outcomes],
+        "now": [_number(outcome, outcome.now) for outcome in outcomes],
+        "difference": [outcome.note for outcome in outcomes],
+        "verdict": [_word(outcome) for outcome in outcomes],
+    }
 
 
 def images(outcome: Outcome) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, create_model
 
 from cembench.energy.threat import Threat
 from cembench.evaluation.record import display
+from cembench.evaluation.record.origin import Origin
 from cembench.evaluation.sections import RESULTS, SANITY
 from cembench.evaluation.sections.sanity import ALWAYS
 from cembench.util.settings import LabelUse, Settings, optional_field
@@ -102,7 +104,9 @@ class Header(Settings):
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib import figure
 
+    from cembench.evaluation.record.adversarial import Adversarial
     from cembench.evaluation.sections.robustness import Figure
 
     class Base(Header):
@@ -123,6 +127,7 @@ class Record(Base):
     """
 
     _replaced: bool = PrivateAttr(False)
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
     def __repr__(self) -> str:
         return display.line(self)
@@ -139,6 +144,43 @@ class Record(Base):
         Under further threat models it is that of `l2-0.5 pgd`, and `union` is that under all.
         """
         return display.frame(self)
+
+    def verdicts(self) -> pd.DataFrame:
+        """Return the verdicts, one row per attacked image.
+
+        Column `index` is the number of the image in the data set, `label` its class, `clean_pred`
+        what the network makes of it, `pgd_broken` whether the attack `pgd` succeeds, and so on.
+
+        Raises:
+            CembenchError: when the table was not kept, is damaged or another one.
+        """
+        return self._origin.verdicts(self)
+
+    def adversarial(self, attack: str) -> Adversarial:
+        """Return the images on which an attack succeeded, which a notebook shows.
+
+        Args:
+            attack: its title, such as `pgd`.
+
+        Raises:
+            CembenchError: when there is no such attack, or images were not kept, as
+                `save_adversarial` of `cembench.evaluate` does.
+        """
+        return self._origin.adversarial(self, attack)
+
+    def plot(self, what: str = "accuracy") -> figure.Figure:
+        """Return a figure of matplotlib, which a notebook shows.
+
+        Args:
+            what: `accuracy`, all of them with their intervals, or another chart of the record, such
+                as `curves`, `energies` or `calibration`.
+
+        Raises:
+            CembenchError: when it has no such chart.
+        """
+        # What draws is in a room above this one, which does without it otherwise.
+        drawn: figure.Figure = import_module("cembench.reporting.plots.record").figure(self, what)
+        return drawn
 
     @property
     def accuracies(self) -> dict[str, Figure]:

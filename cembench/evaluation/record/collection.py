@@ -14,8 +14,6 @@ from itertools import chain, count
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cembench.evaluation.record import Record
-from cembench.evaluation.record.files import parse_record
 from cembench.util.errors import CembenchError, said
 from cembench.util.files import write_bytes
 
@@ -44,16 +42,6 @@ class Collected:
     content: bytes
     replaced: bool
 
-    def record(self) -> Record:
-        """Return the record.
-
-        Raises:
-            CembenchError: as `load_record`.
-        """
-        record = parse_record(self.content, self.path)
-        record._replaced = self.replaced
-        return record
-
 
 def write_collection(path: Path, table: pa.Table) -> None:
     """Write a collection whole or not at all.
@@ -63,10 +51,12 @@ def write_collection(path: Path, table: pa.Table) -> None:
         table: with the columns `path` and `record` and any others.
 
     Raises:
-        CembenchError: when it cannot be written.
+        CembenchError: when its name ends in anything but `.parquet`, or it cannot be written.
     """
     import pyarrow.parquet as pq
 
+    if path.suffix != ".parquet":
+        raise CembenchError(f"{path}: a collection is a file NAME.parquet; `--csv` prints CSV")
     stream = io.BytesIO()
     pq.write_table(table, stream, row_group_size=ROWS, compression="zstd", compression_level=9)
     write_bytes(path, stream.getvalue())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cembench.evaluation.sections import SECTIONS
 from cembench.util.display.charts import Cell, Table
+from cembench.util.display.html import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,14 +49,10 @@ def frame(record: Any) -> pd.DataFrame:
 
 
 def _html(table: Table) -> str:
-    head = _row("th", table.head)
-    rows = "".join(_row("td", map(_text, row)) for row in table.rows)
-    return f"<h4>{escape(table.title)}</h4><table>{head}{rows}</table>"
-
-
-def _row(tag: str, cells: Any) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    rows = (map(_text, row) for row in table.rows)
+    return f"<h4>{escape(table.title)}</h4>{html_table(table.head, rows)}"
 
 
 def _text(cell: Cell) -> str:
-    return f"{cell.text} {cell.note}".strip()
+    apart = cell.note and not cell.note.startswith("±")  # an interval, or whose value it is
+    return f"{cell.text} ({cell.note})" if apart else f"{cell.text} {cell.note}".strip()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cembench.evaluation.record import FORMAT, Record
+from cembench.evaluation.record.collection import Collected, read_collection
+from cembench.evaluation.record.origin import Origin
 from cembench.evaluation.statistics import Rate
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256
@@ -19,6 +21,8 @@ from cembench.util.stages import stage
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cembench.evaluation.record.adversarial import Adversarial
 
 SEALED = 3  # the first format with a seal
 
@@ -41,6 +45,7 @@ def _save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Reco
     record = record.model_copy(update={"table_sha256": checksum})
     text = json.dumps({"seal": UNSEALED, **record.dump()}, indent=2)
     write_sealed(path, text.encode() + b"\n")
+    record._origin = OnDisk(path)
     return record
 
 
@@ -52,7 +57,7 @@ def load_record(path: Path) -> Record:
     """
     collection = RunLayout.collection(path)
     if collection is not None:
-        return _collected(collection, path)
+        return _in_collection(collection, path)
     return parse_record(read_bytes(path), path)
 
 
@@ -64,7 +69,7 @@ def parse_record(content: bytes, path: Path) -> Record:
         version = int(values["format"])
         if version >= SEALED and not is_sealed(content):
             raise ValueError("the seal does not fit")
-        return Record.parse(_migrated(values, version))
+        record = Record.parse(_migrated(values, version))
     except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         if version > FORMAT:
             raise CembenchError(
@@ -74,6 +79,8 @@ def parse_record(content: bytes, path: Path) -> Record:
         raise CembenchError(
             f"{path}: not a record, damaged, or changed since it was written; evaluate again"
         ) from error
+    record._origin = OnDisk(path)
+    return record
 
 
 def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
@@ -93,14 +100,23 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     return rest | {"format": max(version, FORMAT)}
 
 
-def _collected(collection: Path, path: Path) -> Record:
+def _in_collection(collection: Path, path: Path) -> Record:
     """Return the record of this path from a collection."""
-    from cembench.evaluation.record.collection import read_collection
-
     for one in read_collection(collection):
         if one.path == path:
-            return one.record()
+            return parse_collected(one)
     raise CembenchError(f"{collection}: it holds no record {path.relative_to(collection)}")
+
+
+def parse_collected(one: Collected) -> Record:
+    """Return a record of a collection, marked as it was there.
+
+    Raises:
+        CembenchError: as `load_record`.
+    """
+    record = parse_record(one.content, one.path)
+    record._replaced = one.replaced
+    return record
 
 
 def load_beside(path: Path) -> Record:
@@ -143,8 +159,12 @@ def layout_of(path: Path, record: Record) -> RunLayout:
     return RunLayout(folder, f"{own}.safetensors") if own else RunLayout(folder)
 
 
-def load_table(record: Path) -> pd.DataFrame:
+def load_table(record: Path, known: Record | None = None) -> pd.DataFrame:
     """Read the table of verdicts beside a record, one row per image.
+
+    Args:
+        record: its file.
+        known: the record, if it was read already.
 
     Raises:
         CembenchError: when it is missing, or not the one that the record was written with.
@@ -158,7 +178,7 @@ def load_table(record: Path) -> pd.DataFrame:
         )
     path = RunLayout.table(record)
     content = read_bytes(path)
-    known = load_record(record)
+    known = known or load_record(record)
     try:
         if known.table_sha256 in ("", hashlib.sha256(content).hexdigest()):
             frame = read_frame(content)
@@ -167,6 +187,26 @@ def load_table(record: Path) -> pd.DataFrame:
     except (pa.ArrowException, OSError, ValueError):  # earlier formats have no checksum of it
         pass
     raise CembenchError(f"{path}: damaged, or not the table of {record}; evaluate again")
+
+
+class OnDisk(Origin):
+    """The files beside a record.
+
+    Args:
+        path: the record's own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def verdicts(self, record: Record) -> pd.DataFrame:
+        """Return the table of verdicts."""
+        return load_table(self.path, record)
+
+    def _images(self, record: Record, attack: str, table: pd.DataFrame) -> Adversarial:
+        from cembench.evaluation.record.adversarial import read_adversarial
+
+        return read_adversarial(self.path, attack, table)
 
 
 def _fits(frame: pd.DataFrame, record: Record) -> bool:

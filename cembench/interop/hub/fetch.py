@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cembench.interop.hub.manifest import MANIFEST, Entry
@@ -17,6 +16,7 @@ from cembench.interop.hub.store import Store
 from cembench.util.errors import CembenchError
 from cembench.util.files import replacing, unwritable
 from cembench.util.files.locks import locked
+from cembench.util.progress import stderr
 
 
 def fetch(folder: Path, store: Store, files: Mapping[str, Entry]) -> None:
@@ -70,8 +70,8 @@ def require_room(folder: Path, size: int, store: Store) -> None:
 @contextmanager
 def transfer(store: Store, verb: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar of bytes on a terminal, unless the store shows its own; yield what advances it."""
-    console = Console(stderr=True)
-    hidden = store.shows_progress or not (console.is_terminal or console.is_jupyter)
+    console = stderr()
+    hidden = store.shows_progress or not console.is_interactive
     words = TextColumn("{task.description}", markup=False)
     columns = (words, BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=hidden) as bar:

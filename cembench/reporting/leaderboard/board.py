@@ -13,6 +13,7 @@ import pandas as pd
 
 from cembench.evaluation.record import Record
 from cembench.util.display.format import missing
+from cembench.util.display.html import html_table
 from cembench.util.display.latex import latex_table
 from cembench.util.display.markdown import markdown_table, markdown_text
 from cembench.util.files import digest, write_text
@@ -49,8 +50,26 @@ class Board:
         return f"<Board {self.title}: {len(self.table)} rows>"
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{escape(text)}</p>" for text in (self.title, *self.notes))
-        return f"{notes}{self.shown.to_html(index=False)}"
+        title, *notes = (f"<p>{escape(text)}</p>" for text in (self.title, *self.notes))
+        return f"{title}{html_table(self.shown.columns, self.shown.to_numpy())}{''.join(notes)}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the columns for people as numbers, the rows by their first column.
+
+        Columns have two levels: the name, as in the CSV file, and `value`, with `low` and `high`,
+        the ends of its interval, or `error`, where it has them.
+        """
+        found = {}
+        first, *others = [self.numbers.get(heading, heading) for heading in map(str, self.shown)]
+        for column in (name for name in others if name in self.table):
+            found[column, "value"] = self.table[column]
+            ends = {end: f"{column}_{end}" for end in ("low", "high", "error")}
+            found |= {(column, k): self.table[v] for k, v in ends.items() if v in self.table}
+            if (half := f"{column}_half") in self.table:  # of a mean over seeds
+                found[column, "low"] = self.table[column] - self.table[half]
+                found[column, "high"] = self.table[column] + self.table[half]
+        frame = pd.DataFrame(found)
+        return frame.set_index(pd.Index(self.table[first], name=first))
 
     def csv(self) -> str:
         """Return every column, numbers with six digits.
@@ -76,6 +95,17 @@ class Board:
         values = self.table.get(self.numbers.get(heading, heading))
         text = values is None or any(isinstance(value, str) for value in values)
         return None if text else values
+
+
+class Boards(list[Board]):
+    """Boards, which a notebook shows one below the other."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the first board, that of most images, as `Board.to_frame` does."""
+        return self[0].to_frame() if self else pd.DataFrame()
+
+    def _repr_html_(self) -> str:
+        return "".join(board._repr_html_() for board in self)
 
 
 class Shown:

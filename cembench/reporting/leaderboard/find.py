@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from cembench.evaluation.record import Record
 from cembench.evaluation.record.collection import read_collection
-from cembench.evaluation.record.files import marked, parse_record
+from cembench.evaluation.record.files import marked, parse_collected, parse_record
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes
 from cembench.util.files.checksums import Checksums
@@ -71,7 +71,7 @@ def iter_records(
             key = sha256(one.content).digest()
             if key not in seen and not present & {*_files(table, one.path)}:
                 seen.add(key)
-                yield one.path, one.record(), one.content
+                yield one.path, parse_collected(one), one.content
 
 
 def without_outdated(found: dict[Path, Record]) -> dict[Path, Record]:

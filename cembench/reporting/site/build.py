@@ -79,7 +79,10 @@ def _write_table(pages: Pages, table: PlainTable, results: Results) -> None:
     folder = f"tables/{table.name}"
     pages.folder.write(f"{folder}/{table.stem}.csv", table.content)
     pages.folder.write(f"{folder}/{table.stem}.json", to_json(plain_data(table, runs)))
-    values: dict[str, Any] = {"table": table, "linked": LinkedTable(table.shown, runs, WITHOUT)}
+    values: dict[str, Any] = {
+        "table": table,
+        "linked": LinkedTable(table.shown, runs, table.stem, WITHOUT),
+    }
     pages.write(f"{folder}/index.html", "table.html", **values, **pages.parts({}))
 
 
