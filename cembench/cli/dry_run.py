@@ -94,11 +94,10 @@ def show_forecast(
         at_once = f", {jobs} at once" if jobs > 1 else ""
         disk = sum(one.bytes for one in found.values())
         say(f"\nin all: {_between(*sums)}{at_once}; {_size(disk)} of disk for what is new")
-    measured = {
-        repr(experiments[name].model): name for name in reversed(found) if found[name].rates
-    }
-    for name in reversed(measured.values()):
-        say(f"measured on {where}, {_rates(name, found[name], experiments[name])}")
+    measured: dict[str, str] = {}
+    for name, one in found.items():
+        if one.rates and measured.setdefault(repr(experiments[name].model), name) == name:
+            say(f"measured on {where}, {_rates(name, one, experiments[name])}")
     if evaluates:
         say(NOTE)
     if failures := [

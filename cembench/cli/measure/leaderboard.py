@@ -20,7 +20,7 @@ from cembench.cli.base import FILE, RUNS, Command, say, show
     "form",
     type=click.Choice(["markdown", "latex"]),
     default="markdown",
-    help="Of what is printed; latex: also STEM.tex, for the package booktabs.",
+    help="Of what is printed; latex: STEM.tex too, for booktabs.",
 )
 @click.option("--verify", is_flag=True, help="Read every checkpoint as a whole.")
 def command(
