@@ -11,6 +11,7 @@ from typing import Any
 from cembench.api.arguments import checked
 from cembench.api.data import parse_data
 from cembench.api.subject import ThreatLike, subject
+from cembench.data.roots import remember
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol, load_protocol, parse_protocol
 from cembench.evaluation.record import Record
@@ -85,6 +86,8 @@ def evaluate(
         raise CembenchError("attacks: the protocol has its own; give one of the two")
     listed = [attacks] if isinstance(attacks, str | Mapping) else attacks
     plan = _protocol(protocol if listed is None else listed, threats)
+    for other in plan.other_data:
+        remember(other)
     with TemporaryDirectory() as nowhere, process_group(device) as own:
         place = nowhere if out is None and not isinstance(model, str | Path) else out
         source = world().on_all_ranks(
@@ -107,7 +110,7 @@ def evaluate(
             on_record=write_curve,
         )
         if place == nowhere:
-            record._origin = in_memory(record, save_adversarial)
+            record._origin = world().on_rank_zero(lambda: in_memory(record, save_adversarial))
         return record
 
 

@@ -18,7 +18,7 @@ COMMANDS = {
     "Measure": ("eval", "sample", "leaderboard", "compare", "transfer", "bench"),
     "Look": ("report", "site", "plot", "records", "show", "status", "list"),
     "Check": ("check", "verify"),
-    "Share": ("import", "export", "push", "pull"),
+    "Share": ("import", "export", "push", "pull", "submit", "accept"),
     "Setup": ("completion", "doctor"),
 }
 TASKS = {name: task for task, names in COMMANDS.items() for name in names}

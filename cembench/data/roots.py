@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cembench.data import DataSettings
@@ -18,6 +19,7 @@ from cembench.util.files.layout import user_cache
 
 _named: set[str] = set()  # in this process, whether or not it can be kept
 _told: set[Path] = set()
+_near_is_read = True
 
 
 def remember(data: DataSettings) -> None:
@@ -37,6 +39,17 @@ def _remember(line: str) -> None:
             file.write(f"{line}\n")
 
 
+@contextmanager
+def named_alone() -> Iterator[None]:
+    """Refuse every folder that the user never named, also within reach: for files of strangers."""
+    global _near_is_read
+    before, _near_is_read = _near_is_read, False
+    try:
+        yield
+    finally:
+        _near_is_read = before
+
+
 def require_named(data: DataSettings, checkpoint: Path, option: str = "--data-root ") -> None:
     """Refuse to read folders that only a checkpoint names.
 
@@ -46,14 +59,14 @@ def require_named(data: DataSettings, checkpoint: Path, option: str = "--data-ro
         data: what the checkpoint says of its data.
         checkpoint: the file.
         option: what names the folder of a data set, or of the first part of a mix, in the command
-            that reads it.
+            that reads it; empty where none does.
 
     Raises:
         CembenchError: naming the folder and the option with which to name it.
     """
     for number, member in enumerate(data.members):
         for folder in member.named_folders:
-            by_option = number == 0 and folder == member.image_folder
+            by_option = option and number == 0 and folder == member.image_folder
             here = folder if folder == member.image_folder else folder.parent
             remedy = f"give {option}{folder}" if by_option else f"start cembench in {here}"
             what = "images lie in" if folder == member.image_folder else "labels come from"
@@ -63,9 +76,11 @@ def require_named(data: DataSettings, checkpoint: Path, option: str = "--data-ro
 def _require_named(folder: Path, checkpoint: Path, what: str, remedy: str) -> None:
     if str(folder) in _all_named():
         return
-    if not any(folder.is_relative_to(near.resolve()) for near in (Path(), checkpoint.parent)):
+    near = (Path(), checkpoint.parent) if _near_is_read else ()
+    if not any(folder.is_relative_to(place.resolve()) for place in near):
+        where = ", outside the working folder" if _near_is_read else ""
         raise CembenchError(
-            f"{checkpoint}: says that its {what} {folder}, outside the working folder, "
+            f"{checkpoint}: says that its {what} {folder}{where}, "
             f"which you never named; if they are yours to use here, {remedy}"
         )
     if folder not in _told and os.environ.get("RANK", "0") == "0":

@@ -54,7 +54,7 @@ def save_adversarial(
         }
         if len(outside.rows):
             values |= outside.values(OUTSIDE)
-        write_tensors(_adversarial_file(record, run.title), values, SEALED)
+        write_tensors(adversarial_file(record, run.title), values, SEALED)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SavedImages:
     """
 
     def __init__(self, record: Path, attack: str, rows: Tensor, shape: Size) -> None:
-        self.path, self.shape = _adversarial_file(record, attack), shape
+        self.path, self.shape = adversarial_file(record, attack), shape
         place = {int(row): number for number, row in enumerate(rows)}
         with _opened(self.path, "--save-adversarial") as kept:
             prefixes = ["", *[OUTSIDE] * (f"{OUTSIDE}rows" in set(kept.keys()))]
@@ -201,7 +201,8 @@ def _sample_file(record: Path, title: str, number: int) -> Path:
     return RunLayout.samples(record) / f"{title}.{number}.safetensors"
 
 
-def _adversarial_file(record: Path, attack: str) -> Path:
+def adversarial_file(record: Path, attack: str) -> Path:
+    """Return the file of the adversarial images of an attack, by its title."""
     return RunLayout.adversarial(record) / f"{file_name(attack)}.safetensors"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from cembench.attacks import Attack
+from cembench.data import DataSettings
 from cembench.energy.threat import ThreatChange
 from cembench.evaluation.sections import SECTIONS, SETTINGS
 from cembench.evaluation.sections.threats import (
@@ -170,6 +171,14 @@ class Protocol(Base):
     def makes_images(self) -> bool:
         """Whether images are made besides adversarial ones: samples or counterfactuals."""
         return self.samples is not None or self.counterfactuals is not None
+
+    @property
+    def other_data(self) -> list[DataSettings]:
+        """The data sets whose images it reads besides those of the checkpoint."""
+        samplers = [] if self.samples is None else self.samples.samplers
+        drawn = [getattr(sampler, "outside", None) for sampler in samplers]
+        others = [*([] if self.density is None else self.density.outside), *drawn]
+        return [other for other in others if isinstance(other, DataSettings)]
 
     @property
     def deciding(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cembench.data.roots import require_named
 from cembench.evaluation.artifacts import require_artifacts
 from cembench.evaluation.context import EvaluationContext, measured_of, prepare
 from cembench.evaluation.diff import ABSOLUTE, RELATIVE, Comparison, compared
@@ -55,6 +56,21 @@ def verify_record(
             missing or damaged.
     """
     context, record = _reopen(path, checkpoint, torch.device(device), inception_weights, data_root)
+    rows, table = recounted(context, record, path)
+    return rows + (_verdicts(load_table(path), table) if record.kind == "classifier" else [])
+
+
+def recounted(
+    context: EvaluationContext, record: Record, path: Path
+) -> tuple[list[Comparison], pd.DataFrame]:
+    """Measure a record again in its context.
+
+    Returns:
+        Every figure beside the recorded one, and the table of verdicts.
+
+    Raises:
+        CembenchError: when its artifacts are missing or damaged.
+    """
     table = load_table(path) if record.kind == "classifier" else pd.DataFrame()
     samples = SavedSamples(context, path, SAMPLES.of(record))
     found = measure(context, SavedAttacks(path, context.rows, table), samples)
@@ -63,9 +79,7 @@ def verify_record(
     rows = compared("run", *run)
     for section in SECTIONS:
         rows += section.compare(section.of(record), section.of(again))
-    if record.kind == "classifier":
-        rows += _verdicts(table, found.table)
-    return [*rows, *samples.checks]
+    return [*rows, *samples.checks], found.table
 
 
 def _reopen(
@@ -85,6 +99,8 @@ def _reopen(
     protocol = Protocol.parse(record.protocol)
     if protocol.passes > 1:
         raise CembenchError(f"{path}: verdicts on a randomised network cannot be taken twice")
+    for other in protocol.other_data:
+        require_named(other, path, "")
     require_artifacts(path, measured_of(protocol, source.metadata, source.file))
     context = prepare(
         source, protocol, device, data_root=data_root, inception_weights=inception_weights
@@ -94,10 +110,15 @@ def _reopen(
     return context, record
 
 
+def comparable(recorded: pd.DataFrame, again: pd.DataFrame) -> list[str]:
+    """Return the columns of a table of verdicts that a recorded one has to have as well."""
+    lacking = {c for c in again.columns if c.endswith(LATER)} - {*recorded.columns}
+    return [c for c in again.columns if not c.endswith("_by") and c not in lacking]
+
+
 def _verdicts(recorded: pd.DataFrame, again: pd.DataFrame) -> list[Comparison]:
     """Compare tables of verdicts image by image, but for the stages, which are not run again."""
-    lacking = {c for c in again.columns if c.endswith(LATER)} - {*recorded.columns}
-    columns = [c for c in again.columns if not c.endswith("_by") and c not in lacking]
+    columns = comparable(recorded, again)
     if len(recorded) != len(again) or not set(columns) <= set(recorded.columns):
         return [Comparison("images in the table", len(recorded), len(again))]
     same = np.logical_and.reduce([_same(recorded[c], again[c]) for c in columns])

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cembench.data.loading import load_test, load_training
+from cembench.data.roots import remember
 from cembench.data.split import subset
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import Protocol
@@ -49,6 +50,8 @@ def run_experiment(
         source = ModelSource.at(train(experiment, folder, resume=True, device=device))
         if protocol.measured_of(source.metadata.kind) is None:
             return Outcome()
+        for other in protocol.other_data:
+            remember(other)
         record, path = evaluate(
             source, protocol, device=device, inception_weights=inception_weights, reuse=True
         )

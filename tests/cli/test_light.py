@@ -18,7 +18,7 @@ AT = str(ROOT / "cembench/recipes/digits-at.yaml")
 
 # Every command is in one of the two tables, which decide what it may import.
 WITH_TORCH = {"train", "probe", "run", "work", "eval", "sample", "bench", "check", "verify"}
-WITH_TORCH |= {"import", "export", "push", "transfer", "doctor"}
+WITH_TORCH |= {"import", "export", "push", "transfer", "doctor", "submit", "accept"}
 WITHOUT_TORCH = {
     "completion": [["bash"]],
     "data": [["list"]],

@@ -121,3 +121,17 @@ def test_where_nothing_can_be_kept_a_named_folder_is_known_to_this_process(
     plan = load_protocol("quick", PLAN)
     cb.evaluate(file, protocol=plan, data_root=str(folder), out="x")
     cb.evaluate(file, protocol=plan, out="y")
+
+
+def test_a_folder_of_a_protocol_is_known_after_an_evaluation(cembench, copy, folder):
+    other = f"{{name: folder, root: {folder}, mode: L, alias: others}}"
+    options = [*PLAN, f"density={{steps: 1, outside: [{other}]}}", "--save-adversarial"]
+    evaluated = cembench("eval", copy, *options)
+    assert evaluated.code == 0, evaluated.err
+    (record,) = (copy.parent / "eval").glob("*.json")
+    forget()
+    assert cembench("verify", record, copy).code == 0
+    (folder.parent / "cache" / "cembench" / "data-roots").unlink()
+    forget()
+    result = cembench("verify", record, copy)
+    assert result.code == 2 and f"images lie in {folder}, outside" in result.err

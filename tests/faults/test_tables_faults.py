@@ -149,7 +149,7 @@ def test_a_chart_that_cannot_be_drawn_costs_no_other(cembench, runs, tmp_path, m
     def draw(chart):
         raise UnboundLocalError("ticks")
 
-    monkeypatch.setattr("cembench.reporting.page.page.draw", draw)
+    monkeypatch.setattr("cembench.reporting.page.svg.draw", draw)
     monkeypatch.setattr("cembench.reporting.page.files.draw", draw)
     text = write_report([runs], tmp_path).read_text()
     assert "cannot be shown, UnboundLocalError" in text and text.count("<img") == 8

@@ -211,11 +211,12 @@ def test_a_counterfactual_shows_what_it_was(browser, tmp_path):
 def test_a_page_without_classifiers_or_figures_works(browser, tmp_path, kind):
     nothing = {"figures": {}, "curve": [], "density": None, "sanity": [], "generation": None}
     for name in "ab":
+        values = {"pictures": False, "history": False}
         if kind == "errors":
-            leave(tmp_path / "runs" / name, error="it diverged", pictures=False, **nothing)
+            leave(tmp_path / "runs" / name, error="it diverged", **nothing, **values)
         else:
             lost = {"error": "it diverged", "generation": None} if kind == "nothing" else {}
-            encoder(tmp_path / "runs" / name, **lost)
+            encoder(tmp_path / "runs" / name, **lost, **values)
     tab, wrong = browser.new_page(), []
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.goto(write_report([tmp_path / "runs"], tmp_path / "out").resolve().as_uri())

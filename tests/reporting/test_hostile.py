@@ -20,7 +20,7 @@ from cembench.util.display.latex import NAMED
 from cembench.util.files.names import shown
 from tests.reporting.conftest import REFERENCE
 from tests.support.browser import needs_chromium
-from tests.support.pages import leave
+from tests.support.pages import BARE, leave
 from tests.support.records import PLAN, both
 
 HOSTILE = {
@@ -35,6 +35,7 @@ HOSTILE = {
     "direction": "\u202egnp.exe\u2066 \u200f\u200b",
     "lines": "one\ntwo\r\n| three\u2028four",
     "long": "n" * 400,
+    "odd": "$\\frac{$ \x01\n</svg><b>'\"",
     "emoji": "🦙 naïve ε\ufeff",
 }
 ALL = [pytest.param(text, id=name) for name, text in HOSTILE.items()]
@@ -56,8 +57,8 @@ def everywhere(text):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     for number, text in enumerate(HOSTILE.values()):
-        extra = {"curve": []} if number else {}
-        leave(folder / f"{number}", 40 + number, pictures=not number, **everywhere(text), **extra)
+        first = {"pictures": True} if number == 0 else {**BARE, "pictures": False}
+        leave(folder / f"{number}", 40 + number, **everywhere(text), **first)
         nothing = {"figures": {}, "curve": [], "density": None, "generation": None, "sanity": []}
         error = {"run": f"failed {number}", "error": text, "dataset": text, **nothing}
         leave(folder / f"failed {number}", pictures=False, history=False, **error)
@@ -108,6 +109,7 @@ def page(runs, tmp_path_factory):
 def test_on_the_page(page):
     text = page.read_text()
     read = require_text(text, *HOSTILE.values())
+    assert "<script>alert(1)" not in text and "&lt;script&gt;alert(1)" in text
     seen = "".join(read.text) + "".join(value or "" for _, value in read.attributes)
     hidden = {letter for letter in seen if not letter.isprintable()} - {"\n", "\N{NO-BREAK SPACE}"}
     assert hidden == set()

@@ -113,3 +113,20 @@ def test_the_newest_record_of_a_checkpoint_counts():
 def test_no_records_is_an_error(tmp_path):
     with pytest.raises(CembenchError, match=r"no records below .*run `cembench eval`"):
         find_records([tmp_path])
+
+
+def test_latex_has_the_table_for_people_and_is_written_if_asked(cembench, tmp_path):
+    save_record(tmp_path / "runs/a_b/eval/standard.json", record("a_b", 60), None)
+    done = cembench("leaderboard", tmp_path / "runs", "--out", tmp_path, "--format", "latex")
+    text = (tmp_path / "digits-linf-0.125.tex").read_text()
+    assert done.code == 0 and done.out == text and (tmp_path / "digits-linf-0.125.md").exists()
+    about, what, begin, top, head, _, row, *_ = text.splitlines()
+    assert "booktabs" in about and "digits, linf-0.125" in what and top == r"\toprule"
+    assert begin == r"\begin{tabular}{llrrrrrrr}" and head.startswith(r"run & method & clean $\up")
+    assert row.startswith(r"a\_b & at & 90.0\% (82.6\%--94.5\%) & 61.0\%")
+
+
+def test_stems_of_long_names_are_file_names_of_their_own():
+    records = [record("a", dataset="n" * 300 + end) for end in "xy"]
+    first, second = (board.stem for board in build_boards(records))
+    assert first != second and len(first) < 150 and first.startswith("nnn")

@@ -12,6 +12,7 @@ from cembench.evaluation.record.files import load_record
 from cembench.reporting.leaderboard import build_boards, find_records
 from cembench.reporting.page.charts import charts
 from cembench.reporting.page.runs import gather
+from cembench.reporting.site import build as build_module
 from cembench.reporting.site import group_pages
 from cembench.reporting.site.groups import summary
 from cembench.reporting.site.names import page_name
@@ -106,8 +107,8 @@ def test_a_method_says_what_it_is_and_has_all_its_runs(site):
 
 
 def test_tables_without_records_are_pages_of_data(site):
-    folder = site / "tables" / "quickstart--digits-linf-0.125"
-    source = LEADERBOARDS / "quickstart/digits-linf-0.125.csv"
+    folder = site / "tables" / "orderings--digits-linf-0.125"
+    source = LEADERBOARDS / "orderings/digits-linf-0.125.csv"
     assert (folder / source.name).read_bytes() == source.read_bytes()
     data = json.loads((folder / "digits-linf-0.125.json").read_text())
     assert data["records"] is False
@@ -117,6 +118,13 @@ def test_tables_without_records_are_pages_of_data(site):
     assert isinstance(row["weights_sha256"], str)
     page = pages(site)[folder / "index.html"]
     assert "a table without records" in "".join(page.text) and page.elements.count("tr") > 10
+
+
+def test_a_single_table_is_enough(cembench, tmp_path):
+    table = LEADERBOARDS / "orderings/digits-linf-0.125.csv"
+    assert build(cembench, table, out=tmp_path / "site").code == 0
+    assert (tmp_path / "site/tables/digits-linf-0.125/index.html").is_file()
+    assert not (tmp_path / "site/sets").exists() and broken(tmp_path / "site") == []
 
 
 def test_rows_of_a_table_lead_to_runs_whose_records_are_there(cembench, attacked, tmp_path):
@@ -209,6 +217,21 @@ def test_a_full_disk_is_named_and_the_earlier_site_stays(cembench, disk, small):
     assert (out / "index.html").read_bytes() == before and broken(out) == []
 
 
+def test_a_killed_build_leaves_the_earlier_site_and_nothing_for_ever(
+    cembench, small, tmp_path, monkeypatch
+):
+    out = tmp_path / "site"
+    assert build(cembench, small / "a", out=out).code == 0
+    index = (out / "index.html").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "_write_index", lambda *_: 1 / 0)
+        assert build(cembench, small, out=out).code == 2
+    assert (out / "index.html").read_bytes() == index and broken(out) == []
+    assert len(list((out / "runs").iterdir())) == 2
+    assert build(cembench, small / "a", out=out).code == 0
+    assert len(list((out / "runs").iterdir())) == 1 and broken(out) == []
+
+
 def test_a_damaged_picture_is_named_and_costs_nothing_else(cembench, small, tmp_path, caplog):
     picture = next((small / "a/samples").glob("*.png"))
     picture.write_bytes(picture.read_bytes()[:200])
@@ -247,7 +270,10 @@ def test_a_collection_of_records_is_enough(cembench, small, tmp_path):
     assert cembench("records", small, "--to", collection).code == 0
     assert build(cembench, collection, out=tmp_path / "site").code == 0
     assert len(list((tmp_path / "site/runs").glob("*/index.html"))) == 2
-    assert not list((tmp_path / "site/runs").glob("*/*.webp")) and broken(tmp_path / "site") == []
+    assert (
+        not list((tmp_path / "site/runs").glob("*/samples/*.webp"))
+        and broken(tmp_path / "site") == []
+    )
 
 
 def test_charts_of_many_runs_say_which_are_drawn(tmp_path):

@@ -85,7 +85,7 @@ class TestCharts:
         tab.locator("dialog[open]").wait_for()
         require_whole(tab, "drawer")
 
-    @pytest.mark.parametrize("width", WIDTHS)
+    @pytest.mark.parametrize("width", WIDTHS[1:])
     def test_the_navigation_leads_to_each_section(self, visit, width):
         tab = visit(width=width)
         for link in tab.locator("nav a").all():
@@ -94,3 +94,18 @@ class TestCharts:
             place = tab.locator(link.get_attribute("href")).get_by_role("heading").first
             tab.wait_for_function("scrollY > 0 || location.hash === '#leaderboards'")
             assert place.evaluate(UPPERMOST)
+
+
+@pytest.mark.parametrize(
+    ("page", "width", "scheme"),
+    [
+        ("index.html", 390, "dark"),
+        ("sets/digits-*/index.html", 1400, "light"),
+        ("runs/trades-*/index.html", 390, "light"),
+    ],
+)
+def test_pages_of_a_site_are_whole_and_open_to_all(browser, site, page, width, scheme):
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    tab.goto(next(site.glob(page)).resolve().as_uri())
+    require_whole(tab, f"site-{page.partition('/')[0]}")
+    tab.close()

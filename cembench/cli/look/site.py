@@ -16,7 +16,7 @@ from cembench.cli.base import FILE, RUNS, Command, say
     "--images",
     type=click.IntRange(0),
     default=64,
-    help="Attacked images of each run, at most; 0 for none.",
+    help="Attacked images of each run at most; 0 for none.",
 )
 def command(runs: tuple[Path, ...], out: Path, images: int) -> None:
     """Put results on a site, with a page for each run.

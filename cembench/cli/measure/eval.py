@@ -122,10 +122,13 @@ def _records(
     checkpoints: list[Path], protocol: Protocol, **options: Any
 ) -> tuple[list[Record], list[CembenchError]]:
     """Return the records of all that could be evaluated, and what went wrong with the others."""
+    from cembench.data.roots import remember
     from cembench.evaluation.evaluate import evaluate
     from cembench.evaluation.record.display import rates
     from cembench.reporting.plots.curves import write_curve
 
+    for other in protocol.other_data:
+        remember(other)
     records, failed = [], []
     for path in checkpoints:
         try:

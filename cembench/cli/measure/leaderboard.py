@@ -20,7 +20,7 @@ from cembench.cli.base import FILE, RUNS, Command, say, show
     "form",
     type=click.Choice(["markdown", "latex"]),
     default="markdown",
-    help="Of what is printed; latex: STEM.tex too, for booktabs.",
+    help="What is printed; latex: for booktabs, also as STEM.tex.",
 )
 @click.option("--verify", is_flag=True, help="Read every checkpoint as a whole.")
 def command(

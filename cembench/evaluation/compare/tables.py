@@ -34,7 +34,9 @@ def compare(
     pattern = protocol or "*"
     if isinstance(first, Path) and isinstance(second, Path) and _seeded(first, second):
         return over_seeds(compare_seeds(first, second, pattern), *names)
-    pair = [one if isinstance(one, Record) else _record(one, pattern) for one in (first, second)]
+    for one in (first, second):
+        _require(one)
+    pair = [one if isinstance(one, Record) else record_of(one, pattern) for one in (first, second)]
     return over_images(compare_records(*pair), *names)
 
 
@@ -43,11 +45,10 @@ def _seeded(first: Path, second: Path) -> bool:
     return not (first.exists() or second.exists()) and bool(seeds_of(first))
 
 
-def _record(path: Path, protocol: str) -> Record:
-    if not path.exists() and RunLayout.collection(path) is None:
-        missing = f"{path}: no such record or run; run `cembench eval` on a run"
-        raise CembenchError(missing + hint(path))
-    return record_of(path, protocol)
+def _require(one: Path | Record) -> None:
+    if isinstance(one, Path) and not one.exists() and RunLayout.collection(one) is None:
+        missing = f"{one}: no such record or run; run `cembench eval` on a run"
+        raise CembenchError(missing + hint(one))
 
 
 def over_images(rows: Sequence[Difference], first: str, second: str) -> Listing[Difference]:

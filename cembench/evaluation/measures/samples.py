@@ -115,7 +115,7 @@ class DrawSamples:
     def _chunks(self, sampler: Sampler, bar: Bar, world: World = ALONE) -> Iterator[Samples]:
         """Yield chunks with images and starts as bytes; each process has its share of them."""
         device = self.context.images.device
-        chunks = list(enumerate(_labels(self.context, sampler)))
+        chunks = list(enumerate(chunk_labels(self.context, sampler)))
         for number, y in world.deal(f"samples {sampler.title}", chunks):
             draw = partial(self._chunk, sampler, y.to(device), number)
             values = self.cache.obtain(sample_key(sampler.title, number), draw)
@@ -124,7 +124,7 @@ class DrawSamples:
 
     def _chunk(self, sampler: Sampler, y: Tensor, number: int) -> dict[str, Tensor]:
         context = self.context
-        seed, trace, visit = _chunk_seed(context, number), None, None
+        seed, trace, visit = chunk_seed(context, number), None, None
         if number == 0 and isinstance(sampler, EnergySampler):
             trace = Trace(sampler)
             visit = trace.follow(intended_labels(sampler, y, context.images, seed))
@@ -164,8 +164,8 @@ class SavedSamples:
         context = self.context
         device = context.images.device
         labels = [
-            intended_labels(sampler, y.to(device), context.images, _chunk_seed(context, i)).cpu()
-            for i, y in enumerate(_labels(context, sampler))
+            intended_labels(sampler, y.to(device), context.images, chunk_seed(context, i)).cpu()
+            for i, y in enumerate(chunk_labels(context, sampler))
         ]
 
         def chunk(number: int) -> Samples:
@@ -202,11 +202,13 @@ class SavedSamples:
         return [Comparison(title, len(near), int(near.sum()))]
 
 
-def _chunk_seed(context: EvaluationContext, number: int) -> int:
+def chunk_seed(context: EvaluationContext, number: int) -> int:
+    """Return the seed of a chunk of samples."""
     return derive(context.protocol.seed, "samples", number)
 
 
-def _labels(context: EvaluationContext, sampler: Sampler) -> Iterator[Tensor]:
+def chunk_labels(context: EvaluationContext, sampler: Sampler) -> Iterator[Tensor]:
+    """Yield the intended classes of each chunk of samples, as `chunks` does."""
     assert context.reference is not None
     count, size = len(context.reference.split), context.protocol.samples.batch_size
     return chunks(sampler, count, len(context.metadata.classes), size)

@@ -127,6 +127,7 @@ class Record(Base):
     """
 
     _replaced: bool = PrivateAttr(False)
+    _accepted: str = PrivateAttr("")
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     def __repr__(self) -> str:
@@ -194,6 +195,14 @@ class Record(Base):
         Only a record that `load_beside` returned knows; no file says it.
         """
         return self._replaced
+
+    @property
+    def accepted(self) -> str:
+        """What the keeper of a board did with it: `recounted`, `not re-run`, or nothing.
+
+        Only a record that `load_beside` returned knows; no record says it of itself.
+        """
+        return self._accepted
 
     @property
     def sanity_failed(self) -> list[str]:

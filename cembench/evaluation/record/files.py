@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cembench.evaluation.record import FORMAT, Record
+from cembench.evaluation.record.acceptance import acceptance_of
 from cembench.evaluation.record.collection import Collected, read_collection
 from cembench.evaluation.record.origin import Origin
 from cembench.evaluation.statistics import Rate
@@ -126,7 +127,7 @@ def load_beside(path: Path) -> Record:
 
 
 def marked(record: Record, path: Path, checksums: Checksums) -> Record:
-    """Mark a record if its checkpoint has been `replaced`, and return it.
+    """Mark a record if its checkpoint has been `replaced`, or a keeper accepted it; return it.
 
     A checkpoint that is missing marks nothing: records may be shipped alone.
 
@@ -135,7 +136,9 @@ def marked(record: Record, path: Path, checksums: Checksums) -> Record:
         path: the file.
         checksums: of checkpoints, for several records.
     """
-    checkpoint = layout_of(path, record).checkpoint
+    layout = layout_of(path, record)
+    checkpoint, accepted = layout.checkpoint, acceptance_of(path, layout.folder)
+    record._accepted = "" if accepted is None else accepted.outcome
     if record.checkpoint_sha256 and checkpoint.is_file():
         record._replaced = not _measured(record, checkpoint, checksums)
     return record

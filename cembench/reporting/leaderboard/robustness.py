@@ -15,6 +15,7 @@ from cembench.reporting.leaderboard.board import Board, Shown, optional
 from cembench.reporting.leaderboard.frame import frame, says
 from cembench.reporting.leaderboard.ranking import ROBUST, best_first, lead_column, pareto_front
 from cembench.reporting.leaderboard.rows import (
+    ACCEPTED,
     REPLACED,
     SAME,
     arranged,
@@ -90,6 +91,9 @@ def _shown(table: pd.DataFrame, lead: Column | None) -> Shown:
     shown.add("gradients ↓", "train_gradients", partial(number, form=".2g"))
     show_sanity(shown)
     shown.mark("checkpoint", "checkpoint", note=REPLACED)
+    if any(shown.table["accepted"]):
+        shown.add("accepted", "accepted")
+        shown.notes.append(ACCEPTED)
     if says(table["error"]):
         shown.add("error", "error", optional)
     return shown

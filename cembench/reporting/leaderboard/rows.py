@@ -29,7 +29,11 @@ PLAIN += RATES
 REPLACED = (
     "⚠ replaced: the checkpoint that lies beside the record now is not the one that was measured."
 )
-MARKS = ["checkpoint", "unchecked"]  # in files, only where a row says something
+ACCEPTED = (
+    "recounted: the keeper of the board computed the figures again and attacked a share of the "
+    "images again. not re-run: nothing but the record was checked."
+)
+MARKS = ["checkpoint", "unchecked", "accepted"]  # in files, only where a row says something
 HIDDEN = [*MARKS, "slug", "threats", "fingerprint", "reference", "record"]
 SAME = ["dataset", "threat", "protocol_digest", "fingerprint", "reference"]
 
@@ -52,6 +56,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "sanity_failed": " ".join(record.sanity_failed),
         "checkpoint": checkpoint_mark(record),
         "unchecked": record.unchecked,
+        "accepted": record.accepted,
         "record": record,
     }
     for section in sections.SECTIONS:

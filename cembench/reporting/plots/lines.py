@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +16,8 @@ from cembench.util.display.charts import Lines, Series
 
 BANDS = 8  # more bands would hide each other
 STEEP = 100  # a value beyond is drawn on a logarithmic scale, or nothing else would be seen
-TICKS = 5  # intervals between the ticks of an axis of a small panel at most
+TICKS = 4  # intervals between the ticks of an axis of a small panel at most
+NARROW = 0.05  # a range whose ticks have more than two digits behind the point
 WIDE, SMALL = (7.2, 4.0), (2.7, 2.3)  # inches of a single panel, and of one of several in a row
 
 
@@ -32,17 +33,26 @@ def draw_lines(panels: Sequence[Lines], columns: int) -> Figure:
         for one in panel.series:
             if len(one.x):
                 drawn[one.name] = _line(axes, panel, one, names.index(one.name), len(names))
-        _frame(axes, panel, TICKS if small else "auto")
+        axes.xaxis.set_major_locator(_ticks(small, panel.x.integer))
+        axes.yaxis.set_major_locator(_ticks(small))
+        _frame(axes, panel, quick=margins is not None)
     style.legend(figure, {one: drawn[one] for one in names if one in drawn})
     return figure
 
 
 def _margins(panels: Sequence[Lines]) -> style.Margins:
     """Return room for titles, labels and the longest numbers of a chart without a legend."""
-    values = [y for panel in panels for one in panel.series for y in one.y if math.isfinite(y)]
-    digits = 0.25 if any(abs(y) >= STEEP for y in values) else 0
+    digits = 0.25 if any(map(_long, panels)) else 0
     named = 0.2 if any(panel.y.label for panel in panels) else 0
     return style.Margins(0.45 + digits + named, 0.12, 0.45, 0.32)
+
+
+def _long(panel: Lines) -> bool:
+    """Return whether numbers beside a panel have many digits before or behind the point."""
+    values = [y for one in panel.series for y in one.y if math.isfinite(y)]
+    if panel.y.percent or not values:
+        return False
+    return max(map(abs, values)) >= STEEP or max(values) - min(values) < NARROW
 
 
 def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D:
@@ -57,14 +67,19 @@ def _line(axes: Axes, panel: Lines, one: Series, number: int, of: int) -> Line2D
     return line
 
 
-def _frame(axes: Axes, panel: Lines, ticks: int | Literal["auto"]) -> None:
-    axes.locator_params(nbins=ticks)
+def _ticks(small: bool, integer: bool = False) -> MaxNLocator:
+    if not small:
+        return MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=integer)  # as by default
+    return MaxNLocator(TICKS, steps=[1, 2, 5, 10], integer=integer)
+
+
+def _frame(axes: Axes, panel: Lines, *, quick: bool) -> None:
     for text, place in panel.marks.items():
         style.upright(axes, place, text)
     axes.set(xlabel=style.label(panel.x), ylabel=style.label(panel.y))
-    axes.set_title(style.name(panel.title, 70))
-    if panel.x.integer:
-        axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    if quick:  # nothing stands above the axes, so the title need not look for its place
+        axes.ticklabel_format(style="plain", useOffset=False)
+    axes.set_title(style.name(panel.title, 70), y=1 if quick else None)
     if panel.y.percent:
         axes.set_ylim(0, 102)
     elif any(abs(y) > STEEP for one in panel.series for y in one.y):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from cembench.reporting.page.runs import Run
 from cembench.reporting.page.tables import LinkedTable
 from cembench.reporting.site.data import plain_data, to_json
 from cembench.reporting.site.folder import Folder
-from cembench.reporting.site.group_pages import write_group
+from cembench.reporting.site.group_pages import cut, write_group
 from cembench.reporting.site.groups import Group, groups
 from cembench.reporting.site.index import entries, listing
 from cembench.reporting.site.methods import by_method, write_method
@@ -46,7 +48,8 @@ def write_site(paths: Sequence[Path], out: Path, images: int = COUNT) -> Path:
     pages = Pages(Folder(out), images)
     pages.write_assets()
     found = groups(results.runs)
-    found = [_write_group(pages, group) for group in found]
+    with _unwatched():
+        found = [_write_group(pages, group) for group in found]
     methods = by_method(found)
     for method, own in methods.items():
         write_method(pages, method, own)
@@ -57,6 +60,18 @@ def write_site(paths: Sequence[Path], out: Path, images: int = COUNT) -> Path:
     problems = (problem for group in found for run in group.runs for problem in run.problems)
     tell([*results.problems, *problems, *pages.panels.lines])
     return out / "index.html"
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Spare the garbage collector all records, which it would go through again for every chart."""
+    others = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not others:
+            gc.unfreeze()
 
 
 def _write_group(pages: Pages, group: Group) -> Group:
@@ -79,10 +94,8 @@ def _write_table(pages: Pages, table: PlainTable, results: Results) -> None:
     folder = f"tables/{table.name}"
     pages.folder.write(f"{folder}/{table.stem}.csv", table.content)
     pages.folder.write(f"{folder}/{table.stem}.json", to_json(plain_data(table, runs)))
-    values: dict[str, Any] = {
-        "table": table,
-        "linked": LinkedTable(table.shown, runs, table.stem, WITHOUT),
-    }
+    linked = cut(LinkedTable(table.shown, runs, table.stem, WITHOUT))
+    values: dict[str, Any] = {"table": table, "linked": linked}
     pages.write(f"{folder}/index.html", "table.html", **values, **pages.parts({}))
 
 

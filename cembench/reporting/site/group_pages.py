@@ -33,7 +33,7 @@ def write_group(pages: Pages, group: Group, shown: Sequence[Shown]) -> None:
     """
     folder = f"sets/{group.name}"
     known = by_record(group.runs)
-    boards = [(board, of_board(board, known)) for board in group.boards]
+    boards = [(board, replace(of_board(board, known), csv="")) for board in group.boards]
     for board, linked in boards:
         stem = f"{folder}/{page_name(board.stem)}"
         pages.folder.write(f"{stem}.csv", board.csv())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from cembench.reporting.leaderboard import build_boards
-from cembench.reporting.leaderboard.board import Board, slug
+from cembench.reporting.leaderboard.board import Board
 from cembench.reporting.leaderboard.ranking import ROBUST, robust_attack
 from cembench.reporting.page.runs import Run, by_record
 from cembench.reporting.page.tables import LinkedTable
@@ -67,7 +67,7 @@ def groups(runs: Iterable[Run]) -> list[Group]:
 def summary(title: str, runs: Sequence[Run]) -> LinkedTable:
     """Return a table of runs with their main figures."""
     table = Table(title, HEAD, [_row(run) for run in runs])
-    return LinkedTable(table, [[run] for run in runs], slug(title))
+    return LinkedTable(table, [[run] for run in runs], page_name(title))
 
 
 def _group(dataset: str, threat: str, runs: list[Run]) -> Group:

@@ -11,6 +11,7 @@ from typing import Any
 from cembench.methods import methods
 from cembench.reporting.page.runs import Run
 from cembench.reporting.site.data import to_json
+from cembench.reporting.site.group_pages import cut
 from cembench.reporting.site.groups import Group, summary
 from cembench.reporting.site.names import page_name
 from cembench.reporting.site.pages import Pages
@@ -30,7 +31,7 @@ def by_method(groups: Sequence[Group]) -> dict[str, list[tuple[Group, list[Run]]
 def write_method(pages: Pages, method: str, own: Sequence[tuple[Group, list[Run]]]) -> None:
     """Write the page of a method, and its runs as data."""
     folder = f"methods/{page_name(method)}"
-    tables = [(group, summary(group.title, runs)) for group, runs in own]
+    tables = [(group, cut(summary(group.title, runs))) for group, runs in own]
     values: dict[str, Any] = {"method": method, "texts": describe(method), "tables": tables}
     pages.write(f"{folder}/index.html", "method.html", **values, **pages.parts({}))
     rows = [_values(group, run) for group, runs in own for run in runs]

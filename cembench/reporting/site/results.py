@@ -93,9 +93,9 @@ def _identity(record: Record) -> list[str]:
 
 
 def _tables_below(path: Path) -> list[Path]:
-    """Return the CSV files below a folder that are neither of a run nor of a site."""
+    """Return the CSV files below a folder that are neither of a run nor of a site; or a file."""
     if not path.is_dir():
-        return []
+        return [path] if path.suffix == ".csv" and path.is_file() else []
     files = RunLayout.tables_below(path)
     sites = {file.parent for file in files for above in file.parents if (above / MANIFEST).exists()}
     return [file for file in files if file.parent not in sites]
@@ -103,4 +103,4 @@ def _tables_below(path: Path) -> list[Path]:
 
 def _title(file: Path, path: Path) -> str:
     """Return what a table is called: its path from the folder that was given."""
-    return file.relative_to(path).with_suffix("").as_posix()
+    return file.relative_to(path if path.is_dir() else path.parent).with_suffix("").as_posix()

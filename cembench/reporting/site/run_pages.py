@@ -63,7 +63,7 @@ def write_run(pages: Pages, light: Run, group: Group) -> tuple[Run, list[Shown]]
     own = next(iter(history([run], f"{run.anchor}-training", "Training")), None)
     if own is not None:
         found[id(own)] = pages.make(own.stem, partial(drawn, own))
-    shown = [one for one in (_picture(pages, run, one) for one in run.pictures) if one]
+    shown = [one for one in (_picture(pages, light, one) for one in run.pictures) if one]
     found |= {id(one): one.address for one in shown}
     sheet = _sheet(pages, run)
     if sheet is not None:
@@ -100,7 +100,7 @@ def _picture(pages: Pages, run: Run, picture: Picture) -> Shown | None:
     content = pages.make(str(picture.file), partial(picture.webp, quick=True))
     if content is None:
         return None
-    address = f"{page_name(picture.sampler)}{'.chains' if picture.strip else ''}.webp"
+    address = f"{'chains' if picture.strip else 'samples'}/{page_name(picture.sampler)}.webp"
     pages.folder.write(f"runs/{run.anchor}/{address}", content)
     about = picture.size, picture.cells, picture.places, address
     return Shown(run, picture.file, picture.sampler, picture.strip, *about)

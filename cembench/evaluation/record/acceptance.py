@@ -1,0 +1,54 @@
+"""Acceptance: the mark of a keeper beside a run on a shared board. It is no signature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from cembench.util.errors import CembenchError
+from cembench.util.files import read_bytes, sha256
+from cembench.util.settings import Settings
+
+ACCEPTED = "accepted.json"
+
+
+class Acceptance(Settings):
+    """What a keeper's inspection came to.
+
+    Attributes:
+        format: version of the file.
+        name: of the entry.
+        outcome: whether figures were recounted, or could not be.
+        record_sha256: of the record that was inspected.
+        attacked: number of images that were attacked again.
+        how: seeds, shares, versions and device, in sentences.
+        cembench: the version that inspected it.
+        created: when, UTC.
+    """
+
+    format: int = 1
+    name: str
+    outcome: Literal["recounted", "not re-run"]
+    record_sha256: str
+    attacked: int = 0
+    how: list[str] = []
+    cembench: str = ""
+    created: str = ""
+
+
+def acceptance_of(record: Path, folder: Path) -> Acceptance | None:
+    """Return the acceptance beside a record; None without one, or where it is of another record.
+
+    Args:
+        record: the file of the record.
+        folder: the run folder.
+    """
+    place = folder / ACCEPTED
+    if not place.is_file():
+        return None
+    try:
+        found = Acceptance.parse(json.loads(read_bytes(place)))
+    except (CembenchError, ValueError, RecursionError):
+        return None
+    return found if found.record_sha256 == sha256(record) else None

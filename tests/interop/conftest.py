@@ -1,0 +1,42 @@
+"""An entry for a shared board."""
+
+import shutil
+
+import pytest
+
+from cembench.evaluation.evaluate import evaluate
+from cembench.evaluation.protocol import load_protocol
+from cembench.interop.submission.submit import submit
+from tests.conftest import made_once
+
+PLAN = """
+limit: 64
+attacks: [{name: pgd, steps: 10}]
+samples:
+  count: 24
+  batch_size: 12
+  samplers: [{name: rcs, steps: 5}]
+  extractor: {name: lite0, size: 32}
+"""
+
+
+@pytest.fixture(scope="session")
+def plan(tmp_path_factory):
+    file = tmp_path_factory.mktemp("plans") / "plan.yaml"
+    file.write_text(PLAN)
+    return file
+
+
+def entry_of(run, plan, to):
+    """Evaluate a run, and submit it."""
+    own = to.parent / f"{to.name}-run"
+    own.mkdir(parents=True)
+    shutil.copy(run / "model.safetensors", own)
+    evaluate(own, load_protocol(str(plan)), save_adversarial=True, save_samples=True)
+    submit(own, to, licence="MIT", contact="me@example.org", authors="<b>A</b> | B")
+
+
+@pytest.fixture(scope="session")
+def honest(trained, plan, shared):
+    """An honest entry; do not write to it."""
+    return made_once(shared / "entries" / "honest", lambda to: entry_of(trained, plan, to))
