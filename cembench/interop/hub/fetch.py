@@ -40,14 +40,12 @@ def fetch(folder: Path, store: Store, files: Mapping[str, Entry]) -> None:
 
 
 def _fetch(place: Path, store: Store, name: str, entry: Entry) -> None:
-    sha, size = hashlib.sha256(), 0
+    sha = hashlib.sha256()
     with replacing(place) as target:
-        for part in store.parts(name):
-            if (size := size + len(part)) > entry.bytes:
-                break
+        for part in store.parts(name, entry.bytes):
             sha.update(part)
             target.write(part)
-        if (size, sha.hexdigest()) != (entry.bytes, entry.sha256):
+        if sha.hexdigest() != entry.sha256:
             raise CembenchError(
                 f"{store.address}: {name} is damaged or was changed: it has not the SHA-256 that "
                 f"{MANIFEST} says"
