@@ -22,7 +22,7 @@ from cembench.models.checkpoint import weights_digest
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, sha256, unwritable, write_text
 from cembench.util.files.layout import RunLayout
-from cembench.util.files.names import shown
+from cembench.util.files.names import require_distinct, shown
 from cembench.util.version import __version__
 
 PAGE = "accepted.md"
@@ -44,6 +44,9 @@ def require_new(claim: Claim, facts: EntryFacts, board: Path | None, checks: Che
             return
         taken = (board / facts.name).exists()
         checks.require("name", not taken, "a new one", "taken" if taken else facts.name)
+        with checks.trying("name", "no other one by case or accents alone"):
+            for other in board.iterdir() if board.is_dir() else ():
+                require_distinct((other.name, facts.name))
         same = [path for path, weights in _known(board).items() if weights == record.weights_sha256]
         found = shown(str(same[0].relative_to(board))) if same else "none"
         checks.require("entry with the same weights", not same, "none", found)

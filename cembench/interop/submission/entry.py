@@ -20,7 +20,7 @@ FORMAT = 1
 FACTS = "entry.json"
 CARD = "README.md"
 BUFFER = "buffer.safetensors"
-LARGEST = {FACTS: 2**24, CARD: 2**20, ".json": 2**26}  # bytes of files that are read as text
+LARGEST = {FACTS: 2**22, CARD: 2**20, ".json": 2**22}  # bytes of files that are read as text
 
 
 def _printable(text: str) -> str:
