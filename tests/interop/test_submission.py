@@ -209,7 +209,7 @@ def test_successes_that_were_left_out(forger, refused):
         ({"contact": " "}, "contact"),
         ({"contact": "a\nb"}, "contact"),
         ({"name": "../x"}, "name"),
-        ({"format": 2}, "format 2 of a later cembench"),
+        ({"format": 2}, "format 2, of a later cembench"),
         ({"more": 1}, "unknown key"),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_nothing_half_written(honest, plan, tmp_path, monkeyp
     monkeypatch.setattr("cembench.interop.submission.submit.write_card", full)
     with pytest.raises(CembenchError, match="free some space"):
         submit(honest, tmp_path / "entry", licence="MIT", contact="x")
-    assert list(tmp_path.iterdir()) == [board] and list(board.iterdir()) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_the_fault_of_an_entry(cembench, honest, tmp_path):

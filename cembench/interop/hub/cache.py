@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from cembench.interop.hub.address import address_of, is_address
-from cembench.interop.hub.fetch import fetch, new_folder, require_room, transfer
+from cembench.interop.hub.fetch import fetch, require_room, transfer
 from cembench.interop.hub.manifest import Manifest, Part, part_of
 from cembench.interop.hub.store import Store
 from cembench.interop.hub.stores import store_of
@@ -16,6 +16,7 @@ from cembench.training.config import Experiment
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import replacing, sha256
 from cembench.util.files.fetched import note
+from cembench.util.files.folders import new_folder
 from cembench.util.files.layout import CHECKPOINT, user_cache
 from cembench.util.files.names import file_name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from cembench.interop.hub.address import Address
-from cembench.interop.hub.manifest import LONGEST, MANIFEST, Manifest, read_manifest
+from cembench.interop.hub.manifest import LONGEST, MANIFEST, Manifest
 from cembench.util.errors import CembenchError, blaming, said
 from cembench.util.files import CHUNK
 from cembench.util.files.fetched import without_password
@@ -86,7 +86,7 @@ class Store(ABC):
             if self.size(MANIFEST) is None:
                 return None
         content = b"".join(self.parts(MANIFEST, LONGEST))
-        return read_manifest(content, self.address), content
+        return Manifest.read(content, f"{self.address}: its {MANIFEST}"), content
 
 
 @contextmanager

@@ -19,11 +19,10 @@ from cembench.interop.submission.entry import (
     FACTS,
     LARGEST,
     EntryFacts,
-    read_facts,
     unknown_places,
 )
 from cembench.util.errors import CembenchError
-from cembench.util.files import CHUNK
+from cembench.util.files import CHUNK, read_bytes
 from cembench.util.files.names import require_distinct, shown
 
 MOST_FILES = 10_000
@@ -51,7 +50,7 @@ def receive(entry: Path, copy: Path, most: int, checks: Checks) -> EntryFacts:
             raise Refused
         found = {place: _copied(entry, place, copy / place, sizes[place]) for place in sizes}
         with checks.trying("what the entry says of itself", "name, licence, contact, files"):
-            facts = read_facts(copy / FACTS)
+            facts = EntryFacts.read(read_bytes(copy / FACTS), FACTS)
             _compare(facts.files, {k: v for k, v in found.items() if k != FACTS}, checks)
             checks.require("licence", True, "an SPDX expression", facts.licence)
             checks.require("contact", True, "whom to ask", facts.contact)
