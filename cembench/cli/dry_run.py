@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cembench.cli.base import say
+from cembench.cli.base import fail, say
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def show_forecast(
     jobs: int = 1,
     where: str = "",
 ) -> None:
-    """Print the table, the sum, and the rates.
+    """Print the table, the sum, and the rates; fail with what would fail.
 
     Args:
         found: what each experiment costs, by name.
@@ -88,19 +88,22 @@ def show_forecast(
 
     rows = [_row(name, found[name], experiments[name], evaluates) for name in experiments]
     say("\n".join(text_table(HEAD, rows)))
-    open_ = [one for one in found.values() if any(one.seconds)]
-    sums = [STARTED + _together([one.seconds[n] for one in open_], jobs) for n in range(3)]
-    at_once = f", {jobs} at once" if jobs > 1 else ""
-    disk = sum(one.bytes for one in found.values())
-    say(f"\nin all: {_between(*sums)}{at_once}; {_size(disk)} of disk for what is new")
-    for line in dict.fromkeys(_rates(one, experiments[name]) for name, one in found.items()):
-        if line:
-            say(f"measured on {where}: {line}")
+    known = [one.seconds for one in found.values() if not one.failure]
+    if known:
+        sums = [STARTED + _together([one[n] for one in known], jobs) for n in range(3)]
+        at_once = f", {jobs} at once" if jobs > 1 else ""
+        disk = sum(one.bytes for one in found.values())
+        say(f"\nin all: {_between(*sums)}{at_once}; {_size(disk)} of disk for what is new")
+    measured: dict[str, str] = {}
+    for name, one in found.items():
+        if one.rates and measured.setdefault(repr(experiments[name].model), name) == name:
+            say(f"measured on {where}, {_rates(name, one, experiments[name])}")
     if evaluates:
         say(NOTE)
-    for name, one in found.items():
-        if one.failure:
-            say(f"{name}: {one.failure}", err=True)
+    if failures := [
+        f"experiment {name}: {one.failure}" for name, one in found.items() if one.failure
+    ]:
+        fail("; ".join(failures))
 
 
 def _row(name: str, one: Forecast, experiment: Experiment, evaluates: bool) -> list[str]:
@@ -136,14 +139,12 @@ def _size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def _rates(one: Forecast, experiment: Experiment) -> str:
-    if one.rates is None:
-        return ""
+def _rates(name: str, one: Forecast, experiment: Experiment) -> str:
     parts = []
-    for what, rates in zip(("training", "attacks"), one.rates, strict=True):
+    for what, rates in zip(("training", "attacks"), one.rates or (), strict=True):
         if rates.gradient:
             told = (
                 f"{1 / rates.gradient:,.0f} gradients and {1 / rates.forward:,.0f} forward passes"
             )
             parts.append(f"{what} {told} a second")
-    return f"{experiment.model.title}: {'; '.join(parts)}"
+    return f"{experiment.model.title} of {name}: {'; '.join(parts)}"

@@ -51,11 +51,27 @@ def packages() -> Iterator[Finding]:
         text = "cembench is on the path but not installed: its packages are not known"
         yield Finding("software", "note", text, "pip install -e . in its folder")
         return
-    missing = [name for name in needed[""] if _version(name) is None]
-    for name in missing:
-        yield Finding("software", "problem", f"{name} is not installed", f"pip install '{name}'")
-    if not missing:
+    wrong = [*_unfit("cembench"), *_unfit("torchvision")]
+    yield from wrong
+    if not wrong:
         yield Finding("software", "ok", f"{len(needed[''])} packages that it needs are installed")
+
+
+def _unfit(package: str) -> Iterator[Finding]:
+    """Tell which packages that one needs are missing, or of a version that it does not take."""
+    from packaging.requirements import Requirement
+
+    for line in requires(package) or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(wanted.name)
+        text = f"{wanted.name} {found or 'is not installed'}"
+        if found is None or not wanted.specifier.contains(found, prereleases=True):
+            text += f", and {package} takes {wanted.specifier}" if found else ""
+            yield Finding(
+                "software", "problem", text, f"pip install '{wanted.name}{wanted.specifier}'"
+            )
 
 
 def extras() -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from cembench.suites.rates import Rates, evaluation_rates, seconds_of, training_
 from cembench.suites.reused import Reuse, reuse_of
 from cembench.suites.sizes import Images, images_of
 from cembench.training.config import Experiment
-from cembench.util.errors import said
+from cembench.util.errors import CembenchError, said
 from cembench.util.lazy import lazy_imports
 
 with lazy_imports():
@@ -86,7 +86,7 @@ class Forecaster:
         try:
             return self._forecast(experiment, reuse, images_of(experiment.data))
         except Exception as error:  # whatever a data set or a network raises
-            return Forecast(reuse, failure=said(error))
+            return Forecast(reuse, failure=_why(error))
 
     def evaluation(self, experiment: Experiment) -> Forecast:
         """Return the forecast of the evaluation of a trained network, as if there was no record."""
@@ -94,7 +94,7 @@ class Forecaster:
         try:
             return self._forecast(experiment, reuse, images_of(experiment.data))
         except Exception as error:  # as above
-            return Forecast(reuse, failure=said(error))
+            return Forecast(reuse, failure=_why(error))
 
     def _forecast(self, experiment: Experiment, reuse: Reuse, images: Images) -> Forecast:
         held = round(images.training * experiment.validation.fraction)
@@ -132,6 +132,10 @@ class Forecaster:
         if name not in self._features:
             self._features[name] = _features(protocol, images, self.device)
         return count * (len(drawn.samplers) + len(starts)) * self._features[name]
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, CembenchError) else said(error)
 
 
 def _evaluation(

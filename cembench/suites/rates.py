@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +19,19 @@ from cembench.energy import potentials
 from cembench.energy.ascent import ascend
 from cembench.energy.threat import Threat
 from cembench.evaluation.protocol import Protocol
+from cembench.models.copies.surrogate import ascent_model
 from cembench.models.engine import EXAMPLES
 from cembench.suites.passes import Passes
 from cembench.suites.sizes import Images
+from cembench.training.build import followed, memory_format
 from cembench.training.config import Experiment
 from cembench.training.optim import build_optimizer
 from cembench.util.frozen import frozen, proposing
 from cembench.util.rng import isolated_rng
 
-SECONDS = 0.2  # that a timed batch should take at most
-REPEATS = 5  # of each batch; the fastest counts, since other work only slows
-STEPS = 3  # of an ascent
+SECONDS = 0.5  # that a timed batch should take at most
+REPEATS = 3  # of each batch; the fastest counts, since other work only slows
+STEPS = 5  # of an ascent
 
 
 @dataclass(frozen=True)
@@ -54,29 +58,34 @@ class Rates:
 
 
 def training_rates(experiment: Experiment, images: Images, device: torch.device) -> Rates:
-    """Measure a network as training uses it.
+    """Measure a network as training uses it: samplers follow a copy of it where they would.
 
     Raises:
         Exception: whatever the network raises.
     """
-    net, batch = _built(experiment, images, device), experiment.batch_size
+    batch, bf16 = experiment.batch_size, experiment.precision == "bf16"
+    layout = memory_format(experiment, images.shape[1], batch, device)
+    net = _built(experiment, images, device).to(memory_format=layout)
     optimizer = build_optimizer(experiment.optimizer, net)
-    bf16 = experiment.precision == "bf16"
+    copy = followed(experiment, net, torch.rand(2, *images.shape, device=device))
+    sampler = experiment.method.samplers.get("negatives")
+    mode: Literal["eval", "train"] = getattr(sampler, "mode", "eval")
 
     def update(x: Tensor) -> None:
         optimizer.zero_grad()
-        net(x).square().mean().backward()
+        net(x.to(memory_format=layout)).square().mean().backward()
         optimizer.step()
+
+    def draw(x: Tensor) -> None:
+        with ascent_model(net, x, mode, copy) as model:
+            _ascend(model, experiment.threat, x.to(memory_format=layout))
 
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         net.train()
         updating = _per_image(update, images, batch, device, fewest=2)
+        drawing = _per_image(draw, images, batch, device, fewest=2) / STEPS
         net.eval()
-        return Rates(
-            _per_image(_ascent(net, experiment.threat), images, batch, device) / STEPS,
-            _per_image(_forward(net), images, batch, device),
-            updating,
-        )
+        return Rates(drawing, _per_image(_forward(net), images, batch, device), updating)
 
 
 def evaluation_rates(
@@ -84,13 +93,13 @@ def evaluation_rates(
 ) -> Rates:
     """Measure a network as attacks use it, through the engine of a protocol."""
     net = _built(experiment, images, device).eval()
+    threat = protocol.threat.over(experiment.threat)
     chunk = min(protocol.batch_size, protocol.limit or images.test)
     with isolated_rng(0), frozen(net), proposing():
         example = torch.rand(EXAMPLES, *images.shape, device=device)
         fast = protocol.engine.prepare(net, example)
-        climb = _ascent(fast, protocol.threat.over(experiment.threat))
         return Rates(
-            _per_image(climb, images, chunk, device) / STEPS,
+            _per_image(partial(_ascend, fast, threat), images, chunk, device) / STEPS,
             _per_image(_forward(fast), images, chunk, device),
         )
 
@@ -108,24 +117,20 @@ def _forward(net: nn.Module) -> Callable[[Tensor], object]:
     return forward
 
 
-def _ascent(net: nn.Module, threat: Threat) -> Callable[[Tensor], object]:
-    ball = threat.ball
-
-    def climb(x: Tensor) -> object:
-        y = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return ascend(
-            net,
-            potentials.cross_entropy,
-            x,
-            y,
-            steps=STEPS,
-            step_size=threat.eps / STEPS,
-            direction=ball.direction,
-            ball=ball,
-            centre=x,
-        )
-
-    return climb
+def _ascend(net: nn.Module, threat: Threat, x: Tensor) -> None:
+    """Take a few steps from images in the ball around them."""
+    y, ball = torch.zeros(len(x), dtype=torch.long, device=x.device), threat.ball
+    ascend(
+        net,
+        potentials.cross_entropy,
+        x,
+        y,
+        steps=STEPS,
+        step_size=threat.eps / STEPS,
+        direction=ball.direction,
+        ball=ball,
+        centre=x,
+    )
 
 
 def _per_image(
@@ -135,12 +140,20 @@ def _per_image(
     device: torch.device,
     fewest: int = 1,
 ) -> float:
-    """Return the seconds of an image in a batch; a small batch comes first, to warm up."""
+    """Return the seconds of an image in a batch.
+
+    Where a whole batch would take long, a part of it and a smaller one are timed, which tell what
+    a pass costs whatever the images, such as a step of the optimizer, and what each of them does.
+    """
     x = torch.rand(fewest, *images.shape, device=device)
     run(x)
-    one = _timed(run, x) / fewest
-    size = max(fewest, min(batch, int(SECONDS / max(one, 1e-9))))
-    return seconds_of(run, torch.rand(size, *images.shape, device=device)) / size
+    few = seconds_of(run, x)
+    size = min(batch, max(2 * fewest, int(SECONDS * fewest / max(few, 1e-9))))
+    many = seconds_of(run, torch.rand(size, *images.shape, device=device))
+    if size <= fewest or size == batch:
+        return many / size
+    each = max(0.0, many - few) / (size - fewest)
+    return each + max(0.0, few - fewest * each) / batch
 
 
 def seconds_of(run: Callable[[Tensor], object], x: Tensor) -> float:

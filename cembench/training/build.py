@@ -6,7 +6,7 @@ import logging
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cembench.data.split import Split
 from cembench.data.statistics import pixel_statistics
@@ -45,29 +45,29 @@ def build_model(config: Experiment, training: Split) -> tuple[Classifier, tuple[
     return model, statistics
 
 
-def followed(config: Experiment, model: Classifier, data: Split) -> Surrogate | None:
+def followed(config: Experiment, model: nn.Module, images: Tensor) -> Surrogate | None:
     """Return the copy of a network that its samplers follow; None where they follow the network.
 
     Args:
         config: the experiment.
         model: the network at its first weights.
-        data: training images, on the device; the copy is tried on the first ones.
+        images: a few images on its device, which the copy is tried on, N×C×H×W.
     """
     modes = [getattr(sampler, "mode", "eval") for sampler in config.method.samplers.values()]
     if config.compile or not config.method.trainable or "eval" not in modes:
         return None
-    return build_surrogate(model, data.pixels(slice(2)), config.precision == "bf16")
+    return build_surrogate(model, images, config.precision == "bf16")
 
 
 def memory_format(
-    config: Experiment, training: Split, batch: int, device: torch.device
+    config: Experiment, height: int, batch: int, device: torch.device
 ) -> torch.memory_format:
     """Return the memory format of images and weights: channels last where it is faster.
 
     On a CPU (ResNet-18, 32×32 pixels) it is clearly faster in bf16, slightly in fp32 for batches of
     32 or more, and slower for smaller ones: see `cembench bench train`.
     """
-    large = batch >= 32 and training.shape[1] >= 32
+    large = batch >= 32 and height >= 32
     fast = large or config.precision == "bf16" or device.type == "cuda"
     return torch.channels_last if fast else torch.contiguous_format
 

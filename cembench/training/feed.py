@@ -62,7 +62,7 @@ class Feed:
             seeds = [config.seed, *(derive(config.seed, "branch", k) for k in self._further)]
             self._orders = [Order(seed, loaded.sizes, loaded.shares) for seed in seeds]
         self._set_steps(config, loaded.sizes)
-        self.layout = memory_format(config, self.training, self.batch, device)
+        self.layout = memory_format(config, self.training.shape[1], self.batch, device)
 
     def _set_steps(self, config: Experiment, sizes: tuple[int, ...]) -> None:
         """Set batch and steps. The epochs of a mix are as long as the images of its first part."""

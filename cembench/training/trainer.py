@@ -99,7 +99,7 @@ class Trainer:
         self.watch = Watch(config.divergence.bound, self.optimizer, self.device)
         steps = max(1, self.steps)
         self.scheduler = build_scheduler(config.schedule, self.optimizer, config.epochs, steps)
-        self.surrogate = followed(config, self.model, self.data)
+        self.surrogate = followed(config, self.model, self.data.pixels(slice(2)))
         self.average = build_average(self.model, config.ema if config.method.trainable else 0.0)
         self.objective: nn.Module = ddp.MethodLoss(self.model, config.method)
 

@@ -171,7 +171,7 @@ def test_show_tells_of_a_folder_of_runs_and_of_a_config(cembench, runs):
     [
         (("eval", "runs/ones"), "did you mean runs/one?"),
         (("show", "rums/one"), "did you mean runs?"),
-        (("compare", "runs/one", "runs/onee"), "did you mean runs/one?"),
+        (("compare", "runs/onee", "runs/one"), "did you mean runs/one?"),
         (("leaderboard", "run"), "did you mean runs?"),
         (("train", "digits-att"), "did you mean 'digits-at'?"),
         (("evl", "runs"), "did you mean 'eval'?"),

@@ -49,10 +49,12 @@ def test_a_check_that_breaks_is_a_finding(problems, monkeypatch):
 
 
 def test_missing_packages_and_plugins_are_problems(problems, monkeypatch, tmp_path):
-    monkeypatch.setattr(software, "requires", lambda _: ["click>=8", "nosuchpackage>=1"])
+    needs = {"cembench": ["click>=8", "nosuchpackage>=1"], "torchvision": ["torch==1.0"]}
+    monkeypatch.setattr(software, "requires", needs.get)
     (tmp_path / "mine.py").write_text("raise SystemExit('it was imported')")
-    missing, plugin = problems("mine.nets", "nosuchplugin")
-    assert "pip install 'nosuchpackage'" in missing and "nosuchplugin cannot be found" in plugin
+    missing, unfit, plugin = problems("mine.nets", "nosuchplugin")
+    assert "pip install 'nosuchpackage>=1'" in missing and "torchvision takes ==1.0" in unfit
+    assert "nosuchplugin cannot be found" in plugin
 
 
 def test_a_folder_that_cannot_be_written_or_is_full_is_a_problem(problems, monkeypatch):

@@ -96,16 +96,8 @@ class TestCharts:
             assert place.evaluate(UPPERMOST)
 
 
-@pytest.mark.parametrize(
-    ("page", "width", "scheme"),
-    [
-        ("index.html", 390, "dark"),
-        ("sets/digits-*/index.html", 1400, "light"),
-        ("runs/trades-*/index.html", 390, "light"),
-    ],
-)
-def test_pages_of_a_site_are_whole_and_open_to_all(browser, site, page, width, scheme):
-    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    tab.goto(next(site.glob(page)).resolve().as_uri())
-    require_whole(tab, f"site-{page.partition('/')[0]}")
+def test_the_page_of_a_data_set_of_a_site_is_whole_and_open_to_all(browser, site):
+    tab = browser.new_page(viewport={"width": 1400, "height": 800})
+    tab.goto(next(site.glob("sets/digits-*/index.html")).resolve().as_uri())
+    require_whole(tab, "site")
     tab.close()

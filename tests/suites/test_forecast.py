@@ -66,7 +66,8 @@ def test_one_training_and_one_evaluation_are_forecast_too(cembench, suite, train
     assert told.code == 0 and f"{trained}  trained" in told.out
     assert not (suite / "runs").exists()
     missing = cembench("train", "c.yaml", "data={name: folder, root: none}", "--dry-run")
-    assert "not known" in missing.out and "no folder none" in missing.err
+    assert "not known" in missing.out and "experiment c: data.root: no folder none" in missing.err
+    assert missing.code == 2
 
 
 def test_what_was_begun_is_counted_from_there_and_what_would_be_refused_is_told(cembench, suite):

@@ -23,9 +23,9 @@ def command(as_json: bool) -> None:
     plugin is imported. What is secret is not shown, and your home is `~`.
     """
     from cembench.doctor import examine
-    from cembench.util.registry import named_plugins
 
-    found = examine(named_plugins())
+    registry = sys.modules.get("cembench.util.registry")  # which only plugins have imported
+    found = examine(registry.named_plugins() if registry else ())
     problems = sum(one.state == "problem" for one in found)
     if as_json:
         say(to_json([asdict(one) for one in found]))
