@@ -305,6 +305,8 @@ def test_a_collection_of_records_is_enough(cembench, small, tmp_path):
     assert cembench("records", small, "--to", collection).code == 0
     assert build(cembench, collection, out=tmp_path / "site").code == 0
     assert len(list((tmp_path / "site/runs").glob("*/index.html"))) == 2
+    text = (tmp_path / "site/sets/digits-linf-0.125/index.html").read_text()
+    assert "2 of 2 runs are from a collection of records: their images" in text
     assert (
         not list((tmp_path / "site/runs").glob("*/samples/*.webp"))
         and broken(tmp_path / "site") == []

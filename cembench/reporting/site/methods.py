@@ -14,7 +14,7 @@ from cembench.reporting.site.group_pages import cut
 from cembench.reporting.site.groups import Group, summaries
 from cembench.reporting.site.names import page_name
 from cembench.reporting.site.pages import Pages
-from cembench.util.display.keys import summary as first_lines
+from cembench.util.display.keys import summary
 
 
 def by_method(groups: Sequence[Group]) -> dict[str, list[tuple[Group, list[Run]]]]:
@@ -46,7 +46,7 @@ def describe(method: str) -> list[str]:
 def _texts(name: str) -> list[str]:
     cls = methods.find(name)
     module = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "").split("\n\n")
-    texts = [*module, first_lines(inspect.cleandoc(cls.__doc__ or ""))]
+    texts = [*module, summary(cls.__doc__)]
     return [" ".join(text.split()) for text in texts if text.strip()]
 
 
