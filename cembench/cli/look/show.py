@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cembench.cli.base import JSON, RUN, Command, say
-from cembench.util.errors import CembenchError
+from cembench.util.display.json_text import to_json
+from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.layout import RunLayout
 
 OTHERS = dict.fromkeys((".csv", ".md", ".parquet"), "a table")
-KINDS = "no record (.json), checkpoint, run folder or suite"
+KINDS = "no record (.json), checkpoint, run folder, experiment or suite"
 RECORDS = "; `cembench records` lists the records of one that it wrote"
 
 
@@ -31,7 +31,7 @@ def command(file: Path, as_json: bool) -> None:
         hint = RECORDS * (file.suffix == ".parquet")
         raise CembenchError(f"{file}: {what}, {KINDS}{hint}")
     values, page = _told(file)
-    say(json.dumps(values, indent=2, ensure_ascii=False) if as_json else page, nl=as_json)
+    say(to_json(values) if as_json else page, nl=as_json)
 
 
 def _told(file: Path) -> tuple[Any, str]:
@@ -41,7 +41,10 @@ def _told(file: Path) -> tuple[Any, str]:
     from cembench.reporting.describe import record_page, run_page, runs_page
 
     if file.suffix in (".yaml", ".yml") and not file.is_dir():
-        return _config(file)
+        try:
+            return _config(file)
+        except ConfigError as error:
+            raise CembenchError(f"{error}; it is {KINDS}") from error
     if file.suffix == ".json":
         record = load_record(file)
         return record.dump(), record_page(record)

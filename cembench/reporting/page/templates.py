@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cembench.reporting.page.tables import marks, of_chart
+from cembench.reporting.page.tables import marks
 from cembench.util.display import latex, markdown
 from cembench.util.display.format import with_error
 from cembench.util.files.names import shown
@@ -34,8 +34,7 @@ def templates(*packages: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {"marks_of": marks, "of_chart": of_chart}
-    made.globals |= {"with_error": with_error, "to_yaml": to_yaml}
+    made.globals |= {"marks_of": marks, "with_error": with_error, "to_yaml": to_yaml}
     return made
 
 
