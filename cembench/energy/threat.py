@@ -85,6 +85,12 @@ class ThreatChange(Settings):
     norm: NormName | None = None
     eps: Radius | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        """Take a text such as `linf 8/255` too."""
+        return threat_values(value) if isinstance(value, str) else value
+
     @classmethod
     def of(cls, value: str | Mapping[str, Any] | Threat | None) -> Self:
         """Return what is given of a threat model, as settings or as a text such as `linf 8/255`.

@@ -133,7 +133,7 @@ def _problems(
     elif item["type"] == "missing":
         yield place, "required, but not given"
     else:
-        text = item["msg"].removeprefix("Value error, ")
+        text = item["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
         about_keys = isinstance(item["input"], dict) and (cause is not None or not place)
         got = "" if about_keys else f", got {item['input']!r:.200}"
         yield place, f"{text[:1].lower()}{text[1:]}{got}"

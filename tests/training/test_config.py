@@ -39,6 +39,9 @@ from tests.support.fuzz_configs import fuzz_configs
         ({"threat": {"eps": "8/0"}}, "threat.eps: division by zero"),
         ({"threat": {"eps": "8/x"}}, "threat.eps"),
         ({"threat": {"norm": "l3"}}, "threat.norm"),
+        ({"threat": "l3 0.1"}, "threat.norm: give one of linf, l2, l1, l0, got 'l3'"),
+        ({"threat": "linf 8"}, "threat.eps: .*did you mean 8/255"),
+        ({"threat": [1]}, r"threat: input should be a valid dictionary, got \[1\]"),
         ({"optimizer": {"nesterov": True, "momentum": 0}}, "optimizer: nesterov needs momentum"),
         ({"epochs": "3"}, "epochs"),
         ({"epochs": True}, "epochs"),
@@ -154,6 +157,7 @@ def test_a_message_lists_so_many_mistakes_and_counts_the_rest():
 
 def test_what_depends_on_other_choices_is_filled_in():
     assert experiment().threat == Threat(norm="linf", eps=0.125)
+    assert experiment(threat="l2 1/2").threat == Threat(norm="l2", eps=0.5)
     assert experiment(data={"name": "mnist"}).threat.eps == 0.3
     assert experiment(data="cifar10").threat.radius == "8/255"
     assert experiment(data="cifar10").data.flip
