@@ -15,7 +15,7 @@ from cembench.reporting.page import write_report
 from cembench.util.display.cells import EDITED
 from cembench.util.display.image_grid import strips
 from cembench.util.files.layout import RunLayout
-from tests.support.browser import CORNER, needs_chromium
+from tests.support.browser import CORNER, needs_chromium, until
 from tests.support.pages import BARE, HOSTILE, encoder, leave
 from tests.support.records import touch
 
@@ -316,7 +316,7 @@ class TestCharts:
         assert not head.is_visible()
         board.get_by_role("button", name="clean").click()
         tab.locator("nav a").last.click()
-        tab.wait_for_function("location.hash.startsWith('#samples?')")
+        until(tab, "location.hash.startsWith('#samples?')")
         again = visit(fragment="#" + tab.url.partition("#")[2])
         board = again.locator(".board").first
         assert not board.locator("thead th").filter(has_text="seed").is_visible()
@@ -329,7 +329,7 @@ class TestCharts:
         assert "more" in board.get_attribute("class").split()
         box = board.locator(".scroll")
         box.evaluate("box => box.scrollTo(box.scrollWidth, 0)")
-        tab.wait_for_function("!document.querySelector('.board').classList.contains('more')")
+        until(tab, "!document.querySelector('.board').classList.contains('more')")
         wide = visit(width=3000).locator(".board").first
         assert "more" not in wide.get_attribute("class").split()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import CLIPPED, CORNER, OUTSIDE, barriers, needs_chromium
+from tests.support.browser import CLIPPED, CORNER, OUTSIDE, barriers, needs_chromium, until
 
 pytestmark = needs_chromium
 SHOTS = os.environ.get("CEMBENCH_SCREENSHOTS")
@@ -92,7 +92,7 @@ class TestCharts:
             tab.evaluate("scrollTo(0, 0)")
             link.click()
             place = tab.locator(link.get_attribute("href")).get_by_role("heading").first
-            tab.wait_for_function("scrollY > 0 || location.hash === '#leaderboards'")
+            until(tab, "scrollY > 0 || location.hash === '#leaderboards'")
             assert place.evaluate(UPPERMOST)
 
 

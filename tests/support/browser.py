@@ -66,6 +66,14 @@ def barriers(tab: Any) -> list[str]:
     return found
 
 
+def until(tab: Any, true: str, tries: int = 200) -> None:
+    """Wait until an expression is true; the page's policy forbids playwright's own way to."""
+    while not tab.evaluate(true):
+        tries -= 1
+        assert tries, f"never came true: {true}"
+        tab.wait_for_timeout(25)
+
+
 FORGET = "() => { try { localStorage.clear() } catch { /* such a page keeps nothing */ } }"
 
 
