@@ -1,12 +1,13 @@
 """Progress in a notebook: one output for each bar, which is replaced and stays."""
 
+import io
 from functools import partial
 
 import pytest
 from rich.console import Console
 
 from cembench.util import progress
-from cembench.util.progress import Bar, Screen
+from cembench.util.progress import Bar, Screen, stderr
 
 display = pytest.importorskip("IPython.display")
 
@@ -58,3 +59,13 @@ def test_a_bar_that_fails_stays_as_it_was(outputs):
         bar.advance(5)
         raise ZeroDivisionError
     assert len(outputs) == 1 and outputs[0].texts[-1].startswith("at ")
+
+
+def test_a_reader_who_leaves_is_told_as_one(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    with pytest.raises(BrokenPipeError):
+        stderr().print("a line")
