@@ -28,14 +28,18 @@ class Refused(Exception):
     """The pull request is no new entry; the message says why."""
 
 
-def git(*arguments: str, text: bool = True) -> str | bytes:
-    """Return what a git command prints."""
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=text).stdout
+def git(*arguments: str, given: str = "") -> str:
+    """Return what a git command prints; names of files may be any bytes."""
+    run = subprocess.run(["git", *arguments], check=True, capture_output=True, input=given.encode())
+    return run.stdout.decode(errors="surrogateescape")
 
 
 def added(base: str, head: str) -> dict[PurePosixPath, str]:
     """Return the object of each file that a pull request adds; refuse any other change."""
-    fork = git("merge-base", base, head).strip()
+    try:
+        fork = git("merge-base", base, head).strip()
+    except subprocess.CalledProcessError:
+        raise Refused("it shares no commit with the board") from None
     fields = git("diff", "--raw", "-z", "--no-renames", "--no-abbrev", fork, head).split("\0")
     found = {}
     for header, place in zip(fields[::2], fields[1::2], strict=False):
@@ -57,9 +61,13 @@ def entry_of(files: dict[PurePosixPath, str], base: str) -> PurePosixPath:
     (folder,) = folders
     if git("ls-tree", base, "--", str(folder)):
         raise Refused(f"there is an entry {folder.name} already; choose another name")
-    sizes = [int(git("cat-file", "-s", blob)) for blob in files.values()][: MOST_FILES + 1]
-    if len(sizes) > MOST_FILES or sum(sizes) > MOST_BYTES:
-        raise Refused(f"it has {len(sizes)} files with {sum(sizes):,} bytes, which is too much")
+    if len({str(path).casefold() for path in files}) < len(files):
+        raise Refused("names of its files differ by case alone")
+    if len(files) > MOST_FILES:
+        raise Refused(f"it has {len(files)} files, and {MOST_FILES} is the most")
+    sizes = git("cat-file", "--batch-check=%(objectsize)", given="\n".join(files.values()))
+    if (size := sum(map(int, sizes.split()))) > MOST_BYTES:
+        raise Refused(f"it has {size:,} bytes, and {MOST_BYTES:,} is the most")
     return folder
 
 
@@ -72,7 +80,8 @@ def inspect(files: dict[PurePosixPath, str], entry: PurePosixPath, options: list
         for path, blob in files.items():
             place = folder / path.relative_to(entry)
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(git("cat-file", "blob", blob, text=False))
+            with place.open("xb") as file:
+                subprocess.run(["git", "cat-file", "blob", blob], check=True, stdout=file)
         try:
             cembench(["accept", str(folder), "--board", ENTRIES, *options])
         except SystemExit as end:
@@ -107,7 +116,7 @@ def main(arguments: list[str]) -> int:
         files = added(base, head)
         entry = entry_of(files, base)
     except Refused as reason:
-        page = f"# Pull request: refused\n\n{reason}.\n"
+        page = f"# Pull request: refused\n\n    {reason}.\n"  # indented, so that names stay text
         print(page, end="")
         if given.report:
             given.report.write_text(page)

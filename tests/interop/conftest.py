@@ -1,13 +1,17 @@
 """An entry for a shared board."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.protocol import load_protocol
+from cembench.interop.submission.accept import accept
+from cembench.interop.submission.page import page_of
 from cembench.interop.submission.submit import submit
 from tests.conftest import made_once
+from tests.support.entries import Forger
 
 PLAN = """
 limit: 64
@@ -40,3 +44,28 @@ def entry_of(run, plan, to):
 def honest(trained, plan, shared):
     """An honest entry; do not write to it."""
     return made_once(shared / "entries" / "honest", lambda to: entry_of(trained, plan, to))
+
+
+@pytest.fixture
+def not_attacked(monkeypatch):
+    """Leave out attacks, in tests of something else."""
+    monkeypatch.setattr("cembench.interop.submission.accept.attack_again", lambda *args: 0)
+
+
+@pytest.fixture
+def forger(honest, tmp_path):
+    return Forger(Path(shutil.copytree(honest, tmp_path / "mine")))
+
+
+@pytest.fixture
+def refused(plan):
+    """Say why an entry is refused, and that the page says it too."""
+
+    def reasons(entry, **options):
+        verdict = accept(entry, protocols=[str(plan)], seed=0, **options)
+        page = page_of(verdict)
+        assert verdict.outcome == "refused" and page.startswith(f"# {verdict.title}: refused\n")
+        assert page.count("\n- ") >= len(verdict.checks.failed) and "## Reasons" in page
+        return "\n".join(row.reason for row in verdict.checks.failed)
+
+    return reasons

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -92,7 +93,12 @@ def test_pull_requests(board, pull, honest, tmp_path):
 
     code, page = add("forged", better)
     assert code == 1 and page.startswith("# honest: refused") and "figure pgd" in page
+
+    def bytes_in_name(theirs):
+        (theirs / os.fsdecode(b"entries/bytes/![x](y)\xff")).write_text("")
+
     for name, also, reason in (
+        ("bytes", bytes_in_name, "    'entries/bytes/![x](y)\\udcff' is no plain file"),
         ("scripted", script, "it changes 'check_pull_request.py'"),
         ("linked", link, "is no plain file"),
         ("first", second, "it adds 2 entries"),
@@ -123,4 +129,9 @@ def test_the_workflow_has_the_least_rights():
     rights = {name: job["permissions"] for name, job in workflow["jobs"].items()}
     assert rights == {"check": {"contents": "read"}, "merge": {"contents": "write"}}
     for job in workflow["jobs"].values():
-        assert job["steps"][0]["with"]["ref"] == "main"
+        checkout, *steps = job["steps"]
+        assert checkout["with"]["ref"] == "main" and not checkout["with"]["persist-credentials"]
+        for step in steps:
+            assert "${{" not in step.get("run", ""), "text of strangers could be run"
+            inspects = "check_pull_request" in step.get("run", "")
+            assert not (inspects and "TOKEN" in step["env"])

@@ -25,6 +25,7 @@ from cembench.interop.hub.pull import pull
 from cembench.interop.hub.push import push
 from cembench.util import extras
 from cembench.util.errors import CembenchError
+from cembench.util.files.fetched import note, told
 from cembench.util.files.locks import locked
 from tests.conftest import experiment, images, made_once
 from tests.support.hub import TOKEN, Hub, Repository, running
@@ -179,7 +180,7 @@ def test_names_that_lead_elsewhere_are_refused(run: Path, address: str) -> None:
     for name in (*HOSTILE, "eval/CON.json", "a\n.json", "eval/" + "x" * 300, "Model.safetensors"):
         edited(address, lambda m, name=name: m["files"].update({name: m["files"][own]}))
         for reading in (pull, cb.load):
-            with pytest.raises(CembenchError, match="cannot be used") as told:
+            with pytest.raises(CembenchError, match=r"its cembench\.json: files: ") as told:
                 reading(address)
             assert "\n" not in str(told.value)
         edited(address, lambda m, name=name: m["files"].pop(name))
@@ -196,6 +197,23 @@ def test_only_files_of_a_run_are_fetched(run: Path, address: str) -> None:
 
     edited(address, name_others)
     assert not {*more} & {*files(pull(address))}
+
+
+def test_a_store_may_not_send_more_than_it_says(
+    run: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(run, address)
+    alone = f"{address}-file/own.safetensors"
+    with fsspec.open(alone, "wb", auto_mkdir=True) as file:
+        file.write(b"x" * 99)
+    size = FileStore.size
+    monkeypatch.setattr(FileStore, "size", lambda *args: size(*args) and 9)
+    with pytest.raises(CembenchError, match=r"own\.safetensors is longer than it should be"):
+        cb.load(alone)
+    monkeypatch.setattr("cembench.interop.hub.store.LONGEST", 9)
+    with pytest.raises(CembenchError, match=r"cembench\.json is longer than it should be"):
+        pull(address)
+    assert not Path("runs").exists() and not list(Path("cache").rglob("*.safetensors"))
 
 
 def test_a_manifest_may_not_ask_for_more_than_there_is(run: Path, address: str) -> None:
@@ -453,4 +471,6 @@ def test_what_an_address_is() -> None:
     assert is_address("s3://b/x") and is_address(Path("hf://me/at"))
     assert address_of(Path("file:///tmp/x")).url == "file:///tmp/x"
     assert not any(map(is_address, ("runs/at", "C:/runs", "C:\\runs", "at=runs/at", Path("/x"))))
-    assert "word" not in str(address_of("ftp://me:word@host/run"))
+    private = "ftp://me:word@host/run"
+    note(private, Path("cache/run"))
+    assert "word" not in str(address_of(private)) + told(Path("cache/run/x"))

@@ -89,3 +89,12 @@ class Forger:
         samples = SavedSamples(context, self.path, record.generation)
         found = measure(context, SavedAttacks(self.path, context.rows, table), samples)
         self.write(found.table, **found.results)
+
+
+def survive(table: pd.DataFrame, rows: pd.Index) -> pd.DataFrame:
+    """Return a table in which some images survive PGD."""
+    table = table.copy()
+    table.loc[rows, ["pgd_broken", "pgd_broken_8bit"]] = False
+    table.loc[rows, "pgd_by"] = ""
+    table.loc[rows, "pgd_norm"] = float("nan")
+    return table

@@ -43,25 +43,26 @@ def command(
     logs. On Hugging Face a push is one commit, whose id is part of the address. In any store that
     fsspec knows a run is written once.
     """
-    from cembench.interop.hub.address import address_of
-    from cembench.interop.hub.push import packed
-    from cembench.interop.hub.stores import store_of
+    from cembench.interop.hub.push import push
     from cembench.util.overrides import override
 
-    address = address_of(to)
-    store = store_of(address)
-    with packed(
+    def tell(package: Package) -> bool:
+        _tell(run, package, dry_run)
+        return not dry_run
+
+    address = push(
         run,
-        address,
+        to,
         unfinished=unfinished,
         resume_state=resume_state,
+        force=force,
+        private=private,
         record=record,
         fields=override({}, overrides),
-    ) as package:
-        _tell(run, package, dry_run)
-        if not dry_run:
-            manifest = package.manifest
-            say(store.write(package.files, manifest, force=force, private=private))
+        tell=tell,
+    )
+    if address:
+        say(address)
 
 
 def _tell(run: Path, package: Package, listed: bool) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, sha256
-from cembench.util.settings import Settings
+from cembench.util.files.json_file import JsonFile, Sha256
 
 ACCEPTED = "accepted.json"
 
 
-class Acceptance(Settings):
+class Acceptance(JsonFile):
     """What a keeper's inspection came to.
 
     Attributes:
@@ -27,10 +26,9 @@ class Acceptance(Settings):
         created: when, UTC.
     """
 
-    format: int = 1
     name: str
     outcome: Literal["recounted", "not re-run"]
-    record_sha256: str
+    record_sha256: Sha256
     attacked: int = 0
     how: list[str] = []
     cembench: str = ""
@@ -48,7 +46,7 @@ def acceptance_of(record: Path, folder: Path) -> Acceptance | None:
     if not place.is_file():
         return None
     try:
-        found = Acceptance.parse(json.loads(read_bytes(place)))
-    except (CembenchError, ValueError, RecursionError):
+        found = Acceptance.read(read_bytes(place), place)
+    except CembenchError:
         return None
     return found if found.record_sha256 == sha256(record) else None

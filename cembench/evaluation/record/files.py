@@ -16,7 +16,7 @@ from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files import read_bytes, sha256
 from cembench.util.files.checksums import Checksums
 from cembench.util.files.layout import RunLayout
-from cembench.util.files.parquet import read_frame, write_table
+from cembench.util.files.parquet import read_frame, require_small, write_table
 from cembench.util.files.seal import START, UNSEALED, is_sealed, seal, seal_at_start, write_sealed
 from cembench.util.stages import stage
 
@@ -79,7 +79,7 @@ def parse_record(content: bytes, path: Path) -> Record:
         if version >= SEALED and not is_sealed(content):
             raise ValueError("the seal does not fit")
         record = Record.parse(_migrated(values, version))
-    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, ConfigError) as error:
         if version > FORMAT:
             raise CembenchError(
                 f"{path}: record format {version} of a later cembench, which this one cannot read "
@@ -192,6 +192,7 @@ def load_table(record: Path, known: Record | None = None) -> pd.DataFrame:
     known = known or load_record(record)
     try:
         if known.table_sha256 in ("", hashlib.sha256(content).hexdigest()):
+            require_small(content)
             frame = read_frame(content)
             if known.table_sha256 or _fits(frame, known):
                 return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -94,9 +95,10 @@ PARTS = ("", "drawn", "rest", "untried")
 
 def _distinct(values: list[Attack]) -> list[Attack]:
     titles = [attack.title for attack in values]
+    times, known = Counter(titles), {"clean", "worst_case", "curve", *attacks.names()}
     for title, attack in zip(titles, values, strict=True):
-        reserved = {"clean", "worst_case", "curve", *attacks.names()} - {attack.name}
-        if titles.count(title) > 1 or title in reserved or attack.label in VERSIONS:
+        reserved = title in known and title != attack.name
+        if times[title] > 1 or reserved or attack.label in VERSIONS:
             raise ValueError(f"the label '{title}' is taken; give each attack its own")
     require_distinct(titles)
     return values

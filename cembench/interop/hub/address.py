@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from cembench.util.errors import CembenchError
+from cembench.util.files.fetched import without_password
 
 HUGGING_FACE = "hf"
 FORM = "hf://USER/NAME, hf://USER/NAME@REVISION or hf://USER/NAME@REVISION/FILE"
@@ -16,7 +17,6 @@ _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.
 _PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)(.*)", re.DOTALL)
 _HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([^/]+))?(?:/(.+))?", re.ASCII)
 _OTHERS = ("datasets", "spaces", "kernels", "buckets")  # that the hub has beside models
-_PASSWORD = re.compile(r"://[^/@\s]*@")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Address:
     file: str = ""
 
     def __str__(self) -> str:
-        return _PASSWORD.sub("://…@", self.url)
+        return without_password(self.url)
 
 
 def is_address(value: object) -> bool:

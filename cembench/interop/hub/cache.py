@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 from cembench.interop.hub.address import address_of, is_address
-from cembench.interop.hub.fetch import fetch, new_folder, require_room, transfer
+from cembench.interop.hub.fetch import fetch, require_room, transfer
 from cembench.interop.hub.manifest import Manifest, Part, part_of
 from cembench.interop.hub.store import Store
 from cembench.interop.hub.stores import store_of
 from cembench.training.config import Experiment
 from cembench.util.errors import CembenchError, blaming
-from cembench.util.files import digest, replacing, sha256
+from cembench.util.files import replacing, sha256
 from cembench.util.files.fetched import note
+from cembench.util.files.folders import new_folder
 from cembench.util.files.layout import CHECKPOINT, user_cache
 from cembench.util.files.names import file_name
 
@@ -94,7 +96,7 @@ def fetch_start(config: Experiment) -> None:
 
 def _run(store: Store, manifest: Manifest, content: bytes, part: Part) -> Path:
     """Return a run, or a file of it, in the cache, with the files up to a part."""
-    folder = _folder(store, hashlib.sha256(content).hexdigest()[:16])
+    folder = _folder(store, content)
     files = manifest.chosen(part)
     if store.file:
         known = manifest.chosen(Part.ALL)
@@ -113,17 +115,20 @@ def _single(store: Store) -> Path:
         raise store.missing(file)
     with blaming(store.address):
         name = file_name(file.rpartition("/")[2])
-    key = digest([store.address.url, file, store.version(file)])
-    place = _folder(store, key) / name
+    key = json.dumps([store.address.url, file, store.version(file)])
+    place = _folder(store, key.encode()) / name
     if not place.is_file():
         require_room(place.parent, size, store)
         with transfer(store, "fetching", size) as advance, replacing(place) as target:
-            for part in store.parts(file):
+            for part in store.parts(file, size):
                 target.write(part)
                 advance(len(part))
     return place
 
 
-def _folder(store: Store, key: str) -> Path:
-    """Return a folder of the cache, whose last part is the name of the run."""
-    return user_cache() / "hub" / key / store.name
+def _folder(store: Store, key: bytes) -> Path:
+    """Return a folder of the cache, whose last part is the name of the run.
+
+    Its digest is so long that no stranger finds two keys with the same one.
+    """
+    return user_cache() / "hub" / hashlib.sha256(key).hexdigest()[:40] / store.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from cembench.interop.hub.manifest import MANIFEST, Entry
 from cembench.interop.hub.store import Store
 from cembench.util.errors import CembenchError
-from cembench.util.files import replacing, unwritable
-from cembench.util.files.locks import locked
+from cembench.util.files import replacing
 from cembench.util.progress import stderr
 
 
@@ -40,14 +38,12 @@ def fetch(folder: Path, store: Store, files: Mapping[str, Entry]) -> None:
 
 
 def _fetch(place: Path, store: Store, name: str, entry: Entry) -> None:
-    sha, size = hashlib.sha256(), 0
+    sha = hashlib.sha256()
     with replacing(place) as target:
-        for part in store.parts(name):
-            if (size := size + len(part)) > entry.bytes:
-                break
+        for part in store.parts(name, entry.bytes):
             sha.update(part)
             target.write(part)
-        if (size, sha.hexdigest()) != (entry.bytes, entry.sha256):
+        if sha.hexdigest() != entry.sha256:
             raise CembenchError(
                 f"{store.address}: {name} is damaged or was changed: it has not the SHA-256 that "
                 f"{MANIFEST} says"
@@ -77,29 +73,3 @@ def transfer(store: Store, verb: str, total: int) -> Iterator[Callable[[int], No
     with Progress(*columns, console=console, disable=hidden) as bar:
         task = bar.add_task(f"{verb} {store.address}", total=total)
         yield lambda size: bar.advance(task, size)
-
-
-@contextmanager
-def new_folder(place: Path) -> Iterator[Path | None]:
-    """Yield a neighbour of a folder to be, which takes its place when all went well.
-
-    One process at a time does so; what a killed one left is removed. Where the folder is there by
-    now, None is yielded.
-
-    Raises:
-        CembenchError: when it cannot be written.
-    """
-    part = place.with_name(f".{place.name}.part")
-    with locked(place.with_name(f".{place.name}.lock"), str(place), math.inf):
-        if place.exists():
-            yield None
-            return
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            yield part
-            part.rename(place)
-        except OSError as error:
-            raise unwritable(place, error) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)

@@ -14,6 +14,7 @@ from cembench.interop.hub.store import Store, reaching
 from cembench.util.errors import CembenchError, one_line, said
 from cembench.util.extras import require_package
 from cembench.util.files import CHUNK, unwritable
+from cembench.util.files.fetched import without_password
 
 
 class FileStore(Store):
@@ -35,7 +36,7 @@ class FileStore(Store):
             hint = f"pip install {package}" if package != "fsspec" else one_line(error)
             raise CembenchError(f"{address}: needs a package that is missing: {hint}") from error
         except Exception as error:
-            raise CembenchError(f"{address}: {said(error)}") from error
+            raise CembenchError(f"{address}: {without_password(said(error))}") from error
         self.root = self.root.rstrip("/")
         with reaching(address):
             self.files.invalidate_cache()

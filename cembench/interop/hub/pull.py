@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from cembench.interop.hub.address import address_of, local_folder
-from cembench.interop.hub.fetch import fetch, new_folder
+from cembench.interop.hub.fetch import fetch
 from cembench.interop.hub.manifest import MANIFEST, Part
 from cembench.interop.hub.store import Store
 from cembench.interop.hub.stores import store_of
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes
+from cembench.util.files.folders import new_folder
 from cembench.util.files.layout import CHECKPOINT
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from cembench.interop.exporting import export
 from cembench.interop.hub.address import HUGGING_FACE, Address, address_of, is_address
 from cembench.interop.hub.manifest import MANIFEST, Entry, Manifest, Part, part_of
 from cembench.interop.hub.stores import store_of
-from cembench.models.metadata import read_metadata
+from cembench.models.metadata import CheckpointMetadata, read_metadata
 from cembench.util.errors import CembenchError, blaming
 from cembench.util.files import sha256
 from cembench.util.files.layout import CHECKPOINT, RunLayout
@@ -57,6 +56,7 @@ def push(
     private: bool = False,
     record: str | Path | None = None,
     fields: Mapping[str, object] | None = None,
+    tell: Callable[[Package], bool] = lambda package: True,
 ) -> str:
     """Push a run, and return the address to cite: on the Hugging Face hub that of the commit.
 
@@ -72,6 +72,8 @@ def push(
         record: the record that the model card is made from; unless given, the one with most images
             under AutoAttack.
         fields: what only the author knows, for the card: `name`, `authors`, `link`, `licence`.
+        tell: is told what would be sent, and returns whether it is sent. An empty address is
+            returned where it is not.
 
     Raises:
         CembenchError: for a run that something is at, a damaged record, a missing package, or an
@@ -79,28 +81,28 @@ def push(
     """
     address = address_of(to)
     store = store_of(address)
-    with packed(
-        run,
-        address,
-        unfinished=unfinished,
-        resume_state=resume_state,
-        record=record,
-        fields=fields,
-    ) as package:
+    layout, metadata = _finished(run, unfinished)
+    found, left_out = _divided(layout, Part.RESUME if resume_state else Part.ALL)
+    records = [load_beside(layout.folder / name) for name in found if _is_record(name)]
+    if any(one.replaced for one in records):
+        raise CembenchError(f"{run}: has records of other weights than its own; evaluate it again")
+    with TemporaryDirectory() as made:
+        if record or records or address.scheme == HUGGING_FACE:  # which shows the card
+            found |= _card(layout, Path(made), address, record, fields)
+        said = {CHECKPOINT: metadata, **{one.protocol["name"]: one for one in records}}
+        paths = dict(_paths({name: one.dump() for name, one in said.items()}))
+        package = Package(found, _manifest(layout, found), left_out, paths)
+        if not tell(package):
+            return ""
         return store.write(package.files, package.manifest, force=force, private=private)
 
 
-@contextmanager
-def packed(
-    run: str | Path,
-    address: Address,
-    *,
-    unfinished: bool = False,
-    resume_state: bool = False,
-    record: str | Path | None = None,
-    fields: Mapping[str, object] | None = None,
-) -> Iterator[Package]:
-    """Yield what a push of a run to an address sends, as `push` takes its arguments."""
+def _finished(run: str | Path, unfinished: bool) -> tuple[RunLayout, CheckpointMetadata]:
+    """Return the layout and the metadata of a run that nothing is at.
+
+    Raises:
+        CembenchError: when its training is not finished, unless that is allowed.
+    """
     if is_address(run):
         raise CembenchError(f"{run}: pull it first; push takes a run folder of this machine")
     layout = RunLayout.at(Path(run))
@@ -115,16 +117,7 @@ def packed(
         raise CembenchError(
             f"{run}: its training is not finished; --resume it, or push it with --unfinished"
         )
-    found, left_out = _divided(layout, Part.RESUME if resume_state else Part.ALL)
-    records = [load_beside(layout.folder / name) for name in found if _is_record(name)]
-    if any(one.replaced for one in records):
-        raise CembenchError(f"{run}: has records of other weights than its own; evaluate it again")
-    with TemporaryDirectory() as made:
-        if record or records or address.scheme == HUGGING_FACE:  # which shows the card
-            found |= _card(layout, Path(made), address, record, fields)
-        said = {CHECKPOINT: metadata, **{one.protocol["name"]: one for one in records}}
-        paths = dict(_paths({name: one.dump() for name, one in said.items()}))
-        yield Package(found, _manifest(layout, found), left_out, paths)
+    return layout, metadata
 
 
 def _card(

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from cembench.interop.hub.address import Address
-from cembench.interop.hub.manifest import LONGEST, MANIFEST, Manifest, read_manifest
+from cembench.interop.hub.manifest import LONGEST, MANIFEST, Manifest
 from cembench.util.errors import CembenchError, blaming, said
 from cembench.util.files import CHUNK
+from cembench.util.files.fetched import without_password
 from cembench.util.files.names import file_name
 
 
@@ -63,14 +64,16 @@ class Store(ABC):
         """Return what to say when a file is not there."""
         return CembenchError(f"{self.address}: no {file} here")
 
-    def parts(self, file: str) -> Iterator[bytes]:
+    def parts(self, file: str, most: int) -> Iterator[bytes]:
         """Yield the content of a file in parts.
 
         Raises:
-            CembenchError: when it cannot be read.
+            CembenchError: when it cannot be read, or has more bytes than `most`.
         """
         with reaching(self.address), self.open(file) as source:
             while part := source.read(CHUNK):
+                if (most := most - len(part)) < 0:
+                    raise CembenchError(f"{self.address}: {file} is longer than it should be")
                 yield part
 
     def manifest(self) -> tuple[Manifest, bytes] | None:
@@ -80,13 +83,10 @@ class Store(ABC):
             CembenchError: when it cannot be read or used.
         """
         with reaching(self.address):
-            size = self.size(MANIFEST)
-        if size is None:
-            return None
-        if size > LONGEST:
-            raise CembenchError(f"{self.address}: its {MANIFEST} has {size:,} bytes, more than any")
-        content = b"".join(self.parts(MANIFEST))
-        return read_manifest(content, self.address), content
+            if self.size(MANIFEST) is None:
+                return None
+        content = b"".join(self.parts(MANIFEST, LONGEST))
+        return Manifest.read(content, f"{self.address}: its {MANIFEST}"), content
 
 
 @contextmanager
@@ -101,4 +101,4 @@ def reaching(address: Address) -> Iterator[None]:
     except PermissionError as error:
         raise CembenchError(f"{address}: access denied; are your credentials set?") from error
     except Exception as error:
-        raise CembenchError(f"{address}: {said(error)}") from error
+        raise CembenchError(f"{address}: {without_password(said(error))}") from error

@@ -20,9 +20,10 @@ from cembench.interop.submission.pictures import write_pictures
 from cembench.interop.submission.verdict import Verdict
 from cembench.models.checkpoint import weights_digest
 from cembench.util.errors import CembenchError
-from cembench.util.files import read_bytes, sha256, unwritable, write_text
+from cembench.util.files import read_bytes, sha256, write_bytes, write_text
+from cembench.util.files.folders import new_folder
 from cembench.util.files.layout import RunLayout
-from cembench.util.files.names import shown
+from cembench.util.files.names import require_distinct, shown
 from cembench.util.version import __version__
 
 PAGE = "accepted.md"
@@ -44,6 +45,9 @@ def require_new(claim: Claim, facts: EntryFacts, board: Path | None, checks: Che
             return
         taken = (board / facts.name).exists()
         checks.require("name", not taken, "a new one", "taken" if taken else facts.name)
+        with checks.trying("name", "no other one by case or accents alone"):
+            for other in board.iterdir() if board.is_dir() else ():
+                require_distinct((other.name, facts.name))
         same = [path for path, weights in _known(board).items() if weights == record.weights_sha256]
         found = shown(str(same[0].relative_to(board))) if same else "none"
         checks.require("entry with the same weights", not same, "none", found)
@@ -64,21 +68,15 @@ def publish(claim: Claim, facts: EntryFacts, board: Path, verdict: Verdict) -> N
     Raises:
         CembenchError: when the board cannot be written.
     """
-    place, draft = board / facts.name, board / f".{facts.name}.new"
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(RunLayout.of_record(claim.path).folder, draft)
+    with new_folder(board / facts.name) as draft:
+        if draft is None:
+            raise CembenchError(f"{board / facts.name}: there is an entry by now")
+        shutil.copytree(RunLayout.of_record(claim.path).folder, draft, dirs_exist_ok=True)
         write_card(draft, claim.record, facts)
         if not claim.why_not:
             write_pictures(claim, draft)
-        mark = _mark(claim, facts, verdict)
-        write_text(draft / ACCEPTED, json.dumps(mark.dump(), indent=2) + "\n")
+        write_bytes(draft / ACCEPTED, _mark(claim, facts, verdict).text())
         write_text(draft / PAGE, page_of(verdict))
-        draft.rename(place)
-    except OSError as error:
-        raise unwritable(place, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _mark(claim: Claim, facts: EntryFacts, verdict: Verdict) -> Acceptance:

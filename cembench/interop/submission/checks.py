@@ -9,7 +9,7 @@ from typing import Literal
 
 from safetensors import SafetensorError
 
-from cembench.util.errors import CembenchError, one_line
+from cembench.util.errors import CembenchError, one_line, said
 
 LONGEST = 300  # characters of a cell
 Outcome = Literal["passed", "failed", "note"]
@@ -105,10 +105,17 @@ class Checks:
     def stage(self, title: str) -> Iterator[None]:
         """Gather the checks of a stage.
 
+        Odd files cause errors that nobody foresaw. Each is a failed check.
+
         Raises:
             Refused: at its end, when one of them failed.
         """
         self.title, before = title, len(self.failed)
-        yield
+        try:
+            yield
+        except (CembenchError, Refused):
+            raise
+        except Exception as error:
+            self.fail("files of the entry", "understood", said(error))
         if len(self.failed) > before:
             raise Refused

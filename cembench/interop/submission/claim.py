@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from cembench.evaluation.diff import compared
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.record import Record
 from cembench.evaluation.record.files import load_record, load_table
-from cembench.interop.submission.checks import Checks
+from cembench.interop.submission.checks import Checks, Refused
 from cembench.models import models
 from cembench.models.factory import Factory
 from cembench.models.metadata import CheckpointMetadata, read_metadata
-from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, sha256
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.names import file_name
@@ -24,10 +25,6 @@ from cembench.util.files.seal import is_sealed, seal_at_start
 from cembench.util.files.tensors import tensor_metadata
 from cembench.util.registry import is_trusted
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-MOST_CELLS = 10**8  # of a table of verdicts
 LIBRARIES = ("timm", "robustbench")  # architectures that other packages know
 NO_FILE = "none, since it is not in the entry"
 ENOUGH = 3  # differences that are told
@@ -73,7 +70,8 @@ def read_claim(folder: Path, allowed: Sequence[Protocol], checks: Checks) -> Cla
     """
     with checks.stage("Record"):
         found = RunLayout(folder).records()
-        checks.require("records", len(found) == 1, "one", len(found))
+        if not checks.require("records", len(found) == 1, "one", len(found)):
+            raise Refused
         with checks.trying("the record and its checkpoint", "complete and undamaged"):
             path, record = found[0], load_record(found[0])
             protocol = Protocol.parse(record.protocol)
@@ -82,7 +80,8 @@ def read_claim(folder: Path, allowed: Sequence[Protocol], checks: Checks) -> Cla
             why_not = why_not or _randomised(protocol)
             _require_protocol(record, protocol, allowed, checks)
             _require_evidence(record, path, protocol, checks)
-            table = _table(record, path)
+            classifies = record.kind == "classifier"
+            table = load_table(path, record) if classifies else pd.DataFrame()
     return Claim(path, record, table, protocol, metadata, why_not)
 
 
@@ -180,9 +179,18 @@ def _require_evidence(record: Record, path: Path, protocol: Protocol, checks: Ch
     runs = protocol.runs if classifier else []
     wanted = {f"{file_name(run.title)}.safetensors" for run in runs}
     checks.require("files of adversarial images", kept == wanted, _listed(wanted), _listed(kept))
-    drawn = {file.name.rsplit(".", 2)[0] for file in RunLayout.samples(path).glob("*")}
-    titles, needed = _titles(record, protocol)
-    checks.require("files of samples", needed <= drawn <= titles, _listed(needed), _listed(drawn))
+    files = {file.name for file in RunLayout.samples(path).glob("*")}
+    drawn, (titles, needed) = sample_files(path), _titles(record, protocol)
+    checks.require("samples", needed <= {*drawn} <= titles, _listed(needed), _listed(drawn))
+    numbered = {f"{title}.{n}.safetensors" for title in drawn for n in range(drawn[title])}
+    checks.require("files of samples", files == numbered, "0 and up", _listed(files - numbered))
+    buffer = "there" if RunLayout.of_record(path).buffer.exists() else NO_FILE
+    checks.equal("replay buffer", "there" if "buffer" in record.inputs else NO_FILE, buffer)
+
+
+def sample_files(path: Path) -> Counter[str]:
+    """Return the number of files of samples beside a record, by the title of their sampler."""
+    return Counter(file.name.rsplit(".", 2)[0] for file in RunLayout.samples(path).glob("*"))
 
 
 def _titles(record: Record, protocol: Protocol) -> tuple[set[str], set[str]]:
@@ -196,19 +204,3 @@ def _titles(record: Record, protocol: Protocol) -> tuple[set[str], set[str]]:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
-
-
-def _table(record: Record, path: Path) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if record.kind != "classifier":
-        return pd.DataFrame()
-    try:
-        size = pq.read_metadata(RunLayout.table(path), memory_map=False)
-    except (pa.ArrowException, OSError) as error:
-        raise CembenchError(f"{RunLayout.table(path)}: missing, or no table") from error
-    if size.num_rows * size.num_columns > MOST_CELLS:
-        raise CembenchError(f"{RunLayout.table(path)}: more than {MOST_CELLS:,} cells")
-    return load_table(path)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from cembench.util.errors import CembenchError, ConfigError, blaming
-from cembench.util.files import read_bytes
+from cembench.util.errors import ConfigError
+from cembench.util.files.json_file import JsonFile, Sha256
 from cembench.util.files.layout import CHECKPOINT
 from cembench.util.files.names import file_name
-from cembench.util.settings import Name, Settings
+from cembench.util.settings import Name
 
-FORMAT = 1
 FACTS = "entry.json"
 CARD = "README.md"
 BUFFER = "buffer.safetensors"
-LARGEST = {FACTS: 2**24, CARD: 2**20, ".json": 2**26}  # bytes of files that are read as text
+LARGEST = {FACTS: 2**22, CARD: 2**20, ".json": 2**22}  # bytes of files that are read as text
 
 
 def _printable(text: str) -> str:
@@ -38,10 +36,9 @@ def _spdx(text: str) -> str:
 Line = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
 Said = Annotated[Line, Field(min_length=1)]
 Licence = Annotated[str, Field(max_length=200), AfterValidator(_spdx)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class EntryFacts(Settings):
+class EntryFacts(JsonFile):
     """What an entry says of itself, in `entry.json`.
 
     Attributes:
@@ -54,30 +51,12 @@ class EntryFacts(Settings):
         files: the SHA-256 of every other file, by its place in the entry.
     """
 
-    format: Annotated[int, Field(ge=1)] = FORMAT
     name: Name
     licence: Licence
     contact: Said
     authors: Line = ""
     link: Line = ""
-    files: dict[str, Digest]
-
-
-def read_facts(path: Path) -> EntryFacts:
-    """Read `entry.json`.
-
-    Raises:
-        CembenchError: when it is missing, damaged, or of a later format.
-    """
-    try:
-        values = json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise CembenchError(f"{FACTS}: no JSON, or nested too deep") from error
-    version = values.get("format") if isinstance(values, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise CembenchError(f"{FACTS}: format {version} of a later cembench")
-    with blaming(FACTS):
-        return EntryFacts.parse(values)
+    files: dict[str, Sha256]
 
 
 def unknown_places(places: Iterable[str]) -> list[str]:

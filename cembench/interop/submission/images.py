@@ -12,11 +12,13 @@ from torch import Tensor
 from cembench.data.split import Split
 from cembench.energy.ascent import to_bytes
 from cembench.energy.threat import Threat
-from cembench.evaluation.artifacts import adversarial_file
+from cembench.evaluation.artifacts import OUTSIDE, adversarial_file
 from cembench.evaluation.sections.threats import AttackRun
 from cembench.interop.submission.checks import Checks
 from cembench.interop.submission.claim import Claim
 from cembench.util.files.tensors import open_tensors
+
+KEYS = {"rows", "images", "bytes", f"{OUTSIDE}rows", f"{OUTSIDE}images"}
 
 
 def check_images(claim: Claim, run: AttackRun, split: Split, rows: Tensor, checks: Checks) -> None:
@@ -52,12 +54,14 @@ def _numbers(
     try:
         rows = kept.get_tensor("rows")
         found = [kept.get_slice(key) for key in ("images", "bytes")]
+        others = ", ".join(sorted({*kept.keys()} - KEYS))
     except SafetensorError as error:
         checks.fail(f"file of {title}", "rows, images and bytes", error)
         return None
     kinds = [(one.get_dtype(), one.get_shape()) for one in found]
     wanted = [(kind, [len(rows), *shape]) for kind in ("F32", "U8")]
     fits = checks.equal(f"images of {title}", wanted, kinds)
+    fits &= checks.equal(f"other tensors of {title}", "none", others or "none")
     whole = rows.dim() == 1 and rows.dtype == torch.long
     fits &= checks.require(f"rows of {title}", whole, "numbers", str(rows.dtype))
     return rows.tolist() if fits else None

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from html import escape
-
 import pandas as pd
 
 from cembench.interop.submission.checks import Check
 from cembench.interop.submission.verdict import Verdict
-from cembench.util.display.markdown import markdown_table
-from cembench.util.files.names import shown
+from cembench.util.display.markdown import markdown_table, markdown_text
 
-SPECIAL = re.compile(r"([\\`*_\[\]{}~])")
 MOST = 200  # rows of a table
 MARKS = {"passed": "✓", "failed": "✗", "note": "!"}
 NOT_RECOUNTED = (
@@ -25,21 +20,16 @@ def page_of(verdict: Verdict) -> str:
     """Return the page of a verdict; what the entry says is text in it, and nothing else."""
     checks, passed = verdict.checks, sum(row.outcome == "passed" for row in verdict.checks.rows)
     ended = " The inspection ended where one was not; costlier ones were not made."
-    parts = [f"# {safe(verdict.title)}: {verdict.outcome}", _opening(verdict)]
+    parts = [f"# {markdown_text(verdict.title)}: {verdict.outcome}", _opening(verdict)]
     parts += _list("Reasons", checks.failed)
     parts += _list("Notes", checks.notes)
     parts += [f"## Checks\n\n{passed} of {len(checks.rows)} passed.{ended * bool(checks.failed)}"]
     for stage in dict.fromkeys(row.stage for row in checks.rows):
         rows = [row for row in checks.rows if row.stage == stage]
-        parts += [f"### {safe(stage)}\n\n{_table(rows)}".rstrip()]
+        parts += [f"### {markdown_text(stage)}\n\n{_table(rows)}".rstrip()]
     parts += ["## How it was inspected", *verdict.how]
     parts += [NOT_RECOUNTED]
     return "\n\n".join(parts) + "\n"
-
-
-def safe(text: object) -> str:
-    """Return a text that Markdown and HTML show as it is."""
-    return SPECIAL.sub(r"\\\1", escape(shown(str(text)), quote=False))
 
 
 def _opening(verdict: Verdict) -> str:
@@ -48,18 +38,15 @@ def _opening(verdict: Verdict) -> str:
         return "It could not be read as an entry."
     said = {"licence": facts.licence, "contact": facts.contact, "authors": facts.authors}
     said |= {"link": facts.link}
-    return "\n".join(f"- {key}: {safe(value)}" for key, value in said.items() if value)
+    return "\n".join(f"- {key}: {markdown_text(value)}" for key, value in said.items() if value)
 
 
 def _list(title: str, rows: list[Check]) -> list[str]:
-    lines = [f"- {safe(row.reason)}" for row in rows[:MOST]]
+    lines = [f"- {markdown_text(row.reason)}" for row in rows[:MOST]]
     lines += [f"- and {len(rows) - MOST} more"] * (len(rows) > MOST)
     return ["\n".join([f"## {title}\n", *lines])] if rows else []
 
 
 def _table(rows: list[Check]) -> str:
-    cells = [
-        [safe(row.what), safe(row.expected), safe(row.found), MARKS[row.outcome]]
-        for row in rows[:MOST]
-    ]
+    cells = [[row.what, row.expected, row.found, MARKS[row.outcome]] for row in rows[:MOST]]
     return markdown_table(pd.DataFrame(cells, columns=["check", "expected", "found", ""]))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,12 +19,11 @@ from cembench.interop.submission.entry import (
     FACTS,
     LARGEST,
     EntryFacts,
-    read_facts,
     unknown_places,
 )
 from cembench.util.errors import CembenchError
-from cembench.util.files import CHUNK
-from cembench.util.files.names import shown
+from cembench.util.files import CHUNK, read_bytes
+from cembench.util.files.names import require_distinct, shown
 
 MOST_FILES = 10_000
 DEEPEST = 3  # folders: eval/NAME.adversarial/FILE
@@ -47,9 +48,9 @@ def receive(entry: Path, copy: Path, most: int, checks: Checks) -> EntryFacts:
         _require_bounds(sizes, most, checks)
         if checks.failed:
             raise Refused
-        found = {place: _copied(entry / place, copy / place, sizes[place]) for place in sizes}
+        found = {place: _copied(entry, place, copy / place, sizes[place]) for place in sizes}
         with checks.trying("what the entry says of itself", "name, licence, contact, files"):
-            facts = read_facts(copy / FACTS)
+            facts = EntryFacts.read(read_bytes(copy / FACTS), FACTS)
             _compare(facts.files, {k: v for k, v in found.items() if k != FACTS}, checks)
             checks.require("licence", True, "an SPDX expression", facts.licence)
             checks.require("contact", True, "whom to ask", facts.contact)
@@ -62,31 +63,38 @@ def _listed(entry: Path, checks: Checks) -> dict[str, int]:
         raise CembenchError(f"{entry}: no folder with an entry; give one that `submit` wrote")
     sizes: dict[str, int] = {}
     strange: list[str] = []
-    _walk(entry, "", sizes, strange)
+    items = list(islice(_items(entry, ""), MOST_FILES + 1))
+    for place, item in items:
+        if item.is_file(follow_symlinks=False):
+            sizes[place] = item.stat(follow_symlinks=False).st_size
+        elif not _is_folder(place, item):
+            strange.append(f"{place} ({'a link' if item.is_symlink() else 'no plain file'})")
+    bound = f"{MOST_FILES:,} at most"
+    checks.require("number of files and folders", len(items) <= MOST_FILES, bound, len(items))
     checks.require("kinds of files", not strange, "plain files and folders", _some(strange))
     unknown = unknown_places(sizes)
     checks.require("files", not unknown, "those of one record and its evidence", _some(unknown))
+    with checks.trying("names of files", "different ones on every system"):
+        require_distinct(sizes)
     checks.require(FACTS, FACTS in sizes, "there", "there" if FACTS in sizes else "missing")
     return sizes
 
 
-def _walk(folder: Path, place: str, sizes: dict[str, int], strange: list[str]) -> None:
+def _items(folder: Path, above: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield what lies in a folder and below it, by its place."""
     with os.scandir(folder) as items:
         for item in items:
-            where = f"{place}{item.name}"
-            if len(sizes) + len(strange) > MOST_FILES:
-                return
-            if item.is_dir(follow_symlinks=False) and where.count("/") < DEEPEST:
-                _walk(folder / item.name, f"{where}/", sizes, strange)
-            elif item.is_file(follow_symlinks=False):
-                sizes[where] = item.stat(follow_symlinks=False).st_size
-            else:
-                kind = "a link" if item.is_symlink() else "no plain file"
-                strange.append(f"{where} ({kind})")
+            place = f"{above}{item.name}"
+            yield place, item
+            if _is_folder(place, item):
+                yield from _items(folder / item.name, f"{place}/")
+
+
+def _is_folder(place: str, item: os.DirEntry[str]) -> bool:
+    return item.is_dir(follow_symlinks=False) and place.count("/") < DEEPEST
 
 
 def _require_bounds(sizes: dict[str, int], most: int, checks: Checks) -> None:
-    checks.require("number of files", len(sizes) <= MOST_FILES, f"{MOST_FILES} at most", len(sizes))
     total = sum(sizes.values())
     checks.require("size", total <= most, f"{most:,} bytes at most", f"{total:,} bytes")
     for place, size in sizes.items():
@@ -95,16 +103,32 @@ def _require_bounds(sizes: dict[str, int], most: int, checks: Checks) -> None:
             checks.fail(f"size of {place}", f"{bound:,} bytes at most", f"{size:,} bytes")
 
 
-def _copied(source: Path, target: Path, size: int) -> str:
+def _copied(entry: Path, place: str, target: Path, size: int) -> str:
     """Copy a file of the size that it was seen with, and return its SHA-256."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with os.fdopen(os.open(source, os.O_RDONLY | NO_LINK), "rb") as file:
+        with _opened(entry, place) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise CembenchError(f"{source}: changed while it was read")
+                raise CembenchError(f"{entry / place}: changed while it was read")
             return _copy(file, target, size)
     except OSError as error:
-        raise CembenchError(f"cannot copy {source}: {error.strerror}") from error
+        raise CembenchError(f"cannot copy {entry / place}: {error.strerror}") from error
+
+
+def _opened(entry: Path, place: str) -> BinaryIO:
+    """Open a file, folder by folder, since one may have become a link."""
+    step_by_step = os.open in os.supports_dir_fd  # not on Windows
+    steps: tuple[str | Path, ...] = (entry, *place.split("/")) if step_by_step else (entry / place,)
+    above: list[int] = []
+    found = None
+    try:
+        for step in steps:
+            found = os.open(step, os.O_RDONLY | NO_LINK, dir_fd=found)
+            above.append(found)
+        return os.fdopen(above.pop(), "rb")
+    finally:
+        for folder in above:
+            os.close(folder)
 
 
 def _copy(file: BinaryIO, target: Path, size: int) -> str:

@@ -77,6 +77,9 @@ def _compare_tables(recorded: pd.DataFrame, again: pd.DataFrame, checks: Checks)
     absent = [column for column in columns if column not in recorded]
     if not checks.equal("columns that the table lacks", "none", ", ".join(absent) or "none"):
         return
+    more = ", ".join(str(column) for column in recorded if column not in again)
+    if more:
+        checks.note("columns that are not computed again", "none", more)
     for column in columns:
         same = _same(recorded[column], again[column])
         few = max(1, FLIPPED * len(same)) if column.endswith(EVIDENCE) else MOST * len(same)

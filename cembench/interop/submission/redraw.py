@@ -13,7 +13,7 @@ from cembench.evaluation.context import EvaluationContext
 from cembench.evaluation.extractors.features import to_uint8
 from cembench.evaluation.measures.samples import chunk_labels, chunk_seed
 from cembench.interop.submission.checks import Checks
-from cembench.interop.submission.claim import Claim
+from cembench.interop.submission.claim import Claim, sample_files
 from cembench.models.engine import EXAMPLES
 from cembench.samplers import Sampler
 from cembench.samplers.draw import Samples, draw
@@ -56,6 +56,8 @@ def draw_again(
             if sampler.init == "buffer":
                 checks.note(f"samples of {sampler.title}", "known initial images", OWN_BUFFER)
             labels = list(chunk_labels(context, sampler))
+            files = sample_files(claim.path)[sampler.title]
+            checks.equal(f"files of samples of {sampler.title}", len(labels), files)
             order = torch.randperm(len(labels), generator=generator_of(seed, "cpu"))
             for number in order[: math.ceil(share * len(labels))].tolist():
                 saved = saved_samples(claim.path, sampler.title, number, labels[number])
@@ -117,7 +119,12 @@ def _described(context: EvaluationContext, one: Samples, y: Tensor) -> list[Tens
 
 
 def _standard_errors(old: Tensor, new: Tensor) -> float:
-    """Return by how many standard errors two means differ; 0 where nothing varies."""
-    error = ((old.var() + new.var()) / len(old)).sqrt()
-    apart = (old.mean() - new.mean()).abs()
+    """Return by how many standard errors two means differ; 0 where nothing varies.
+
+    Infinity where values are not finite, or so large that their variance is not.
+    """
+    error = ((old.double().var() + new.double().var()) / len(old)).sqrt()
+    apart = (old.double().mean() - new.double().mean()).abs()
+    if not (error.isfinite() and apart.isfinite()):
+        return math.inf
     return float(apart / error) if error > 0 else (0.0 if apart < 1e-6 else math.inf)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 from cembench.evaluation.artifacts import require_artifacts
 from cembench.evaluation.protocol import Protocol
@@ -20,7 +18,8 @@ from cembench.interop.submission.claim import Claim, read_claim
 from cembench.interop.submission.entry import FACTS, EntryFacts, unknown_places
 from cembench.models.source import ModelSource
 from cembench.util.errors import CembenchError
-from cembench.util.files import sha256, unwritable, write_text
+from cembench.util.files import sha256, write_bytes
+from cembench.util.files.folders import new_folder
 from cembench.util.files.layout import RunLayout
 from cembench.util.shipped import shipped
 
@@ -75,16 +74,10 @@ def submit(
     found = load_record(path)
     if (measured := _measured(found)) is not None:
         require_artifacts(path, measured)
-    try:
-        to.absolute().parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(mkdtemp(prefix=f".{to.name}.", dir=to.absolute().parent))
-        try:
-            notes = _write(draft, found, path, checkpoint, facts)
-            _replace(draft, to)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OSError as error:
-        raise unwritable(to, error) from error
+    with new_folder(to.absolute(), replace=force) as draft:
+        if draft is None:
+            raise CembenchError(f"{to}: exists by now; choose another folder")
+        notes = _write(draft, found, path, checkpoint, facts)
     return Submitted(to, notes)
 
 
@@ -124,9 +117,7 @@ def _write(
     files = {file.relative_to(draft).as_posix(): sha256(file) for file in places}
     if unknown := unknown_places(files):
         raise CembenchError(f"{unknown[0]}: a name that no entry may have; rename it and evaluate")
-    values = {**facts.dump(), "files": files}
-    write_text(draft / FACTS, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    draft.chmod(0o755)
+    write_bytes(draft / FACTS, facts.model_copy(update={"files": files}).text())
     return [*notes, *_told(claim)]
 
 
@@ -170,12 +161,3 @@ def _told(claim: Claim) -> Iterator[str]:
     if protocol.name not in shipped("protocol"):
         images = f" on {protocol.limit} images" * (protocol.limit is not None)
         yield f"protocol {protocol.name}{images} is no shipped one: the keeper has to allow it"
-
-
-def _replace(draft: Path, to: Path) -> None:
-    """Put a new entry in the place of one that may be there, which goes last."""
-    old = draft.with_name(f"{draft.name}.old")
-    if to.exists():
-        to.rename(old)
-    draft.rename(to)
-    shutil.rmtree(old, ignore_errors=True)

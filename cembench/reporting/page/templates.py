@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -23,6 +24,7 @@ ESCAPES = {
 }
 
 
+@cache  # to compile the templates takes longer than to write a page with them
 def templates(*packages: str) -> Environment:
     """Return the templates in the assets of packages, those of the report last."""
     loaders = [PackageLoader(package, "assets") for package in (*packages, OWN)]

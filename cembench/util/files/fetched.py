@@ -5,8 +5,10 @@ Settings and tables keep the address, which means the same on every machine.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+_PASSWORD = re.compile(r"://[^/@\s]*@")
 _places: dict[str, Path] = {}
 
 
@@ -21,8 +23,16 @@ def place_of(text: str) -> Path:
 
 
 def told(path: Path) -> str:
-    """Return how the user named a path: by an address, if it was fetched or lies below what was."""
+    """Return how the user named a path: by an address, if it was fetched or lies below what was.
+
+    Tables and checkpoints repeat it, so it has no password.
+    """
     for address, place in _places.items():
         if path.is_relative_to(place):
-            return "/".join([address, *path.relative_to(place).parts])
+            return "/".join([without_password(address), *path.relative_to(place).parts])
     return str(path)
+
+
+def without_password(text: str) -> str:
+    """Return a text without the user names and passwords of addresses in it."""
+    return _PASSWORD.sub("://…@", text)

@@ -18,6 +18,10 @@ from cembench.util.files.seal import header_entries, header_metadata, is_sealed,
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_CELLS = 10**8
+MOST_COLUMNS = 10**4
+MOST_TEXT = 2**30
+
 
 def write_table(
     path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None, name: str = ""
@@ -89,6 +93,39 @@ def read_arrow(source: bytes | Path) -> Any:
 
     file = pa.BufferReader(source) if isinstance(source, bytes) else source
     return pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
+
+
+def require_small(content: bytes) -> None:
+    """Refuse a table that takes far more memory than its file: a text is kept once, and repeated.
+
+    Raises:
+        ValueError: for more than `MOST_CELLS`, texts of more than `MOST_TEXT` bytes in all, and
+            columns of anything but numbers, texts, and yes or no.
+        pyarrow.ArrowException, OSError: when it is no parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    size = pq.read_metadata(pa.BufferReader(content))
+    if size.num_rows * size.num_columns > MOST_CELLS or size.num_columns > MOST_COLUMNS:
+        raise ValueError("more cells than any table")
+    schema, texts = pq.read_schema(pa.BufferReader(content)), []
+    for field in schema:
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            texts.append(field.name)
+        elif not (pa.types.is_primitive(field.type) or pa.types.is_null(field.type)):
+            raise ValueError(f"a column of {field.type}")
+    file = pq.ParquetFile(
+        pa.BufferReader(content), read_dictionary=texts, pre_buffer=False, memory_map=False
+    )
+    left = MOST_TEXT
+    for batch in file.iter_batches(columns=texts, use_threads=False) if texts else ():
+        for column in batch.columns:
+            longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+            left -= longest * len(column)
+        if left < 0:
+            raise ValueError(f"more than {MOST_TEXT:,} bytes of text")
 
 
 def read_frame(source: bytes | Path) -> pd.DataFrame:
