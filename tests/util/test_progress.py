@@ -4,10 +4,9 @@ import io
 from functools import partial
 
 import pytest
-from rich.console import Console
 
 from cembench.util import progress
-from cembench.util.progress import Bar, Screen, stderr
+from cembench.util.progress import Bar, Screen, Stderr, stderr
 
 display = pytest.importorskip("IPython.display")
 
@@ -32,7 +31,7 @@ def outputs(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(display, "display", show)
-    monkeypatch.setattr(progress, "Console", partial(Console, force_jupyter=True))
+    monkeypatch.setattr(progress, "Stderr", partial(Stderr, force_jupyter=True))
     return made
 
 
@@ -47,7 +46,7 @@ def test_a_bar_is_one_output_that_ends_complete(outputs):
 
 
 def test_a_bar_inside_a_screen_has_no_output_of_its_own(outputs):
-    screen = Screen(progress.Console(stderr=True))
+    screen = Screen(progress.Stderr(stderr=True))
     screen.above = "two runs"
     with screen.shown(), Bar("at", 10) as bar:
         bar.advance(10)
