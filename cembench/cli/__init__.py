@@ -6,6 +6,9 @@ A command is imported when it is called, and torch when a command needs it.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -25,7 +28,17 @@ TASKS = {name: task for task, names in COMMANDS.items() for name in names}
 
 
 class Commands(click.Group):
-    """The commands, by task in the help."""
+    """The commands, by task in the help. Wrong arguments are told in one line, as errors are."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read what stands before the name of the command."""
+        with _in_one_line("; options of a command come after its name"):
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Read the arguments of the command, and run it."""
+        with _in_one_line():
+            return super().invoke(context)
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -70,6 +83,20 @@ class Commands(click.Group):
             known = {name: self.get_command(context, name) for name in self.list_commands(context)}
         own = {name: getattr(command, "codes", {}).get(FOUND) for name, command in known.items()}
         return {FOUND: "; ".join(f"{name}: {what}" for name, what in own.items() if what)}
+
+
+@contextmanager
+def _in_one_line(more: str = "") -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        from cembench.cli.base import fail
+
+        text = error.format_message().rstrip(".") + more
+        path = error.ctx.command_path if error.ctx else "cembench"
+        fail(text if text.endswith("?") else f"{text}; see {path} --help")
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}

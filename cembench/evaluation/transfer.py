@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from cembench.util.files import sha256
 from cembench.util.files.layout import RunLayout
 from cembench.util.frozen import exact, frozen
 
+ANY = "any"  # the source of rows that have all sources together
 USUAL = 0.01  # share of survivors on which images of another network may succeed
 
 
@@ -139,21 +141,23 @@ def transfer_table(runs: list[Kept]) -> pd.DataFrame:
     target's own attacks, `wins` on how many of these the source's succeed. A row `any` has all
     sources together: there, `transfer_wins` fails where wins are above 1 % of survivors beyond
     chance (95 % Wilson interval), since a network's own gradients should find what others' do.
+    Runs of the same name are told apart by their folders.
 
     Raises:
         CembenchError: when no two runs are on the same images and threat model.
     """
-    rows = []
+    rows, names = [], _names(runs)
     for target in runs:
         right, standing = target.right, target.standing
         seen, fell = right & False, right & False
         others = [one for one in runs if one is not target and one.group == target.group]
         for source in others:
             has, fooled = target.fooled_by(source)
-            rows.append(_row(target, source.record.run, right & has, fooled, standing))
+            ends = names[target.path], names[source.path]
+            rows.append(_row(*ends, right & has, fooled, standing))
             seen, fell = seen | has, fell | fooled
         if others:
-            row = _row(target, "any", right & seen, fell, standing)
+            row = _row(names[target.path], ANY, right & seen, fell, standing)
             low = wilson(row["wins"], row["survivors"])[0] if row["survivors"] else 0.0
             rows.append({**row, "transfer_wins": "fail" if low > USUAL else "pass"})
     if not rows:
@@ -161,12 +165,21 @@ def transfer_table(runs: list[Kept]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _names(runs: list[Kept]) -> dict[Path, str]:
+    """Return what each run is called: by its folder where its name is taken."""
+    taken = Counter([ANY, *(one.record.run for one in runs)])
+    folders = {one.path: str(RunLayout.of_record(one.path).folder) for one in runs}
+    return {
+        one.path: folders[one.path] if taken[one.record.run] > 1 else one.record.run for one in runs
+    }
+
+
 def _row(
-    target: Kept, source: str, given: Tensor, fooled: Tensor, standing: Tensor
+    target: str, source: str, given: Tensor, fooled: Tensor, standing: Tensor
 ) -> dict[str, Any]:
     left = given & standing
     return {
-        "target": target.record.run,
+        "target": target,
         "source": source,
         "images": int(given.sum()),
         "fooled": int((given & fooled).sum()),

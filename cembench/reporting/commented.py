@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
@@ -60,7 +59,7 @@ def _lines(
     keys = {key: field for key, field in cls.model_fields.items() if key not in unused}
     chosen = [key for key, field in keys.items() if _chosen(key, field, settings, given)]
     if isinstance(settings, Choice):
-        yield from _comment(summary(inspect.cleandoc(cls.__doc__ or "")))
+        yield from _comment(summary(cls.__doc__))
         yield f"name: {settings.name}"
     elif not chosen:
         chosen = list(keys)[:1]  # a key without any below it would be no mapping

@@ -47,6 +47,7 @@ def facts(record: Record) -> dict[str, str]:
         "recipe": record.recipe,
         **{key: value for key, value in record.environment.items() if value is not None},
         "created": record.created,
+        "acceptance": record.accepted,
     }
     return {key: str(value) for key, value in plain.items() if value not in (None, "")}
 

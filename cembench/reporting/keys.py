@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -29,7 +28,7 @@ def meanings(cls: type[Settings]) -> dict[str, str]:
     """Return what the docstrings of a settings class and its bases say of each key."""
     known: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
-        known |= attributes(inspect.cleandoc(owner.__doc__ or ""))
+        known |= attributes(owner.__doc__)
     return known
 
 

@@ -17,8 +17,8 @@ from cembench.util.overrides import override
 
 SUITE = ("standard", "at", "trades")  # unless methods are named
 LEGEND = """\
-Lines such as `#epochs: 30` show what holds unless they say otherwise: to change one, delete its #
-and the value. Behind a meaning, in brackets, stands what a key takes."""
+Lines such as `#epochs: 30` are defaults, unless their comment says otherwise: to change one, remove
+its # and put another value. The brackets behind a meaning say which values a key takes."""
 HEAD = """
 # How the experiments are measured: `quick`, `standard`, `rand`, or a file.
 protocol: quick

@@ -14,6 +14,7 @@ import torch
 
 from cembench.evaluation.protocol import Protocol
 from cembench.suites.passes import (
+    NONE,
     SURVIVE,
     Passes,
     evaluation_passes,
@@ -34,7 +35,6 @@ FEW, MANY = 0.05, 0.95  # shares of images that survive, in the lowest and the h
 SETTLED = 1.5  # seconds of an experiment besides passes: pictures, scores, files
 STARTED = 5.0  # seconds of a command: imports, data, tables
 FEATURES = 0.04  # seconds of an image in an extractor that is not measured
-NONE = Passes()
 EXAMPLES = 16  # images that an extractor is measured with
 
 
@@ -83,22 +83,22 @@ class Forecaster:
         reuse = reuse_of(experiment, folder, self.protocol, self.device)
         if reuse.refused or reuse.evaluated:
             return Forecast(reuse, failure=reuse.refused)
-        try:
-            return self._forecast(experiment, reuse, images_of(experiment.data))
-        except Exception as error:  # whatever a data set or a network raises
-            return Forecast(reuse, failure=_why(error))
+        return self._tried(experiment, reuse)
 
     def evaluation(self, experiment: Experiment) -> Forecast:
         """Return the forecast of the evaluation of a trained network, as if there was no record."""
-        reuse = Reuse(experiment.epochs, trained=True)
+        return self._tried(experiment, Reuse(experiment.epochs, trained=True))
+
+    def _tried(self, experiment: Experiment, reuse: Reuse) -> Forecast:
         try:
             return self._forecast(experiment, reuse, images_of(experiment.data))
-        except Exception as error:  # as above
-            return Forecast(reuse, failure=_why(error))
+        except Exception as error:  # whatever a data set or a network raises
+            why = str(error) if isinstance(error, CembenchError) else said(error)
+            return Forecast(reuse, failure=why)
 
     def _forecast(self, experiment: Experiment, reuse: Reuse, images: Images) -> Forecast:
         held = round(images.training * experiment.validation.fraction)
-        training = Passes()
+        training = NONE
         if not reuse.trained:
             training = training_passes(experiment, images.training - held, held, reuse.epochs)
         rates = self._measured(experiment, images)
@@ -134,16 +134,12 @@ class Forecaster:
         return count * (len(drawn.samplers) + len(starts)) * self._features[name]
 
 
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, CembenchError) else said(error)
-
-
 def _evaluation(
     protocol: Protocol | None, experiment: Experiment, images: Images, survive: float
 ) -> Passes:
     """Return the passes of an evaluation, if so many images survive; an encoder only samples."""
     if protocol is None:
-        return Passes()
+        return NONE
     attacked = min(protocol.limit or images.test, images.test)
     if experiment.method.kind == "encoder":
         return sample_passes(protocol, attacked)

@@ -80,3 +80,6 @@ def test_the_matrix_of_runs_and_its_check(cembench, trained, undefended, tmp_pat
     assert row["survivors"] > 20  # in ℓ∞, although few survive ℓ2
     (kept,) = table.loc["weak", "robust"][["images"]]
     assert kept <= figures["clean"].correct - figures["pgd"].correct
+    again = shutil.copytree(runs / "weak", tmp_path / "again" / "weak")
+    told = cembench("transfer", runs, again)
+    assert told.code == 0 and all(f"| {one} |" in told.out for one in (runs / "weak", again))

@@ -181,3 +181,12 @@ def test_what_was_probably_meant_is_told(cembench, runs, monkeypatch, words, mea
     monkeypatch.chdir(runs.parent)
     refused = cembench(*words)
     assert refused.code == 2 and refused.err.splitlines()[-1].endswith(meant)
+
+
+@pytest.mark.parametrize(
+    "words", [["verify", "x"], ["-q", "list"], ["leaderboard", "--format", "html"], ["eval", "-qv"]]
+)
+def test_wrong_arguments_are_one_line(cembench, words):
+    result = cembench(*words)
+    assert result.code == 2 and result.out == "" and result.err.count("\n") == 1
+    assert result.err.startswith("cembench: error: ") and "--help" in result.err

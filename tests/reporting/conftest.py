@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from cembench.reporting.page import page, write_report
 from cembench.reporting.site import write_site
 from tests.conftest import made_once
-from tests.support.browser import CHROMIUM, QUIET
+from tests.support.browser import CHROMIUM, QUIET, Tabs
 from tests.support.pages import every_kind
 
 LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
@@ -79,39 +81,31 @@ def site(shared: Path, kept: Path, attacked: Path) -> Path:
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Any]:
-    """Chromium."""
+def tabs() -> Iterator[Tabs]:
+    """Tabs of chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
+        yield Tabs(chromium)
         chromium.close()
 
 
 @pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Open the page; when the test is over nothing may have gone wrong or left the page."""
-    contexts: list[Any] = []
-    wrong: list[str] = []
+def visit(tabs: Tabs, address: str) -> Iterator[Callable[..., Any]]:
+    """Open the page, or another; at the end nothing may have gone wrong or left the page."""
+    with ExitStack() as stack:
 
-    def opened(width: int = 1280, scheme: str = "light", fragment: str = "", **more: Any) -> Any:
-        size = {"width": width, "height": 800}
-        context = browser.new_context(viewport=size, color_scheme=scheme, **more)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("console", lambda message: wrong.append(f"console: {message.text}"))
-        tab.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        tab.on("dialog", lambda dialog: (wrong.append("a script ran"), dialog.dismiss()))
-        tab.on("request", lambda request: inside(request.url) or wrong.append(request.url))
-        tab.goto(address + fragment)
-        return tab
+        def opened(fragment: str = "", page: Path | None = None, **options: Any) -> Any:
+            place = address if page is None else page.resolve().as_uri()
+            tab = stack.enter_context(tabs.lent(partial(belongs, place), **options))
+            tab.goto(place + fragment)
+            return tab
 
-    def inside(url: str) -> bool:
-        beside = address.rpartition("/")[0] + "/images/"
-        return url.partition("#")[0] == address or url.startswith(("data:", beside))
+        yield opened
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
+
+def belongs(page: str, url: str) -> bool:
+    """Return whether an address is that of a page, or of an image in it or beside it."""
+    beside = page.rpartition("/")[0] + "/images/"
+    return url.partition("#")[0] == page or url.startswith(("data:", beside))

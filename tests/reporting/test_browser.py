@@ -171,11 +171,10 @@ def test_names_that_look_like_scripts_stay_text(visit):
 
 
 @pytest.mark.parametrize("runs", [1, 4])
-def test_no_text_of_a_chart_is_cut_off(browser, tmp_path, runs):
+def test_no_text_of_a_chart_is_cut_off(visit, tmp_path, runs):
     for number in range(runs):
         name = f"run {number} with a name that is long"
         leave(tmp_path / name, 40 + number, 1.0 + number, pictures=False, history=runs == 1)
-    tab = browser.new_page()
-    tab.goto(write_report([tmp_path], tmp_path).resolve().as_uri())
+    tab = visit(page=write_report([tmp_path], tmp_path))
     assert tab.locator("#calibration svg text").count() > runs
     assert tab.evaluate(CLIPPED) == []

@@ -98,33 +98,31 @@ def test_two_runs_stand_side_by_side_on_the_same_image(visit, attacked):
     assert again.locator("dialog[open] select[name=with]").input_value() != ""
 
 
-def test_names_of_runs_and_their_classes_stay_text(browser, attacked, tmp_path):
+def test_names_of_runs_and_their_classes_stay_text(visit, attacked, tmp_path):
     for name in ("at", "trades"):
         shutil.copytree(attacked / name, tmp_path / name)
         touch(tmp_path / name / f"eval/{NAME}.json", ("run", f"{HOSTILE} {name}"))
-    tab = browser.new_page()
-    tab.on("dialog", lambda dialog: pytest.fail("a script ran"))
-    tab.goto(write_report([tmp_path], tmp_path / "out").resolve().as_uri())
+    tab = visit(page=write_report([tmp_path], tmp_path / "out"))
     dialog = opened(tab, "trades")
     choose(dialog, "Beside", f"{HOSTILE} at")
     assert f"{HOSTILE} at" in dialog.locator("article h4").all_text_contents()
     assert tab.locator("script").count() == 1
 
 
-def test_images_beside_the_page_are_shown_too(browser, scarce, tmp_path):
+def test_images_beside_the_page_are_shown_too(tabs, scarce, tmp_path):
     written = Path(shutil.copytree(scarce.parent, tmp_path / "page")) / scarce.name
     (file,) = (written.parent / "images").iterdir()
-    tab = browser.new_page()
-    for there in (True, False):
-        tab.goto(written.resolve().as_uri())
-        tab.goto(f"{written.resolve().as_uri()}#{file.name.rpartition('-')[0]}")
-        place = tab.locator("dialog[open] .images")
-        if there:
-            place.locator("article").first.wait_for()
-            file.unlink()
-        else:
-            place.get_by_text(f"images/{file.name} was not found").wait_for()
-        tab.goto("about:blank")
+    with tabs.lent() as tab:
+        for there in (True, False):
+            tab.goto(written.resolve().as_uri())
+            tab.goto(f"{written.resolve().as_uri()}#{file.name.rpartition('-')[0]}")
+            place = tab.locator("dialog[open] .images")
+            if there:
+                place.locator("article").first.wait_for()
+                file.unlink()
+            else:
+                place.get_by_text(f"images/{file.name} was not found").wait_for()
+            tab.goto("about:blank")
 
 
 def test_a_sample_shows_where_it_began_and_what_is_nearest(visit):
@@ -182,7 +180,7 @@ def test_the_keyboard_reaches_everything_and_returns_to_where_it_was(visit):
     assert picture.evaluate("one => one === document.activeElement") and not look.is_visible()
 
 
-def test_a_counterfactual_shows_what_it_was(browser, tmp_path):
+def test_a_counterfactual_shows_what_it_was(visit, tmp_path):
     balls = {"counterfactual-l2-1": figures(1.0)}
     made = Counterfactuals(confidence=0.9, originals=figures(0.0), balls=balls)
     path = leave(tmp_path / "run", counterfactuals=made, generation=None, **BARE)
@@ -191,8 +189,7 @@ def test_a_counterfactual_shows_what_it_was(browser, tmp_path):
     shades = [torch.full((12, 1, 8, 8), shade) for shade in (0.25, 0.5, 0.75)]
     texts = {title: ["\n".join("x" * n)] * 12 for title, n in EDITED.items() if n}
     file.write_bytes(strips(dict(zip(EDITED, shades, strict=True)), texts))
-    tab = browser.new_page()
-    tab.goto(write_report([tmp_path], tmp_path).resolve().as_uri())
+    tab = visit(page=write_report([tmp_path], tmp_path))
     picture = tab.locator("#samples img").first
     assert picture.get_attribute("class") is None and picture.evaluate(CORNER) == 0
     scale = picture.evaluate("one => one.clientWidth / one.naturalWidth")
@@ -208,7 +205,7 @@ def test_a_counterfactual_shows_what_it_was(browser, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["encoders", "errors", "nothing"])
-def test_a_page_without_classifiers_or_figures_works(browser, tmp_path, kind):
+def test_a_page_without_classifiers_or_figures_works(visit, tmp_path, kind):
     nothing = {"figures": {}, "curve": [], "density": None, "sanity": [], "generation": None}
     for name in "ab":
         values = {"pictures": False, "history": False}
@@ -217,15 +214,12 @@ def test_a_page_without_classifiers_or_figures_works(browser, tmp_path, kind):
         else:
             lost = {"error": "it diverged", "generation": None} if kind == "nothing" else {}
             encoder(tmp_path / "runs" / name, **lost, **values)
-    tab, wrong = browser.new_page(), []
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.goto(write_report([tmp_path / "runs"], tmp_path / "out").resolve().as_uri())
+    tab = visit(page=write_report([tmp_path / "runs"], tmp_path / "out"))
     assert tab.get_by_text("no figures to rank").count() == (kind == "nothing")
     assert tab.get_by_label("Filter").is_visible() == (kind != "nothing")
     assert tab.locator(".attention li").count() == (0 if kind == "encoders" else 2)
     tab.evaluate("location.hash = 'run-1'")
     assert tab.locator("dialog[open] h1").text_content().startswith("b")
-    assert wrong == []
 
 
 def test_a_filter_that_nothing_fits_says_so(visit, attacked):

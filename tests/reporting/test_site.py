@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cembench.evaluation.record.acceptance import Acceptance
 from cembench.evaluation.record.files import load_record
 from cembench.reporting.leaderboard import build_boards, find_records
 from cembench.reporting.page.charts import charts
@@ -16,9 +17,11 @@ from cembench.reporting.site import build as build_module
 from cembench.reporting.site import group_pages
 from cembench.reporting.site.groups import summary
 from cembench.reporting.site.names import page_name
+from cembench.util.files import sha256
 from tests.support.links import broken, pages
 from tests.support.many import many
 from tests.support.pages import BARE, HOSTILE, leave
+from tests.support.records import PLAN
 
 LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
 PAGE = re.compile(r"[a-z0-9._-]+")
@@ -104,6 +107,38 @@ def test_a_method_says_what_it_is_and_has_all_its_runs(site):
     assert "cembench has no method of this name" in (other / "index.html").read_text()
     runs = json.loads((site / "methods/at/runs.json").read_text())["runs"]
     assert "good" in [run["run"] for run in runs] and runs[0]["accuracies"]["clean"] <= 1
+
+
+def leave_measured_in_ways(folder):
+    """Leave runs that were measured in three ways, the best one on validation images."""
+    ways = {"val": "validation", "full": "test", "brief": "test"}
+    for number, (name, split) in enumerate(ways.items()):
+        way = {"split": split, "protocol_digest": name, "protocol": {**PLAN, "name": name}}
+        for seed in range(2):
+            run = f"{name}-{seed}"
+            leave(folder / run, 80 - 10 * number - seed, seed=seed, **way, **BARE)
+
+
+def test_runs_measured_differently_are_not_compared(cembench, tmp_path):
+    leave_measured_in_ways(tmp_path / "runs")
+    assert build(cembench, tmp_path / "runs", out=tmp_path / "site").code == 0
+    first = re.search(r'class="best">.*?</dl>', (tmp_path / "site/index.html").read_text(), re.S)
+    assert "brief-0" in first[0] and "of protocol brief, 100 test images" in first[0]
+    text = (tmp_path / "site/methods/at/index.html").read_text()
+    tables = re.findall(r"<figure.*?</figure>", text, re.S)
+    runs = [set(re.findall(r">((?:val|full|brief)-\d)<", table)) for table in tables]
+    assert sorted(map(sorted, runs)) == [[f"{w}-0", f"{w}-1"] for w in ("brief", "full", "val")]
+
+
+def test_what_was_accepted_unseen_is_marked(cembench, small, tmp_path):
+    record = small / "a/eval/standard.json"
+    mark = Acceptance(name="a", outcome="not re-run", record_sha256=sha256(record))
+    (small / "a/accepted.json").write_text(json.dumps(mark.dump()))
+    assert build(cembench, small, out=tmp_path / "site").code == 0
+    texts = [file.read_text() for file in (tmp_path / "site/runs").glob("*/index.html")]
+    assert sorted("not re-run" in text for text in texts) == [False, True]
+    for page in ("index.html", "methods/at/index.html", "sets/digits-linf-0.125/index.html"):
+        assert (">not re-run<" in (tmp_path / "site" / page).read_text()) == (page != "index.html")
 
 
 def test_tables_without_records_are_pages_of_data(site):
@@ -270,6 +305,8 @@ def test_a_collection_of_records_is_enough(cembench, small, tmp_path):
     assert cembench("records", small, "--to", collection).code == 0
     assert build(cembench, collection, out=tmp_path / "site").code == 0
     assert len(list((tmp_path / "site/runs").glob("*/index.html"))) == 2
+    text = (tmp_path / "site/sets/digits-linf-0.125/index.html").read_text()
+    assert "2 of 2 runs are from a collection of records: their images" in text
     assert (
         not list((tmp_path / "site/runs").glob("*/samples/*.webp"))
         and broken(tmp_path / "site") == []

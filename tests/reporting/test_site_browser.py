@@ -38,20 +38,12 @@ def address(request, site):
 
 
 @pytest.fixture
-def tab(browser, address):
+def tab(tabs, address):
     """A tab; when the test is over nothing may have gone wrong or left the site."""
-    wrong = []
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    made = context.new_page()
-    made.on("console", lambda message: wrong.append(f"console: {message.text}"))
-    made.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    made.on("dialog", lambda dialog: (wrong.append("a script ran"), dialog.dismiss()))
     inside = f"{address}/", "data:"
-    made.on("request", lambda r: r.url.startswith(inside) or wrong.append(r.url))
-    made.goto(f"{address}/index.html")
-    yield made
-    context.close()
-    assert wrong == []
+    with tabs.lent(lambda url: url.startswith(inside), height=900) as tab:
+        tab.goto(f"{address}/index.html")
+        yield tab
 
 
 def test_a_search_leads_to_a_run_whose_images_can_be_explored(tab):

@@ -96,8 +96,7 @@ class TestCharts:
             assert place.evaluate(UPPERMOST)
 
 
-def test_the_page_of_a_data_set_of_a_site_is_whole_and_open_to_all(browser, site):
-    tab = browser.new_page(viewport={"width": 1400, "height": 800})
-    tab.goto(next(site.glob("sets/digits-*/index.html")).resolve().as_uri())
-    require_whole(tab, "site")
-    tab.close()
+def test_the_page_of_a_data_set_of_a_site_is_whole_and_open_to_all(tabs, site):
+    with tabs.lent(width=1400) as tab:
+        tab.goto(next(site.glob("sets/digits-*/index.html")).resolve().as_uri())
+        require_whole(tab, "site")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -61,3 +64,59 @@ def barriers(tab: Any) -> list[str]:
     found: list[str] = tab.evaluate(BARRED)
     style.evaluate("style => style.remove()")
     return found
+
+
+FORGET = "() => { try { localStorage.clear() } catch { /* such a page keeps nothing */ } }"
+
+
+class Tabs:
+    """Tabs of a browser; one that a test is done with is for the next, as a new one takes long."""
+
+    def __init__(self, browser: Any) -> None:
+        self.browser = browser
+        self.free: dict[str, list[Any]] = defaultdict(list)
+
+    @contextmanager
+    def lent(
+        self,
+        allowed: Callable[[str], bool] | None = None,
+        width: int = 1280,
+        height: int = 800,
+        scheme: str = "light",
+        **options: Any,
+    ) -> Iterator[Any]:
+        """Yield an empty tab; at the end of it nothing may have gone wrong, nor left these pages.
+
+        Without `allowed` nobody watches it.
+        """
+        free = self.free[repr(sorted(options.items()))]
+        tab = free.pop() if free else self.browser.new_context(**options).new_page()
+        tab.set_viewport_size({"width": width, "height": height})
+        tab.emulate_media(media="screen", color_scheme=scheme)
+        wrong: list[str] = []
+        listeners = _listeners(wrong, allowed) if allowed is not None else {}
+        for event, listener in listeners.items():
+            tab.on(event, listener)
+        yield tab
+        tab.mouse.move(0, 0)
+        tab.evaluate(FORGET)
+        for event, listener in listeners.items():
+            tab.remove_listener(event, listener)
+        tab.goto("about:blank")
+        free.append(tab)
+        assert wrong == []
+
+
+def _listeners(wrong: list[str], allowed: Callable[[str], bool]) -> dict[str, Any]:
+    """Return what to call at which event, to list what should not happen."""
+
+    def asked(dialog: Any) -> None:
+        wrong.append("a script ran")
+        dialog.dismiss()
+
+    return {
+        "console": lambda message: wrong.append(f"console: {message.text}"),
+        "pageerror": lambda error: wrong.append(f"error: {error}"),
+        "dialog": asked,
+        "request": lambda request: allowed(request.url) or wrong.append(request.url),
+    }

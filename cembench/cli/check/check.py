@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from cembench.cli.base import (
 )
 from cembench.cli.codes import DONE, FAILED, FOUND
 from cembench.cli.names import file
+from cembench.util.display.json_text import to_json
 from cembench.util.errors import CembenchError
 
 CODES = {
@@ -101,7 +101,7 @@ def command(
         if path is not None:
             write_text(path, text(outcomes))
     found = [asdict(outcome) for outcome in outcomes]
-    say(json.dumps(found, indent=2) if as_json else report.markdown(outcomes), nl=as_json)
+    say(to_json(found) if as_json else report.markdown(outcomes), nl=as_json)
     say(f"cembench: {report.verdict_line(outcomes)}", err=True)
     sys.exit(report.exit_code(outcomes))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -120,7 +119,7 @@ def _page(name: str, kind: str, cls: type[Settings]) -> str:
     from cembench.reporting.keys import key_rows
     from cembench.util.display.keys import summary
 
-    title = f"{name} ({kind}): {summary(inspect.cleandoc(cls.__doc__ or ''))}"
+    title = f"{name} ({kind}): {summary(cls.__doc__)}"
     lines = _folded(key_rows(cls)) or ["It has no settings."]
     return "\n".join([textwrap.fill(title, _width()), "", *lines])
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cembench.cli.base import FILE, JSON, RUNS, Command, say
+from cembench.util.display.json_text import to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,7 @@ def command(
         write_collection(to, table)
         say(f"wrote {to}: {table.num_rows} records, {table.num_columns} columns", err=True)
     elif as_json:
-        say(json.dumps(_printed(table, columns, every=True).to_pylist(), indent=2))
+        say(to_json(_printed(table, columns, every=True).to_pylist()))
     elif as_csv:
         say(_csv(_printed(table, columns, every=True)), nl=False)
     else:

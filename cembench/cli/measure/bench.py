@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from click.core import ParameterSource
 from cembench.cli.base import DEVICE, FILE, JSON, RUN, Command, say
 from cembench.cli.codes import FOUND
 from cembench.cli.names import offer
+from cembench.util.display.json_text import to_json
 
 WORKS = ("train", "sample", "pgd", "autoattack")
 QUICKSTART = Path("quickstart")  # a recipe
@@ -90,7 +90,7 @@ def command(
     given = context.get_parameter_source("images") is ParameterSource.COMMANDLINE
     limit = options["images"] if given else None
     rows = [row for work in works or WORKS for row in _rows(work, device, limit, options)]
-    say(json.dumps(rows, indent=2) if as_json else _text(rows), nl=as_json)
+    say(to_json(rows) if as_json else _text(rows), nl=as_json)
     if compare is not None:
         _compare(rows, compare, ratios)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cembench.cli.base import JSON, PROTOCOL, RUN, Command, say
+from cembench.util.display.json_text import to_json
 
 
 @click.command("compare", cls=Command, example="runs/at runs/trades --protocol quick")
@@ -29,6 +29,6 @@ def command(first: Path, second: Path, protocol: str | None, as_json: bool) -> N
 
     rows: Any = compare(first, second, protocol)
     if as_json:
-        say(json.dumps([row.dump() for row in rows], indent=2))
+        say(to_json([row.dump() for row in rows]))
     else:
         say(markdown_table(rows.shown()), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from cembench.cli.base import (
 from cembench.cli.dry_run import DRY_RUN, show_evaluations
 from cembench.cli.names import file, offer
 from cembench.cli.share.import_ import import_options, imported
+from cembench.util.display.json_text import to_json
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def command(
             save_adversarial=save_adversarial,
         )
     if as_json:
-        say(json.dumps([record.dump() for record in records], indent=2))
+        say(to_json([record.dump() for record in records]))
     elif records:
         show(build_boards(records))
     if failed:

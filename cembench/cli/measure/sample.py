@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from cembench.cli.arguments import divided
 from cembench.cli.base import DATA_ROOT, DEVICE, FILE, JSON, SET, Command, say
 from cembench.cli.names import file, offer
+from cembench.util.display.json_text import to_json
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def command(
     else:
         files = {key: given[key] for key in ("tensors", "trajectory")}
         values, lines = _samples(sources[0], sampler, options | files)
-    say(json.dumps(values, indent=2) if as_json else "\n".join(lines))
+    say(to_json(values) if as_json else "\n".join(lines))
 
 
 def _edit(given: dict[str, Any], overrides: tuple[str, ...]) -> Edit | None:

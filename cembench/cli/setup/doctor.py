@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 
@@ -10,6 +9,7 @@ import click
 
 from cembench.cli.base import JSON, Command, say
 from cembench.cli.codes import DONE, FOUND
+from cembench.util.display.json_text import to_json
 
 CODES = {DONE: "nothing would make cembench fail", FOUND: "a problem"}
 
@@ -28,7 +28,7 @@ def command(as_json: bool) -> None:
     found = examine(registry.named_plugins() if registry else ())
     problems = sum(one.state == "problem" for one in found)
     if as_json:
-        say(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+        say(to_json([asdict(one) for one in found]))
     else:
         topic = ""
         for one in found:

@@ -17,7 +17,7 @@ from cembench.util.files import read_bytes, sha256
 from cembench.util.files.checksums import Checksums
 from cembench.util.files.layout import RunLayout
 from cembench.util.files.parquet import read_frame, require_small, write_table
-from cembench.util.files.seal import START, UNSEALED, is_sealed, seal_at_start, write_sealed
+from cembench.util.files.seal import START, UNSEALED, is_sealed, seal, seal_at_start, write_sealed
 from cembench.util.stages import stage
 
 if TYPE_CHECKING:
@@ -44,10 +44,18 @@ def _save_record(path: Path, record: Record, table: pd.DataFrame | None) -> Reco
         write_table(RunLayout.table(path), table)
         checksum = sha256(RunLayout.table(path))
     record = record.model_copy(update={"table_sha256": checksum})
-    text = json.dumps({"seal": UNSEALED, **record.dump()}, indent=2)
-    write_sealed(path, text.encode() + b"\n")
+    write_sealed(path, _unsealed(record))
     record._origin = OnDisk(path)
     return record
+
+
+def record_file(record: Record) -> bytes:
+    """Return what the file of a record holds, with its seal."""
+    return seal(_unsealed(record))
+
+
+def _unsealed(record: Record) -> bytes:
+    return json.dumps({"seal": UNSEALED, **record.dump()}, indent=2).encode() + b"\n"
 
 
 def load_record(path: Path) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 
 from cembench.evaluation.record import Header
@@ -59,7 +58,7 @@ ACCURACY = "proportion of images classified correctly"
 
 def about(column: str) -> str:
     """Return what a column of a table is; an empty text where its name does not say it."""
-    known = attributes(inspect.cleandoc(Header.__doc__ or ""))
+    known = attributes(Header.__doc__)
     if text := {**known, **METRICS, **NAMES}.get(column):
         return text
     sampled = Column.parse(column)

@@ -22,7 +22,7 @@ from cembench.reporting.page.panels import Panels, tell
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, by_record, gather
 from cembench.reporting.page.svg import drawn
-from cembench.reporting.page.tables import of_board
+from cembench.reporting.page.tables import of_board, of_chart
 from cembench.reporting.page.templates import asset, script, templates
 from cembench.util.errors import CembenchError
 from cembench.util.files import write_bytes, write_text
@@ -164,6 +164,7 @@ class Page:
             "boards": [of_board(board, known) for board in boards],
             "apart": [of_board(board, known, "reported, not re-run") for board in self.apart],
             "sections": {k: [p for p in self.charts if p.chart.kind == k] for k in kinds},
+            "table_of": of_chart,
             "own": self.own,
             "sheets": self.sheets,
             "lost": lambda run: self.images > 0 and lost(run.path, run.record),

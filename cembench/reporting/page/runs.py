@@ -68,6 +68,7 @@ class Run:
         marks += [("doubt", "files not readable")] if self.problems else []
         marks += [("doubt", f"{failed} sanity check{'s' * (failed > 1)} failed")] if failed else []
         marks += [("doubt", "unchecked")] if record.unchecked else []
+        marks += [("doubt", "not re-run")] if record.accepted == "not re-run" else []
         return marks
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cembench.reporting.page.tables import marks, of_chart
+from cembench.reporting.page.tables import marks
 from cembench.util.display import latex, markdown
 from cembench.util.display.format import with_error
 from cembench.util.files.names import shown
@@ -23,6 +24,7 @@ ESCAPES = {
 }
 
 
+@cache  # to compile the templates takes longer than to write a page with them
 def templates(*packages: str) -> Environment:
     """Return the templates in the assets of packages, those of the report last."""
     loaders = [PackageLoader(package, "assets") for package in (*packages, OWN)]
@@ -34,8 +36,7 @@ def templates(*packages: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {"marks_of": marks, "of_chart": of_chart}
-    made.globals |= {"with_error": with_error, "to_yaml": to_yaml}
+    made.globals |= {"marks_of": marks, "with_error": with_error, "to_yaml": to_yaml}
     return made
 
 

@@ -12,7 +12,7 @@ from cembench.reporting.page.images import COUNT
 from cembench.reporting.page.panels import tell
 from cembench.reporting.page.runs import Run
 from cembench.reporting.page.tables import LinkedTable
-from cembench.reporting.site.data import plain_data, to_json
+from cembench.reporting.site.data import plain_data
 from cembench.reporting.site.folder import Folder
 from cembench.reporting.site.group_pages import cut, write_group
 from cembench.reporting.site.groups import Group, groups
@@ -23,6 +23,7 @@ from cembench.reporting.site.plain import PlainTable
 from cembench.reporting.site.results import Results, read_results
 from cembench.reporting.site.results import pages as known_pages
 from cembench.reporting.site.run_pages import Shown, write_run
+from cembench.util.display.json_text import to_json
 from cembench.util.shared import sharing
 
 WITHOUT = "a table without records"
@@ -93,7 +94,7 @@ def _write_table(pages: Pages, table: PlainTable, results: Results) -> None:
     runs = [[known[key]] if (key := table.keys(row)) in known else [] for row in table.rows]
     folder = f"tables/{table.name}"
     pages.folder.write(f"{folder}/{table.stem}.csv", table.content)
-    pages.folder.write(f"{folder}/{table.stem}.json", to_json(plain_data(table, runs)))
+    pages.folder.write_json(f"{folder}/{table.stem}.json", plain_data(table, runs))
     linked = cut(LinkedTable(table.shown, runs, table.stem, WITHOUT))
     values: dict[str, Any] = {"table": table, "linked": linked}
     pages.write(f"{folder}/index.html", "table.html", **values, **pages.parts({}))
@@ -102,9 +103,9 @@ def _write_table(pages: Pages, table: PlainTable, results: Results) -> None:
 def _write_index(
     pages: Pages, found: Sequence[Group], methods: Sequence[str], results: Results
 ) -> None:
-    text = to_json(entries(found, methods, results.tables)).strip()
+    text = to_json(entries(found, methods, results.tables))
     pages.folder.write("search.js", f"globalThis.cembenchSearch = {text};\n")
-    pages.folder.write("index.json", to_json(listing(found, methods, results.tables)))
+    pages.folder.write_json("index.json", listing(found, methods, results.tables))
     values = {"groups": found, "methods": methods, "results": results}
     values["dates"] = sorted(r.record.created[:10] for r in results.runs if r.record.created)
     pages.write("index.html", "index.html", **values, **pages.parts({}))

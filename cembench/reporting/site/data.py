@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cembench.evaluation.record import Record
 from cembench.reporting.leaderboard.board import Board
 from cembench.reporting.leaderboard.columns import about
 from cembench.reporting.page.runs import Run
 from cembench.reporting.site.plain import PlainTable
-from cembench.util.files.seal import UNSEALED, seal
 
 INTERVAL = {"low": "_low", "high": "_high", "error": "_error", "std": "_std", "half": "_half"}
-
-
-def to_json(values: Any) -> str:
-    """Return plain values as JSON; what is no finite number is null."""
-    return json.dumps(_plain(values), indent=1, allow_nan=False, ensure_ascii=True) + "\n"
 
 
 def board_data(board: Board, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
@@ -55,11 +46,6 @@ def described(columns: Iterable[str], headings: Mapping[str, str]) -> list[dict[
     return found
 
 
-def record_file(record: Record) -> bytes:
-    """Return a record as a file that `cembench show` reads, with its seal."""
-    return seal(json.dumps({"seal": UNSEALED, **record.dump()}, indent=2).encode() + b"\n")
-
-
 def rows_of(run: Run, boards: Sequence[Board]) -> list[dict[str, Any]]:
     """Return the rows about a run alone, each with the board and its place there."""
     found = []
@@ -70,15 +56,3 @@ def rows_of(run: Run, boards: Sequence[Board]) -> list[dict[str, Any]]:
                 own = {"board": board.stem, "title": board.title, "place": place + 1}
                 found.append({**own, "of": len(board.sources), "row": values})
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "item"):  # a scalar of numpy
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from cembench.util.display.json_text import to_json
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, unwritable, write_bytes
 
@@ -47,6 +49,10 @@ class Folder:
         self.now[name] = None
         if not there or read_bytes(path) != data:
             write_bytes(path, data, durable=False)  # the next build mends what a power cut took
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write plain values as `write` does."""
+        self.write(name, f"{to_json(values)}\n")
 
     def close(self) -> None:
         """Remove what earlier builds wrote and this one did not, and folders empty by that."""

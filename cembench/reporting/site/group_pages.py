@@ -13,7 +13,7 @@ from cembench.reporting.page.runs import by_record
 from cembench.reporting.page.svg import drawn
 from cembench.reporting.page.tables import LinkedTable, of_board, of_chart
 from cembench.reporting.plots.style import NAMED
-from cembench.reporting.site.data import board_data, to_json
+from cembench.reporting.site.data import board_data
 from cembench.reporting.site.groups import Group
 from cembench.reporting.site.names import page_name
 from cembench.reporting.site.pages import Pages
@@ -37,7 +37,7 @@ def write_group(pages: Pages, group: Group, shown: Sequence[Shown]) -> None:
     for board, linked in boards:
         stem = f"{folder}/{page_name(board.stem)}"
         pages.folder.write(f"{stem}.csv", board.csv())
-        pages.folder.write(f"{stem}.json", to_json(board_data(board, linked.runs)))
+        pages.folder.write_json(f"{stem}.json", board_data(board, linked.runs))
     placed = list(charts(group.runs, NAMED))
     found: dict[int, Any] = {
         id(one): pages.make(one.stem, partial(drawn, one)) for one in placed if one.chart.panels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -50,10 +50,19 @@ class Group:
         return sorted({run.record.method for run in self.runs})
 
     @property
-    def best(self) -> list[Cell]:
-        """Run, accuracies and samples of the first run that was attacked; nothing without one."""
-        attacked = (run for run in self.runs if robust_attack(run.record.figures))
-        return next(([Cell(run.record.run), *_row(run)[3:6]] for run in attacked), [])
+    def best(self) -> tuple[Run, list[Cell]] | None:
+        """The first run on the first table of attacked test images, and its row; None without one.
+
+        Validation images do not count, since settings may have been chosen by them.
+        """
+        tested = (run for run in self.runs if run.record.split == "test")
+        attacked = (run for run in tested if robust_attack(run.record.figures))
+        return next(((run, _row(run)) for run in attacked), None)
+
+    @property
+    def titles(self) -> list[str]:
+        """What each table is about, with its protocols, which alone tell some apart."""
+        return [_title(board) for board in self.boards]
 
 
 def groups(runs: Iterable[Run]) -> list[Group]:
@@ -64,6 +73,22 @@ def groups(runs: Iterable[Run]) -> list[Group]:
     return [_group(*key, found[key]) for key in sorted(found)]
 
 
+def summaries(group: Group, runs: Sequence[Run]) -> Iterator[LinkedTable]:
+    """Yield tables of runs with their main figures: one for each board that ranks some of them.
+
+    So rows of one table were measured in the same way. A run is on the first board that has it;
+    those on none are on a last table.
+    """
+    left = by_record(runs)
+    for board, title in zip(group.boards, group.titles, strict=True):
+        if found := _alone(board, left):
+            yield summary(title, found)
+            for run in found:
+                del left[id(run.record)]
+    if left:
+        yield summary(f"{group.title}, not ranked", list(left.values()))
+
+
 def summary(title: str, runs: Sequence[Run]) -> LinkedTable:
     """Return a table of runs with their main figures."""
     table = Table(title, HEAD, [_row(run) for run in runs])
@@ -72,9 +97,20 @@ def summary(title: str, runs: Sequence[Run]) -> LinkedTable:
 
 def _group(dataset: str, threat: str, runs: list[Run]) -> Group:
     boards, known = build_boards([run.record for run in runs]), by_record(runs)
-    ranked = (row[0] for board in boards for row in board.sources if len(row) == 1)
-    order = chain((known[id(record)] for record in ranked), runs)
+    order = chain(*(_alone(board, known) for board in boards), runs)
     return Group(dataset, threat, list({id(run): run for run in order}.values()), boards)
+
+
+def _alone(board: Board, known: Mapping[int, Run]) -> list[Run]:
+    """Return the known runs that have rows of their own, each once, in the order of a board."""
+    keys = dict.fromkeys(id(row[0]) for row in board.sources if len(row) == 1)
+    return [known[key] for key in keys if key in known]
+
+
+def _title(board: Board) -> str:
+    what = board.title.partition(";")[0]
+    names = sorted({str(one.protocol.get("name")) for row in board.sources for one in row})
+    return what if "protocol " in what else f"{what}, protocol {', '.join(names)}"
 
 
 def _row(run: Run) -> list[Cell]:

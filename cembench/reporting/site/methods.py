@@ -10,12 +10,11 @@ from typing import Any
 
 from cembench.methods import methods
 from cembench.reporting.page.runs import Run
-from cembench.reporting.site.data import to_json
 from cembench.reporting.site.group_pages import cut
-from cembench.reporting.site.groups import Group, summary
+from cembench.reporting.site.groups import Group, summaries
 from cembench.reporting.site.names import page_name
 from cembench.reporting.site.pages import Pages
-from cembench.util.display.keys import summary as first_lines
+from cembench.util.display.keys import summary
 
 
 def by_method(groups: Sequence[Group]) -> dict[str, list[tuple[Group, list[Run]]]]:
@@ -31,11 +30,11 @@ def by_method(groups: Sequence[Group]) -> dict[str, list[tuple[Group, list[Run]]
 def write_method(pages: Pages, method: str, own: Sequence[tuple[Group, list[Run]]]) -> None:
     """Write the page of a method, and its runs as data."""
     folder = f"methods/{page_name(method)}"
-    tables = [(group, cut(summary(group.title, runs))) for group, runs in own]
+    tables = [(group, cut(one)) for group, runs in own for one in summaries(group, runs)]
     values: dict[str, Any] = {"method": method, "texts": describe(method), "tables": tables}
     pages.write(f"{folder}/index.html", "method.html", **values, **pages.parts({}))
     rows = [_values(group, run) for group, runs in own for run in runs]
-    pages.folder.write(f"{folder}/runs.json", to_json({"method": method, "runs": rows}))
+    pages.folder.write_json(f"{folder}/runs.json", {"method": method, "runs": rows})
 
 
 def describe(method: str) -> list[str]:
@@ -47,7 +46,7 @@ def describe(method: str) -> list[str]:
 def _texts(name: str) -> list[str]:
     cls = methods.find(name)
     module = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "").split("\n\n")
-    texts = [*module, first_lines(inspect.cleandoc(cls.__doc__ or ""))]
+    texts = [*module, summary(cls.__doc__)]
     return [" ".join(text.split()) for text in texts if text.strip()]
 
 

@@ -42,7 +42,7 @@ class Pages:
     def environment(self) -> Environment:
         """The templates."""
         made = templates(OWN)
-        made.globals |= {"page_name": page_name, "to_yaml": self._yaml}
+        made.globals["page_name"] = page_name
         return made
 
     def write(self, name: str, template: str, **values: Any) -> None:
@@ -53,7 +53,8 @@ class Pages:
             template: its template.
             values: what the template shows.
         """
-        common = {"details": details, "version": __version__, "root": "../" * name.count("/")}
+        common = {"details": details, "version": __version__, "to_yaml": self._yaml}
+        common["root"] = "../" * name.count("/")
         text = self.environment.get_template(template).render(common | values)
         self.folder.write(name, text)
 

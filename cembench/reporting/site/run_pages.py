@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cembench.evaluation.record.files import record_file
 from cembench.reporting.page.charts import history
 from cembench.reporting.page.images import Sheet, kept, load_sheet, lost
 from cembench.reporting.page.pictures import Picture
 from cembench.reporting.page.runs import Run, read_run
 from cembench.reporting.page.svg import drawn
-from cembench.reporting.site.data import record_file, rows_of, to_json
+from cembench.reporting.site.data import rows_of
 from cembench.reporting.site.groups import Group
 from cembench.reporting.site.names import page_name
 from cembench.reporting.site.pages import Pages
@@ -72,7 +73,7 @@ def write_run(pages: Pages, light: Run, group: Group) -> tuple[Run, list[Shown]]
         found[id(sheet)] = sheet.element("images.png")
     rows = rows_of(run, group.boards)
     pages.folder.write(f"{folder}/record.json", record_file(run.record))
-    pages.folder.write(f"{folder}/row.json", to_json(rows))
+    pages.folder.write_json(f"{folder}/row.json", rows)
     values: dict[str, Any] = {"run": run, "group": group, "own": own, "rows": rows}
     values |= {"sheets": {run.anchor: sheet} if sheet else {}, "pictures": _pairs(shown)}
     values["beside"] = _beside(run, group) if sheet else []

@@ -5,6 +5,7 @@ It imports the standard library alone, since the documentation is built without 
 
 from __future__ import annotations
 
+import inspect
 import re
 
 PLAIN = {"float": "number", "int": "whole number", "str": "text", "Any": "anything"}
@@ -13,15 +14,11 @@ LIMITS |= {"min_length": "at least {}", "max_length": "at most {}"}
 ITEM = re.compile(r"    (\w+): (.*)")
 
 
-def attributes(docstring: str) -> dict[str, str]:
-    """Return what a docstring in Google style says of each attribute, in one line each.
-
-    Args:
-        docstring: without the indentation of its class, as `inspect.cleandoc` returns it.
-    """
+def attributes(docstring: str | None) -> dict[str, str]:
+    """Return what a docstring in Google style says of each attribute, in one line each."""
     found: dict[str, str] = {}
     inside, name = False, ""
-    for line in docstring.splitlines():
+    for line in inspect.cleandoc(docstring or "").splitlines():
         if line and not line.startswith(" "):
             inside = line == "Attributes:"
         elif inside and (item := ITEM.fullmatch(line)):
@@ -32,9 +29,9 @@ def attributes(docstring: str) -> dict[str, str]:
     return found
 
 
-def summary(docstring: str) -> str:
+def summary(docstring: str | None) -> str:
     """Return the first sentence or line of a docstring, in one line."""
-    return " ".join(docstring.split("\n\n")[0].split())
+    return " ".join(inspect.cleandoc(docstring or "").split("\n\n")[0].split())
 
 
 def limited(words: str, limits: list[str]) -> str:
