@@ -122,10 +122,15 @@ def test_records_that_no_reader_foresaw(forger, refused, not_attacked):
     assert "records: expected one, found 0" in refused(forger.entry)
 
 
-def test_errors_that_nobody_foresaw_refuse_an_entry(forger, refused, monkeypatch):
+def test_errors_that_nobody_foresaw_refuse_an_entry(forger, refused, monkeypatch, tmp_path):
     def fail(*args):
         raise KeyError("odd")
 
+    with monkeypatch.context() as patch:
+        patch.setattr("cembench.interop.submission.accept._Inspection.inspect", lambda *args: None)
+        patch.setattr("cembench.interop.submission.board.write_card", fail)
+        assert "found KeyError: 'odd'" in refused(forger.entry, board=tmp_path / "board")
+    assert not (tmp_path / "board").exists()
     monkeypatch.setattr("cembench.interop.submission.counts._check_figures", fail)
     assert "expected one that can be read, found KeyError: 'odd'" in refused(forger.entry)
 

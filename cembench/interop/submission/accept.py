@@ -89,12 +89,12 @@ def accept(
                 _require_network(claim, verdict.checks)
             require_new(claim, facts, board, verdict.checks)
             inspection.inspect(claim)
+            verdict.outcome = "accepted, not re-run" if claim.why_not else "accepted"
+            if board is not None:
+                with verdict.checks.stage("Board"):
+                    publish(claim, facts, board, verdict)
         except Refused:
             verdict.outcome = "refused"
-            return verdict
-        verdict.outcome = "accepted, not re-run" if claim.why_not else "accepted"
-        if board is not None:
-            publish(claim, facts, board, verdict)
     return verdict
 
 
