@@ -83,8 +83,8 @@ def local_folder(value: str | Path) -> Path:
 def elsewhere(value: object) -> str:
     """Return what to say where an address cannot stand."""
     return (
-        f"{without_password(str(value))}: here only files and folders of this machine; `cembench push` takes finished "
-        "runs elsewhere, and `cembench pull` brings them back"
+        f"{without_password(str(value))}: here only files and folders of this machine; "
+        "`cembench push` takes finished runs elsewhere, and `cembench pull` brings them back"
     )
 
 
