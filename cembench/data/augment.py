@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
 from cembench.util.lazy import lazy_imports
-from cembench.util.rng import fork_rng, integers, uniform
+from cembench.util.rng import fork_rng, integers, seed_torch, uniform
 
 with lazy_imports():  # of half a second
     from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
@@ -116,7 +116,7 @@ def autoaugmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _seeded(policy: AutoAugment, image: Tensor, seed: int) -> Tensor:
-    torch.manual_seed(seed)
+    seed_torch(seed)
     return policy(image)
 
 

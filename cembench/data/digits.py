@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import ClassVar, Literal
 
 from cembench.data import DataSettings
@@ -30,11 +31,16 @@ class Digits(DataSettings):
 
     def load(self, split: Literal["train", "test"]) -> Split:
         """Read one split."""
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        rows = fixed_permutation(len(digits.target))
+        images, labels = _scans()
+        rows = fixed_permutation(len(labels))
         rows = rows[-TEST_IMAGES:] if split == "test" else rows[:-TEST_IMAGES]
-        images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
-        labels = torch.from_numpy(digits.target).long()
         return Split.of(images[rows], labels[rows], tuple("0123456789"), levels=16)
+
+
+@cache  # the package has them as text, which takes longer to read than the rest
+def _scans() -> tuple[torch.Tensor, torch.Tensor]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
+    return images, torch.from_numpy(digits.target).long()

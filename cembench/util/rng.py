@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,24 @@ def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_torch(seed)
+
+
+def seed_torch(seed: int) -> None:
+    """Seed the global generators of torch; without a GPU, the one of the CPU.
+
+    For GPUs that were not started torch keeps each seed and a stack trace, thrice, until they are:
+    without one that takes longer and longer, and ever more memory.
+    """
+    if torch.cuda.is_initialized() or _gpus_here():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+@cache
+def _gpus_here() -> bool:
+    return torch.cuda.device_count() > 0 or torch.backends.mps.is_available()
 
 
 def rng_state(generator: torch.Generator) -> dict[str, Any]:

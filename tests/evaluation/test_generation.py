@@ -17,6 +17,7 @@ from cembench.data.store.memory import MemoryStore
 from cembench.evaluation.evaluate import evaluate
 from cembench.evaluation.extractors import extractors
 from cembench.evaluation.extractors.features import FeatureReader, cache_folder, to_uint8
+from cembench.evaluation.extractors.lite import Lite0
 from cembench.evaluation.measures.reference_classifier import (
     fit_reference_classifier,
     reference_classifier,
@@ -46,6 +47,18 @@ ONE_STEP = "samples.samplers=[{name: rcs, steps: 1}]"
 def quick_judge(monkeypatch):
     """Fit the judge on a part of its images: most tests do not look at what it says."""
     monkeypatch.setattr(reference, "CLASSIFIER_IMAGES", 300)
+
+
+@pytest.fixture
+def quick_features(monkeypatch, tmp_path):
+    """Features that no network made, in a cache of their own: for tests that look at no score."""
+
+    def embed(images):
+        features = images[:, 0].float().flatten(1) / 255
+        return features, features
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Lite0, "build", lambda *_: embed)
 
 
 def protocol(*more):
@@ -78,6 +91,7 @@ def test_noise_scores_worse_than_seeds_and_a_step_of_nothing_changes_nothing(cop
     assert noise.seeds.kid > 5 * seeds.seeds.kid and noise.start == "noise"
 
 
+@pytest.mark.usefixtures("quick_features")
 def test_a_killed_evaluation_goes_on_with_the_next_chunk(copy, monkeypatch):
     straight, _ = evaluate(copy, protocol(SMALL))
     (copy.parent / "eval").rename(copy.parent / "first")
@@ -138,6 +152,7 @@ def test_a_sampler_that_fails_is_an_error_and_not_a_score(copy):
     assert len(strips) == 1 and "rcs" in strips[0]
 
 
+@pytest.mark.usefixtures("quick_features")
 def test_validation_images_are_those_that_training_held_out(copy):
     metadata = read_metadata(copy)
     held = metadata.training_split()[1]
@@ -323,6 +338,7 @@ def test_other_data_sets_are_fitted_to_the_network(copy, tmp_path):
     assert record.density.energies["grey"].images == 2
 
 
+@pytest.mark.usefixtures("quick_features")
 def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy):
     plan = protocol("samples.reference=train", "samples.count=null", ONE_STEP, SMALL)
     record, _ = evaluate(copy, plan)
@@ -334,6 +350,7 @@ def test_the_training_split_can_be_the_reference_and_the_judge_never_saw_it(copy
     assert all("–" not in board.stem and board.markdown() for board in boards)
 
 
+@pytest.mark.usefixtures("quick_features")
 def test_a_reference_smaller_than_asked_for_is_used_whole_and_said(copy):
     record, _ = evaluate(copy, protocol("samples.count=9999", ONE_STEP, SMALL))
     assert record.generation.count == 597
@@ -393,6 +410,7 @@ def test_a_network_that_is_nan_outside_the_data_gets_an_error_record(copy, monke
     assert "not finite" in record.error and record.figures == {} and record.density is None
 
 
+@pytest.mark.usefixtures("quick_features")
 def test_two_evaluations_of_one_record_do_not_mix(copy, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     plan = protocol(SMALL)

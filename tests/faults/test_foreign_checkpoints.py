@@ -67,7 +67,8 @@ def zoo(tmp_path, monkeypatch):
     for name, text in (("__init__", PACKAGE), ("nets", NETS), ("others", OTHERS)):
         (tmp_path / "code" / "zoo" / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
-    monkeypatch.setattr(registry, "_trusted", set())
+    for known, of_this_test in (("_trusted", set()), ("_named", {}), ("_pending", [])):
+        monkeypatch.setattr(registry, known, of_this_test)
     yield
     for name in [name for name in sys.modules if name.split(".")[0] == "zoo"]:
         del sys.modules[name]

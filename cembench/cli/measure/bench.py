@@ -84,15 +84,17 @@ def command(
     quickstart, or the file of a suite: CPU seconds of each stage of each experiment, from reading
     data to figures, in one process. --images takes fewer test images.
     """
+    from cembench.bench.compare import load_rows
     from cembench.util.devices import pick_device
 
     device = pick_device(device)
     given = context.get_parameter_source("images") is ParameterSource.COMMANDLINE
     limit = options["images"] if given else None
+    committed = None if compare is None else load_rows(compare)  # a bench may take half an hour
     rows = [row for work in works or WORKS for row in _rows(work, device, limit, options)]
     say(to_json(rows) if as_json else _text(rows), nl=as_json)
-    if compare is not None:
-        _compare(rows, compare, ratios)
+    if compare is not None and committed is not None:
+        _compare(rows, committed, compare, ratios)
 
 
 def _rows(
@@ -114,10 +116,12 @@ def _text(rows: list[dict[str, Any]]) -> str:
     return table(rows)
 
 
-def _compare(rows: list[dict[str, Any]], file: Path, ratios: bool) -> None:
-    from cembench.bench.compare import load_rows, worse
+def _compare(
+    rows: list[dict[str, Any]], committed: list[dict[str, Any]], file: Path, ratios: bool
+) -> None:
+    from cembench.bench.compare import worse
 
-    found = worse(rows, load_rows(file), ratios)
+    found = worse(rows, committed, ratios)
     for line in found:
         say(f"cembench: worse than {file}: {line}", err=True)
     if found:
