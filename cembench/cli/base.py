@@ -217,6 +217,12 @@ SETTINGS = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 PROTOCOL = partial(click.option, "--protocol", shell_complete=name_or_file("protocols"))
 LIMIT = click.option("--limit", type=click.IntRange(1), help="Attack at most so many test images.")
 JSON = partial(click.option, "--json", "as_json", is_flag=True)
+IMAGES = click.option(
+    "--images",
+    type=click.IntRange(0),
+    default=64,
+    help="Attacked images of each run at most; 0 for none.",
+)
 RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 DATA_ROOT = click.option("--data-root", help="Folder of the data set, if moved or never named.")
 WEIGHTS = click.option(

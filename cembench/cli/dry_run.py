@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cembench.cli.base import fail, say
+from cembench.util.display.format import byte_size
 from cembench.util.errors import CembenchError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def show_forecast(
         sums = [STARTED + _together([one[n] for one in known], jobs) for n in range(3)]
         at_once = f", {jobs} at once" if jobs > 1 else ""
         disk = sum(one.bytes for one in found.values())
-        say(f"\nin all: {_between(*sums)}{at_once}; {_size(disk)} of disk for what is new")
+        say(f"\nin all: {_between(*sums)}{at_once}; {byte_size(disk)} of disk for what is new")
     measured: dict[str, str] = {}
     for name, one in found.items():
         if one.rates and measured.setdefault(repr(experiments[name].model), name) == name:
@@ -133,10 +134,6 @@ def _between(low: float, likely: float, high: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _rates(name: str, one: Forecast, experiment: Experiment) -> str:

@@ -29,6 +29,15 @@ def remember(data: DataSettings) -> None:
             _remember(str(folder))
 
 
+def remember_root(data: DataSettings) -> None:
+    """Remember the folder of images that the user named for a data set of somebody else.
+
+    Its other folders, such as that of a network that gives labels, nobody has named.
+    """
+    if data.image_folder is not None:
+        _remember(str(data.image_folder))
+
+
 def _remember(line: str) -> None:
     if line in _all_named():
         return

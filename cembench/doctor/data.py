@@ -48,7 +48,7 @@ def _named() -> Iterator[Finding]:
     except (OSError, UnicodeError):
         return
     gone = [folder for folder in folders if not Path(folder).exists()]
-    text = f"folders that you named before: {len(folders)}, of which {len(gone)} are gone"
+    text = f"folders that you named before: {len(folders)}, gone: {len(gone)}"
     yield Finding("data", "ok", text)
     if gone:
         told = f"{', '.join(gone[:5])}{' …' if len(gone) > 5 else ''}"

@@ -42,11 +42,6 @@ def found_by(topic: str, check: Check) -> list[Finding]:
         return [Finding(topic, "problem", text[:300], "see the findings above")]
 
 
-def gigabytes(count: float) -> str:
-    """Return a number of bytes as text."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
-
-
 def near(path: Path) -> Path:
     """Return a path, or the nearest folder above it that exists."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())

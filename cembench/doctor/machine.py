@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from cembench.doctor.finding import Finding, gigabytes
+from cembench.doctor.finding import Finding
 from cembench.util.devices import cores
+from cembench.util.display.format import byte_size
 
 INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "bf16")
 LITTLE = 2e9  # bytes of memory
@@ -44,7 +45,7 @@ def _gpus() -> Iterator[Finding]:
 
     for number in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(number)
-        size = gigabytes(found.total_memory)
+        size = byte_size(found.total_memory)
         yield Finding("torch", "ok", f"cuda:{number}: {found.name}, {size}")
 
 
@@ -96,7 +97,7 @@ def memory() -> Iterator[Finding]:
     free, whole = _memory()
     if free is None or whole is None:
         return
-    text = f"{gigabytes(free)} of {gigabytes(whole)} of memory are free"
+    text = f"{byte_size(free)} of {byte_size(whole)} of memory are free"
     little = free < LITTLE
     remedy = (
         "close other programs; data: {store: disk} keeps images out of memory" if little else ""

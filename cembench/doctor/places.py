@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from cembench.doctor.finding import Finding, gigabytes, near
+from cembench.doctor.finding import Finding, near
+from cembench.util.display.format import byte_size
 from cembench.util.files.layout import user_cache
 
 LITTLE, NONE = 2e9, 5e7  # bytes of a disk
@@ -35,7 +36,7 @@ def caches() -> Iterator[Finding]:
     for folder in _cached():
         if folder.is_dir():
             size, whole = _size(folder)
-            text = f"{'' if whole else 'more than '}{gigabytes(size)} in {folder}"
+            text = f"{'' if whole else 'more than '}{byte_size(size)} in {folder}"
             yield Finding("caches", "ok", f"{text}: {CLEARED[folder.name]}")
 
 
@@ -49,7 +50,7 @@ def _cached() -> Iterator[Path]:
 def _place(topic: str, folder: Path, remedy: str) -> Iterator[Finding]:
     place = near(folder)
     free = shutil.disk_usage(place).free
-    text = f"{gigabytes(free)} free in {folder}"
+    text = f"{byte_size(free)} free in {folder}"
     if free < LITTLE:
         yield Finding(topic, "problem" if free < NONE else "note", text, "free some space")
     else:

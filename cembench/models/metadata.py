@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from cembench.data import HELD_OUT, DataSettings, datasets
-from cembench.data.roots import remember, require_named
+from cembench.data.roots import remember_root, require_named
 from cembench.energy.norms import LARGEST_IMAGE
 from cembench.energy.threat import Threat
 from cembench.models import ModelSettings, models
@@ -151,7 +151,7 @@ class CheckpointMetadata(Settings):
         if root is None:
             return self
         data = self.data.moved(root)
-        remember(data.members[0])
+        remember_root(data.members[0])
         moved = self.model_copy(update={"data": data})
         if self._stated is not None:
             moved._stated = self._stated[0], data

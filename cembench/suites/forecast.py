@@ -14,6 +14,7 @@ import torch
 
 from cembench.evaluation.protocol import Protocol
 from cembench.suites.passes import (
+    NONE,
     SURVIVE,
     Passes,
     evaluation_passes,
@@ -34,7 +35,6 @@ FEW, MANY = 0.05, 0.95  # shares of images that survive, in the lowest and the h
 SETTLED = 1.5  # seconds of an experiment besides passes: pictures, scores, files
 STARTED = 5.0  # seconds of a command: imports, data, tables
 FEATURES = 0.04  # seconds of an image in an extractor that is not measured
-NONE = Passes()
 EXAMPLES = 16  # images that an extractor is measured with
 
 

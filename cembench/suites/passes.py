@@ -46,6 +46,9 @@ class Passes:
         return self.gradients + self.updates + FORWARD * self.forwards
 
 
+NONE = Passes()
+
+
 def training_passes(experiment: Experiment, images: int, held: int, begun: int = 0) -> Passes:
     """Return what the epochs of a training take.
 
@@ -59,7 +62,7 @@ def training_passes(experiment: Experiment, images: int, held: int, begun: int =
     epoch = (experiment.epoch_images or images) // batch * batch
     if not experiment.method.trainable:
         return Passes(forwards=images)
-    found = Passes()
+    found = NONE
     for number in range(begun, experiment.epochs):
         found += _step(experiment, number) * epoch
         last = number + 1 == experiment.epochs
@@ -106,7 +109,7 @@ def evaluation_passes(protocol: Protocol, images: int, classes: int, survive: fl
 
 def sample_passes(protocol: Protocol, images: int) -> Passes:
     """Return what samples and counterfactuals take."""
-    found, drawn, changed = Passes(), protocol.samples, protocol.counterfactuals
+    found, drawn, changed = NONE, protocol.samples, protocol.counterfactuals
     if drawn is not None:
         steps = sum(sampler.gradients for sampler in drawn.samplers)
         scored = SAMPLES_SCORED * len(drawn.samplers)
@@ -117,7 +120,7 @@ def sample_passes(protocol: Protocol, images: int) -> Passes:
 
 
 def _sections(protocol: Protocol, images: int, survive: float) -> Passes:
-    found = Passes()
+    found = NONE
     if (checks := protocol.sanity) is not None:
         # PGD at three radii, five times the steps on those that survive, half as long in a ball
         # that holds every image, and Square, a twentieth of its queries where nothing is near.
@@ -150,29 +153,32 @@ def attack_passes(attack: Attack, images: int, chunk: int, classes: int, survive
 
 def _costs(attack: Attack, classes: int) -> tuple[Passes, Passes, Passes]:
     """Return the passes of an image in the first stage, in all, and in the stages on a sample."""
-    targets, none = min(9, classes - 1), Passes()
-    ce, each, fab, square = (
-        Passes(100, 1),
-        Passes(100, 1),
-        Passes(150, 100),  # a gradient, the projection that costs half of one, and a check
-        Passes(forwards=5000),
-    )
+    targets = min(9, classes - 1)
+    ce = each = Passes(100, 1)
+    fab = Passes(150, 100)  # a gradient, the projection that costs half of one, and a check
+    square = Passes(forwards=5000)
     match attack.name:
         case "autoattack-fast":
             if attack.sampling is None:
-                return ce, ce + (each + fab) * targets + square, none
+                return ce, ce + (each + fab) * targets + square, NONE
             near = min(3, targets)
             return ce, ce + each * near, each * (targets - near) + fab * targets + square
         case "autoattack":
             version = getattr(attack, "version", "standard")
             plus = ce * 10 + fab * 5 + square + (each + fab) * targets
             known = {"rand": ce * 40, "plus": plus, "custom": plus}
-            return ce, known.get(version, ce + (each + fab) * targets + square), none
+            return ce, known.get(version, ce + (each + fab) * targets + square), NONE
         case "cascade":
             parts = [_costs(one, classes)[1] for one in attack.inner]
-            return parts[0], sum(parts, none), none
+            return parts[0], sum(parts, NONE), NONE
         case "transfer":
-            return Passes(UNKNOWN), Passes(UNKNOWN, 1), none
+            return Passes(UNKNOWN), Passes(UNKNOWN, 1), NONE
+    one = _of_steps(attack, classes)
+    return one, one, NONE
+
+
+def _of_steps(attack: Attack, classes: int) -> Passes:
+    """Return the passes of an image in an attack that takes so many steps, or asks so often."""
     args = getattr(attack, "args", {})
     steps = getattr(
         attack, "steps", args.get("steps", 0 if hasattr(attack, "queries") else UNKNOWN)
@@ -182,5 +188,4 @@ def _costs(attack: Attack, classes: int) -> tuple[Passes, Passes, Passes]:
     queries = getattr(attack, "queries", args.get("n_queries", 0))
     for factor in times:
         steps *= factor
-    one = Passes(steps, steps + queries)  # each step is judged, by the network itself
-    return one, one, none
+    return Passes(steps, steps + queries)  # each step is judged, by the network itself

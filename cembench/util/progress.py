@@ -41,13 +41,21 @@ class Speed(ProgressColumn):
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
 
 
+class Stderr(Console):
+    """The console of stderr, whose reader may leave."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again: rich would end the process with an exit code of its own."""
+        raise  # it is called where the error is caught
+
+
 def stderr() -> Console:
     """Return the console of stderr; what is quiet writes nothing.
 
     It is interactive where what was shown can be replaced: in a notebook and on a terminal, which a
     file is not, even if `FORCE_COLOR` asks for colours in it.
     """
-    console = Console(stderr=True, quiet=is_quiet())
+    console = Stderr(stderr=True, quiet=is_quiet())
     console.is_interactive &= sys.stderr.isatty()
     console.is_interactive |= console.is_jupyter
     return console

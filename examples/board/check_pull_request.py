@@ -40,6 +40,9 @@ def added(base: str, head: str) -> dict[PurePosixPath, str]:
         fork = git("merge-base", base, head).strip()
     except subprocess.CalledProcessError:
         raise Refused("it shares no commit with the board") from None
+    size = int(git("rev-list", "--objects", "--disk-usage", f"{fork}..{head}"))
+    if size > MOST_BYTES:  # also of files that a later commit removes: all become part of the board
+        raise Refused(f"its commits have {size:,} bytes, and {MOST_BYTES:,} is the most")
     fields = git("diff", "--raw", "-z", "--no-renames", "--no-abbrev", fork, head).split("\0")
     found = {}
     for header, place in zip(fields[::2], fields[1::2], strict=False):

@@ -14,6 +14,7 @@ from cembench.doctor.finding import Finding
 def problems(monkeypatch, tmp_path):
     """Return the problems that are found, as texts."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cembench.util.registry._named", {})  # by tests that ran before
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def find(*plugins):

@@ -55,7 +55,8 @@ def require_same(killed, straight):
     assert not list(killed.rglob(".*"))
 
 
-def test_a_killed_suite_that_starts_again_at_once_meets_no_stranger(tmp_path):
+def test_a_killed_suite_that_starts_again_at_once_meets_no_stranger(tmp_path, monkeypatch):
+    monkeypatch.setattr("cembench.util.registry._named", {})  # by tests that ran before
     command, errors = suite(tmp_path, ["standard"], 4), tmp_path / "errors.txt"
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert Process(*command, straight, errors=errors).wait() == 0, errors.read_text()

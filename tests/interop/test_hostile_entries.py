@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from cembench.data import datasets
 from cembench.evaluation.protocol import Protocol
 from cembench.evaluation.verify import verify_record
-from cembench.interop.submission.accept import accept
+from cembench.interop.submission.accept import _moved, accept
 from cembench.interop.submission.page import page_of
 from cembench.interop.submission.redraw import _standard_errors
 from cembench.util.errors import CembenchError
@@ -121,12 +122,17 @@ def test_records_that_no_reader_foresaw(forger, refused, not_attacked):
     assert "records: expected one, found 0" in refused(forger.entry)
 
 
-def test_errors_that_nobody_foresaw_refuse_an_entry(forger, refused, monkeypatch):
+def test_errors_that_nobody_foresaw_refuse_an_entry(forger, refused, monkeypatch, tmp_path):
     def fail(*args):
         raise KeyError("odd")
 
+    with monkeypatch.context() as patch:
+        patch.setattr("cembench.interop.submission.accept._Inspection.inspect", lambda *args: None)
+        patch.setattr("cembench.interop.submission.board.write_card", fail)
+        assert "found KeyError: 'odd'" in refused(forger.entry, board=tmp_path / "board")
+    assert not (tmp_path / "board").exists()
     monkeypatch.setattr("cembench.interop.submission.counts._check_figures", fail)
-    assert "expected understood, found KeyError: 'odd'" in refused(forger.entry)
+    assert "expected one that can be read, found KeyError: 'odd'" in refused(forger.entry)
 
 
 @pytest.mark.skipif(os.open not in os.supports_dir_fd, reason="paths are opened at once here")
@@ -186,6 +192,18 @@ def test_folders_that_the_keeper_never_named(trained, forger, refused, tmp_path,
 
     forger.checkpoint(rewrite(trained, tmp_path / "other.safetensors", change), dataset="theirs")
     assert "which you never named" in refused(forger.entry)
+    data["pseudo_labels"] = "/etc/labels.safetensors"
+    forger.checkpoint(rewrite(trained, tmp_path / "other.safetensors", change), dataset="theirs")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "labels come from /etc" in refused(forger.entry, data_root=str(tmp_path))
+    assert (tmp_path / "cembench/data-roots").read_text() == f"{tmp_path}\n"
+
+
+def test_where_decoded_images_are_kept_is_for_the_keeper_to_say(tmp_path):
+    values = {"name": "folder", "root": "x", "memory_limit": 1e9, "store": "memory", "workers": 256}
+    moved = _moved(datasets.parse(values), str(tmp_path))
+    assert (moved.root, moved.memory_limit) == (str(tmp_path), 0.25)
+    assert (moved.store, moved.workers) == ("auto", None)
 
 
 def test_other_data_of_a_protocol(forger, refused):

@@ -216,6 +216,13 @@ def test_a_store_may_not_send_more_than_it_says(
     assert not Path("runs").exists() and not list(Path("cache").rglob("*.safetensors"))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+def test_a_pipe_in_a_store_is_no_file(run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(CembenchError, match=r"no cembench\.json here"):
+        pull(f"file://{tmp_path}")
+
+
 def test_a_manifest_may_not_ask_for_more_than_there_is(run: Path, address: str) -> None:
     push(run, address)
     edited(address, lambda m: m["files"]["model.safetensors"].update(bytes=10**15))
@@ -231,7 +238,7 @@ def test_a_full_disk_is_told_before(
 ) -> None:
     push(run, address)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 5, 5))
-    with pytest.raises(CembenchError, match=r"has room for 0\.0 GB"):
+    with pytest.raises(CembenchError, match=r"has room for 0\.0 MB"):
         pull(address)
 
 

@@ -12,12 +12,14 @@ from click.testing import CliRunner
 
 from cembench.cli import main
 from cembench.evaluation.compare import compare_records
+from cembench.evaluation.record.acceptance import ACCEPTED, Acceptance
 from cembench.evaluation.record.collection import read_collection
 from cembench.evaluation.record.files import load_record, parse_collected, save_record
 from cembench.reporting.leaderboard import build_boards, find_records
 from cembench.reporting.page import write_plots, write_report
 from cembench.reporting.records import collect
 from cembench.util.errors import CembenchError
+from cembench.util.files import sha256
 from cembench.util.files.layout import RunLayout
 from tests.support.records import both, record
 
@@ -180,14 +182,19 @@ def test_a_report_says_what_a_collection_lacks(tmp_path, runs):
     assert write_plots([tmp_path / "all.parquet"], tmp_path / "plots")
 
 
-def test_a_mark_of_a_replaced_checkpoint_is_kept(tmp_path):
+@pytest.mark.parametrize("columns", [(), ("--columns", "run")])
+def test_marks_of_replaced_checkpoints_and_of_acceptance_are_kept(tmp_path, columns):
     runs = tmp_path / "runs"
     shutil.copytree(FIXTURES / "format-4/at", runs / "at")
     with (runs / "at/model.safetensors").open("ab") as file:
         file.write(b"x")
-    assert {one.replaced for one in find_records([runs], verify=True).values()} == {True}
-    written(tmp_path / "all.parquet", runs, "--verify")
-    assert {one.replaced for one in find_records([tmp_path / "all.parquet"]).values()} == {True}
+    (runs / "at/eval/proto-d5ed3a.json").unlink()
+    digest = sha256(runs / "at/eval/baseline-2579b9.json")
+    mark = Acceptance(name="a", outcome="not re-run", record_sha256=digest)
+    (runs / "at" / ACCEPTED).write_text(json.dumps(mark.dump()))
+    written(tmp_path / "all.parquet", runs, "--verify", *columns)
+    for found in (find_records([runs], verify=True), find_records([tmp_path / "all.parquet"])):
+        assert {(one.replaced, one.accepted) for one in found.values()} == {(True, "not re-run")}
 
 
 def test_records_of_earlier_formats_are_kept_as_they_are(tmp_path):

@@ -1,12 +1,12 @@
 """Progress in a notebook: one output for each bar, which is replaced and stays."""
 
+import io
 from functools import partial
 
 import pytest
-from rich.console import Console
 
 from cembench.util import progress
-from cembench.util.progress import Bar, Screen
+from cembench.util.progress import Bar, Screen, Stderr, stderr
 
 display = pytest.importorskip("IPython.display")
 
@@ -31,7 +31,7 @@ def outputs(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(display, "display", show)
-    monkeypatch.setattr(progress, "Console", partial(Console, force_jupyter=True))
+    monkeypatch.setattr(progress, "Stderr", partial(Stderr, force_jupyter=True))
     return made
 
 
@@ -46,7 +46,7 @@ def test_a_bar_is_one_output_that_ends_complete(outputs):
 
 
 def test_a_bar_inside_a_screen_has_no_output_of_its_own(outputs):
-    screen = Screen(progress.Console(stderr=True))
+    screen = Screen(progress.Stderr(stderr=True))
     screen.above = "two runs"
     with screen.shown(), Bar("at", 10) as bar:
         bar.advance(10)
@@ -58,3 +58,13 @@ def test_a_bar_that_fails_stays_as_it_was(outputs):
         bar.advance(5)
         raise ZeroDivisionError
     assert len(outputs) == 1 and outputs[0].texts[-1].startswith("at ")
+
+
+def test_a_reader_who_leaves_is_told_as_one(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    with pytest.raises(BrokenPipeError):
+        stderr().print("a line")

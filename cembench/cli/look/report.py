@@ -6,18 +6,13 @@ from pathlib import Path
 
 import click
 
-from cembench.cli.base import FILE, RUNS, Command, say
+from cembench.cli.base import FILE, IMAGES, RUNS, Command, say
 
 
 @click.command("report", cls=Command, example="runs --out report")
 @RUNS
 @click.option("--out", type=FILE, default="report", help="Folder of the page.")
-@click.option(
-    "--images",
-    type=click.IntRange(min=0),
-    default=64,
-    help="Test images of a run, if it kept adversarial ones.",
-)
+@IMAGES
 def command(runs: tuple[Path, ...], out: Path, images: int) -> None:
     """Put the records below RUNS on one HTML page.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,9 @@ from cembench.cli.base import JSON, RUN, Command, say
 from cembench.util.display.json_text import to_json
 from cembench.util.errors import CembenchError, ConfigError
 from cembench.util.files.layout import RunLayout
+
+if TYPE_CHECKING:
+    from cembench.training.config import Experiment
 
 OTHERS = dict.fromkeys((".csv", ".md", ".parquet"), "a table")
 KINDS = "no record (.json), checkpoint, run folder, experiment or suite"
@@ -67,7 +71,6 @@ def _config(file: Path) -> tuple[Any, str]:
     from cembench.suites.suite import load_suite
     from cembench.training.config import load_experiment
     from cembench.training.recipes import kind_of
-    from cembench.util.display.text_table import text_table
     from cembench.util.files.yaml import read_yaml
 
     if kind_of(read_yaml(file)) == "suite":
@@ -75,16 +78,15 @@ def _config(file: Path) -> tuple[Any, str]:
         first = f"suite, protocol {protocol.name}: cembench run {file}"
     else:
         found, first = {file.stem: load_experiment(file)}, f"experiment: cembench train {file}"
+    return {name: one.dump() for name, one in found.items()}, f"{first}\n\n{_table(found)}\n"
+
+
+def _table(experiments: Mapping[str, Experiment]) -> str:
+    from cembench.util.display.text_table import text_table
+
     head = ["name", "method", "model", "data", "threat model", "epochs", "seed"]
     rows = [
-        [
-            name,
-            one.title,
-            one.model.title,
-            one.data.title,
-            *map(str, (one.threat, one.epochs, one.seed)),
-        ]
-        for name, one in found.items()
+        [name, one.title, one.model.title, one.data.title, one.threat, one.epochs, one.seed]
+        for name, one in experiments.items()
     ]
-    table = "\n".join(text_table(head, rows))
-    return {name: one.dump() for name, one in found.items()}, f"{first}\n\n{table}\n"
+    return "\n".join(text_table(head, [list(map(str, row)) for row in rows]))

@@ -24,7 +24,9 @@ CODES = {DONE: "accepted", FOUND: "refused", FAILED: "it could not be inspected"
 @click.option(
     "--share", type=click.FloatRange(0, 1), default=0.25, help="Of images to attack again."
 )
-@click.option("--seed", type=click.IntRange(0), help="Decides which. Default: a random one.")
+@click.option(
+    "--seed", type=click.IntRange(0), help="Decides which images, and how. Default: a random one."
+)
 @click.option("--report", type=FILE, help="File for the page, which is printed too.")
 @click.option("--most", type=click.FloatRange(0), default=2.0, help="GiB that an entry may have.")
 @click.option("--only-recounted", is_flag=True, help="Refuse what cannot be run here.")

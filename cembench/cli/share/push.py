@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cembench.cli.base import FILE, SET, Command, say
+from cembench.util.display.format import byte_size
 
 if TYPE_CHECKING:
     from cembench.interop.hub.push import Package
@@ -70,7 +71,7 @@ def _tell(run: Path, package: Package, listed: bool) -> None:
     if listed:
         for name, entry in package.manifest.files.items():
             say(f"{entry.bytes:>14,}  {name}")
-    say(f"{run}: {len(package.files)} files, {package.size / 1e6:,.1f} MB", err=True)
+    say(f"{run}: {len(package.files)} files, {byte_size(package.size)}", err=True)
     if package.left_out:
         say(f"stays here: {', '.join(package.left_out)}", err=True)
     for place, path in package.paths.items():

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cembench.cli.base import Command, say
+from cembench.util.display.format import byte_size
 from cembench.util.errors import CembenchError
 
 ACTIONS = click.Choice(["prepare", "list", "remove"])
@@ -40,7 +41,7 @@ def _prepare(what: tuple[str, ...], verify: bool) -> None:
         for split in ("train",) if number else ("train", "test"):  # a mix tests on its first part
             found = part.prepare(split, verify)
             channels, height, width = found.shape
-            size = _gigabytes(len(found) * channels * height * width)
+            size = byte_size(len(found) * channels * height * width)
             title = f"{part.title}, {split} split"
             say(f"{title}: {len(found):,} images of {channels}×{height}×{width}, {size}")
             say(f"  {found.store.place}\n  fingerprint {found.fingerprint}")
@@ -97,7 +98,7 @@ def _list(what: tuple[str, ...], _: bool) -> None:
         title, state = (index.title, "") if index else ("", "damaged")
         if index and not index.fingerprint:
             state = "not finished"
-        rows.append([prepared.folder.name, _gigabytes(prepared.size), title, state])
+        rows.append([prepared.folder.name, byte_size(prepared.size), title, state])
     if not rows:
         say(f"nothing is prepared in {prepared_root()}")
         return
@@ -117,8 +118,4 @@ def _remove(what: tuple[str, ...], _: bool) -> None:
             raise CembenchError(f"no key '{key}' in {prepared_root()}; {known}")
         size = found[key].size
         found[key].remove()
-        say(f"removed {key}, {_gigabytes(size)}")
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:,.3g} GB" if count >= 1e8 else f"{count / 1e6:,.3g} MB"
+        say(f"removed {key}, {byte_size(size)}")

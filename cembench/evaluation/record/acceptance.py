@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from cembench.util.errors import CembenchError
 from cembench.util.files import read_bytes, sha256
 from cembench.util.files.json_file import JsonFile, Sha256
 
 ACCEPTED = "accepted.json"
+Outcome = Literal["recounted", "not re-run"]
+OUTCOMES = get_args(Outcome)
 
 
 class Acceptance(JsonFile):
@@ -27,7 +29,7 @@ class Acceptance(JsonFile):
     """
 
     name: str
-    outcome: Literal["recounted", "not re-run"]
+    outcome: Outcome
     record_sha256: Sha256
     attacked: int = 0
     how: list[str] = []

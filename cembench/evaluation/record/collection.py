@@ -14,6 +14,7 @@ from itertools import chain, count
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from cembench.evaluation.record.acceptance import OUTCOMES
 from cembench.util.errors import CembenchError, said
 from cembench.util.files import write_bytes
 
@@ -25,7 +26,7 @@ MOST = 1_000_000  # records
 LONGEST = 8 << 20  # bytes of a record
 TOGETHER = 4 << 30  # bytes of all
 NEEDED = ("path", "record")
-REPLACED = "checkpoint"  # the column that says so
+REPLACED, ACCEPTED = MARKS = ("checkpoint", "accepted")  # columns of what no record says of itself
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Collected:
         path: its path, which begins with that of the collection.
         content: what its file said.
         replaced: whether its checkpoint had been replaced when it was collected.
+        accepted: what the keeper of a board had done with it.
     """
 
     path: Path
     content: bytes
     replaced: bool
+    accepted: str
 
 
 def write_collection(path: Path, table: pa.Table) -> None:
@@ -84,20 +87,20 @@ def _rows(path: Path) -> Iterator[Collected]:
 
     # A dictionary keeps a text once that many rows share, however large it is.
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=["record"]) as file:
-        names = [name for name in (*NEEDED, REPLACED) if name in file.schema_arrow.names]
+        names = [name for name in (*NEEDED, *MARKS) if name in file.schema_arrow.names]
         _check(path, file, names)
         taken: set[str] = set()
         size = 0
         for batch in file.iter_batches(64, columns=names, use_threads=False):
-            columns = [batch.column(name) for name in names]
-            for row in range(batch.num_rows):
-                place, content, *mark = (column[row].as_py() for column in columns)
-                name = free_place(_place(path, place), taken)
+            for number in range(batch.num_rows):
+                row = {name: batch.column(name)[number].as_py() or "" for name in names}
+                name = free_place(_place(path, row["path"]), taken)
                 taken.add(name)
-                text = _content(path, content)
+                text = _content(path, row["record"])
                 if (size := size + len(text)) > TOGETHER:
                     raise CembenchError(f"{path}: too large: more than {TOGETHER >> 30} GiB")
-                yield Collected(path / name, text, mark == ["replaced"])
+                replaced = row.get(REPLACED) == "replaced"
+                yield Collected(path / name, text, replaced, _accepted(row.get(ACCEPTED)))
 
 
 def _check(path: Path, file: Any, names: list[str]) -> None:
@@ -124,14 +127,18 @@ def free_place(place: PurePath, taken: Container[str]) -> str:
 
 def _place(path: Path, place: Any) -> PurePath:
     """Return the path of a record, which never leaves the collection."""
-    found = PurePosixPath(place or "")
+    found = PurePosixPath(place)
     if not found.parts or any(part in ("..", "/") or "\0" in part for part in found.parts):
         raise CembenchError(f"{path}: damaged: {str(place)!r:.100} is no path of a record")
     return found
 
 
+def _accepted(mark: Any) -> str:
+    return mark if mark in OUTCOMES else ""
+
+
 def _content(path: Path, content: Any) -> bytes:
-    text = str(content or "").encode()
+    text = str(content).encode()
     if not 0 < len(text) <= LONGEST:
         raise CembenchError(f"{path}: damaged: a record of {len(text)} bytes")
     return text

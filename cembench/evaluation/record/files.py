@@ -124,7 +124,7 @@ def parse_collected(one: Collected) -> Record:
         CembenchError: as `load_record`.
     """
     record = parse_record(one.content, one.path)
-    record._replaced = one.replaced
+    record._replaced, record._accepted = one.replaced, one.accepted
     return record
 
 

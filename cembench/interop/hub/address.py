@@ -57,7 +57,7 @@ def address_of(value: str | Path) -> Address:
         raise CembenchError(f"{value}: no address; give {FORM}, or s3://, gs://, file://, …")
     url, scheme, rest = found
     if not rest.strip("/"):
-        raise CembenchError(f"{url}: names no run")
+        raise CembenchError(f"{without_password(url)}: names no run")
     if scheme != HUGGING_FACE:
         return Address(url, scheme, rest.rstrip("/"))
     match = _HUB.fullmatch(rest.rstrip("/"))
@@ -83,8 +83,8 @@ def local_folder(value: str | Path) -> Path:
 def elsewhere(value: object) -> str:
     """Return what to say where an address cannot stand."""
     return (
-        f"{value}: here only files and folders of this machine; `cembench push` takes finished "
-        "runs elsewhere, and `cembench pull` brings them back"
+        f"{without_password(str(value))}: here only files and folders of this machine; "
+        "`cembench push` takes finished runs elsewhere, and `cembench pull` brings them back"
     )
 
 

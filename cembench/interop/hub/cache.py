@@ -59,8 +59,8 @@ def placed(path: str | Path) -> Path:
     target = folder / file.name
     if not target.is_file() or sha256(target) != sha256(file):
         raise CembenchError(
-            f"{path}: its record would go to {folder}, where something else is; "
-            f"`cembench pull {path} --out runs/OTHER`, and evaluate that"
+            f"{address_of(path)}: its record would go to {folder}, where something else is; "
+            "`cembench pull` it with `--out runs/OTHER`, and evaluate that"
         )
     return folder if file.name == CHECKPOINT else target
 

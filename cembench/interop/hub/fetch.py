@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from cembench.interop.hub.manifest import MANIFEST, Entry
 from cembench.interop.hub.store import Store
+from cembench.util.display.format import byte_size
 from cembench.util.errors import CembenchError
 from cembench.util.files import replacing
 from cembench.util.progress import stderr
@@ -59,7 +60,7 @@ def require_room(folder: Path, size: int, store: Store) -> None:
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if size > (free := shutil.disk_usage(there).free):
         raise CembenchError(
-            f"{store.address}: {size / 1e9:,.1f} GB, and {there} has room for {free / 1e9:,.1f} GB"
+            f"{store.address}: {byte_size(size)}, and {there} has room for {byte_size(free)}"
         )
 
 

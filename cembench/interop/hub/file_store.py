@@ -66,7 +66,7 @@ class FileStore(Store):
             found = self.files.info(self._path(file))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return None if found["type"] == "directory" else int(found["size"] or 0)
+        return int(found["size"] or 0) if found["type"] == "file" else None
 
     def open(self, file: str) -> BinaryIO:
         """Open a file for reading."""

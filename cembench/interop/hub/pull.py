@@ -38,7 +38,7 @@ def pull(address: str, out: str | Path | None = None, *, resume_state: bool = Fa
     if found is None:
         raise _no_run(store)
     if store.file:
-        raise CembenchError(f"{address}: inside a run; pull the whole run")
+        raise CembenchError(f"{store.address}: inside a run; pull the whole run")
     manifest, content = found
     with new_folder(place) as part:
         if part is None:

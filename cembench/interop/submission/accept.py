@@ -16,7 +16,7 @@ import torch
 
 from cembench.data import DataSettings, datasets
 from cembench.data.loading import load_test, load_training
-from cembench.data.roots import named_alone, require_named
+from cembench.data.roots import named_alone, remember_root, require_named
 from cembench.evaluation.context import EvaluationContext, measured_of, prepare
 from cembench.evaluation.extractors.features import shared_reader
 from cembench.evaluation.protocol import load_protocol
@@ -89,12 +89,12 @@ def accept(
                 _require_network(claim, verdict.checks)
             require_new(claim, facts, board, verdict.checks)
             inspection.inspect(claim)
+            verdict.outcome = "accepted, not re-run" if claim.why_not else "accepted"
+            if board is not None:
+                with verdict.checks.stage("Board"):
+                    publish(claim, facts, board, verdict)
         except Refused:
             verdict.outcome = "refused"
-            return verdict
-        verdict.outcome = "accepted, not re-run" if claim.why_not else "accepted"
-        if board is not None:
-            publish(claim, facts, board, verdict)
     return verdict
 
 
@@ -114,7 +114,7 @@ class _Inspection:
         self.share, self.seed = share, seed
         self.device = torch.device(pick_device(device))
         self.data_root, self.weights = data_root, inception_weights
-        verdict.how.append(_told(self.device))
+        verdict.how.append(_versions(self.device))
 
     def inspect(self, claim: Claim) -> None:
         """Compare a claim with the keeper's data, and with its network if that is known here."""
@@ -191,16 +191,19 @@ class _Inspection:
 
 
 def _moved(data: DataSettings, root: str | None) -> DataSettings:
-    """Return a data set under the keeper's root: the given one, or else its customary one."""
-    if root is not None:
-        from cembench.data.roots import remember
+    """Return a data set under the keeper's root: the given one, or else its customary one.
 
+    What is excluded from settings, such as where decoded images are kept, is for the keeper to say.
+    """
+    fields = type(data).model_fields
+    own = {name for name, field in fields.items() if field.exclude}
+    if root is None and "root" in fields and not fields["root"].is_required():
+        own |= {"root"}
+    data = data.model_copy(update={name: fields[name].get_default() for name in own})
+    if root is not None:
         data = data.moved(root)
-        remember(data.members[0])
-        return data
-    field = type(data).model_fields.get("root")
-    customary = field is not None and not field.is_required()
-    return data.model_copy(update={"root": field.default}) if field and customary else data
+        remember_root(data.members[0])
+    return data
 
 
 def _require_network(claim: Claim, checks: Checks) -> None:
@@ -220,7 +223,7 @@ def _note_sanity(claim: Claim, checks: Checks) -> None:
         checks.note("threat model", f"{customary}, which is customary", record.threat)
 
 
-def _told(device: torch.device) -> str:
+def _versions(device: torch.device) -> str:
     found = environment(device)
     version = f"cembench {found['cembench']} (source {found['source']})"
     return f"{version}, torch {found['torch']}, {found['device']}."

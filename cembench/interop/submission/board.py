@@ -45,7 +45,7 @@ def require_new(claim: Claim, facts: EntryFacts, board: Path | None, checks: Che
             return
         taken = (board / facts.name).exists()
         checks.require("name", not taken, "a new one", "taken" if taken else facts.name)
-        with checks.trying("name", "no other one by case or accents alone"):
+        with checks.trying("name", "unlike all others, by more than case or accents"):
             for other in board.iterdir() if board.is_dir() else ():
                 require_distinct((other.name, facts.name))
         same = [path for path, weights in _known(board).items() if weights == record.weights_sha256]

@@ -116,6 +116,6 @@ class Checks:
         except (CembenchError, Refused):
             raise
         except Exception as error:
-            self.fail("files of the entry", "understood", said(error))
+            self.fail("the entry", "one that can be read", said(error))
         if len(self.failed) > before:
             raise Refused

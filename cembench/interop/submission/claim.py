@@ -179,13 +179,18 @@ def _require_evidence(record: Record, path: Path, protocol: Protocol, checks: Ch
     runs = protocol.runs if classifier else []
     wanted = {f"{file_name(run.title)}.safetensors" for run in runs}
     checks.require("files of adversarial images", kept == wanted, _listed(wanted), _listed(kept))
+    _require_samples(record, path, protocol, checks)
+    buffer = "there" if RunLayout.of_record(path).buffer.exists() else NO_FILE
+    checks.equal("replay buffer", "there" if "buffer" in record.inputs else NO_FILE, buffer)
+
+
+def _require_samples(record: Record, path: Path, protocol: Protocol, checks: Checks) -> None:
     files = {file.name for file in RunLayout.samples(path).glob("*")}
     drawn, (titles, needed) = sample_files(path), _titles(record, protocol)
     checks.require("samples", needed <= {*drawn} <= titles, _listed(needed), _listed(drawn))
     numbered = {f"{title}.{n}.safetensors" for title in drawn for n in range(drawn[title])}
-    checks.require("files of samples", files == numbered, "0 and up", _listed(files - numbered))
-    buffer = "there" if RunLayout.of_record(path).buffer.exists() else NO_FILE
-    checks.equal("replay buffer", "there" if "buffer" in record.inputs else NO_FILE, buffer)
+    found = _listed(files - numbered)
+    checks.require("numbers of files of samples", files == numbered, "0, 1, 2, …", found)
 
 
 def sample_files(path: Path) -> Counter[str]:

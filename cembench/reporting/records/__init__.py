@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cembench.evaluation.record import Record
-from cembench.evaluation.record.collection import NEEDED, REPLACED, free_place
+from cembench.evaluation.record.collection import MARKS, NEEDED, free_place
 from cembench.reporting.leaderboard.find import iter_records, without_outdated
 from cembench.reporting.records.columns import arrow_table
 from cembench.reporting.records.names import resolve
@@ -43,7 +43,8 @@ def collect(
     table = arrow_table((places[path], one, contents[path]) for path, one in kept.items())
     table = selected(table, where)
     chosen = [resolve(name, table.column_names) for name in columns]
-    return table.select(dict.fromkeys([*chosen, *NEEDED, REPLACED])) if columns else table
+    marks = [name for name in MARKS if name in table.column_names]
+    return table.select(dict.fromkeys([*chosen, *NEEDED, *marks])) if columns else table
 
 
 def _places(files: Iterable[Path], paths: Sequence[Path]) -> dict[Path, str]:

@@ -45,6 +45,11 @@ def with_error(value: float | None, error: float | None, form: str = ".3g") -> s
     return f"{value:{form}} ± {error:.2g}"
 
 
+def byte_size(count: float) -> str:
+    """Return a number of bytes, in MB or GB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+
+
 def roughly(seconds: float) -> str:
     """Return a duration without digits that nobody can know: `about 3 min`."""
     if seconds < 45:
