@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cembench.reporting.page import write_report
-from tests.support.browser import CLIPPED, needs_chromium
+from tests.support.browser import CLIPPED, needs_chromium, until
 from tests.support.pages import HOSTILE, leave
 
 pytestmark = needs_chromium
@@ -104,7 +104,7 @@ def test_a_row_opens_what_is_known_of_it(visit):
     assert pictures.count() == 2
     assert pictures.first.evaluate("picture => picture.complete && picture.naturalWidth") > 100
     tab.keyboard.press("Escape")
-    assert tab.locator("dialog[open]").count() == 0 and "#" not in tab.url
+    until(tab, "!document.querySelector('dialog[open]') && !location.hash")
     tab.locator("#plane svg a").first.click()
     tab.locator("dialog[open]").wait_for()
     tab.go_back()

@@ -15,7 +15,7 @@ from cembench.reporting.page import write_report
 from cembench.util.display.cells import EDITED
 from cembench.util.display.image_grid import strips
 from cembench.util.files.layout import RunLayout
-from tests.support.browser import CORNER, needs_chromium, until
+from tests.support.browser import CORNER, location, needs_chromium, until
 from tests.support.pages import BARE, HOSTILE, encoder, leave
 from tests.support.records import touch
 
@@ -91,7 +91,7 @@ def test_two_runs_stand_side_by_side_on_the_same_image(visit, attacked):
     assert choose(dialog, "Result", "lost here, kept there") == (~kept[0] & kept[1]).sum() > 0
     assert dialog.locator("article").first.locator(".one").count() == 2
     assert choose(dialog, "Result", "kept here, lost there") == (kept[0] & ~kept[1]).sum()
-    address = tab.url
+    address = location(tab)
     again = visit(fragment=f"#{address.partition('#')[2]}")
     again.locator("dialog[open] article, dialog[open] [role=status]").first.wait_for()
     assert again.locator("dialog[open] select[name=result]").input_value() == "won"
@@ -160,16 +160,18 @@ def test_the_keyboard_reaches_everything_and_returns_to_where_it_was(visit):
         tab.keyboard.press("Tab")
         assert tab.evaluate("document.activeElement.closest('dialog[open]') !== null")
     tab.keyboard.press("Escape")
-    assert link.evaluate("link => link === document.activeElement")
+    until(link, "link => link === document.activeElement")
     tab.locator(".board").first.locator("tbody td").nth(3).click()
+    tab.locator("dialog[open]").wait_for()
     tab.keyboard.press("Escape")
-    assert link.evaluate("link => link === document.activeElement")
+    until(tab, "!document.querySelector('dialog[open]') && !location.hash")
+    until(link, "link => link === document.activeElement")
     columns = tab.locator(".columns summary").first
     columns.focus()
     tab.keyboard.press("Enter"), tab.keyboard.press("Tab"), tab.keyboard.press("Space")
-    assert tab.get_by_label("method").first.is_visible() and "columns=0.1" in tab.url
+    assert tab.get_by_label("method").first.is_visible() and "columns=0.1" in location(tab)
     tab.keyboard.press("Escape")
-    assert columns.evaluate("one => one === document.activeElement && !one.parentNode.open")
+    until(columns, "one => one === document.activeElement && !one.parentNode.open")
     picture = tab.locator("#samples img[data-samples]").first
     picture.focus()
     tab.keyboard.press("Space")
@@ -177,7 +179,8 @@ def test_the_keyboard_reaches_everything_and_returns_to_where_it_was(visit):
     tab.keyboard.press("ArrowRight"), tab.keyboard.press("ArrowDown"), tab.keyboard.press("ArrowUp")
     assert look.get_by_role("heading", name="row 1, column 2").is_visible()
     tab.keyboard.press("Escape")
-    assert picture.evaluate("one => one === document.activeElement") and not look.is_visible()
+    until(picture, "one => one === document.activeElement")
+    assert not look.is_visible()
 
 
 def test_a_counterfactual_shows_what_it_was(visit, tmp_path):
@@ -290,14 +293,14 @@ class TestCharts:
         assert tab.locator(".off").count() == 0 and entry.get_attribute("aria-pressed") == "true"
         entry.focus()
         tab.keyboard.press("Enter")
-        for one in (tab, visit(fragment="#" + tab.url.partition("#")[2])):
+        for one in (tab, visit(fragment="#" + location(tab).partition("#")[2])):
             parts = one.locator(f'[data-of="{run}"]').all()
             assert len(parts) > 4 and not any(part.is_visible() for part in parts)
             assert one.locator(".off").count() == len(parts)
             entry = one.locator("#curves .legend button").first
             assert entry.get_attribute("aria-pressed") == "false"
         entry.click()
-        assert one.locator(".off").count() == 0 and "#" not in one.url
+        assert one.locator(".off").count() == 0 and "#" not in location(one)
 
     def test_a_filter_hides_charts_and_samples_too(self, visit):
         tab = visit(fragment="#?filter=run-1")
@@ -317,7 +320,7 @@ class TestCharts:
         board.get_by_role("button", name="clean").click()
         tab.locator("nav a").last.click()
         until(tab, "location.hash.startsWith('#samples?')")
-        again = visit(fragment="#" + tab.url.partition("#")[2])
+        again = visit(fragment="#" + location(tab).partition("#")[2])
         board = again.locator(".board").first
         assert not board.locator("thead th").filter(has_text="seed").is_visible()
         assert board.locator("[aria-sort=descending]").text_content().startswith("clean")

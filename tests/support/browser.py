@@ -66,12 +66,21 @@ def barriers(tab: Any) -> list[str]:
     return found
 
 
-def until(tab: Any, true: str, tries: int = 200) -> None:
-    """Wait until an expression is true; the page's policy forbids playwright's own way to."""
-    while not tab.evaluate(true):
+def until(place: Any, true: str, tries: int = 200) -> None:
+    """Wait until an expression is true of a tab or an element of it.
+
+    The page's policy forbids playwright's own way to.
+    """
+    while not place.evaluate(true):
         tries -= 1
         assert tries, f"never came true: {true}"
-        tab.wait_for_timeout(25)
+        getattr(place, "page", place).wait_for_timeout(25)
+
+
+def location(tab: Any) -> str:
+    """Return the address of a page as it is now; playwright's own is told of it later."""
+    found: str = tab.evaluate("location.href")
+    return found
 
 
 FORGET = "() => { try { localStorage.clear() } catch { /* such a page keeps nothing */ } }"
