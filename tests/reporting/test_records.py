@@ -256,12 +256,16 @@ def test_damage_is_told(tmp_path, runs):
     table["record"] = table["record"].str.replace('"correct": 50', '"correct": 99')
     table.to_parquet(tmp_path / "edited.parquet")
     assert "changed since it was written" in run(tmp_path / "edited.parquet").stderr
+    table["path"] = [[place] for place in table["path"]]
+    table.to_parquet(tmp_path / "lists.parquet")
+    assert "no text columns path and record" in run(tmp_path / "lists.parquet").stderr
 
 
 def test_a_selection_that_another_program_wrote_is_read(tmp_path, runs):
     written(tmp_path / "all.parquet", runs)
     table = pd.read_parquet(tmp_path / "all.parquet")[["record", "path"]]
     table = table.iloc[:2].assign(path="runs/at/eval/standard.json")  # of two unions, say
+    table["checkpoint"] = pd.Series([None, None], dtype=object)  # a column without a type
     table.to_parquet(tmp_path / "two.parquet", row_group_size=1)
     found = find_records([tmp_path / "two.parquet"])
     assert [one.run for one in found.values()] == ["at.s0", "at.s1"]

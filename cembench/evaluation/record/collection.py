@@ -26,6 +26,7 @@ MOST = 1_000_000  # records
 LONGEST = 8 << 20  # bytes of a record
 TOGETHER = 4 << 30  # bytes of all
 NEEDED = ("path", "record")
+TEXT = ("string", "large_string", "dictionary<values=string", "dictionary<values=large_string")
 REPLACED, ACCEPTED = MARKS = ("checkpoint", "accepted")  # columns of what no record says of itself
 
 
@@ -87,7 +88,8 @@ def _rows(path: Path) -> Iterator[Collected]:
 
     # A dictionary keeps a text once that many rows share, however large it is.
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=["record"]) as file:
-        names = [name for name in (*NEEDED, *MARKS) if name in file.schema_arrow.names]
+        texts = {one.name for one in file.schema_arrow if str(one.type).startswith(TEXT)}
+        names = [name for name in (*NEEDED, *MARKS) if name in texts]  # empty ones may have no type
         _check(path, file, names)
         taken: set[str] = set()
         size = 0
@@ -105,8 +107,7 @@ def _rows(path: Path) -> Iterator[Collected]:
 
 def _check(path: Path, file: Any, names: list[str]) -> None:
     """Refuse another table, or one that holds more than anybody measures."""
-    kinds = {field.name: str(field.type) for field in file.schema_arrow}
-    if any("string" not in kinds.get(name, "") for name in {*NEEDED, *names}):
+    if not {*NEEDED} <= {*names}:
         raise CembenchError(
             f"{path}: not a collection of records, which `cembench records RUNS --to FILE` writes: "
             "it has no text columns path and record"
