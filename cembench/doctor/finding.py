@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from cembench.util.errors import said
 
 State = Literal["ok", "note", "problem"]
 
@@ -38,10 +39,6 @@ def found_by(topic: str, check: Check) -> list[Finding]:
     try:
         return [*check()]
     except Exception as error:
-        text = " ".join(f"cannot be told: {type(error).__name__}: {error}".split())
-        return [Finding(topic, "problem", text[:300], "see the findings above")]
-
-
-def near(path: Path) -> Path:
-    """Return a path, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
+        return [
+            Finding(topic, "problem", f"cannot be told: {said(error)}", "see the findings above")
+        ]

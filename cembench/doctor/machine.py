@@ -10,6 +10,7 @@ from pathlib import Path
 from cembench.doctor.finding import Finding
 from cembench.util.devices import cores
 from cembench.util.display.format import byte_size
+from cembench.util.errors import said
 
 INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "bf16")
 LITTLE = 2e9  # bytes of memory
@@ -22,9 +23,9 @@ def torch_itself() -> Iterator[Finding]:
     try:
         import torch
     except Exception as error:  # a missing file, a library of another version, …
-        what = " ".join(f"torch cannot be imported: {type(error).__name__}: {error}".split())
+        what = f"torch cannot be imported: {said(error)}"
         remedy = "pip install --force-reinstall torch torchvision (see pytorch.org for your GPU)"
-        yield Finding("torch", "problem", what[:300], remedy)
+        yield Finding("torch", "problem", what, remedy)
         return
     yield Finding("torch", "ok", f"torch {torch.__version__}")
     if torch.cuda.is_available():

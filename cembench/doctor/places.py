@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from cembench.doctor.finding import Finding, near
+from cembench.doctor.finding import Finding
 from cembench.util.display.format import byte_size
+from cembench.util.files import nearest
 from cembench.util.files.layout import user_cache
 
 LITTLE, NONE = 2e9, 5e7  # bytes of a disk
@@ -48,7 +49,7 @@ def _cached() -> Iterator[Path]:
 
 
 def _place(topic: str, folder: Path, remedy: str) -> Iterator[Finding]:
-    place = near(folder)
+    place = nearest(folder)
     free = shutil.disk_usage(place).free
     text = f"{byte_size(free)} free in {folder}"
     if free < LITTLE:

@@ -14,7 +14,7 @@ from cembench.interop.hub.manifest import MANIFEST, Entry
 from cembench.interop.hub.store import Store
 from cembench.util.display.format import byte_size
 from cembench.util.errors import CembenchError
-from cembench.util.files import replacing
+from cembench.util.files import nearest, replacing
 from cembench.util.progress import stderr
 
 
@@ -57,7 +57,7 @@ def require_room(folder: Path, size: int, store: Store) -> None:
     Raises:
         CembenchError: saying how much there is.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = nearest(folder)
     if size > (free := shutil.disk_usage(there).free):
         raise CembenchError(
             f"{store.address}: {byte_size(size)}, and {there} has room for {byte_size(free)}"

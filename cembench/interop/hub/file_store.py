@@ -11,10 +11,9 @@ from cembench.interop.hub.address import Address
 from cembench.interop.hub.fetch import transfer
 from cembench.interop.hub.manifest import MANIFEST, Manifest
 from cembench.interop.hub.store import Store, reaching
-from cembench.util.errors import CembenchError, one_line, said
+from cembench.util.errors import CembenchError, one_line
 from cembench.util.extras import require_package
 from cembench.util.files import CHUNK, unwritable
-from cembench.util.files.fetched import without_password
 
 
 class FileStore(Store):
@@ -29,16 +28,15 @@ class FileStore(Store):
         self.address, self.file = address, ""
         if address.scheme not in available_protocols():
             raise CembenchError(f"{address}: fsspec knows no {address.scheme}://")
-        try:
-            self.files, self.root = url_to_fs(address.url)
-        except ImportError as error:
-            package = known[address.scheme]["class"].partition(".")[0]
-            hint = f"pip install {package}" if package != "fsspec" else one_line(error)
-            raise CembenchError(f"{address}: needs a package that is missing: {hint}") from error
-        except Exception as error:
-            raise CembenchError(f"{address}: {without_password(said(error))}") from error
-        self.root = self.root.rstrip("/")
         with reaching(address):
+            try:
+                self.files, root = url_to_fs(address.url)
+            except ImportError as error:
+                package = known[address.scheme]["class"].partition(".")[0]
+                hint = f"pip install {package}" if package != "fsspec" else one_line(error)
+                what = f"{address}: needs a package that is missing: {hint}"
+                raise CembenchError(what) from error
+            self.root = root.rstrip("/")
             self.files.invalidate_cache()
             self._find_run()
 

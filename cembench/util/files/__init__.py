@@ -53,6 +53,11 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise unwritable(path, error) from error
 
 
+def nearest(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text as `write_bytes` does; bytes of file names that are not UTF-8 as escapes."""
     write_bytes(path, text.encode(errors="backslashreplace"))
