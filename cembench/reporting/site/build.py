@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,9 @@ def write_site(paths: Sequence[Path], out: Path, images: int = COUNT) -> Path:
     methods = by_method(found)
     for method, own in methods.items():
         write_method(pages, method, own)
+    known = known_pages(results.runs)
     for table in results.tables:
-        _write_table(pages, table, results)
+        _write_table(pages, table, known)
     _write_index(pages, found, list(methods), results)
     pages.folder.close()
     problems = (problem for group in found for run in group.runs for problem in run.problems)
@@ -89,8 +90,7 @@ def _write_group(pages: Pages, group: Group) -> Group:
     return group
 
 
-def _write_table(pages: Pages, table: PlainTable, results: Results) -> None:
-    known = known_pages(results.runs)
+def _write_table(pages: Pages, table: PlainTable, known: Mapping[tuple[str, ...], Run]) -> None:
     runs = [[known[key]] if (key := table.keys(row)) in known else [] for row in table.rows]
     folder = f"tables/{table.name}"
     pages.folder.write(f"{folder}/{table.stem}.csv", table.content)
